@@ -1,0 +1,65 @@
+"""The `model` section: which policy is trained."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rlassay.config.section import Section
+
+
+class Lora(Section):
+    """Low-rank adapters trained in place of the full weights (PEFT's names)."""
+
+    r: int = Field(default=8, ge=1)
+    """Rank of the update."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """Scale of the update: it is multiplied by lora_alpha / r."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Module names, or PEFT's `all-linear`."""
+
+
+class TinyVLM(Section):
+    """A LLaVA-shaped model of about 1M parameters with its own tokenizer, built from this section alone."""
+
+    kind: Literal["tiny_vlm"]
+    """Selects this section."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the initial weights."""
+    vision_layers: int = Field(default=2, ge=1)
+    """Layers of the CLIP vision tower."""
+    vision_width: int = Field(default=64, ge=16, multiple_of=16)
+    """Width of the vision tower; heads are 16 wide."""
+    patch_size: int = Field(default=4, ge=1)
+    """Side of a square image patch, pixels."""
+    image_size: int = Field(default=16, ge=4)
+    """Side of the square input image, pixels; a multiple of patch_size."""
+    layers: int = Field(default=4, ge=1)
+    """Layers of the language model."""
+    width: int = Field(default=128, ge=32, multiple_of=32)
+    """Width of the language model; heads are 32 wide."""
+    vocab_size: int = Field(default=400, ge=300)
+    """Size of the byte-pair vocabulary learned from the study's own training prompts."""
+
+
+class HubModel(Section):
+    """Any causal LM or image-text-to-text model, by hub name or local path."""
+
+    kind: Literal["hub"]
+    """Selects this section."""
+    name: str = Field(min_length=1)
+    """Hub name, or path of a local folder."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub repository; pin it, since a branch moves."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Type of the weights."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention kernel, in transformers' words."""
+    trust_remote_code: bool = False
+    """Whether code shipped with the model may run on this machine."""
+    lora: Lora | None = None
+    """Adapters to train; null trains every weight."""
+
+
+ModelConfig = Annotated[TinyVLM | HubModel, Field(discriminator="kind")]

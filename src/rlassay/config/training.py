@@ -1,0 +1,115 @@
+"""The `sft`, `rl`, `rewards` and `credit` sections: what an arm trains with. Names and meanings are TRL's."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rlassay.config.model import ModelConfig
+from rlassay.config.section import Section
+
+
+class Optimisation(Section):
+    """What both training stages share."""
+
+    max_steps: int = Field(ge=1)
+    """Optimiser steps."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate after the warm-up."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are rescaled to this norm at most."""
+    per_device_train_batch_size: int = Field(ge=1)
+    """Samples (for RL: completions) per device and micro-batch."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Micro-batches per optimiser step."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    save_steps: int = Field(default=50, ge=1)
+    """A checkpoint every so many steps; a killed job resumes from the newest sound one."""
+
+
+class SFTConfig(Optimisation):
+    """The supervised warm start on the `sft` split."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the shared warm start; with `per_seed` the run's own seed takes its place."""
+    per_seed: bool = False
+    """Train one warm start per seed, so that intervals cover its variance too; false shares one."""
+
+
+class RLConfig(Optimisation):
+    """GRPO on the `train` split; every default that TRL changed between releases is set here explicitly."""
+
+    num_generations: int = Field(default=8, ge=2)
+    """Completions per prompt: the size of a group."""
+    steps_per_generation: int = Field(default=1, ge=1)
+    """Micro-batches that one generation batch feeds."""
+    num_iterations: int = Field(default=1, ge=1)
+    """Passes over each generation batch."""
+    max_completion_length: int = Field(ge=1)
+    """Longest completion, tokens."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus of the sampled distribution."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    """How token losses become one number."""
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """Where the importance ratio is formed; `sequence` is GSPO."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Which standard deviation divides the advantages."""
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    """Whether rewards are summed before or after the normalisation within a group."""
+    epsilon: float = Field(default=0.2, gt=0)
+    """Clip range below 1."""
+    epsilon_high: float | None = Field(default=None, gt=0)
+    """Clip range above 1; null takes `epsilon`."""
+    delta: float | None = Field(default=None, gt=1)
+    """Upper bound of the ratio for negative advantages; null sets none."""
+    beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL divergence from the warm start."""
+    use_bias_correction_kl: bool = True
+    """Weight the KL estimate by the importance ratio."""
+    mask_truncated_completions: bool = False
+    """Leave truncated completions out of the loss."""
+
+
+class RewardConfig(Section):
+    """One reward of an arm."""
+
+    weight: float
+    """Its weight in the sum; 0 makes it an observer that is logged and never trains."""
+    options: dict[str, Any] = {}
+    """Keyword options of the reward function."""
+
+
+class UniformCredit(Section):
+    """Every completion token carries its completion's advantage."""
+
+    kind: Literal["uniform"]
+    """Selects this section."""
+
+
+CreditConfig = Annotated[UniformCredit, Field()]
+
+
+class Recipe(Section):
+    """Everything that decides one arm's weights, apart from data and seed."""
+
+    model: ModelConfig
+    """The policy before training."""
+    sft: SFTConfig | None = None
+    """The warm start; null starts RL from the model as it is."""
+    rl: RLConfig
+    """The reinforcement-learning stage."""
+    rewards: dict[str, RewardConfig] = Field(min_length=1)
+    """Rewards by name; at least one has a weight other than 0."""
+    credit: tuple[CreditConfig, ...] = (UniformCredit(kind="uniform"),)
+    """Token-credit parts in the order in which they multiply."""
+
+

@@ -1,0 +1,45 @@
+"""Read a YAML file the way people expect: `1e-4` is a number and a key that stands twice is an error."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice in one section")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as text; YAML 1.2 and every user read a number.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ValueError names the file and what is wrong with it."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected sections `key: value`, got {type(content).__name__}")
+    return content
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid on `base`: mappings merge key by key, everything else is replaced.
+
+    A mapping of another `kind` replaces the whole section, since keys of one kind mean nothing to another.
+    """
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    if "kind" in base and "kind" in over and base["kind"] != over["kind"]:
+        return over
+    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}

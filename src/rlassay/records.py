@@ -1,0 +1,133 @@
+"""What flows between the stages: one named, frozen type per file format, and the two functions that read and write them."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Record(BaseModel):
+    """A frozen row; unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Media(Record):
+    """One image (later: one clip) that belongs to a prompt."""
+
+    kind: Literal["image"] = "image"
+    """What the file holds."""
+    path: str
+    """Where it lies, relative to the study's data folder."""
+
+
+class PromptRow(Record):
+    """One prompt with its gold answer; the key `prompt_id` follows it through every later file."""
+
+    prompt_id: str
+    """Hex digest of the content, written once by the data stage."""
+    question: str
+    """The question as the source words it, without options and without instructions."""
+    answer: str
+    """The gold answer; for a multiple-choice row, its letter."""
+    choices: tuple[str, ...] = ()
+    """The option texts in the order of their letters A, B, C, ...; empty for free answers."""
+    media: tuple[Media, ...] = ()
+    """Images in the order in which the prompt shows them."""
+    demonstration: str | None = None
+    """A completion to imitate, on the rows of the `sft` split only."""
+    meta: dict[str, str | int | float | bool] = {}
+    """What the source knows about the row besides (source item ids, question kind)."""
+
+    @property
+    def letters(self) -> str:
+        """The option letters of this row, `ABCD` for four choices."""
+        return "ABCDEFGHIJ"[: len(self.choices)]
+
+
+class Completion(Record):
+    """One sampled completion, with what a reward may look at."""
+
+    text: str
+    """The decoded completion, without special tokens such as end-of-sequence."""
+    token_count: int
+    """Number of completion tokens, the end-of-sequence token included."""
+    finished: bool
+    """Whether it ended by itself; False = truncated at the length limit."""
+    row: PromptRow
+    """The prompt that it answers."""
+    signals: dict[str, float] = {}
+    """Per-completion measurements that a study asked for (none by default)."""
+
+
+class CompletionRow(Record):
+    """One line of `<set>.completions.jsonl`: a completion of the evaluation stage."""
+
+    prompt_id: str
+    """The prompt it answers."""
+    mode: Literal["sampled", "greedy"]
+    """How it was decoded."""
+    sample: int
+    """0-based index among the prompt's completions of this mode."""
+    text: str
+    """The decoded completion."""
+    token_count: int
+    """Number of completion tokens, the end-of-sequence token included."""
+    finished: bool
+    """False = truncated at the length limit."""
+
+
+class ScoreRow(Record):
+    """One row of `<set>.scores.parquet`: one metric of one completion."""
+
+    prompt_id: str
+    """The prompt that was answered."""
+    mode: Literal["sampled", "greedy"]
+    """How the completion was decoded."""
+    sample: int
+    """0-based index among the prompt's completions of this mode."""
+    metric: str
+    """A reward's name, or one of the metrics that GLOSSARY.md lists for the score stage."""
+    value: float | None
+    """The metric's value; None = cannot be judged."""
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def read_rows(path: Path | str, kind: type[RecordT] = PromptRow) -> Iterator[RecordT]:
+    """Yield the records of a JSONL file, one line at a time.
+
+    Errors: ValueError naming file and line for bad UTF-8, bad JSON, a row that does not fit `kind`, and an empty file.
+    """
+    path = Path(path)
+    number = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield kind.model_validate_json(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "the line"
+                raise ValueError(f"{path}:{number}: {where}: {first['msg']}; expected a {kind.__name__}") from None
+    if number == 0:
+        raise ValueError(f"{path}: empty; expected one {kind.__name__} per line")
+
+
+def write_rows(path: Path | str, rows: Iterable[Record]) -> int:
+    """Write records as JSONL by rename, so that a reader never sees half a file; return how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    count = 0
+    with unfinished.open("w", encoding="utf-8") as out:
+        for row in rows:
+            out.write(json.dumps(row.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) + "\n")
+            count += 1
+    unfinished.replace(path)
+    return count
