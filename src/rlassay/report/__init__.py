@@ -1,0 +1,1 @@
+"""The report: from the files of a study on disk to report.json, tables, figures and page."""

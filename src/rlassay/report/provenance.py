@@ -1,0 +1,85 @@
+"""Where the report's numbers come from, what they cost, and how to get them again."""
+
+from rlassay.records import Record
+
+
+class Command(Record):
+    """How to get one thing again."""
+
+    target: str
+    """What it makes, for readers."""
+    command: str
+    """One shell line, run in the project's root."""
+
+
+class Missing(Record):
+    """One file that a complete report would have used."""
+
+    path: str
+    """Relative to the study's results folder."""
+    needed_for: str
+    """What is absent from the report because of it."""
+    command: str
+    """How to make it."""
+
+
+class PolicyFacts(Record):
+    """Provenance of one trained policy."""
+
+    policy: str
+    """Folder relative to the study's results folder."""
+    row: str
+    """Its table row."""
+    seed: int | None
+    """Its seed; null for a warm start shared by all seeds."""
+    fingerprint: str
+    """Hash of everything that identifies the result."""
+    steps: int
+    """Optimiser steps done."""
+    max_steps: int
+    """Optimiser steps asked for."""
+    sha256: str
+    """Digest of the weights."""
+    gpus: int
+    """GPUs that it trained on."""
+    versions: dict[str, str]
+    """Library -> version."""
+
+
+class SplitFacts(Record):
+    """One data split."""
+
+    split: str
+    """Its name."""
+    rows: int
+    """Rows kept."""
+    refused: dict[str, int]
+    """Reason -> rows refused."""
+
+
+class PolicyCost(Record):
+    """What one training job took."""
+
+    policy: str
+    """Folder relative to the study's results folder."""
+    label: str
+    """Name of its row on the page."""
+    seed: int | None
+    """Its seed; null for a warm start shared by all seeds."""
+    seconds: float
+    """Wall time of all attempts, seconds."""
+    generated_tokens: int
+    """Tokens sampled during training."""
+    peak_memory_mb: float | None
+    """Highest memory use, MB (GPU memory where there is one)."""
+    seconds_per_step: dict[str, float]
+    """Mean seconds per optimiser step: `step`, and of it `generation` and `reward`."""
+
+
+class PolicyResumes(Record):
+    """Where one training job was resumed."""
+
+    policy: str
+    """Folder relative to the study's results folder."""
+    steps: tuple[int, ...]
+    """The steps it went on from; empty = never interrupted."""
