@@ -1,0 +1,248 @@
+"""A hand-made report record with every part filled, for tests of figures and page that need no files."""
+
+from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
+from rlassay.report.evidence import Design, DesignRow, Example, RewardPart, ShownCompletion
+from rlassay.report.numbers import Column, Curve, Difference, Estimate, Series, Table, TableRow
+from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
+
+ARMS = {
+    "base": "accuracy + format",
+    "accuracy_only": "accuracy only",
+    "format_only": "format only",
+    "dr_grpo": "Dr. GRPO",
+}
+KEY = "test/choice_accuracy/sampled"
+HOSTILE = "<script>alert('inert?')</script>"
+
+
+def fake_content() -> Content:
+    """Four arms x three seeds: one better, one worse, one not resolved; one hostile completion."""
+    verdicts = (
+        _comparison("accuracy_only", "base", "better", (0.081, 0.032, 0.13)),
+        _comparison("format_only", "base", "worse", (-0.12, -0.18, -0.06)),
+        _comparison("dr_grpo", "base", "not resolved", (0.004, -0.03, 0.038)),
+    )
+    return Content(
+        study=StudyFacts(
+            id="synthetic",
+            title="Does paying for the format help?",
+            question="What does each reward add?",
+            seeds=(1, 2, 3),
+            baseline="base",
+            primary=KEY,
+            confidence=0.95,
+            num_samples=8,
+        ),
+        complete=True,
+        missing=(),
+        arms=tuple(_arm(name, label) for name, label in ARMS.items()),
+        verdicts=verdicts,
+        gains=tuple(_comparison(arm, "sft", "better", (0.09, 0.04, 0.14)) for arm in ARMS),
+        gains_note="The warm start is shared by all seeds: these intervals do not cover the variance of training it.",
+        design=Design(
+            sentence="Every difference from the baseline is declared: no confound.",
+            rows=(
+                DesignRow(
+                    key="rl.loss_type",
+                    values=dict.fromkeys(ARMS, '"dapo"') | {"dr_grpo": '"dr_grpo"'},
+                    declared_by=("dr_grpo",),
+                    confounds=(),
+                ),
+            ),
+        ),
+        tables={name: _table(name) for name in ("main", "pass_at_k", "length", "parsing")},
+        curves=(_curve("reward", "reward"), _curve("completions/mean_length", "length"), _curve("entropy", "policy")),
+        rewards=tuple(_part(arm, reward) for arm in ARMS for reward in ("choice_accuracy", "soft_overlong")),
+        examples=(_example(),),
+        commands=(
+            Command(target="accuracy only, seed 1", command="snakemake --cores all -R results/synthetic/x/train.json"),
+        ),
+        policies=(_policy("runs/base/seed1", "base", 1), _policy("sft/0123abcd", "sft", None)),
+        data=(
+            SplitFacts(split="test", rows=400, refused={}),
+            SplitFacts(split="sft", rows=63, refused={"no image": 1}),
+        ),
+        config={"name": "synthetic", "seeds": [1, 2, 3]},
+        cost=(_cost("runs/base/seed1", "accuracy + format", 1), _cost("sft/0123abcd", "SFT", None)),
+        resumes=(PolicyResumes(policy="runs/base/seed1", steps=(20,)), PolicyResumes(policy="sft/0123abcd", steps=())),
+    )
+
+
+def fake_partial() -> Content:
+    """The same with one arm not trained yet and one arm with a single seed."""
+    missing = Missing(
+        path="runs/dr_grpo/seed1/train.json", needed_for="Dr. GRPO, seed 1", command="snakemake --cores all x"
+    )
+    content = fake_content()
+    one_seed = content.verdicts[0].model_copy(
+        update={
+            "outcome": "seed variance not measured",
+            "difference": Difference(
+                effect=0.08,
+                low=0.05,
+                high=0.11,
+                p_value=None,
+                p_holm=None,
+                family_size=0,
+                num_seeds=1,
+                num_items=400,
+                covers="items",
+            ),
+        }
+    )
+    absent = content.verdicts[2].model_copy(
+        update={"outcome": "missing", "difference": None, "sentence": "No results yet."}
+    )
+    return content.model_copy(
+        update={"complete": False, "missing": (missing,), "verdicts": (one_seed, content.verdicts[1], absent)}
+    )
+
+
+def _arm(name: str, label: str) -> ArmFacts:
+    return ArmFacts(
+        name=name,
+        label=label,
+        color="#0072b2" if name == "base" else None,
+        varies=() if name == "base" else ("rewards",),
+        weights={"choice_accuracy": 1.0, "soft_overlong": 0.0},
+        seeds=(1, 2, 3),
+        start="sft",
+    )
+
+
+def _comparison(arm: str, reference: str, outcome: str, numbers: tuple[float, float, float]) -> Comparison:
+    difference = Difference(
+        effect=numbers[0],
+        low=numbers[1],
+        high=numbers[2],
+        p_value=0.01,
+        p_holm=0.02,
+        family_size=3,
+        num_seeds=3,
+        num_items=400,
+        covers="seeds and items",
+    )
+    return Comparison(
+        arm=arm,
+        reference=reference,
+        outcome=outcome,
+        sentence=f"{ARMS[arm]} against {reference}: {100 * numbers[0]:+.1f} percentage points.",
+        difference=difference,
+    )
+
+
+def _estimate(mean: float, num_seeds: int = 3) -> Estimate:
+    covers = "seeds and items" if num_seeds > 1 else "items"
+    return Estimate(mean=mean, low=mean - 0.03, high=mean + 0.03, num_seeds=num_seeds, num_items=400, covers=covers)
+
+
+def _column(metric: str, mode: str, unit: str, title: str) -> Column:
+    return Column(
+        key=f"test/{metric}/{mode}",
+        set="test",
+        metric=metric,
+        mode=mode,
+        title=title,
+        unit=unit,
+        better="higher" if unit == "share" else "neither",
+        primary=f"test/{metric}/{mode}" == KEY,
+    )
+
+
+def _table(name: str) -> Table:
+    columns = (
+        _column("choice_accuracy", "sampled", "share", "Choice accuracy, sampled (avg@8)"),
+        _column("choice_accuracy", "greedy", "share", "Choice accuracy, greedy"),
+        _column("token_count", "sampled", "tokens", "Length"),
+    )
+    policies = [("untrained", "untrained", "Untrained model", 1), ("sft", "sft", "SFT", 1)]
+    policies += [(arm, "arm", label, 3) for arm, label in ARMS.items()]
+    rows = tuple(
+        TableRow(
+            row=row,
+            kind=kind,
+            label=label,
+            cells=(_estimate(0.3 + 0.05 * place, seeds), _estimate(0.4), _estimate(9.5)),
+        )
+        for place, (row, kind, label, seeds) in enumerate(policies)
+    )
+    return Table(name=name, title=f"Table {name}", note="What the reader must know.", columns=columns, rows=rows)
+
+
+def _curve(metric: str, group: str) -> Curve:
+    steps = tuple(range(1, 31))
+    means = {arm: tuple(0.3 + 0.01 * step + 0.05 * place for step in steps) for place, arm in enumerate(ARMS)}
+    series = [
+        Series(arm=arm, num_seeds=3, steps=steps, mean=mean, low=_shift(mean, -0.05), high=_shift(mean, 0.05))
+        for arm, mean in means.items()
+    ]
+    return Curve(metric=metric, title=metric, unit="value", group=group, series=tuple(series))
+
+
+def _shift(values: tuple[float, ...], by: float) -> tuple[float, ...]:
+    return tuple(value + by for value in values)
+
+
+def _part(arm: str, reward: str) -> RewardPart:
+    observer = reward == "soft_overlong"
+    return RewardPart(
+        arm=arm,
+        reward=reward,
+        role="observer" if observer else "trained",
+        weight=0.0 if observer else 1.0,
+        first=_estimate(0.35),
+        last=_estimate(0.5),
+        weighted_last=_estimate(0.0 if observer else 0.5),
+        not_judged=0.0,
+    )
+
+
+def _example() -> Example:
+    rows = {"untrained": "Untrained model", "sft": "SFT"} | ARMS
+    return Example(
+        prompt_id="0011aabb",
+        set="test",
+        question="Which digit is on the left?",
+        choices=("1", "3", "5", "7"),
+        answer="B",
+        images=(),
+        reason="The arms disagree here most: shares right from 0 % to 100 %.",
+        completions=tuple(
+            ShownCompletion(
+                row=row,
+                label=label,
+                seed=None if row in ("untrained", "sft") else 1,
+                text=HOSTILE if row == "sft" else "<think>3 and 7</think><answer>B</answer>",
+                token_count=9,
+                finished=row != "untrained",
+                score=1.0 if row in ARMS else 0.0,
+            )
+            for row, label in rows.items()
+        ),
+    )
+
+
+def _policy(policy: str, row: str, seed: int | None) -> PolicyFacts:
+    return PolicyFacts(
+        policy=policy,
+        row=row,
+        seed=seed,
+        fingerprint="0123abcd",
+        steps=60,
+        max_steps=60,
+        sha256="0" * 64,
+        gpus=0,
+        versions={"torch": "2.13.0", "trl": "1.16.0"},
+    )
+
+
+def _cost(policy: str, label: str, seed: int | None) -> PolicyCost:
+    return PolicyCost(
+        policy=policy,
+        label=label,
+        seed=seed,
+        seconds=61.5,
+        generated_tokens=92000,
+        peak_memory_mb=800.0,
+        seconds_per_step={"step": 0.9, "generation": 0.5, "reward": 0.01},
+    )
