@@ -1,0 +1,55 @@
+"""Which checkpoint to resume from: the newest one that is whole.
+
+transformers writes a checkpoint file by file, so a kill or a full disk can leave half of one. A checkpoint counts only
+with a manifest, written last and by rename, whose sizes and digests still hold.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from rlassay.training.files import read_json, sha256, write_json
+
+MANIFEST = "manifest.json"
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Optimiser steps done at `checkpoint-<step>`."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a checkpoint whole: write the manifest of its files."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
+    write_json(
+        checkpoint / MANIFEST,
+        {str(path.relative_to(checkpoint)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
+    )
+
+
+def flaw(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None when it is sound."""
+    manifest = read_json(checkpoint / MANIFEST)
+    if not manifest:
+        return "it has no readable manifest, so it was never finished"
+    for name, expected in manifest.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, expected {expected['bytes']}"
+        if sha256(path) != expected["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def newest_sound(folder: Path) -> str | None:
+    """Path of the newest sound checkpoint in `folder`; broken ones are reported, removed and passed over."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=checkpoint_step, reverse=True):
+        problem = flaw(checkpoint)
+        if problem is None:
+            return str(checkpoint)
+        logger.warning("checkpoint %s is not sound (%s): falling back to the one before", checkpoint, problem)
+        shutil.rmtree(checkpoint)
+    return None

@@ -1,0 +1,116 @@
+"""What a training job says while it runs: `metrics.jsonl`, the progress bar, and the seal on each checkpoint."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlassay.training.checkpoints import seal
+
+SECONDS_BETWEEN_LOG_LINES = 10.0
+
+
+class JobCallback(TrainerCallback):
+    """Appends one line per logged step to `metrics.jsonl`, moves the bar and seals checkpoints, on the main process.
+
+    A line is one flat JSON object, `{"step", "time", <TRL's metric names>...}`; a value that is not finite becomes
+    null. It is flushed before training goes on, so that a kill loses nothing but the line being written.
+    """
+
+    def __init__(self, metrics: Path, title: str) -> None:
+        self.metrics = metrics
+        self.title = title
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.bar = _bar(self.title, state.global_step, state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:  # the summary of the whole run
+            return
+        line = {"step": state.global_step, "time": time.time()} | {name: finite(value) for name, value in logs.items()}
+        with self.metrics.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+        if self.bar is not None:
+            shown = {name: f"{logs[name]:.3g}" for name in ("reward", "loss") if isinstance(logs.get(name), float)}
+            self.bar.set_postfix(shown, refresh=False)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None when it is NaN or infinite, which JSON cannot hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def keep_until(metrics: Path, step: int) -> None:
+    """Drop the lines of `metrics.jsonl` after `step`, and a torn last line; the file is replaced by rename."""
+    if not metrics.exists():
+        return
+    kept: list[str] = []
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            logged = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if logged <= step:
+            kept.append(line + "\n")
+    unfinished = metrics.with_name(f".{metrics.name}")
+    unfinished.write_text("".join(kept), encoding="utf-8")
+    unfinished.replace(metrics)
+
+
+class _Lines:
+    """A text stream that turns a redrawn bar into lines, for logs: `tail -f` shows one line every few seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.stream.write(text.strip("\r\n ") + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _bar(title: str, done: int, total: int) -> "tqdm[Any]":
+    if sys.stderr.isatty():
+        return tqdm(desc=title, initial=done, total=total, unit="step", dynamic_ncols=True)
+    return tqdm(
+        desc=title,
+        initial=done,
+        total=total,
+        unit="step",
+        file=_Lines(sys.stderr),
+        mininterval=SECONDS_BETWEEN_LOG_LINES,
+        ascii=True,
+        ncols=110,
+    )

@@ -1,0 +1,245 @@
+"""Everything of a training job that survives a kill; shared by the SFT and the RL stage.
+
+Files of `<policy>/state/`, written by the one process that holds the lock:
+
+    lock              flock; freed by the kernel however the process ends
+    run.json          what runs here; see below
+    metrics.jsonl     one line per logged step
+    checkpoints/      checkpoint-<step>/, each with a manifest that is written last
+    rollouts/         step<n>.parquet (RL)
+    weights/          the trained policy, written once, by rename
+    COMPLETE          the job finished; with it present and the sentinel gone, the user asked for a rerun
+
+`run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "pid", "host", "started",
+"ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished", "killed"
+(SIGTERM or Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it still says
+"running" while nobody holds the lock (`lock.held`). Times are unix seconds; `step` is where the attempt started from.
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlassay.layout import Layout
+from rlassay.training.checkpoints import checkpoint_step, newest_sound
+from rlassay.training.files import read_json, sha256, write_json
+from rlassay.training.hardware import peak_memory_mb
+from rlassay.training.lock import locked, signals_as_exceptions
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback
+
+VERSIONED = ("torch", "transformers", "trl", "rlassay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What a training job is about to do; `fingerprint` and `inputs` together identify its result."""
+
+    policy: str
+    """Policy folder relative to the study root."""
+    stage: Literal["sft", "rl"]
+    """Which stage trains it."""
+    arm: str | None
+    """The arm; None for a warm start, which arms share."""
+    seed: int
+    """Seed of shuffling and sampling."""
+    max_steps: int
+    """Optimiser steps to do."""
+    gpus: int
+    """GPUs that the study declares."""
+    fingerprint: str
+    """Hex id of the configuration."""
+    inputs: dict[str, str]
+    """Digests of what it reads besides: code, rows, warm start."""
+
+
+class Run:
+    """One training job in its locked run directory; made by `open_run`."""
+
+    def __init__(self, layout: Layout, plan: RunPlan) -> None:
+        self.plan = plan
+        self.folder = layout.root / plan.policy
+        self.state = layout.state(plan.policy)
+        self.metrics = layout.metrics(plan.policy)
+        self.rollouts = layout.rollouts(plan.policy)
+        self.sentinel = layout.train_sentinel(plan.policy)
+        self.checkpoints = self.state / "checkpoints"
+        self.weights = self.state / "weights"
+        self.complete = self.state / "COMPLETE"
+        self.finished = False
+        """True when the result is already there; then there is nothing to do."""
+        self.resume_from: str | None = None
+        """Path of the checkpoint to hand to `Trainer.train`, or None to start from step 0."""
+        self._attempts: list[dict[str, Any]] = []
+
+    @property
+    def resumed_step(self) -> int:
+        """Steps that earlier attempts have done and this one keeps."""
+        return 0 if self.resume_from is None else checkpoint_step(Path(self.resume_from))
+
+    def callback(self) -> "TrainerCallback":
+        """Metrics file, progress bar and checkpoint seals, for any transformers trainer."""
+        from rlassay.training.progress import JobCallback
+
+        arm = "" if self.plan.arm is None else f" {self.plan.arm}"
+        return JobCallback(self.metrics, f"{self.plan.stage}{arm} seed {self.plan.seed}")
+
+    def prepare(self) -> None:
+        """Decide between nothing to do, resuming and starting afresh, and bring the directory to that state."""
+        previous = read_json(self.state / "run.json") or {}
+        choice = _choose(read_json(self.sentinel), self.complete.exists(), previous, self.plan)
+        if choice == "finished":
+            self.complete.touch()
+            self.finished = True
+            if previous and previous["status"] != "finished":  # killed between the sentinel and this note
+                self._attempts = _closed(previous["attempts"], self.metrics)
+                self.record("finished")
+            return
+        self.sentinel.unlink(missing_ok=True)
+        if choice == "fresh":
+            _wipe(self.state)
+        else:
+            self._attempts = _closed(previous.get("attempts", []), self.metrics)
+            self.resume_from = newest_sound(self.checkpoints)
+        self._drop_after_resumed_step()
+        self._attempts.append({"step": self.resumed_step, "started": time.time(), "ended": None})
+        self.record("running")
+
+    def record(self, status: str, error: str | None = None) -> None:
+        """Write `run.json`; any status but "running" ends this attempt."""
+        ended = None if status == "running" else time.time()
+        self._attempts[-1]["ended"] = ended
+        about = {"pid": os.getpid(), "host": platform.node(), "started": self._attempts[-1]["started"], "ended": ended}
+        report = {"status": status, "error": error, "attempts": self._attempts}
+        write_json(self.state / "run.json", asdict(self.plan) | about | report)
+
+    def finish(self, trainer: "Trainer", generated_tokens: int = 0) -> None:
+        """Save the weights, prove the steps, write the sentinel and then COMPLETE; every rank calls it.
+
+        Errors: RuntimeError when the trainer has not done all its steps.
+        """
+        steps = trainer.state.global_step
+        if steps != self.plan.max_steps:
+            raise RuntimeError(f"{self.plan.policy}: training stopped at step {steps} of {self.plan.max_steps}")
+        unfinished = self.weights.with_name("weights.unfinished")
+        trainer.save_model(str(unfinished))
+        if not trainer.is_world_process_zero():
+            return
+        (unfinished / "training_args.bin").unlink(missing_ok=True)
+        shutil.rmtree(self.weights, ignore_errors=True)
+        unfinished.replace(self.weights)
+        write_json(self.sentinel, self._proof(steps, generated_tokens))
+        self.complete.touch()
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def _proof(self, steps: int, generated_tokens: int) -> dict[str, Any]:
+        now = time.time()
+        return {
+            "fingerprint": self.plan.fingerprint,
+            "inputs": self.plan.inputs,
+            "steps": steps,
+            "max_steps": self.plan.max_steps,
+            "weights": str(self.weights.relative_to(self.folder)),
+            "sha256": {path.name: sha256(path) for path in sorted(self.weights.glob("*.safetensors"))},
+            "seconds": sum((attempt["ended"] or now) - attempt["started"] for attempt in self._attempts),
+            "generated_tokens": generated_tokens,
+            "resumes": [{"step": attempt["step"], "time": attempt["started"]} for attempt in self._attempts[1:]],
+            "gpus": self.plan.gpus,
+            "versions": {name: version(name) for name in VERSIONED},
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+    def _drop_after_resumed_step(self) -> None:
+        from rlassay.training.progress import keep_until
+
+        keep_until(self.metrics, self.resumed_step)
+        for shard in self.rollouts.glob("step*.parquet"):
+            if int(shard.stem.removeprefix("step")) > self.resumed_step:
+                shard.unlink()
+
+
+@contextmanager
+def open_run(layout: Layout, plan: RunPlan) -> Iterator[Run]:
+    """Lock the run directory, choose what to do, and record how the job ended.
+
+        with open_run(layout, plan) as run:
+            if not run.finished:
+                trainer = ...  # output_dir=run.checkpoints, save_total_limit=2; trainer.add_callback(run.callback())
+                trainer.train(resume_from_checkpoint=run.resume_from)
+                run.finish(trainer)
+
+    SIGTERM and Ctrl-C become SystemExit 143 and 130, so that the status is written before the process goes.
+    In a job of several ranks, rank 0 holds the lock and writes; the others wait for it.
+
+    Errors: RunBusyError naming pid and host of the process that holds the directory.
+    """
+    run = Run(layout, plan)
+    if int(os.environ.get("RANK", "0")) != 0:
+        yield _follow(run)
+        return
+    run.state.mkdir(parents=True, exist_ok=True)
+    with locked(run.state), signals_as_exceptions():
+        run.prepare()
+        _meet()
+        if run.finished:
+            yield run
+            return
+        try:
+            yield run
+        except SystemExit:
+            run.record("killed")
+            raise
+        except BaseException as error:
+            run.record("failed", f"{type(error).__name__}: {error}")
+            raise
+        run.record("finished")
+
+
+def _choose(
+    sentinel: dict[str, Any] | None, complete: bool, previous: dict[str, Any], plan: RunPlan
+) -> Literal["finished", "resume", "fresh"]:
+    if sentinel is not None and _same(sentinel, plan):
+        return "finished"
+    # COMPLETE without its sentinel: the user removed the result (`snakemake -R`) and wants it made again from step 0.
+    return "fresh" if complete or not _same(previous, plan) else "resume"
+
+
+def _same(written: dict[str, Any], plan: RunPlan) -> bool:
+    return written.get("fingerprint") == plan.fingerprint and written.get("inputs") == plan.inputs
+
+
+def _wipe(state: Path) -> None:
+    for path in state.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+
+
+def _closed(attempts: list[dict[str, Any]], metrics: Path) -> list[dict[str, Any]]:
+    """An attempt that was killed outright ended when it last wrote its metrics."""
+    last_sign = metrics.stat().st_mtime if metrics.exists() else 0.0
+    return [{**each, "ended": each["ended"] or max(last_sign, each["started"])} for each in attempts]
+
+
+def _follow(run: Run) -> Run:
+    _meet()
+    run.finished = run.sentinel.exists()
+    run.resume_from = None if run.finished else newest_sound(run.checkpoints)
+    return run
+
+
+def _meet() -> None:
+    """Let all ranks arrive here; a job of one rank goes straight on."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
