@@ -1,57 +1,133 @@
-"""From the files in `config/` to one resolved `Study`."""
+"""From the files in `config/` to one resolved `Study` and to the `Settings`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from rlassay.config.arms import expand_arms
-from rlassay.config.checks import check_study
-from rlassay.config.explain import StudyError, explain
+from rlassay.config.checks import check_design, check_study
+from rlassay.config.explain import StudyError, explain, nearest, one_of
+from rlassay.config.section import Section
 from rlassay.config.settings import Settings
-from rlassay.config.study import Study, StudyFile
-from rlassay.config.yaml_file import merge, read_yaml
+from rlassay.config.study import ScaleFile, Study, StudyFile
+from rlassay.config.yaml_file import lay_scale, merge, read_yaml, to_json
 
 CONFIG = Path("config")
+SectionT = TypeVar("SectionT", bound=Section)
 
 
-def load_study(name_or_path: str | Path, scale: str | None = None) -> Study:
+def load_study(name_or_path: str | Path, scale: str | Path | None = None) -> Study:
     """Load, merge and check one study; every arm is validated before anything runs.
 
     Args:
         name_or_path: a file's name in `config/studies/` without `.yaml`, or a path.
-        scale: a file's name in `config/scales/`, laid over the study; None runs it as written.
+        scale: a file's name in `config/scales/`, or a path, laid over the study; None runs it as written.
 
     Raises:
         StudyError: lists everything that is wrong: key path, what was got, what was expected, the nearest valid name.
     """
     path = _find(name_or_path, "studies")
-    try:
-        content = read_yaml(path)
-        if scale is not None:
-            content = merge(content, read_yaml(_find(scale, "scales")))
-    except ValueError as error:
-        raise StudyError([str(error)]) from None
-    return resolve_study(content, scale=scale, source=str(path))
+    content = _read(path)
+    if path.parent == CONFIG / "studies" and content.get("name", path.stem) != path.stem:
+        raise StudyError([f"name: got {content['name']!r}, expected {path.stem!r}, the name of its file"], str(path))
+    study = resolve_study(content, source=str(path))
+    if scale is None:
+        return study
+    overlay_path = _find(scale, "scales")
+    return scale_study(content, overlay_path, source=str(path))
 
 
-def resolve_study(content: dict[str, Any], scale: str | None = None, source: str = "study") -> Study:
+def resolve_study(content: dict[str, Any], source: str = "study") -> Study:
     """The resolved study of a parsed study file; raises StudyError as `load_study` does."""
-    try:
-        written = StudyFile.model_validate_json(_json(content))
-    except ValidationError as error:
-        raise StudyError(explain(error, StudyFile), source) from None
-    study = expand_arms(content, written, scale, source)
-    check_study(study, source)
+    study = _build(content, {}, source)
+    _raise_if_any(check_study(study) + check_design(study), source)
+    return study
+
+
+def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "study") -> Study:
+    """The resolved study with a scale laid over it; its design was checked as written, since a scale may level arms."""
+    overlay = _read(overlay_path)
+    _validated(ScaleFile, overlay, str(overlay_path))
+    source = f"{source} with {overlay_path} laid over it"
+    study = _build(lay_scale(content, overlay), overlay, source, scale=overlay_path.stem)
+    _raise_if_any(check_study(study), source)
     return study
 
 
 def load_settings(path: Path | str = CONFIG / "config.yaml", **overrides: Any) -> Settings:
-    """`config/config.yaml` with command-line overrides; raises StudyError as `load_study` does."""
+    """`config/config.yaml` with command-line overrides, of which None means not given.
+
+    The text `null` or no text as `scale` overrides the file's scale with none. Raises StudyError as `load_study` does.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if given.get("scale") in ("", "null"):
+        given["scale"] = None
+    return _validated(Settings, merge(_read(Path(path)), given), str(path))
+
+
+def settings_from_snakemake(config: dict[str, Any]) -> Settings:
+    """The settings in Snakemake's `config`, whose `--config key=value` entries may be text where a number is meant.
+
+    Raises StudyError, which for a key of the study says where to write it instead.
+    """
+    if config.get("scale") in ("", "null", "None"):
+        config = {**config, "scale": None}
+    source = "config/config.yaml or --config"
+    misplaced = [
+        f"{key}: belongs to the study, since it decides its results; write it into config/studies/<study>.yaml"
+        for key in config
+        if key in StudyFile.model_fields and key not in Settings.model_fields
+    ]
+    _raise_if_any(misplaced, source)
     try:
-        content = merge(read_yaml(Path(path)), {key: value for key, value in overrides.items() if value is not None})
-        return Settings.model_validate_json(_json(content))
+        return Settings.model_validate_json(to_json(config), strict=False)
     except ValidationError as error:
-        raise StudyError(explain(error, Settings), str(path)) from None
+        raise StudyError(explain(error, Settings, config), source) from None
+
+
+def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
+    """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together."""
+    try:
+        written = StudyFile.model_validate_json(to_json(content))
+        problems: list[str] = []
+    except ValidationError as error:
+        problems = explain(error, StudyFile, content)
+        if any(problem.startswith("arms") for problem in problems):
+            raise StudyError(problems, source) from None
+    arms, found = expand_arms(content, overlay)
+    _raise_if_any(problems + found, source)
+    family = tuple(arm for arm in arms if arm != written.baseline) if written.family is None else written.family
+    shared = {key: getattr(written, key) for key in StudyFile.model_fields if key in Study.model_fields}
+    return Study(**{**shared, "scale": scale, "arms": arms, "family": family})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_yaml(path)
     except ValueError as error:
         raise StudyError([str(error)]) from None
+
+
+def _validated(kind: type[SectionT], content: dict[str, Any], source: str) -> SectionT:
+    try:
+        return kind.model_validate_json(to_json(content))
+    except ValidationError as error:
+        raise StudyError(explain(error, kind, content), source) from None
+
+
+def _raise_if_any(problems: list[str], source: str) -> None:
+    if problems:
+        raise StudyError(problems, source)
+
+
+def _find(name_or_path: str | Path, folder: str) -> Path:
+    """The file of a study or a scale; StudyError lists the known names."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = CONFIG / folder / f"{name_or_path}.yaml"
+    if path.is_file():
+        return path
+    known = sorted(other.stem for other in (CONFIG / folder).glob("*.yaml"))
+    expected = f"expected the path of a file, or {one_of(known)}" if known else f"and {CONFIG / folder}/ is empty"
+    raise StudyError([f"{path}: no such file; {expected}{nearest(str(name_or_path), known)}"])

@@ -111,5 +111,3 @@ class Recipe(Section):
     """Rewards by name; at least one has a weight other than 0."""
     credit: tuple[CreditConfig, ...] = (UniformCredit(kind="uniform"),)
     """Token-credit parts in the order in which they multiply."""
-
-

@@ -1,5 +1,6 @@
 """Read a YAML file the way people expect: `1e-4` is a number and a key that stands twice is an error."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,21 @@ import yaml
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
                 raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice in one section")
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 reads 1e-4 as text; YAML 1.2 and every user read a number.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+# YAML 1.1 reads 1e-4 and 2.5e4 as text; YAML 1.2 and every user read numbers.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ValueError names the file and what is wrong with it."""
+    """The mapping in a YAML file, in JSON's types; ValueError names the file and what is wrong with it."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
     except UnicodeDecodeError as error:
@@ -30,7 +33,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected sections `key: value`, got {type(content).__name__}")
-    return content
+    return json.loads(to_json(content))
+
+
+def to_json(content: Any) -> str:
+    """Content of a YAML file as JSON; dates become text."""
+    return json.dumps(content, default=str)
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -43,3 +51,8 @@ def merge(base: Any, over: Any) -> Any:
     if "kind" in base and "kind" in over and base["kind"] != over["kind"]:
         return over
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
+
+
+def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """A scale overlay laid on sections; what a study leaves out (a warm start) stays out at every scale."""
+    return merge(sections, {key: over for key, over in overlay.items() if key != "sft" or sections.get("sft")})

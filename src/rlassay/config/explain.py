@@ -1,0 +1,158 @@
+"""Turn what pydantic found into sentences: where, what was got, what was expected, the nearest valid name."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rlassay.config.section import Section
+from rlassay.config.tree import Place, locate
+
+
+class StudyError(ValueError):
+    """Everything that is wrong with a study or a settings file, one sentence per problem."""
+
+    def __init__(self, problems: Sequence[str], source: str | None = None) -> None:
+        """Args: problems: one sentence each; source: the file they were found in, None if the sentences name it."""
+        self.problems = tuple(problems)
+        self.source = source
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        head = f"{source}: {count}" if source else count
+        super().__init__("\n".join([head, *(f"  - {problem}" for problem in problems)]))
+
+
+def explain(error: ValidationError, model: type[Section], content: Any) -> list[str]:
+    """One sentence per problem that pydantic found in `content` read as a `model`.
+
+    The types of a union (text or a list) are refused one by one; they are joined to one sentence.
+    """
+    problems: dict[str, list[str]] = {}
+    for detail in error.errors(include_url=False):
+        if not _is_echo(detail):
+            place = locate(model, detail["loc"])
+            got, expected = _sentence(detail, place)
+            hint = _hint(detail, place, content)
+            problems.setdefault(f"{place.dotted}: {got}", []).append(expected + hint)
+    return [start + " or ".join(dict.fromkeys(expected)) for start, expected in problems.items()]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`; empty when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(known: Iterable[str]) -> str:
+    """`one of a, b, c`; the name itself when there is only one."""
+    known = list(known)
+    return known[0] if len(known) == 1 else "one of " + ", ".join(known)
+
+
+def describe(value: Any) -> str:
+    """A value of a YAML file in words: `the text '1'`, `the number 1.5`, `a mapping`."""
+    match value:
+        case None:
+            return "nothing (null)"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text {value!r}"
+        case int() | float():
+            return f"the number {value}"
+        case dict():
+            return "a mapping" if value else "an empty mapping"
+        case _:
+            return "a list" if value else "an empty list"
+
+
+# What pydantic expected, by the type of its error; {name} comes from the error's context.
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "at least {min_length} entry",
+    "string_too_short": "text that is not empty",
+}
+_PATTERNS = {
+    "^#": "a colour such as '#1f77b4', in quotes",
+    "^[": "a name of lower-case letters, digits and underscores",
+}
+
+
+def _is_echo(detail: ErrorDetails) -> bool:
+    """Whether a list is called too short only because its items were refused, each with a sentence of its own."""
+    return detail["type"] == "too_short" and len(detail["input"]) >= detail.get("ctx", {})["min_length"]
+
+
+def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
+    """What was got and what was expected at a place."""
+    kind, context, key = detail["type"], detail.get("ctx", {}), str(place.path[-1] if place.path else "")
+    if kind == "missing":
+        return "missing", f"; expected {place.siblings.get(key) or 'a value'}".rstrip(".")
+    if kind == "extra_forbidden":
+        return "unknown key", f"; expected {one_of(place.siblings)}{nearest(key, place.siblings)}"
+    if kind == "union_tag_not_found":
+        return "kind is missing", f"; expected kind: {one_of(place.kinds)}"
+    if kind in ("union_tag_invalid", "literal_error"):
+        known = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context["expected"]))
+        value = context.get("tag", detail["input"])
+        where = "kind is " if "tag" in context else "got "
+        return f"{where}{describe(value)}, expected ", one_of(known) + nearest(str(value), known)
+    got = f"got {describe(detail['input'])}, expected "
+    if kind == "string_pattern_mismatch":
+        return got, _PATTERNS[context["pattern"][:2]]
+    return got, _EXPECTED[kind].format(**context) if kind in _EXPECTED else f"something else ({detail['msg']})"
+
+
+def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
+    """`; write seeds: [1]` where the value that was meant is plain to see; empty elsewhere."""
+    meant = _meant(detail["type"], detail["input"])
+    if meant is None:
+        return ""
+    *above, key = place.path
+    if isinstance(key, int):
+        *above, key = above
+        items = content
+        for part in (*above, key):
+            items = items[part]
+        meant = f"[{', '.join(_meant(detail['type'], item) or str(item) for item in items)}]"
+    return f"; write {key}: {meant}"
+
+
+def _meant(kind: str, value: Any) -> str | None:
+    """The YAML text of the value that was meant by a value of the wrong type; None when there is no telling."""
+    if kind == "tuple_type" and isinstance(value, str | int | float):
+        return f"[{value}]"
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"'{value}'"
+    if kind == "bool_type" and str(value).lower() in ("true", "yes", "false", "no"):
+        return str(str(value).lower() in ("true", "yes")).lower()
+    if kind in ("int_type", "int_from_float", "float_type") and isinstance(value, str | float):
+        return _number(kind, value)
+    return None
+
+
+def _number(kind: str, value: str | float) -> str | None:
+    """`1` for '1' and 1.0, `1e-3` for '1e-3' where a number with a fraction is allowed; None for other text."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if kind == "float_type":
+        return str(value)
+    return str(int(number)) if number.is_integer() else None
