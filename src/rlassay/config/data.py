@@ -16,7 +16,7 @@ class Digits(Section):
     """Selects this section."""
     seed: int = Field(default=0, ge=0)
     """Seed of the image split, the pairs, the questions and the demonstrations."""
-    splits: dict[str, Count] = {"sft": 6000, "train": 2000, "test": 400}
+    splits: dict[str, Count] = Field(default={"sft": 6000, "train": 2000, "test": 400})
     """Rows per split; `sft` and `train` share their digit images, every other split draws on held-out digits."""
     held_out: float = Field(default=0.3, gt=0, lt=1)
     """Share of the 1,797 digit images kept for the splits other than `sft` and `train`."""

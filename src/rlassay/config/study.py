@@ -148,15 +148,15 @@ class ScaleFile(Section):
     """Replaces the study's seeds."""
     gpus: int | None = None
     """Replaces the study's number of GPUs."""
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default={})
     """Differences in the model section; another `kind` replaces it."""
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = Field(default={})
     """Differences in the data section; another `kind` replaces it."""
-    sft: dict[str, Any] = {}
+    sft: dict[str, Any] = Field(default={})
     """Differences in the warm start of those arms that have one."""
-    rl: dict[str, Any] = {}
+    rl: dict[str, Any] = Field(default={})
     """Differences in the RL section."""
-    evaluation: dict[str, Any] = {}
+    evaluation: dict[str, Any] = Field(default={})
     """Differences in the evaluation."""
-    primary: dict[str, Any] = {}
+    primary: dict[str, Any] = Field(default={})
     """Differences in the primary number."""

@@ -84,7 +84,7 @@ class RewardConfig(Section):
 
     weight: float
     """Its weight in the sum; 0 makes it an observer that is logged and never trains."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
 
 

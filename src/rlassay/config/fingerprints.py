@@ -1,0 +1,171 @@
+"""What identifies each result: short digests of the sections, and of the code, that decide it.
+
+Titles, labels, colours, questions, the comparison family and the number of GPUs decide no result and enter no digest.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import rlassay
+from rlassay.config.section import Section
+from rlassay.config.study import Study
+from rlassay.config.training import Recipe
+
+DIGITS = 8
+"""Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
+PACKAGE = Path(rlassay.__file__).parent
+"""Folder of the sources."""
+
+
+def data_id(study: Study) -> str:
+    """Identifies the rows of all splits."""
+    return _digest(study.data)
+
+
+def model_id(study: Study, recipe: Recipe) -> str:
+    """Identifies the policy before any training; adapters start as the identity, so they play no part.
+
+    A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
+    """
+    model = recipe.model.model_dump(mode="json", exclude={"lora"})
+    return _digest(model, data_id(study) if recipe.model.kind == "tiny_vlm" else None)
+
+
+def sft_id(study: Study, recipe: Recipe) -> str:
+    """Identifies the warm start, which arms with the same model and `sft` sections share; ValueError without one."""
+    if recipe.sft is None:
+        raise ValueError("this recipe has no sft section, so there is no warm start to identify")
+    return _digest(recipe.model, recipe.sft, data_id(study))
+
+
+def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
+    """The policy folder of a run's warm start: `sft/<id>`, or `sft/<id>/seed<k>` with `per_seed`; None without one."""
+    if recipe.sft is None:
+        return None
+    shared = f"sft/{sft_id(study, recipe)}"
+    return f"{shared}/seed{seed}" if recipe.sft.per_seed else shared
+
+
+def model_policy(study: Study, recipe: Recipe) -> str:
+    """The policy folder of the model before any training: `models/<id>`."""
+    return f"models/{model_id(study, recipe)}"
+
+
+def rl_id(study: Study, arm_name: str, seed: int) -> str:
+    """Identifies the weights of one arm and seed."""
+    recipe = study.arms[arm_name].recipe
+    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit)
+    return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
+
+
+def evaluation_id(study: Study) -> str:
+    """Identifies how policies are made to answer, and on which rows."""
+    return _digest(study.evaluation, data_id(study))
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """Identifies a recipe; two arms with the same one are the same arm."""
+    return _digest(recipe)
+
+
+def code_digest(*modules: str, package: Path = PACKAGE) -> str:
+    """Identifies the code of `modules` and of every rlassay module that they import, directly or not.
+
+    Imports within functions count; comments and docstrings do not. A name that a package only passes on (`from rlassay.x import f`, where
+    x/__init__.py imports f from x/y.py) leads to x/y.py alone. `rlassay.config` is left out: all that it computes is in
+    the fingerprints of the values.
+
+    Args:
+        modules: dotted names, such as `rlassay.training.rl`.
+        package: folder of the rlassay package.
+
+    Raises:
+        ValueError: a module does not exist.
+    """
+    statements: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in statements and not f"{module}.".startswith("rlassay.config."):
+            tree = _tree(module, package)
+            statements[module] = ast.dump(tree)
+            waiting += _imports(tree, module, package)
+    return _digest(statements)
+
+
+def _imports(tree: ast.Module, module: str, package: Path) -> Iterator[str]:
+    """The rlassay modules that define what `module` imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if f"{alias.name}.".startswith("rlassay."))
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, module, package)
+            if f"{origin}.".startswith("rlassay."):
+                yield from (_defining(origin, alias.name, package) for alias in node.names)
+
+
+def _defining(origin: str, name: str, package: Path) -> str:
+    """The module behind `name` of `from <origin> import <name>`: a submodule, where `origin` has it from, or `origin`."""
+    if _file(f"{origin}.{name}", package) is not None:
+        return f"{origin}.{name}"
+    for node in _tree(origin, package).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                source = _origin(node, origin, package)
+                if (alias.asname or alias.name) == name and f"{source}.".startswith("rlassay."):
+                    return _defining(source, alias.name, package)
+    return origin
+
+
+def _origin(node: ast.ImportFrom, module: str, package: Path) -> str:
+    """The absolute name of the module that a `from ... import` names."""
+    file = _file(module, package)
+    within = module if file is not None and file.name == "__init__.py" else module.rpartition(".")[0]
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), within)
+
+
+def _file(module: str, package: Path) -> Path | None:
+    path = package.joinpath(*module.split(".")[1:])
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+def _tree(module: str, package: Path) -> ast.Module:
+    file = _file(module, package)
+    if file is None:
+        raise ValueError(f"no module {module!r} in {package}")
+    return _parsed(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(file: Path, _changed: int) -> ast.Module:
+    """The statements of a file without its docstrings; read again when the file has changed."""
+    tree = ast.parse(file.read_bytes(), filename=str(file))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)]
+    return tree
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, Section):
+        return part.model_dump(mode="json")
+    raise TypeError(f"a fingerprint is taken of sections and plain values, got {type(part).__name__}")
