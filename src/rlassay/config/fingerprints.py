@@ -77,9 +77,9 @@ def recipe_id(recipe: Recipe) -> str:
 def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     """Identifies the code of `modules` and of every rlassay module that they import, directly or not.
 
-    Imports within functions count; comments and docstrings do not. A name that a package only passes on (`from rlassay.x import f`, where
-    x/__init__.py imports f from x/y.py) leads to x/y.py alone. `rlassay.config` is left out: all that it computes is in
-    the fingerprints of the values.
+    Imports within functions count; comments and docstrings do not. A name that a package only passes on
+    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. `rlassay.config` is
+    left out: all that it computes is in the fingerprints of the values.
 
     Args:
         modules: dotted names, such as `rlassay.training.rl`.
@@ -111,7 +111,7 @@ def _imports(tree: ast.Module, module: str, package: Path) -> Iterator[str]:
 
 
 def _defining(origin: str, name: str, package: Path) -> str:
-    """The module behind `name` of `from <origin> import <name>`: a submodule, where `origin` has it from, or `origin`."""
+    """The module behind `from <origin> import <name>`: a submodule, the one that `origin` has it from, or `origin`."""
     if _file(f"{origin}.{name}", package) is not None:
         return f"{origin}.{name}"
     for node in _tree(origin, package).body:

@@ -1,31 +1,53 @@
-"""From a policy's folder back to the part of the study that makes it."""
+"""Every policy of a study: what its rules train, and what its report has a row for."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from rlassay.config.fingerprints import model_policy, sft_policy
+from rlassay.config.fingerprints import model_id, model_policy, rl_id, sft_id, sft_policy
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
+from rlassay.layout import Layout
 
 
-def find_policy(study: Study, policy: str) -> tuple[Recipe, int]:
-    """The recipe and the seed behind a policy folder such as `runs/<arm>/seed<k>`, `sft/<id>` or `models/<id>`.
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A folder of weights, or of a model before any training, and what it is made from."""
 
-    Arms that share a policy agree on everything that decides it, so the first one's recipe stands for all. The seed of
-    a warm start shared by all seeds is its own; that of an untrained model is 0.
+    folder: str
+    """Where it lies, relative to the study's results: `models/<id>`, `sft/<id>[/seed<k>]` or `runs/<arm>/seed<k>`."""
+    stage: Literal["model", "sft", "rl"]
+    """What made it."""
+    recipe: Recipe
+    """The recipe of its arm, or of the first arm that uses it."""
+    fingerprint: str
+    """Identifies its weights within its folder."""
+    arm: str | None = None
+    """Its arm; None for a policy that arms may share."""
+    seed: int | None = None
+    """Its seed; None for a policy that seeds share."""
 
-    Errors: ValueError naming the policies that the study has.
-    """
-    known = dict(_policies(study))
-    if policy not in known:
-        raise ValueError(f"study {study.id!r} has no policy {policy!r}; expected one of {', '.join(sorted(known))}")
-    return known[policy]
 
-
-def _policies(study: Study) -> Iterator[tuple[str, tuple[Recipe, int]]]:
-    for name, arm in reversed(study.arms.items()):
+def policies(study: Study) -> dict[str, Policy]:
+    """The policies by folder: models before training, then warm starts, then runs, each in the order of the study."""
+    models: dict[str, Policy] = {}
+    starts: dict[str, Policy] = {}
+    runs: dict[str, Policy] = {}
+    for name, arm in study.arms.items():
         recipe = arm.recipe
-        yield model_policy(study, recipe), (recipe, 0)
+        model = model_policy(study, recipe)
+        models.setdefault(
+            model, Policy(folder=model, stage="model", recipe=recipe, fingerprint=model_id(study, recipe))
+        )
         for seed in study.seeds:
-            yield f"runs/{name}/seed{seed}", (recipe, seed)
-            if recipe.sft is not None:
-                yield str(sft_policy(study, recipe, seed)), (recipe, seed if recipe.sft.per_seed else recipe.sft.seed)
+            start = sft_policy(study, recipe, seed)
+            if start is not None and recipe.sft is not None:
+                own = seed if recipe.sft.per_seed else None
+                made_from = sft_id(study, recipe)
+                starts.setdefault(
+                    start, Policy(folder=start, stage="sft", recipe=recipe, fingerprint=made_from, seed=own)
+                )
+            run = Layout(root=Path()).run(name, seed)
+            made_from = rl_id(study, name, seed)
+            runs[run] = Policy(folder=run, stage="rl", recipe=recipe, fingerprint=made_from, arm=name, seed=seed)
+    return models | starts | runs

@@ -1,0 +1,1 @@
+"""One thin module per rule, and the `rlassay` command. `--help` loads no torch."""

@@ -1,0 +1,31 @@
+"""rlassay: check, plan, watch and repeat studies of reinforcement-learning recipes."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rlassay.cli.common import run_parsed
+
+COMMANDS = {
+    "validate": "check a study and its settings, and report everything that is wrong",
+    "plan": "list runs, steps, tokens and disk before anything starts",
+    "status": "show how far every run is",
+    "rerun": "train chosen arms again from step 0",
+    "mlflow-sync": "bring MLflow up to date with the files on disk",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; only the chosen command's module is imported."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="rlassay", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    subparsers = {name: commands.add_parser(name, help=about, description=about) for name, about in COMMANDS.items()}
+    chosen = arguments[0] if arguments else None
+    if chosen in COMMANDS:
+        module = importlib.import_module(f"rlassay.cli.{chosen.replace('-', '_')}")
+        module.add_arguments(subparsers[chosen])
+        return run_parsed(module.run, parser.parse_args(arguments))
+    parser.parse_args(arguments)
+    return 0
