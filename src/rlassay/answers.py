@@ -1,0 +1,155 @@
+"""From a completion's text to the answer it states: the only parser.
+
+`extract_choice` is what rewards pay for, so it is strict: a text that states no letter, or two different ones, has no
+answer. `extract_choice_lenient` shares no rule with it and is used for evaluation only; where the two disagree, a
+score measures the parser and not the model.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+
+_LONGEST = 20_000  # characters of visible text that are read, from the end
+# Every quantifier below is bounded or stops at a character that the next part needs: matching stays linear in the text.
+_THINK_TAG = re.compile(r"(</?think>)", re.IGNORECASE)
+_ANSWER_BLOCK = re.compile(r"<answer>([^<]*)(?:</answer>|$)", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\s?\{([^{}]{0,200})\}")
+_LATEX_STYLE = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
+_MARKDOWN = str.maketrans("", "", "*_`$")
+
+# One letter to which nothing word-like is attached: not `dog`, `A-frame`, `I'm`, `C++`, `A.M.`, `A's`.
+_LETTER = r"(?-i:([A-Za-z]))(?![\w+#]|['’]\w|-\w|\.\w\.)"
+_CAPITAL = rf"(?-i:(?=[A-Z])){_LETTER}"
+_GAP = r"[^\w.,;!?≠¬]{0,12}"  # spaces, line ends, brackets, quotes, arrows, emoji
+_ADVERBS = r"(?:(?:\w{2,12}ly|most|then|thus|therefore|hence|indeed|just|only)\s{1,3}){0,2}"
+_NOUN = r"(?:(?:the\s{1,3})?(?:option|choice|letter|answer)\b)?:?"
+_VERB = r"(?:['’]s|\s{1,3}(?:is|must\s+be|should\s+be|has\s+to\s+be))\b"
+_LINK = rf"(?:{_VERB}|{_GAP}(?:[:=→⇒–—-]))"
+_END = r"(?=[)\]\"'’]{0,3}\s{0,3}(?:[.,;!]|$|\n|because\b|since\b))"
+
+
+def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns)
+
+
+# Statements that name the answer as such; group 1 is its letter.
+_STATED = _compile(
+    rf"\b(?:answer|option|choice|letter)(?:\s(?:to|for)(?:\s\w{{1,20}}){{1,6}}?)?{_LINK}{_GAP}{_ADVERBS}{_NOUN}{_GAP}{_LETTER}",
+    rf"(?<![\w'’-]){_CAPITAL}[)\]\"'’]{{0,3}}{_VERB}\s{_ADVERBS}(?:the\s)?{_ADVERBS}(?:correct|right|best|true|answer)\b(?!-)",
+)
+# Statements that imply it; they count only where nothing is named outright.
+_IMPLIED = _compile(
+    rf"\b(?:choose|choosing|chose|pick|picked|select|selected|go\swith|going\swith|opt\sfor)\s{_NOUN}{_GAP}{_CAPITAL}",
+    rf"\b(?:it|this|that){_VERB}\s{_ADVERBS}{_NOUN}{_GAP}{_CAPITAL}{_END}",
+    rf"\b(?:so|thus|therefore|hence|leaving|leaves),?\s(?:only\s)?{_NOUN}{_GAP}{_CAPITAL}{_END}",
+    rf"^[^\w\n]{{0,12}}(?:(?:final\s)?(?:option|choice|letter|answer))?[^\w\n]{{0,12}}{_CAPITAL}[^\w\n]{{0,12}}$",
+)
+_BARE = re.compile(r"\W{0,12}([A-Za-z])\W{0,12}")
+_WITH_TEXT = re.compile(r"[^\w\n]{0,12}([A-Z])[ ]?[).:][ )]?[^\n]+")
+
+_CONNECTIVE = r"(?:because|since|as|for|which|due|given|so|but|and|or|not|rather|instead|is)\b"
+_RUNS_ON = re.compile(rf"[ \t]+(?!{_CONNECTIVE})\w", re.IGNORECASE)
+_ALTERNATIVE = re.compile(
+    r"[)\]\"'’]{0,3}\s{0,3}(?:,|/|&|\bor\b|\band\b)\s{0,3}(?:(?:or|and)\s)?(?:(?:option|choice)\s)?[(\[\"'‘]{0,3}"
+    r"[A-Za-z](?!\w|['’]\w|[ \t]+(?!or\b|and\b)\w)"
+)
+_QUESTION = re.compile(r"[)\]\"'’]{0,3}\s?\?")
+_ADJECTIVES = r"(?:(?:my|the|a|an|this|correct|right|best|true|final|single|only)\s){0,3}"
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|or|no|if|whether|unless|suppose|supposing|assume|assuming|doubt|false|wrong|incorrect"
+    r"|impossible|unlikely|eliminated|rejected|discarded)|n['’]t)\s"
+    r"(?:\w{1,12}\s)?(?:(?:think|believe|say|agree|sure|certain|true|clear|case|mean)\s)?(?:that\s)?"
+    rf"{_ADJECTIVES}$",
+    re.IGNORECASE,
+)
+
+
+def extract_choice(text: str, letters: str) -> str | None:
+    """The one option letter that a completion states as its answer, or None.
+
+    Read in this order: thinking is dropped (an unclosed `<think>` hides all that follows, a lone `</think>` all that
+    precedes); `<answer>` and `\\boxed` contents and sentences such as `the answer is B` are statements, all of which
+    must agree; only without any, weaker ones count (`I choose B`, a line that is one letter). Denied, conditional and
+    asked statements, lists of alternatives, the article A and the pronoun I are no statements.
+
+    Args:
+        text: the completion.
+        letters: the option letters of its row, such as `ABCD`; no other letter is returned.
+
+    Source: formulas.md 2.1 describes the parser of the `mdi` system, whose misreadings (its trap 8) are repaired here.
+    """
+    blocks, prose = _blocks_and_prose(_visible(text))
+    stated = {_read_block(block) for block in blocks} | set(_found(_STATED, prose))
+    if not stated:
+        stated = set(_found(_IMPLIED, prose)) or {_read_whole(prose)}
+    answer = stated.pop() if len(stated) == 1 else None
+    return answer if answer is not None and answer in letters else None
+
+
+def _visible(text: str) -> str:
+    """The end of the text outside of thinking, with full-width and styled letters made plain and markup removed."""
+    kept: list[str] = []
+    thinking = False
+    for part in _THINK_TAG.split(text):
+        tag = part.lower()
+        if tag == "</think>" and not thinking:
+            kept.clear()
+        if tag in ("<think>", "</think>"):
+            thinking = tag == "<think>"
+        elif not thinking:
+            kept.append(part)
+    plain = unicodedata.normalize("NFKC", "\n".join(kept)[-_LONGEST:])
+    return _LATEX_STYLE.sub(r"\1", plain.translate(_MARKDOWN))
+
+
+def _blocks_and_prose(visible: str) -> tuple[list[str], str]:
+    blocks = [block for pattern in (_ANSWER_BLOCK, _BOXED) for block in pattern.findall(visible)]
+    prose = _BOXED.sub("\n", _ANSWER_TAG.sub("\n", _ANSWER_BLOCK.sub("\n", visible)))
+    return [block for block in blocks if block.strip()], prose
+
+
+def _read_block(block: str) -> str | None:
+    """The letter inside an `<answer>` or `\\boxed`, where a letter alone may be lower case."""
+    whole = _read_whole(block)
+    found = {whole} if whole else set(_found(_STATED + _IMPLIED, block))
+    return found.pop() if len(found) == 1 else None
+
+
+def _read_whole(text: str) -> str | None:
+    """`b`, `(B)` or `B) seven` when that is all there is."""
+    match = _BARE.fullmatch(text.strip()) or _WITH_TEXT.fullmatch(text.strip())
+    if match is None or _ALTERNATIVE.match(text.strip(), match.end(1)):
+        return None
+    return match[1].upper()
+
+
+def _found(patterns: tuple[re.Pattern[str], ...], text: str) -> Iterator[str]:
+    for pattern in patterns:
+        for match in pattern.finditer(text):
+            letter, after = match[1], text[match.end(1) : match.end() + 40]
+            is_word = letter in "AaIi" and _RUNS_ON.match(after)
+            asked = _QUESTION.match(after) or text.startswith("?", match.end())
+            denied = _DENIED.search(text[max(0, match.start() - 60) : match.start()])
+            if not (is_word or asked or denied or _ALTERNATIVE.match(after)):
+                yield letter.upper()
+
+
+def extract_choice_lenient(text: str, letters: str) -> str | None:
+    """The last option letter that stands alone anywhere, as a capital if there is one; for evaluation only.
+
+    It looks after the last `</think>`, or at the whole text if nothing is found there, and knows no cue words at all.
+    """
+    plain = unicodedata.normalize("NFKC", text[-_LONGEST:])
+    for part in (plain.rpartition("</think>")[2], plain):
+        words = re.sub(r"[^A-Za-z0-9'’]+", " ", part).split()
+        alone = [
+            word
+            for word, following in pairwise([*words, ""])
+            if len(word) == 1 and word.upper() in letters and not (word in "AaIi" and following.islower())
+        ]
+        capitals = [word for word in alone if word.isupper()]
+        if alone:
+            return (capitals or alone)[-1].upper()
+    return None

@@ -1,0 +1,47 @@
+"""Checks of reward options, before any job starts."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from rlassay.rewards.lift import Reward
+
+
+def check_options(name: str, options: Mapping[str, object], rewards: Mapping[str, Reward]) -> None:
+    """Compare options with the reward's signature, then let the reward judge their ranges on an empty group.
+
+    Raises:
+        ValueError: an unknown reward or option (with the nearest known one), a missing option, a wrong type, a value
+            out of range.
+    """
+    if name not in rewards:
+        raise ValueError(f"unknown reward {name!r}; {_known(name, list(rewards))}")
+    reward = rewards[name]
+    parameters = dict(list(inspect.signature(reward).parameters.items())[1:])
+    types = get_type_hints(reward)
+    for option, value in options.items():
+        if option not in parameters:
+            raise ValueError(f"{name}: unknown option {option!r}; {_known(option, list(parameters))}")
+        _check_type(f"{name}: option {option!r}", value, types[option])
+    for option, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and option not in options:
+            raise ValueError(f"{name}: option {option!r} is missing; expected {types[option].__name__}")
+    try:
+        reward([], **options)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _known(got: str, names: list[str]) -> str:
+    if not names:
+        return "it takes no options"
+    nearest = get_close_matches(got, names, n=1)
+    return f"known: {', '.join(sorted(names))}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+
+
+def _check_type(what: str, value: object, expected: Any) -> None:
+    """An int passes for a float; a bool passes for nothing but a bool."""
+    accepted = (int, float) if expected is float else expected
+    if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
+        raise ValueError(f"{what}: got {value!r}; expected {expected.__name__}")
