@@ -30,15 +30,17 @@ def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[
             continue
         recipe, found = _recipe(content, chain, overlay)
         _, inherited = _recipe(content, chain[:-1], overlay)
-        problems += [f"arms.{name}.{problem}" for problem in found if problem not in inherited]
+        problems += [f"arms.{name}.{problem}" for problem in _own(found, inherited)]
         if recipe is not None:
-            about = {
-                "label": arm.get("label") or name,
-                "color": arm.get("color"),
-                "varies": tuple(arm.get("varies", ())),
-            }
-            arms[name] = Arm(recipe=recipe, **about)
+            label, color, varies = arm.get("label") or name, arm.get("color"), tuple(arm.get("varies", ()))
+            arms[name] = Arm(label=label, color=color, varies=varies, recipe=recipe)
     return arms, list(dict.fromkeys(problems))
+
+
+def _own(found: list[str], inherited: list[str]) -> list[str]:
+    """The problems that are not inherited, and not a consequence of an inherited section that is wrong as a whole."""
+    wrong = {problem.split(":")[0] for problem in inherited}
+    return [problem for problem in found if problem not in inherited and problem.split(".")[0] not in wrong]
 
 
 def _chain(name: str, written: dict[str, Any]) -> list[str]:

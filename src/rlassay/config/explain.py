@@ -40,8 +40,9 @@ def explain(error: ValidationError, model: type[Section], content: Any) -> list[
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `name`; empty when none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    """`; did you mean 'x'?` for the known name closest to `name`, or the first to hold it; empty when none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1) or [other for other in known if len(name) > 2 and name in other]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -71,10 +72,13 @@ def describe(value: Any) -> str:
 # What pydantic expected, by the type of its error; {name} comes from the error's context.
 _EXPECTED = {
     "int_type": "a whole number",
+    "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "text",
     "tuple_type": "a list",
     "dict_type": "a mapping",
@@ -103,7 +107,7 @@ def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
     """What was got and what was expected at a place."""
     kind, context, key = detail["type"], detail.get("ctx", {}), str(place.path[-1] if place.path else "")
     if kind == "missing":
-        return "missing", f"; expected {place.siblings.get(key) or 'a value'}".rstrip(".")
+        return "missing", f"; expected: {place.siblings[key].rstrip('.')}"
     if kind == "extra_forbidden":
         return "unknown key", f"; expected {one_of(place.siblings)}{nearest(key, place.siblings)}"
     if kind == "union_tag_not_found":

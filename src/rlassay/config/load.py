@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rlassay.config.arms import expand_arms
-from rlassay.config.checks import check_design, check_study
+from rlassay.config.checks import check_study
+from rlassay.config.design import check_design
 from rlassay.config.explain import StudyError, explain, nearest, one_of
 from rlassay.config.section import Section
 from rlassay.config.settings import Settings
@@ -34,8 +35,7 @@ def load_study(name_or_path: str | Path, scale: str | Path | None = None) -> Stu
     study = resolve_study(content, source=str(path))
     if scale is None:
         return study
-    overlay_path = _find(scale, "scales")
-    return scale_study(content, overlay_path, source=str(path))
+    return scale_study(content, _find(scale, "scales"), source=str(path))
 
 
 def resolve_study(content: dict[str, Any], source: str = "study") -> Study:
@@ -90,16 +90,28 @@ def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale:
     """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together."""
     try:
         written = StudyFile.model_validate_json(to_json(content))
-        problems: list[str] = []
     except ValidationError as error:
         problems = explain(error, StudyFile, content)
-        if any(problem.startswith("arms") for problem in problems):
-            raise StudyError(problems, source) from None
-    arms, found = expand_arms(content, overlay)
-    _raise_if_any(problems + found, source)
-    family = tuple(arm for arm in arms if arm != written.baseline) if written.family is None else written.family
-    shared = {key: getattr(written, key) for key in StudyFile.model_fields if key in Study.model_fields}
-    return Study(**{**shared, "scale": scale, "arms": arms, "family": family})
+        if not any(problem.startswith("arms") for problem in problems):
+            problems += expand_arms(content, overlay)[1]
+        raise StudyError(problems, source) from None
+    arms, problems = expand_arms(content, overlay)
+    _raise_if_any(problems, source)
+    others = tuple(name for name in arms if name != written.baseline)
+    return Study(
+        name=written.name,
+        scale=scale,
+        title=written.title,
+        question=written.question,
+        seeds=written.seeds,
+        gpus=written.gpus,
+        data=written.data,
+        evaluation=written.evaluation,
+        primary=written.primary,
+        baseline=written.baseline,
+        family=others if written.family is None else written.family,
+        arms=arms,
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from rlassay.config.training import Recipe
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_lenient", "token_count", "truncated")
+"""Metrics of the score stage besides the rewards of the study's arms."""
+
 
 class Evaluation(Section):
     """How finished policies are judged, in a stage of its own."""
