@@ -1,0 +1,50 @@
+"""From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny]"""
+
+from pathlib import Path
+
+from filelock import Timeout
+from snakemake.exceptions import WorkflowError
+
+from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
+from rlassay.layout import Layout
+
+
+configfile: "config/config.yaml"
+
+
+try:
+    SETTINGS = settings_from_snakemake(config)
+    if SETTINGS != load_settings(study=SETTINGS.study, scale=SETTINGS.scale or "null", results=SETTINGS.results):
+        raise StudyError(["--config takes study, scale and results; write other settings into config/config.yaml"])
+    STUDY = load_study(SETTINGS.study, SETTINGS.scale)
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+
+LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/sft.smk"
+include: "workflow/rules/rl.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+workflow.default_target = "ablation_report"  # an included file sets no default
+
+
+onstart:
+    try:
+        STUDY_LOCK.acquire(timeout=0)
+    except Timeout:
+        raise WorkflowError(f"Another Snakemake is at work on {LAYOUT.root}; wait for it or stop it.") from None
+    print(f"{STUDY.title}\nFollow along in another terminal: rlassay status (progress), mlflow ui (curves)")
+
+
+onsuccess:
+    print("Done. Look closer: rlassay status (runs), mlflow ui (curves)")
+
+
+onerror:
+    print("Not all jobs finished; what did is kept. Once the cause is mended, the same command goes on from here.")

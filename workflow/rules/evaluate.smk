@@ -1,0 +1,46 @@
+# Let a policy answer an evaluation set.
+rule generate:
+    input:
+        data=rules.prepare_data.output.sentinel,
+        weights=weights,
+    output:
+        completions=LAYOUT.completions("{policy}", "{set}"),
+    log:
+        LAYOUT.root / "logs/{policy}/generate-{set}.log",
+    benchmark:
+        LAYOUT.root / "benchmarks/{policy}/generate-{set}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: SETTINGS.resources.threads
+    resources:
+        gpu=STUDY.gpus,
+    params:
+        fingerprint=evaluation_id(STUDY),
+        code=CODE["generate"],
+    message:
+        "Answer {wildcards.set} with {wildcards.policy}"
+    shell:
+        "python -m rlassay.cli.generate $STUDY --policy {wildcards.policy} --set {wildcards.set} "
+        "--fingerprint {params.fingerprint} >> {log} 2>&1"
+
+
+# Score those answers.
+rule score:
+    input:
+        completions=rules.generate.output.completions,
+    output:
+        scores=LAYOUT.scores("{policy}", "{set}"),
+    log:
+        LAYOUT.root / "logs/{policy}/score-{set}.log",
+    benchmark:
+        LAYOUT.root / "benchmarks/{policy}/score-{set}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        rewards=REWARDS,
+        code=CODE["score"],
+    message:
+        "Score {wildcards.set} of {wildcards.policy}"
+    shell:
+        "python -m rlassay.cli.score $STUDY --policy {wildcards.policy} --set {wildcards.set} >> {log} 2>&1"
