@@ -8,6 +8,7 @@ from rlassay.config.explain import nearest, one_of
 from rlassay.config.model import TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe
+from rlassay.rewards import REWARDS, check_reward_options
 
 TRAINING_SPLITS = ("sft", "train")
 
@@ -88,10 +89,6 @@ def _warm_start(study: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
-    try:
-        from rlassay.rewards import REWARDS, check_reward_options
-    except ImportError:
-        return
     for name, reward in recipe.rewards.items():
         if name not in REWARDS:
             yield f"rewards.{name}: unknown reward; expected {one_of(REWARDS)}{nearest(name, REWARDS)}"
@@ -99,7 +96,7 @@ def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
         try:
             check_reward_options(name, reward.options)
         except ValueError as error:
-            yield f"rewards.{name}.options: {error}"
+            yield f"rewards.{name}.options: {str(error).removeprefix(f'{name}: ')}"
     if all(reward.weight == 0 for reward in recipe.rewards.values()):
         yield "rewards: every weight is 0, so that nothing would be learned; expected at least one other than 0"
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from rlassay.config.section import Section
 
 Count = Annotated[int, Field(ge=1)]
+SplitName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
 class Digits(Section):
@@ -16,7 +17,7 @@ class Digits(Section):
     """Selects this section."""
     seed: int = Field(default=0, ge=0)
     """Seed of the image split, the pairs, the questions and the demonstrations."""
-    splits: dict[str, Count] = Field(default={"sft": 6000, "train": 2000, "test": 400})
+    splits: dict[SplitName, Count] = Field(default={"sft": 6000, "train": 2000, "test": 400})
     """Rows per split; `sft` and `train` share their digit images, every other split draws on held-out digits."""
     held_out: float = Field(default=0.3, gt=0, lt=1)
     """Share of the 1,797 digit images kept for the splits other than `sft` and `train`."""
@@ -35,7 +36,7 @@ class Jsonl(Section):
     """Selects this section."""
     folder: str = Field(min_length=1)
     """Folder of the files, which is also the root that image paths may not leave."""
-    splits: dict[str, Count | None] = Field(default={"train": None, "test": None})
+    splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
     """Rows to take from the head of each file; null takes all."""
 
 
