@@ -1,0 +1,58 @@
+"""Counts of right answers: Wilson's interval and pass@k."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion: `(low, high)`, never of zero width and never outside [0, 1].
+
+    With z the normal quantile and p = successes / trials: centre `(p + z^2/2n) / (1 + z^2/n)`, half-width
+    `z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)`.
+
+    Raises:
+        ValueError: no trials, or successes outside 0..trials.
+    Source: Wilson (1927), J. American Statistical Association 22, 209-212.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes in {trials} trials; expected 0 <= successes <= trials and trials > 0")
+    z = float(ndtri(0.5 + confidence / 2))
+    share = successes / trials
+    shrink = 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / shrink
+    half = z * float(np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))) / shrink
+    # The ends are exact at 0 and 1, where rounding would leave 1e-17.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == trials else centre + half
+    return low, high
+
+
+def pass_at_k(
+    num_samples: ArrayLike | int, num_correct: ArrayLike | int, k: ArrayLike | int
+) -> Float[np.ndarray, "..."]:
+    """Chance that at least one of k samples is right, estimated without bias from n samples of which c are right.
+
+    `1 - C(n - c, k) / C(n, k)`, as the product over j < k of `(n - c - j) / (n - j)`, which cannot overflow.
+
+    Args:
+        num_samples: n, samples per item; broadcast against the others.
+        num_correct: c, right ones among them.
+        k: draws.
+
+    Returns:
+        The estimate per item, in [0, 1]; NaN where n < k.
+
+    Raises:
+        ValueError: k < 1, c < 0 or c > n.
+    Source: Chen et al. (2021), Evaluating Large Language Models Trained on Code, equation 1.
+    """
+    n, c, draws = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in (num_samples, num_correct, k)))
+    if np.any(draws < 1) or np.any(c < 0) or np.any(c > n):
+        raise ValueError("expected k >= 1 and 0 <= num_correct <= num_samples")
+    all_wrong = np.ones(n.shape)
+    for j in range(int(draws.max(initial=0))):
+        drawn = (j < draws) & (j < n)
+        all_wrong = np.where(drawn, all_wrong * np.maximum(n - c - j, 0) / np.where(drawn, n - j, 1), all_wrong)
+    return np.where(n < draws, np.nan, 1 - all_wrong)
