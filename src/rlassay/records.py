@@ -1,4 +1,4 @@
-"""What flows between the stages: one named, frozen type per file format, and the two functions that read and write them."""
+"""What flows between the stages: one named, frozen type per file format, and what reads and writes them."""
 
 import json
 import os
@@ -107,16 +107,26 @@ def read_rows(path: Path | str, kind: type[RecordT] = PromptRow) -> Iterator[Rec
     number = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            try:
-                yield kind.model_validate_json(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})") from None
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "the line"
-                raise ValueError(f"{path}:{number}: {where}: {first['msg']}; expected a {kind.__name__}") from None
+            yield parse_row(line, f"{path}:{number}", kind)
     if number == 0:
         raise ValueError(f"{path}: empty; expected one {kind.__name__} per line")
+
+
+def parse_row(line: bytes, where: str, kind: type[RecordT] = PromptRow) -> RecordT:
+    """The record in one line of JSON; ValueError begins with `where` and names the field, what it got, what fits."""
+    try:
+        return kind.model_validate_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the line"
+        message = first["msg"][0].lower() + first["msg"][1:]
+        if first["type"] == "extra_forbidden":
+            message = f"unknown field; the fields are {', '.join(kind.model_fields)}"
+        elif first["type"] not in ("missing", "json_invalid"):
+            message += f", got {str(first['input'])[:60]!r}"
+        raise ValueError(f"{where}: {field}: {message}; expected a {kind.__name__}") from None
 
 
 def write_rows(path: Path | str, rows: Iterable[Record]) -> int:

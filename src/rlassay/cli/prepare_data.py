@@ -1,0 +1,27 @@
+"""Write a study's prompts, gold answers, demonstrations and images."""
+
+import argparse
+
+from rlassay.cli.common import add_stage_arguments, check_fingerprint, load, main
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study's arguments and the planned fingerprint."""
+    add_stage_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare the data and print one line per split; 0. A StudyError passes through."""
+    study, layout, _ = load(args)
+    from rlassay.config.fingerprints import data_id
+    from rlassay.data import run_prepare_data
+
+    check_fingerprint(args, data_id(study))
+    for split, count in run_prepare_data(study, layout).items():
+        refused = "".join(f"; {number} refused: {reason}" for reason, number in count["refused"].items())
+        print(f"{layout.split(split)}: {count['rows']} rows{refused}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__, add_arguments, run))
