@@ -157,8 +157,8 @@ def _reach(variances: list[tuple[float, float]], tail: float) -> float:
 
 def _p_value(mean: float, variances: list[tuple[float, float]]) -> float:
     """1 - confidence of the interval that ends at 0; it lies between the p-values at either's degrees of freedom."""
-    statistic = abs(mean) / sum(part for part, _ in variances) ** 0.5
-    tails: list[float] = [max(stdtr(freedom, -statistic).item(), LEAST) for _, freedom in variances]
+    statistic: float = abs(mean) / sum(part for part, _ in variances) ** 0.5
+    tails = [max(float(stdtr(freedom, -statistic)), LEAST) for _, freedom in variances]
     if min(tails) == max(tails):
         return 2 * tails[0]
 
