@@ -1,0 +1,86 @@
+"""Learning curves: one small panel per metric, every arm in its own colour and marker, a band over the seeds."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rlassay.report.figures_rows import slug
+from rlassay.report.figures_style import Drawing, Mark, canvas, finish
+from rlassay.report.numbers import Curve, Series, Unit
+from rlassay.report.typeset import LEVEL_UNIT, number, one_line, scaled
+
+WIDTH, HEIGHT, MARGINS = 270, 190, (38, 6, 34, 34)
+MOST_POINTS = 200
+
+
+def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
+    """One metric over the optimiser steps; the axis spans the means, so that a wide band does not flatten them."""
+    figure, axes = canvas(WIDTH, HEIGHT, MARGINS)
+    unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
+    figure.text(0.004, 1 - 13 / HEIGHT, one_line(curve.title + unit, 40), weight="bold", va="center")
+    for series in curve.series:
+        _line(axes, series, marks[series.arm], curve.unit)
+    axes.set_xlabel("step", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="x", visible=False)
+    axes.set_ylim(*_limits(curve))
+    return finish(figure, f"curve_{slug(curve.metric)}", curve.group, _alt(curve, marks))
+
+
+def _line(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
+    keep = np.unique(np.linspace(0, len(series.steps) - 1, MOST_POINTS).round().astype(int))
+    steps = np.asarray(series.steps)[keep]
+    mean, low, high = (_shown(values, unit)[keep] for values in (series.mean, series.low, series.high))
+    axes.fill_between(steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
+    every = max(1, len(keep) // 6)
+    axes.plot(steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
+
+
+def _shown(values: tuple[float | None, ...], unit: Unit) -> np.ndarray:
+    return np.array([np.nan if value is None else scaled(value, unit) for value in values])
+
+
+def _limits(curve: Curve) -> tuple[float, float]:
+    """Limits that hold every mean, and as much of the bands as fits in twice that span."""
+    means = np.concatenate([_shown(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
+    bands = [_shown(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
+    seen = means[np.isfinite(means)]
+    if not seen.size:
+        return 0.0, 1.0
+    low, high = seen.min(), seen.max()
+    room = 0.5 * (high - low) or 0.05 * max(abs(high), 1.0)
+    ends = np.concatenate(bands)
+    ends = np.concatenate([ends[np.isfinite(ends)], seen])
+    low, high = max(ends.min(), low - room), min(ends.max(), high + room)
+    if curve.unit == "share":
+        low, high = max(low, 0.0), min(high, 100.0)
+    air = 0.05 * (high - low) or room
+    return low - air, high + air
+
+
+def _alt(curve: Curve, marks: dict[str, Mark]) -> str:
+    parts = []
+    for series in curve.series:
+        seen = [value for value in series.mean if value is not None]
+        if seen:
+            ends = f"from {number(seen[0], curve.unit)} to {number(seen[-1], curve.unit)}"
+            parts.append(f"{marks[series.arm].label} {ends}")
+    return one_line(f"{curve.title} over training: " + "; ".join(parts), 600)
+
+
+def draw_legend(marks: list[Mark]) -> Drawing:
+    """Colour and marker of every arm, for readers of the files; the page has a legend of its own."""
+    columns = 2
+    lines = -(-len(marks) // columns)
+    height = 22 * lines + 6
+    figure = Figure(figsize=(640 / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 640), ylim=(height, 0))
+    axes.set_axis_off()
+    for place, mark in enumerate(marks):
+        x, y = 10 + 320 * (place % columns), 14 + 22 * (place // columns)
+        axes.plot([x, x + 24], [y, y], color=mark.color)
+        axes.plot(x + 12, y, color=mark.color, marker=mark.marker, markersize=6)
+        axes.text(x + 32, y, one_line(mark.label, 44), va="center")
+    return finish(figure, "legend", "legend", "Legend: " + ", ".join(one_line(mark.label, 44) for mark in marks))

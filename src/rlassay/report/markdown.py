@@ -1,0 +1,63 @@
+"""report.md: the page's facts for readers of repositories and terminals."""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rlassay.report import typeset, wording
+from rlassay.report.content import Content
+from rlassay.report.figures_style import Drawing
+
+
+def render_markdown(content: Content, drawings: list[Drawing]) -> str:
+    """The report as GitHub-flavoured Markdown; every value is escaped on its way in, unless a filter has done so."""
+    environment = Environment(
+        loader=PackageLoader("rlassay.report", "templates"),
+        autoescape=True,  # with `finalize`: whatever is not Markdown yet is made so, and only once
+        finalize=_escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= typeset.FILTERS | {"code": code_span, "block": code_block, "link": link}
+    return environment.get_template("report.md.jinja").render(
+        **wording.facts(content), drawings=drawings, labels={arm.name: arm.label for arm in content.arms}
+    )
+
+
+def _escape(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def escape(text: str) -> Markup:
+    """Text that Markdown shows as it is, on one line, in a table cell too."""
+    flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
+    return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))
+
+
+def code_span(text: str) -> Markup:
+    """Text as inline code, with a fence longer than any run of backticks in it."""
+    flat = " ".join(text.split()).replace("|", "\\|") or " "
+    fence = "`" * (_longest_run(flat) + 1)
+    space = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return Markup(f"{fence}{space}{flat}{space}{fence}")
+
+
+def code_block(text: str) -> Markup:
+    """Text as a code block that nothing in it can close."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return Markup(f"{fence}text\n{text}\n{fence}")
+
+
+def link(path: str) -> Markup:
+    """A relative path as the target of a link or image."""
+    return Markup(quote(path))
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -1,0 +1,100 @@
+"""The page: one self-contained HTML file that loads nothing, runs nothing and shows untrusted text as text."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from rlassay.report import typeset, wording
+from rlassay.report.content import Content
+from rlassay.report.figures import assign_marks, draw_figures, write_figures
+from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
+from rlassay.report.markdown import render_markdown
+
+SECTIONS = {
+    "verdicts": "Verdicts",
+    "results": "Results",
+    "design": "Design",
+    "training": "Learning curves",
+    "rewards": "Reward by reward",
+    "length": "Length and truncation",
+    "parsing": "Parse failures",
+    "examples": "Completions side by side",
+    "cost": "Cost",
+    "commands": "Run it again",
+    "intervals": "How the intervals are made",
+    "provenance": "Provenance",
+}
+TEMPLATES = PackageLoader("rlassay.report", "templates")
+
+
+def write_page(content: Content, folder: Path) -> None:
+    """Write `figures/*.svg`, `index.html` and `report.md` below the report folder, the same bytes for the same content.
+
+    Args:
+        content: everything that is shown.
+        folder: the report folder; the paths of example images are relative to it.
+    """
+    marks = assign_marks(content)
+    drawings = draw_figures(content, marks)
+    write_figures(drawings, marks, folder / "figures")
+    _write(folder / "index.html", render_page(content, marks, drawings, folder))
+    _write(folder / "report.md", render_markdown(content, drawings))
+
+
+def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing], folder: Path) -> str:
+    """The page as HTML text."""
+    environment = Environment(
+        loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= typeset.FILTERS
+    style = _style(environment, marks)
+    return environment.get_template("page.html.jinja").render(
+        **wording.facts(content),
+        sections=_sections(content),
+        marks=marks,
+        shapes=MARKERS,
+        drawings=drawings,
+        images={example.prompt_id: [_image(folder, path) for path in example.images] for example in content.examples},
+        config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
+        style=Markup(style),
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+
+
+def _style(environment: Environment, marks: dict[str, Mark]) -> str:
+    """The style sheet; its hash goes into the content security policy, so no other style applies."""
+    rules = dark_rules([mark.color for mark in marks.values()], prefix="svg ")
+    source, _, _ = TEMPLATES.get_source(environment, "page.css")
+    return f"{source}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
+
+
+def _sections(content: Content) -> dict[str, str]:
+    """Section id -> heading, without the sections that this study has nothing for."""
+    empty = {
+        "training": not content.curves,
+        "rewards": not content.rewards,
+        "examples": not content.examples,
+        "cost": not content.cost,
+    }
+    return {name: heading for name, heading in SECTIONS.items() if not empty.get(name, False)}
+
+
+def _image(folder: Path, path: str) -> dict[str, Any]:
+    """An image as a data URI with its size in pixels; without one when the file is absent."""
+    file = folder / path
+    if not file.is_file():
+        return {"uri": "", "name": path}
+    with Image.open(file) as image:
+        kind, (width, height) = Image.MIME[image.format or "PNG"], image.size
+    content = base64.b64encode(file.read_bytes()).decode()
+    return {"uri": f"data:{kind};base64,{content}", "width": width, "height": height}
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(typeset.printable(text), encoding="utf-8", newline="\n")

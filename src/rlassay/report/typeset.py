@@ -1,0 +1,81 @@
+"""Numbers and times as readers see them: the one place that rounds."""
+
+import unicodedata
+
+from rlassay.report.numbers import Difference, Estimate, Unit
+
+DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
+EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
+LEVEL_UNIT: dict[Unit, str] = {"share": "%", "tokens": "tokens", "nats": "nats", "value": ""}
+NOTHING = "–"
+
+
+def scaled(value: float, unit: Unit) -> float:
+    """The value on the scale that is shown: a share in per cent, everything else as it is."""
+    return 100 * value if unit == "share" else value
+
+
+def number(value: float | None, unit: Unit, signed: bool = False) -> str:
+    """`value` rounded for its unit, with a true minus sign; a dash when there is none."""
+    if value is None:
+        return NOTHING
+    text = f"{scaled(value, unit):{'+' if signed else ''}.{DECIMALS[unit]}f}"
+    if not any(digit in text for digit in "123456789"):  # no "-0.0"
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def interval(shown: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+    """`low to high`; empty when it was not measurable."""
+    if shown.low is None or shown.high is None:
+        return ""
+    return f"{number(shown.low, unit, signed)} to {number(shown.high, unit, signed)}"
+
+
+def size(shown: Estimate | Difference) -> str:
+    """What a number rests on: `seeds × items`."""
+    return f"{shown.num_seeds} × {shown.num_items:,}"
+
+
+def probability(value: float | None) -> str:
+    """A p-value to three decimals, never `0.000`."""
+    if value is None:
+        return NOTHING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Wall time in the two largest units that matter: `2 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min"
+
+
+def one_line(text: str, longest: int = 200) -> str:
+    """Text for a single line of a figure: no control characters, no line breaks, shortened to `longest` characters."""
+    flat = "".join(" " if char.isspace() else printable(char) for char in text)
+    return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
+
+
+def printable(text: str) -> str:
+    """Text with the characters that UTF-8, HTML or XML cannot carry replaced by U+FFFD; line breaks and tabs stay."""
+    return "".join("\ufffd" if _unprintable(char) else char for char in text)
+
+
+def _unprintable(char: str) -> bool:
+    return (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t\r") or char in "\ufffe\uffff"
+
+
+FILTERS = {
+    "number": number,
+    "interval": interval,
+    "size": size,
+    "probability": probability,
+    "duration": duration,
+    "printable": printable,
+}
+"""What the templates may use."""

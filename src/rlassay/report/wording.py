@@ -1,0 +1,98 @@
+"""Sentences that the page and report.md share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlassay.report.content import Content, Outcome
+from rlassay.report.typeset import LEVEL_UNIT, NOTHING, duration
+
+VERDICTS: dict[Outcome, tuple[str, str]] = {
+    "better": ("▲", "helps"),
+    "worse": ("▼", "hurts"),
+    "not resolved": ("○", "not resolved"),
+    "seed variance not measured": ("◌", "one seed"),
+    "missing": ("–", "no results"),
+}
+ITEMS_ONLY = "†"
+
+
+def what_was_run(content: Content) -> str:
+    """The whole study in one line."""
+    study, arms = content.study, {arm.name for arm in content.arms}
+    steps = sorted({policy.max_steps for policy in content.policies if policy.row in arms})
+    cells = [cell for row in content.tables["main"].rows for cell in row.cells]
+    items = max((cell.num_items for cell in cells), default=0)
+    parts = [
+        f"{_count(len(arms), 'arm')} × {_count(len(study.seeds), 'seed')}",
+        f"{'–'.join(f'{step:,}' for step in dict.fromkeys((steps[0], steps[-1])))} RL steps per run" if steps else "",
+        f"judged on {_count(items, 'held-out prompt')} with {_count(study.num_samples, 'sampled completion')} each",
+    ]
+    return ", ".join(part for part in parts if part) + "."
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def how_intervals_are_computed(content: Content) -> tuple[str, str, str]:
+    """What the intervals are, what they cover, and what makes a verdict: one sentence each."""
+    level = f"{100 * content.study.confidence:g}%"
+    return (
+        f"Every interval is a {level} interval that counts two sources of chance at once: how much the runs of one arm "
+        "differ between seeds, and how much the prompts differ in difficulty (two crossed random effects, each with "
+        "Student's t for its own count; comparisons are paired prompt by prompt).",
+        "It therefore covers what would change if the study were repeated with new seeds and new prompts of the same "
+        f"kind, and nothing else, such as another model or another data source; where only one seed ran ({ITEMS_ONLY}) "
+        "it covers the prompts alone and is too narrow.",
+        f"An arm counts as helping or hurting when its difference from the baseline excludes zero at {level} after "
+        "Holm's correction over the declared family; “not resolved” means that the data cannot tell, not that the arms "
+        "are equal.",
+    )
+
+
+def seed_of(seed: int | None) -> str:
+    """`seed 2`, or that one policy serves every seed."""
+    return "shared by all seeds" if seed is None else f"seed {seed}"
+
+
+def total_cost(content: Content) -> str:
+    """What all training jobs took together."""
+    seconds = sum(cost.seconds for cost in content.cost)
+    tokens = sum(cost.generated_tokens for cost in content.cost)
+    jobs = _count(len(content.cost), "training job")
+    return f"{jobs} took {duration(seconds)} of wall time in all and sampled {tokens:,} tokens."
+
+
+def resumed(content: Content) -> str:
+    """Which jobs were interrupted and went on from a checkpoint."""
+    stops = [f"{job.policy} at step {_join(job.steps)}" for job in content.resumes if job.steps]
+    return f"Resumed from a checkpoint: {'; '.join(stops)}." if stops else "No job was interrupted."
+
+
+def _join(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or NOTHING
+
+
+def versions(content: Content) -> str:
+    """The library versions, each combination once."""
+    seen = dict.fromkeys(tuple(sorted(policy.versions.items())) for policy in content.policies)
+    return "; or ".join(", ".join(f"{name} {version}" for name, version in pairs) for pairs in seen)
+
+
+def facts(content: Content) -> dict[str, Any]:
+    """What every template sees."""
+    return {
+        "content": content,
+        "study": content.study,
+        "primary": next(column for column in content.tables["main"].columns if column.primary),
+        "level": f"{100 * content.study.confidence:g}%",
+        "run_line": what_was_run(content),
+        "interval_sentences": how_intervals_are_computed(content),
+        "total_cost": total_cost(content),
+        "resumed": resumed(content),
+        "versions": versions(content),
+        "outcomes": VERDICTS,
+        "items_only": ITEMS_ONLY,
+        "level_unit": LEVEL_UNIT,
+        "step_parts": tuple(dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)),
+    }
