@@ -2,6 +2,8 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.update(
     OMP_NUM_THREADS="1",  # two test processes on two cores
     TOKENIZERS_PARALLELISM="false",
@@ -9,3 +11,7 @@ os.environ.update(
     HF_DATASETS_OFFLINE="1",
     MPLBACKEND="Agg",
 )
+
+# A busy machine makes a single example slow now and then; the time limit per test stays.
+settings.register_profile("rlassay", deadline=None)
+settings.load_profile("rlassay")

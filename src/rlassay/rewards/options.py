@@ -22,15 +22,12 @@ def check_options(name: str, options: Mapping[str, object], rewards: Mapping[str
     types = get_type_hints(reward)
     for option, value in options.items():
         if option not in parameters:
-            raise ValueError(f"{name}: unknown option {option!r}; {_known(option, list(parameters))}")
-        _check_type(f"{name}: option {option!r}", value, types[option])
+            raise ValueError(f"unknown option {option!r}; {_known(option, list(parameters))}")
+        _check_type(f"option {option!r}", value, types[option])
     for option, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and option not in options:
-            raise ValueError(f"{name}: option {option!r} is missing; expected {types[option].__name__}")
-    try:
-        reward([], **options)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+            raise ValueError(f"option {option!r} is missing; expected {types[option].__name__}")
+    reward([], **options)
 
 
 def _known(got: str, names: list[str]) -> str:

@@ -1,0 +1,56 @@
+import pytest
+
+from rlassay.rewards import REWARDS, check_reward_options
+
+LENGTH = {"max_completion_length": 16, "cache": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("choice_accuracy", {}),
+        ("think_answer_format", {}),
+        ("soft_overlong", LENGTH),
+        ("soft_overlong", LENGTH | {"cache": 0}),
+    ],
+)
+def test_good_options_pass(name, options):
+    check_reward_options(name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("choice_acuracy", {}, "unknown reward 'choice_acuracy'; known: .*; did you mean 'choice_accuracy'?"),
+        (
+            "nothing_alike",
+            {},
+            "unknown reward 'nothing_alike'; known: choice_accuracy, soft_overlong, think_answer_format$",
+        ),
+        ("choice_accuracy", {"strict": True}, "unknown option 'strict'; it takes no options"),
+        ("soft_overlong", LENGTH | {"cach": 1}, "unknown option 'cach'; known: cache, max_.*; did you mean 'cache'?"),
+        ("soft_overlong", {"cache": 4}, "option 'max_completion_length' is missing; expected int"),
+        ("soft_overlong", LENGTH | {"cache": "4"}, "option 'cache': got '4'; expected int"),
+        ("soft_overlong", LENGTH | {"cache": 4.0}, "option 'cache': got 4.0; expected int"),
+        ("soft_overlong", LENGTH | {"cache": True}, "option 'cache': got True; expected int"),
+        ("soft_overlong", LENGTH | {"cache": -1}, r"cache: got -1; expected 0 to max_completion_length \(16\) tokens"),
+        ("soft_overlong", LENGTH | {"cache": 17}, r"cache: got 17; expected 0 to max_completion_length \(16\) tokens"),
+        ("soft_overlong", LENGTH | {"max_completion_length": 0}, "max_completion_length: got 0; expected at least 1"),
+    ],
+)
+def test_bad_options_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        check_reward_options(name, options)
+
+
+def test_the_key_is_the_name_of_the_function():
+    assert {name: reward.__name__ for name, reward in REWARDS.items()} == {name: name for name in REWARDS}
+
+
+def test_every_reward_gives_one_value_per_completion():
+    from tests.rewards.make import completion
+
+    group = [completion("<answer>B</answer>"), completion(""), completion("B")]
+    for name, reward in REWARDS.items():
+        options = LENGTH if name == "soft_overlong" else {}
+        assert len(reward(group, **options)) == 3
