@@ -15,9 +15,9 @@ STAGES = ("prepare_data", "sft_train", "rl_train", "generate", "score", "ablatio
 CODE = {stage: code_digest(f"rlassay.cli.{stage}") for stage in STAGES}
 # A reward's weight does not change how a policy is scored.
 REWARDS = sorted({f"{name} {one.options}" for arm in STUDY.arms.values() for name, one in arm.recipe.rewards.items()})
-# Labels, colours and titles too: the report shows them.
-SHOWN = hashlib.sha256(f"{STUDY!r} {SETTINGS.report!r}".encode()).hexdigest()[:8]
-TEMPLATES = sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())
+# What the report shows besides results: labels, colours and titles too, and the page's own looks.
+TEMPLATES = [file.read_text() for file in sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())]
+SHOWN = hashlib.sha256(repr((STUDY, SETTINGS.report, TEMPLATES)).encode()).hexdigest()[:8]
 # Not Snakemake's own lock, which `kill -9` leaves behind: the kernel frees this one however the process ends.
 STUDY_LOCK = FileLock(LAYOUT.root / ".lock")
 # Jobs run the Python that runs Snakemake, even where its environment is not activated.

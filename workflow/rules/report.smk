@@ -3,7 +3,6 @@ rule ablation_report:
     input:
         training=[LAYOUT.train_sentinel(folder) for folder, policy in POLICIES.items() if policy.stage != "model"],
         scores=[LAYOUT.scores(folder, name) for folder in POLICIES for name in STUDY.evaluation.sets],
-        templates=TEMPLATES,
     output:
         page=LAYOUT.report / "index.html",
         numbers=LAYOUT.report / "report.json",
@@ -15,7 +14,7 @@ rule ablation_report:
         "../../environment.yml"
     threads: 1
     params:
-        study=SHOWN,
+        shown=SHOWN,
         code=CODE["ablation_report"],
     message:
         "Write the report"
