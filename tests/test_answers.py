@@ -183,46 +183,14 @@ def test_lenient_takes_the_last_letter_that_stands_alone(text, expected):
     assert extract_choice_lenient(text, "ABCD") == expected
 
 
-WORDS = st.sampled_from(
-    [
-        "A",
-        "B",
-        "C",
-        "a",
-        "b",
-        "I",
-        "Ｂ",
-        "ı",
-        "ſ",
-        "K",
-        "answer",
-        "Answer:",
-        "option",
-        "is",
-        "not",
-        "the",
-        "it's",
-        "so",
-        "(",
-        ")",
-        ".",
-        ",",
-        "?",
-        "'",
-        "-",
-        "\n",
-        "<answer>",
-        "</answer>",
-        "<think>",
-        "</think>",
-        "\\boxed{",
-        "}",
-        "or",
-        "and",
-        "choose",
-        "correct",
-    ]
-)
+SNIPPETS = r"""
+A B C a b I Ｂ ı ſ K answer Answer: option is not the it's so choose correct or and ( ) . , ? ' - }
+<answer> </answer> <think> </think> \boxed{ \text{
+"""
+WORDS = st.sampled_from([*SNIPPETS.split(), "\n", " "])
+MEGABYTES = r"""
+answer_ the_answer_is_a_ answer:_A_or_ answer_to_ <think> <answer> \boxed{ A_ it_is_A._ (_ not_not_ ﷺ B_is_ a so_
+"""
 
 
 @pytest.mark.parametrize("extract", [extract_choice, extract_choice_lenient])
@@ -240,27 +208,7 @@ def test_what_is_thought_does_not_change_the_answer(thought):
     assert extract_choice(f"<think>{thought}</think><answer>C</answer>", "ABCD") == "C"
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "answer ",
-        "the answer is a ",
-        "answer: A or ",
-        "answer to ",
-        "<think>",
-        "<answer>",
-        "\\boxed{",
-        "A ",
-        "it is A. ",
-        "\n",
-        "( ",
-        "not not ",
-        "ﷺ",
-        "B is ",
-        "a",
-        "so ",
-    ],
-)
+@pytest.mark.parametrize("unit", [unit.replace("_", " ") for unit in MEGABYTES.split()] + ["\n"])
 def test_a_megabyte_is_read_in_under_a_second(unit):
     text = unit * (1_000_000 // len(unit))
     start = time.perf_counter()
