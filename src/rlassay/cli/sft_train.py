@@ -1,0 +1,28 @@
+"""Train a warm start on the demonstrations of the `sft` split."""
+
+import argparse
+
+from rlassay.cli.common import add_stage_arguments, check_fingerprint, known, load, main
+from rlassay.config.policies import policies
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study's arguments and the warm start."""
+    add_stage_arguments(parser)
+    parser.add_argument("--policy", required=True, help="warm start to train: sft/<id> or sft/<id>/seed<k>")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on after a kill; 0. A StudyError passes through."""
+    study, layout, _ = load(args)
+    warm_starts = {folder: policy for folder, policy in policies(study).items() if policy.stage == "sft"}
+    policy = warm_starts[known("--policy", args.policy, warm_starts)]
+    check_fingerprint(args, policy.fingerprint)
+    from rlassay.training.sft import run_sft
+
+    run_sft(study, layout, policy)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__, add_arguments, run))

@@ -1,0 +1,133 @@
+"""The stage that judges completions, on CPU, with the very functions that training pays by."""
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlassay.answers import extract_choice, extract_choice_lenient
+from rlassay.config.policies import Policy
+from rlassay.config.study import Evaluation, Study
+from rlassay.layout import Layout
+from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
+from rlassay.rewards import REWARDS
+
+Metric = Callable[[Sequence[Completion]], list[float | None]]
+"""From one prompt's completions to one value each; None = cannot be judged."""
+
+SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("mode", pa.string()),
+        ("sample", pa.int64()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
+    """Write `<policy>/eval/<split>.scores.parquet`: every metric of every completion, in the order of the completions.
+
+    A reward judges the completions of one prompt and one mode together, as training lets it judge a group.
+
+    Errors: ValueError if the completions are not exactly those that the rows and the evaluation section ask for.
+    """
+    rows = {row.prompt_id: row for row in read_rows(layout.split(split))}
+    source = layout.completions(policy.folder, split)
+    answers = sorted(read_rows(source, CompletionRow), key=lambda each: (each.prompt_id, each.mode, each.sample))
+    check_complete(rows, answers, study.evaluation, source)
+    metrics = metrics_of(study)
+    scores = [
+        score
+        for (prompt_id, _), group in groupby(answers, key=lambda each: (each.prompt_id, each.mode))
+        for score in score_group(rows[prompt_id], list(group), metrics)
+    ]
+    _write(layout.scores(policy.folder, split), scores)
+
+
+def metrics_of(study: Study) -> dict[str, Metric]:
+    """Every metric by name: the rewards of any arm, then those that no arm may train on.
+
+    A reward that arms give different options is measured with the baseline's, or else the first arm's, so that all
+    policies are measured by one rule.
+    """
+    arms = [study.arms[study.baseline], *study.arms.values()]
+    options = {name: reward.options for arm in reversed(arms) for name, reward in arm.recipe.rewards.items()}
+    rewards = {name: _with_options(REWARDS[name], options[name]) for name in sorted(options)}
+    return rewards | {
+        "choice_accuracy_lenient": _each(_lenient_accuracy),
+        "parse_failure": _each(lambda one: _failed(one, extract_choice)),
+        "parse_failure_lenient": _each(lambda one: _failed(one, extract_choice_lenient)),
+        "token_count": _each(lambda one: float(one.token_count)),
+        "truncated": _each(lambda one: float(not one.finished)),
+    }
+
+
+def score_group(row: PromptRow, answers: Sequence[CompletionRow], metrics: dict[str, Metric]) -> list[ScoreRow]:
+    """All metrics of one prompt's completions of one mode.
+
+    Errors: ValueError naming the metric and the prompt if a metric returns another number of values.
+    """
+    group = [
+        Completion(text=each.text, token_count=each.token_count, finished=each.finished, row=row) for each in answers
+    ]
+    scores: list[ScoreRow] = []
+    for name, metric in metrics.items():
+        values = metric(group)
+        if len(values) != len(group):
+            raise ValueError(f"{name} gave {len(values)} values for the {len(group)} completions of {row.prompt_id}")
+        scores += [
+            ScoreRow(prompt_id=row.prompt_id, mode=each.mode, sample=each.sample, metric=name, value=_as_float(value))
+            for each, value in zip(answers, values, strict=True)
+        ]
+    return scores
+
+
+def check_complete(
+    rows: dict[str, PromptRow], answers: Sequence[CompletionRow], evaluation: Evaluation, source: Path
+) -> None:
+    """Raise ValueError unless `answers` are each row's `num_samples` sampled completions and its greedy one."""
+    per_mode = {"sampled": evaluation.num_samples, "greedy": int(evaluation.greedy)}
+    expected = {(key, mode, sample) for key in rows for mode, count in per_mode.items() for sample in range(count)}
+    got = [(each.prompt_id, each.mode, each.sample) for each in answers]
+    problems = {
+        "missing": sorted(expected - set(got)),
+        "unexpected": sorted(set(got) - expected),
+        "duplicate": sorted({each for each in got if got.count(each) > 1}) if len(set(got)) < len(got) else [],
+    }
+    found = [f"{len(keys)} {kind}, such as {keys[0]}" for kind, keys in problems.items() if keys]
+    if found:
+        raise ValueError(f"{source} does not fit its rows: {'; '.join(found)}; run generate again")
+
+
+def _each(measure: Callable[[Completion], float | None]) -> Metric:
+    return lambda group: [measure(one) for one in group]
+
+
+def _with_options(reward: Callable[..., list[float | None]], options: dict[str, Any]) -> Metric:
+    return lambda group: reward(group, **options)
+
+
+def _failed(one: Completion, extract: Callable[[str, str], str | None]) -> float | None:
+    return float(extract(one.text, one.row.letters) is None) if one.row.choices else None
+
+
+def _lenient_accuracy(one: Completion) -> float | None:
+    if not one.row.choices:
+        return None
+    return float(extract_choice_lenient(one.text, one.row.letters) == one.row.answer)
+
+
+def _as_float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _write(path: Path, scores: list[ScoreRow]) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist([score.model_dump() for score in scores], schema=SCHEMA), unfinished)
+    unfinished.replace(path)

@@ -1,0 +1,21 @@
+"""Build or load a policy with its processor and its adapters."""
+
+from rlassay.models.policy import (
+    TRAINING_SPLITS,
+    build_policy,
+    load_policy,
+    on_device,
+    peft_config,
+    tokenizer_of,
+    training_rows,
+)
+
+__all__ = [
+    "TRAINING_SPLITS",
+    "build_policy",
+    "load_policy",
+    "on_device",
+    "peft_config",
+    "tokenizer_of",
+    "training_rows",
+]

@@ -1,0 +1,76 @@
+"""Causal LMs and image-text-to-text models by hub name or from a folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+Model = Union[PreTrainedModel, "PeftModel"]
+Processor = ProcessorMixin | PreTrainedTokenizerBase
+
+
+def load_pretrained(
+    source: str, *, dtype: str, attn_implementation: str, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, Processor]:
+    """The model at `source` and what prepares its inputs: a processor if it sees images, a tokenizer if it does not.
+
+    Args:
+        source: hub name, or path of a folder written by `save_pretrained`.
+        dtype: name of a torch type, such as `bfloat16`.
+        attn_implementation: attention kernel, in transformers' words.
+        revision: commit, tag or branch on the hub.
+        trust_remote_code: whether code that ships with the model may run.
+
+    Errors: ValueError saying what is wrong with `source`: not found, unreadable, incomplete, of a kind not supported.
+    """
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    _check_folder(source)
+    try:
+        config = AutoConfig.from_pretrained(source, **origin)
+        sees_images = _sees_images(config, source)
+        auto_model: Any = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+        model, loading = auto_model.from_pretrained(
+            source, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True, **origin
+        )
+        processor = (AutoProcessor if sees_images else AutoTokenizer).from_pretrained(source, **origin)
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"cannot load the model {source!r}: {_first_line(error)}") from error
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise ValueError(f"the weights of {source!r} lack {len(missing)} tensors, the first being {missing[0]}")
+    return model, processor
+
+
+def _check_folder(source: str) -> None:
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if looks_local and not Path(source).is_dir():
+        raise ValueError(f"there is no model folder {source!r} (a hub name reads <owner>/<model>)")
+
+
+def _sees_images(config: PretrainedConfig, source: str) -> bool:
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{source!r} is an encoder-decoder ({config.model_type}); "
+            "expected a causal LM or an image-text-to-text model"
+        )
+    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

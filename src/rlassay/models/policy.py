@@ -1,0 +1,131 @@
+"""A policy before training, and a policy with the weights that a stage saved."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import logging
+
+from rlassay.config.model import HubModel, ModelConfig
+from rlassay.layout import Layout
+from rlassay.models.hub import Model, Processor, load_pretrained
+from rlassay.models.tiny_vlm import build_tiny_vlm
+from rlassay.prompts import messages
+from rlassay.records import PromptRow, read_rows
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+TRAINING_SPLITS = ("sft", "train")
+
+
+def training_rows(layout: Layout) -> list[PromptRow]:
+    """The rows of the study's training splits, `sft` before `train`: what `build_policy` may look at."""
+    paths = [layout.split(name) for name in TRAINING_SPLITS]
+    return [row for path in paths if path.exists() for row in read_rows(path)]
+
+
+def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model, Processor]:
+    """The model before any training, and its processor.
+
+    Args:
+        config: the study's model section; it and `rows` decide everything, the global RNG nothing.
+        rows: training rows; the tiny model learns its vocabulary from them, and any model is checked against them.
+
+    Errors: ValueError if the model cannot be loaded, has no chat template, or cannot see the images that rows have.
+    """
+    if not isinstance(config, HubModel):
+        return build_tiny_vlm(config, (text for row in rows for text in _texts(row)))
+    model, processor = _load(config.name, config, revision=config.revision)
+    num_with_images = sum(bool(row.media) for row in rows)
+    if num_with_images and not isinstance(processor, ProcessorMixin):
+        raise ValueError(
+            f"{num_with_images} of {len(rows)} rows show images, but the model {config.name!r} reads text only; "
+            "choose an image-text-to-text model"
+        )
+    return model, processor
+
+
+def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
+    """The policy whose weights a stage saved: a full model, or a LoRA adapter on the base that it names.
+
+    Args:
+        config: the study's model section.
+        weights: folder with `config.json` (full weights) or `adapter_config.json` (adapter).
+
+    Returns:
+        model: in evaluation mode; a `peft.PeftModel` if `weights` holds an adapter.
+        processor: as the stage used it.
+
+    Errors: ValueError naming the folder if it holds neither, or is damaged or incomplete.
+    """
+    if (weights / "config.json").exists():
+        return _load(str(weights), config)
+    if not (weights / "adapter_config.json").exists():
+        raise ValueError(f"{weights}: no policy here (neither config.json nor adapter_config.json); train it first")
+    from peft import PeftModel  # seconds to import, and only adapters need it
+
+    try:
+        base = json.loads((weights / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        revision = config.revision if isinstance(config, HubModel) and base == config.name else None
+        model, processor = _load(base, config, revision=revision)
+        return PeftModel.from_pretrained(model, str(weights)).eval(), processor
+    except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
+
+
+def peft_config(config: ModelConfig) -> "LoraConfig | None":
+    """The adapters to train, in PEFT's type; None trains every weight."""
+    if not isinstance(config, HubModel) or config.lora is None:
+        return None
+    from peft import LoraConfig
+
+    targets = config.lora.target_modules
+    return LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.lora_alpha,
+        lora_dropout=config.lora.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _load(source: str, config: ModelConfig, revision: str | None = None) -> tuple[Model, Processor]:
+    logging.disable_progress_bar()  # its bar over weight shards would break up the job's own
+    if isinstance(config, HubModel):
+        model, processor = load_pretrained(
+            source,
+            dtype=config.dtype,
+            attn_implementation=config.attn_implementation,
+            revision=revision,
+            trust_remote_code=config.trust_remote_code,
+        )
+    else:
+        model, processor = load_pretrained(source, dtype="float32", attn_implementation="sdpa")
+    if not processor.chat_template:
+        raise ValueError(f"the model {source!r} has no chat template; choose an instruction-tuned model")
+    tokenizer = tokenizer_of(processor)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.eval(), processor
+
+
+def on_device(model: Model, device: str) -> Model:
+    """The model, moved to `cpu` or `cuda`."""
+    module: Any = model
+    return module.to(device)
+
+
+def tokenizer_of(processor: Processor) -> PreTrainedTokenizerBase:
+    """The tokenizer inside a processor, or the tokenizer itself."""
+    return processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
+
+
+def _texts(row: PromptRow) -> list[str]:
+    parts = [part for message in messages(row) for part in message["content"]]
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    return texts if row.demonstration is None else [*texts, row.demonstration]
