@@ -55,7 +55,7 @@ def _chain(name: str, written: dict[str, Any]) -> list[str]:
             circle = chain[: chain.index(above) + 1][::-1]
             first = circle.index(min(circle))
             circle = [*circle[first:], *circle[: first + 1]]
-            raise ValueError(f"arms.{circle[0]}.from: goes round in a circle: {' <- '.join(circle)}")
+            raise ValueError(f"arms.{circle[0]}.from: goes round in a circle: {' from '.join(circle)}")
         chain.insert(0, above)
     return chain
 

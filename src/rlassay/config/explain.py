@@ -120,7 +120,8 @@ def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
     got = f"got {describe(detail['input'])}, expected "
     if kind == "string_pattern_mismatch":
         return got, _PATTERNS[context["pattern"][:2]]
-    return got, _EXPECTED[kind].format(**context) if kind in _EXPECTED else f"something else ({detail['msg']})"
+    bounds = {name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in context.items()}
+    return got, _EXPECTED[kind].format(**bounds) if kind in _EXPECTED else f"something else ({detail['msg']})"
 
 
 def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:

@@ -1,0 +1,39 @@
+"""Write `config/schema.json`, from which editors complete and check study files: python -m rlassay.config.schema"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from rlassay.config.load import CONFIG
+from rlassay.config.study import StudyFile
+from rlassay.rewards import REWARDS
+
+SCHEMA = CONFIG / "schema.json"
+_SECTIONS = {"model": ("TinyVLM", "HubModel"), "sft": ("SFTConfig",), "rl": ("RLConfig",)}
+
+
+def study_schema() -> str:
+    """The JSON schema of a study file, as text."""
+    schema = StudyFile.model_json_schema()
+    sections: dict[str, Any] = schema["$defs"]
+    arm: dict[str, Any] = sections["ArmFile"]["properties"]
+    for key, names in _SECTIONS.items():
+        arm[key]["anyOf"] = [*(_partial(sections[name]) for name in names), {"type": "null"}]
+    arm["rewards"]["anyOf"] = [_rewards({"anyOf": [_partial(sections["RewardConfig"]), {"type": "null"}]})]
+    schema["properties"]["rewards"].update(_rewards({"$ref": "#/$defs/RewardConfig"}))
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _partial(section: dict[str, Any]) -> dict[str, Any]:
+    """A section of which every key may be left out: an arm writes its differences only."""
+    return {key: copy.deepcopy(part) for key, part in section.items() if key != "required"}
+
+
+def _rewards(reward: dict[str, Any]) -> dict[str, Any]:
+    """A mapping from the names of known rewards."""
+    return {"type": "object", "properties": dict.fromkeys(REWARDS, reward), "additionalProperties": False}
+
+
+if __name__ == "__main__":
+    Path(SCHEMA).write_text(study_schema(), encoding="utf-8")

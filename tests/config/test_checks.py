@@ -1,0 +1,152 @@
+"""Rules that hold across sections, each with the sentence a user reads."""
+
+import pytest
+
+from rlassay.config.checks import check_study
+from tests.config.studies import GONE, problems, study
+
+HUB = {"kind": "hub", "name": "x/y-1B"}
+
+CONTRADICTIONS = [
+    ({"seeds": [1, 2, 1]}, ["seeds: 1 stands in the list twice; expected different seeds"]),
+    (
+        {"data__splits": {"sft": 10, "test": 10}},
+        ["data.splits: no split 'train' to learn from; got sft, test"],
+    ),
+    (
+        {"data__guess_share": 0.7, "data__misread_share": 0.4},
+        ["data.misread_share: guess_share + misread_share = 0.7 + 0.4, expected at most 1 together"],
+    ),
+    (
+        {"evaluation__sets": ["tests"], "primary__set": "tests"},
+        ["evaluation.sets.0: got the text 'tests', expected a split of data.splits: test; did you mean 'test'?"],
+    ),
+    (
+        {"evaluation__sets": ["test", "train"]},
+        ["evaluation.sets.1: 'train' is a training split; expected test"],
+    ),
+    (
+        {"evaluation__sets": ["test", "test"]},
+        ["evaluation.sets.1: 'test' stands in the list twice"],
+    ),
+    (
+        {"primary__set": "tset"},
+        ["primary.set: got the text 'tset', expected a set of evaluation.sets: test; did you mean 'test'?"],
+    ),
+    (
+        {"primary__metric": "acc"},
+        [
+            "primary.metric: got the text 'acc', expected a reward of the study or a metric of the score stage: one of "
+            "choice_accuracy, think_answer_format, soft_overlong, choice_accuracy_lenient, parse_failure, "
+            "parse_failure_lenient, token_count, truncated; did you mean 'choice_accuracy'?"
+        ],
+    ),
+    (
+        {"primary__mode": "greedy", "evaluation__greedy": False},
+        ["primary.mode: greedy, but evaluation.greedy is false; set it to true, or primary.mode to sampled"],
+    ),
+    ({"model__image_size": 18}, ["model.image_size: 18 is no multiple of patch_size 4; try 16"]),
+    (
+        {"data__splits": {"train": 100, "test": 10}},
+        ["sft: a warm start needs a split 'sft' in data.splits, which has train, test; add it, or set sft to null"],
+    ),
+    (
+        {"rewards__choise_accuracy": {"weight": 1.0}},
+        [
+            "rewards.choise_accuracy: unknown reward; expected one of choice_accuracy, think_answer_format, "
+            "soft_overlong; did you mean 'choice_accuracy'?"
+        ],
+    ),
+    (
+        {"rewards__soft_overlong__options__cach": 3},
+        [
+            "rewards.soft_overlong.options: unknown option 'cach'; known: cache, max_completion_length; "
+            "did you mean 'cache'?"
+        ],
+    ),
+    (
+        {"arms__dr_grpo__rewards": {"choice_accuracy": {"weight": 0}, "think_answer_format": {"weight": 0}}},
+        [
+            "arms.dr_grpo.rewards: every weight is 0, so that nothing would be learned; "
+            "expected at least one other than 0"
+        ],
+    ),
+    # 128 completions do not part into groups of 12; a multiple of 12 would.
+    (
+        {"rl__num_generations": 12},
+        [
+            "rl.per_device_train_batch_size: 128 x steps_per_generation 1 = 128 completions, which do not part into "
+            "groups of num_generations 12; expected a multiple of 12"
+        ],
+    ),
+    # With two micro-batches per generation batch each needs to bring only a multiple of 6.
+    (
+        {"rl__num_generations": 12, "rl__steps_per_generation": 2, "rl__save_steps": 20},
+        [
+            "rl.per_device_train_batch_size: 128 x steps_per_generation 2 = 256 completions, which do not part into "
+            "groups of num_generations 12; expected a multiple of 6"
+        ],
+    ),
+    (
+        {"data__splits__train": 15},
+        [
+            "rl.per_device_train_batch_size: a generation batch takes 16 prompts (128 completions in groups of 8), but "
+            "data.splits.train has 15; lower it, or add rows"
+        ],
+    ),
+    # 3 x 2 = 6 micro-batches use up a generation batch; 4 are one step, so that 12 micro-batches = 3 steps.
+    (
+        {"rl__steps_per_generation": 3, "rl__num_iterations": 2, "rl__gradient_accumulation_steps": 4},
+        [
+            "rl.save_steps: 20 is no multiple of 3, the steps that use up a generation batch (steps_per_generation 3 x "
+            "num_iterations 2 / gradient_accumulation_steps 4); try 21"
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("edits", "expected"), CONTRADICTIONS, ids=lambda value: str(value)[:60])
+def test_sections_that_contradict_each_other(edits: dict, expected: list[str]):
+    loaded = study().model_copy()
+    assert check_study(loaded) == []
+    found = [problem for problem in problems(**edits) if "confound" not in problem and ".varies:" not in problem]
+    assert found == expected
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4, 8])
+def test_any_step_is_a_boundary_when_a_step_takes_whole_generation_batches(accumulation: int):
+    study(rl__gradient_accumulation_steps=accumulation, rl__save_steps=7)
+
+
+def test_a_checkpoint_may_lie_between_whole_generation_batches_only():
+    study(rl__steps_per_generation=4, rl__save_steps=8)
+    assert problems(rl__steps_per_generation=4, rl__save_steps=6)[0].endswith("try 8")
+
+
+def test_a_problem_of_some_arms_names_them_all_and_one_of_all_arms_stands_once():
+    found = problems(
+        arms__base__rl={"save_steps": 15}, arms__accuracy_only__rl={"steps_per_generation": 2}, rl__save_steps=10
+    )
+    assert found == [
+        "arms.accuracy_only.rl.save_steps: 15 is no multiple of 2, the steps that use up a generation batch "
+        "(steps_per_generation 2 x num_iterations 1 / gradient_accumulation_steps 1); try 16",
+        "arms.accuracy_only: rl.steps_per_generation is 2 here and 1 in the baseline 'base', a confound; add "
+        "rl.steps_per_generation to `varies` if it is what this arm tests, or take the difference out",
+    ]
+    two = {"a": {"rl": {"num_generations": 7}}, "b": {"rl": {"num_generations": 7, "beta": 0.1}}, "c": {}}
+    assert problems(arms=two, baseline="c")[0].endswith("expected a multiple of 7 (also in b)")
+    assert [problem[:36] for problem in problems(rl__num_generations=7)] == ["rl.per_device_train_batch_size: 128 "]
+
+
+def test_a_study_without_a_warm_start_needs_no_sft_split():
+    study(sft=GONE, data__splits={"train": 100, "test": 10})
+    study(sft=None, data__splits={"train": 100, "test": 10})
+
+
+def test_rows_that_only_the_file_tells_are_not_judged():
+    study(data={"kind": "jsonl", "folder": "x", "splits": {"sft": None, "train": None, "test": None}})
+    assert "has 15" in problems(data={"kind": "jsonl", "folder": "x", "splits": {"sft": 1, "train": 15, "test": 1}})[0]
+
+
+def test_a_hub_model_has_no_patches_to_check():
+    study(model=HUB)
