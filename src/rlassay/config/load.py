@@ -50,7 +50,7 @@ def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "stud
     overlay = _read(overlay_path)
     _validated(ScaleFile, overlay, str(overlay_path))
     source = f"{source} with {overlay_path} laid over it"
-    study = _build(lay_scale(content, overlay), overlay, source, scale=overlay_path.stem)
+    study = _build(content, overlay, source, scale=overlay_path.stem)
     _raise_if_any(check_study(study), source)
     return study
 
@@ -87,11 +87,15 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
 
 
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
-    """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together."""
+    """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together.
+
+    The overlay is laid over the shared sections, and anew over each arm once it is merged from them as written.
+    """
+    laid = lay_scale(content, overlay)
     try:
-        written = StudyFile.model_validate_json(to_json(content))
+        written = StudyFile.model_validate_json(to_json(laid))
     except ValidationError as error:
-        problems = explain(error, StudyFile, content)
+        problems = explain(error, StudyFile, laid)
         if not any(problem.startswith("arms") for problem in problems):
             problems += expand_arms(content, overlay)[1]
         raise StudyError(problems, source) from None
