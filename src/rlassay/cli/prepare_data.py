@@ -3,6 +3,7 @@
 import argparse
 
 from rlassay.cli.common import add_stage_arguments, check_fingerprint, load, main
+from rlassay.config.fingerprints import data_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,10 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepare the data and print one line per split; 0. A StudyError passes through."""
     study, layout, _ = load(args)
-    from rlassay.config.fingerprints import data_id
+    check_fingerprint(args, data_id(study))
     from rlassay.data import run_prepare_data
 
-    check_fingerprint(args, data_id(study))
     for split, count in run_prepare_data(study, layout).items():
         refused = "".join(f"; {number} refused: {reason}" for reason, number in count["refused"].items())
         print(f"{layout.split(split)}: {count['rows']} rows{refused}")

@@ -1,0 +1,129 @@
+"""The data stage as a whole: the files it leaves, twice the same, and the rows it refuses."""
+
+import hashlib
+import json
+import os
+
+import pytest
+
+from rlassay.config import StudyError, load_study
+from rlassay.config.data import Digits, Jsonl
+from rlassay.config.fingerprints import data_id
+from rlassay.data import SOURCES, run_prepare_data
+from rlassay.layout import Layout
+from rlassay.records import read_rows
+from rlassay.rewards import gold
+
+FREE = {"question": "Who wrote it?", "answer": "Sappho"}
+CHOICE = {"question": "Which animal?", "answer": "B", "choices": ["cat", "dog"]}
+
+
+def study(data):
+    return load_study("digits", "tiny").model_copy(update={"data": data})
+
+
+def small(**changes):
+    return study(Digits(kind="digits", splits={"sft": 24, "train": 16, "test": 16}).model_copy(update=changes))
+
+
+def own(tmp_path, *rows):
+    folder = tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return study(Jsonl(kind="jsonl", folder=str(folder), splits={"test": None}))
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_leaves_rows_images_and_a_sentinel_that_vouches_for_them(tmp_path):
+    layout = Layout(root=tmp_path)
+    counts = run_prepare_data(small(), layout)
+    assert counts == {
+        split: {"rows": rows, "refused": {}} for split, rows in (("sft", 24), ("train", 16), ("test", 16))
+    }
+    sentinel = json.loads(layout.data_sentinel.read_text(encoding="utf-8"))
+    assert sentinel["splits"] == counts
+    assert sentinel["id"] == data_id(small())
+    for split, count in counts.items():
+        rows = list(read_rows(layout.split(split)))
+        assert len(rows) == count["rows"]
+        assert all((layout.data / item.path).is_file() for row in rows for item in row.media)
+        digest = hashlib.sha256(layout.split(split).read_bytes()).hexdigest()
+        assert sentinel["sha256"][f"{split}.jsonl"] == digest
+    assert sorted(contents(layout.data)) == sorted(
+        {"data.json", "sft.jsonl", "train.jsonl", "test.jsonl"}
+        | {item.path for split in counts for row in read_rows(layout.split(split)) for item in row.media}
+    )
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path):
+    first, second = Layout(root=tmp_path / "first"), Layout(root=tmp_path / "second")
+    for layout in (first, second, second):  # elsewhere, and on top of itself
+        run_prepare_data(small(), layout)
+    assert contents(first.data) == contents(second.data)
+
+
+def test_an_edited_study_leaves_nothing_of_the_old_one(tmp_path):
+    edited, fresh = Layout(root=tmp_path / "edited"), Layout(root=tmp_path / "fresh")
+    run_prepare_data(small(), edited)
+    for layout in (edited, fresh):
+        run_prepare_data(small(seed=1, splits={"sft": 8, "train": 8, "validation": 8}), layout)
+    assert contents(edited.data) == contents(fresh.data)
+
+
+def test_the_sentinel_is_written_last_and_taken_back_first(tmp_path, monkeypatch):
+    layout = Layout(root=tmp_path)
+    run_prepare_data(small(), layout)
+
+    def broken(section, images):
+        raise RuntimeError("the source broke")
+
+    monkeypatch.setitem(SOURCES, "digits", broken)
+    with pytest.raises(RuntimeError, match="the source broke"):
+        run_prepare_data(small(), layout)
+    assert not layout.data_sentinel.exists()
+
+
+def test_nothing_is_younger_than_the_sentinel(tmp_path):
+    layout = Layout(root=tmp_path)
+    run_prepare_data(small(), layout)
+    written = os.stat(layout.data_sentinel).st_mtime_ns
+    assert all(os.stat(layout.data / name).st_mtime_ns <= written for name in contents(layout.data))
+
+
+def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, monkeypatch):
+    def blind_to_b(completions):
+        return [float(completion.text == "A") for completion in completions]
+
+    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, 0.0, 1.0))
+    layout = Layout(root=tmp_path)
+    counts = run_prepare_data(own(tmp_path, CHOICE, CHOICE | {"question": "Which one?", "answer": "A"}), layout)
+    assert counts == {"test": {"rows": 1, "refused": {"choice_accuracy pays the gold answer 0 of 1": 1}}}
+    assert [row.question for row in read_rows(layout.split("test"))] == ["Which one?"]
+
+    with pytest.raises(StudyError, match=r"no row of the split 'test' is left; refused were 1 because choice_accuracy"):
+        run_prepare_data(own(tmp_path, CHOICE), layout)
+    assert not layout.data_sentinel.exists()
+
+
+def test_rows_of_ones_own_pass_through(tmp_path):
+    layout = Layout(root=tmp_path)
+    assert run_prepare_data(own(tmp_path, CHOICE, FREE), layout) == {"test": {"rows": 2, "refused": {}}}
+
+
+def test_a_written_split_can_be_used_as_a_source(tmp_path):
+    made, again = Layout(root=tmp_path / "made"), Layout(root=tmp_path / "again")
+    run_prepare_data(small(), made)
+    section = Jsonl(kind="jsonl", folder=str(made.data), splits={"sft": None, "train": None, "test": None})
+    run_prepare_data(study(section), again)
+    for split in section.splits:
+        assert made.split(split).read_bytes() == again.split(split).read_bytes()
+
+
+def test_a_mistake_in_a_row_stops_before_any_split_is_written(tmp_path):
+    layout = Layout(root=tmp_path)
+    with pytest.raises(StudyError, match=r"test.jsonl:2: answer: got 'Z'"):
+        run_prepare_data(own(tmp_path, CHOICE, CHOICE | {"answer": "Z"}), layout)
+    assert contents(layout.data) == {}
