@@ -5,8 +5,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import ValidationError
-
 from rlassay.records import CompletionRow
 
 
@@ -46,5 +44,5 @@ class WorkFile:
                 if content["key"] == self._key:
                     rows = [CompletionRow.model_validate(row) for row in content["rows"]]
                     self.done[content["batch"]] = rows
-            except (ValueError, KeyError, TypeError, ValidationError):
+            except (ValueError, KeyError, TypeError):  # pydantic raises ValueError
                 continue
