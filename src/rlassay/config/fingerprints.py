@@ -139,13 +139,13 @@ def _tree(module: str, package: Path) -> ast.Module:
     file = _file(module, package)
     if file is None:
         raise ValueError(f"no module {module!r} in {package}")
-    return _parsed(file, file.stat().st_mtime_ns)
+    return _parsed(file.read_bytes())
 
 
 @cache
-def _parsed(file: Path, _changed: int) -> ast.Module:
-    """The statements of a file without its docstrings; read again when the file has changed."""
-    tree = ast.parse(file.read_bytes(), filename=str(file))
+def _parsed(source: bytes) -> ast.Module:
+    """The statements of a module without its docstrings."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [statement for statement in node.body if not _is_text(statement)]

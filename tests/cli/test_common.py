@@ -1,0 +1,46 @@
+"""What the commands share: which study they load, and which mistakes are the user's."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from rlassay.cli import common
+from rlassay.config import StudyError
+from tests.config.studies import content, write
+
+
+def arguments(**given: object) -> argparse.Namespace:
+    """Parsed study arguments."""
+    plain = {"study": None, "scale": None, "results": None, "config": Path("config/config.yaml"), "fingerprint": None}
+    return argparse.Namespace(**{**plain, **given})
+
+
+def test_the_command_line_goes_before_the_settings_file(tmp_path: Path):
+    study = write(tmp_path / "study.yaml", content(name="mine"))
+    config = write(tmp_path / "config.yaml", {"study": str(study), "scale": "tiny", "results": "here"})
+    loaded, layout, settings = common.load(arguments(config=config))
+    assert (loaded.id, layout.root, settings.scale) == ("mine-tiny", Path("here/mine-tiny"), "tiny")
+    loaded, layout, _ = common.load(arguments(config=config, study="digits", scale="null", results="there"))
+    assert (loaded.id, layout.root) == ("digits", Path("there/digits"))
+
+
+def test_a_job_of_another_study_refuses_to_run():
+    common.check_fingerprint(arguments(), "12345678")
+    common.check_fingerprint(arguments(fingerprint="12345678"), "12345678")
+    with pytest.raises(StudyError, match="the study changed after this job was planned: it now has the fingerprint 12"):
+        common.check_fingerprint(arguments(fingerprint="87654321"), "12345678")
+
+
+def test_known_names_the_nearest():
+    assert common.known("--policy", "a", ["a", "b"]) == "a"
+    with pytest.raises(StudyError, match="--arm: got 'bse', expected one of base, other; did you mean 'base'"):
+        common.known("--arm", "bse", ["base", "other"])
+
+
+def test_only_study_errors_are_taken_for_mistakes_of_the_user():
+    def fail(_: argparse.Namespace) -> int:
+        raise ValueError("a defect of the program")
+
+    with pytest.raises(ValueError, match="a defect"):
+        common.run_parsed(fail, arguments())

@@ -1,0 +1,35 @@
+"""The policies of a study."""
+
+from rlassay.config.fingerprints import model_policy, rl_id, sft_id, sft_policy
+from rlassay.config.policies import policies
+from tests.config.studies import GONE, study
+
+
+def test_models_first_then_shared_warm_starts_then_runs():
+    loaded = study(seeds=[1, 2])
+    recipe = loaded.arms["base"].recipe
+    found = policies(loaded)
+    runs = [f"runs/{arm}/seed{seed}" for arm in loaded.arms for seed in (1, 2)]
+    start = sft_policy(loaded, recipe, 1)
+    assert list(found) == [model_policy(loaded, recipe), start, *runs]
+    assert [policy.stage for policy in found.values()] == ["model", "sft", *["rl"] * 8]
+    assert all(policy.folder == folder for folder, policy in found.items())
+    assert (found[str(start)].seed, found[str(start)].fingerprint) == (None, sft_id(loaded, recipe))
+    run = found["runs/dr_grpo/seed2"]
+    assert (run.arm, run.seed, run.recipe) == ("dr_grpo", 2, loaded.arms["dr_grpo"].recipe)
+    assert run.fingerprint == rl_id(loaded, "dr_grpo", 2)
+
+
+def test_a_warm_start_per_seed_and_one_of_its_own():
+    loaded = study(
+        seeds=[1, 2], sft__per_seed=True, arms__dr_grpo__sft={"max_steps": 3}, arms__dr_grpo__varies=["rl", "sft"]
+    )
+    starts = [policy for policy in policies(loaded).values() if policy.stage == "sft"]
+    assert [policy.seed for policy in starts] == [1, 2, 1, 2]
+    assert [policy.recipe.sft.max_steps for policy in starts if policy.recipe.sft] == [1200, 1200, 3, 3]
+
+
+def test_no_warm_start_and_two_models():
+    hub = {"model": {"kind": "hub", "name": "x"}, "varies": ["model"]}
+    stages = [policy.stage for policy in policies(study(sft=GONE, seeds=[1], arms={"base": {}, "hub": hub})).values()]
+    assert stages == ["model", "model", "rl", "rl"]
