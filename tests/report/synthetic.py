@@ -92,7 +92,7 @@ def write_synthetic(results: Path, size: Size | None = None) -> tuple[Study, Lay
     recipe = next(iter(study.arms.values())).recipe
     _write_evaluation(layout, f"models/{model_id(study, recipe)}", "untrained", rows, size)
     for policy in sorted({sft_policy(study, recipe, seed) or "" for seed in study.seeds} - {""}):
-        _write_sentinel(layout, policy, "f" * 8, 20)
+        _write_sentinel(layout, policy, policy.split("/")[1], 20)
         _write_evaluation(layout, policy, "sft", rows, size)
     for arm in study.arms:
         for seed in study.seeds:
@@ -180,7 +180,7 @@ def _write_sentinel(layout: Layout, policy: str, fingerprint: str, steps: int) -
         "steps": steps,
         "max_steps": steps,
         "weights": "state/weights",
-        "sha256": hashlib.sha256(policy.encode()).hexdigest(),
+        "sha256": {"model.safetensors": hashlib.sha256(policy.encode()).hexdigest()},
         "seconds": 12.5,
         "generated_tokens": 1000 * steps,
         "resumes": [],

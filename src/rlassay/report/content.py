@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rlassay.records import Record
 from rlassay.report.evidence import Design, Example, RewardPart
-from rlassay.report.numbers import Curve, Difference, Table
+from rlassay.report.numbers import Curve, Difference, Table, TableName
 from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
 
 Outcome = Literal["better", "worse", "not resolved", "seed variance not measured", "missing"]
@@ -87,7 +87,7 @@ class Content(Record):
     """What the intervals of `gains` cover: a warm start shared by all seeds, or one per seed."""
     design: Design
     """What differs between the arms."""
-    tables: dict[Literal["main", "pass_at_k", "length", "parsing"], Table]
+    tables: dict[TableName, Table]
     """The tables by name; `pass_at_k` is absent when the primary metric is not 0 or 1."""
     curves: tuple[Curve, ...]
     """Learning curves."""

@@ -76,7 +76,7 @@ class TableRow(Record):
     """One policy family: the untrained model, a warm start or an arm."""
 
     row: str
-    """Key: `untrained`, `sft` (with an id where a study has several), or the arm's name."""
+    """Key: `untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the arm's name."""
     kind: Literal["untrained", "sft", "arm"]
     """What it is."""
     label: str
@@ -85,10 +85,13 @@ class TableRow(Record):
     """One per column, in the order of the columns."""
 
 
+TableName = Literal["main", "pass_at_k", "length", "parsing"]
+
+
 class Table(Record):
     """One table of the page, and one file `tables/<name>.csv`."""
 
-    name: str
+    name: TableName
     """File name without the ending."""
     title: str
     """Heading for readers."""
@@ -108,7 +111,7 @@ class Series(Record):
     num_seeds: int
     """Runs behind it."""
     steps: tuple[int, ...]
-    """Optimiser steps, ascending."""
+    """Optimiser steps, ascending; of a long run, the last step of each of at most 200 equal stretches."""
     mean: tuple[float | None, ...]
     """Mean over the seeds that logged the step."""
     low: tuple[float | None, ...]
@@ -117,16 +120,19 @@ class Series(Record):
     """Upper end of the pointwise interval over seeds; null with one seed."""
 
 
+CurveGroup = Literal["reward", "length", "policy"]
+
+
 class Curve(Record):
     """One logged metric over training."""
 
     metric: str
-    """Name as logged in `metrics.jsonl`, or `weighted/<reward>/mean` from the rollouts."""
+    """Name as logged in `metrics.jsonl`."""
     title: str
     """Heading for readers."""
     unit: Unit
     """Unit of the values."""
-    group: Literal["reward", "length", "policy", "speed"]
+    group: CurveGroup
     """Part of the page that it belongs to."""
     series: tuple[Series, ...]
     """One per arm that logged it."""

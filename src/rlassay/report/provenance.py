@@ -39,7 +39,7 @@ class PolicyFacts(Record):
     max_steps: int
     """Optimiser steps asked for."""
     sha256: str
-    """Digest of the weights."""
+    """Digest of the weights; of several files, the digest of their names and digests."""
     gpus: int
     """GPUs that it trained on."""
     versions: dict[str, str]

@@ -1,0 +1,76 @@
+"""Learning curves: each logged metric over training, as the mean over an arm's seeds with a band."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from rlassay.report.estimates import tidy
+from rlassay.report.gather import Results, Row
+from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
+from rlassay.stats import seed_band
+
+MAX_POINTS = 200
+"""Points per curve; the steps of a longer run are averaged over equal stretches."""
+LENGTHS: dict[str, tuple[str, Unit]] = {
+    "completions/mean_length": ("completion length", "tokens"),
+    "completions/clipped_ratio": ("truncated", "share"),
+}
+POLICY: dict[str, tuple[str, Unit]] = {
+    "entropy": ("entropy per token", "nats"),
+    "kl": ("KL from the start", "nats"),
+    "frac_reward_zero_std": ("groups without a signal", "share"),
+    "loss": ("loss", "value"),
+    "grad_norm": ("gradient norm", "value"),
+}
+
+
+def build_curves(results: Results, confidence: float) -> list[Curve]:
+    """The curves in the order of the page; a metric that no run logged is left out."""
+    return [curve for curve in _curves(results, confidence) if curve.series]
+
+
+def _curves(results: Results, confidence: float) -> Iterator[Curve]:
+    rewards = dict.fromkeys(name for arm in results.study.arms.values() for name in arm.recipe.rewards)
+    shown: dict[str, tuple[str, Unit]] = {"reward": ("weighted sum of rewards", "value")}
+    shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in rewards}
+    shown |= {"reward_std": ("spread within groups", "value")}
+    groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {"reward": shown, "length": LENGTHS, "policy": POLICY}
+    for group, metrics in groups.items():
+        for metric, (title, unit) in metrics.items():
+            arms = [row for row in results.rows.values() if row.kind == "arm"]
+            series = tuple(_series(results, row, metric, confidence) for row in arms if _logged(results, row, metric))
+            yield Curve(metric=metric, title=title, unit=unit, group=group, series=series)
+
+
+def _logged(results: Results, row: Row, metric: str) -> bool:
+    return any(
+        metric in results.metrics[folder] and results.metrics[folder][metric].notna().any()
+        for folder in row.folders.values()
+    )
+
+
+def _series(results: Results, row: Row, metric: str, confidence: float) -> Series:
+    runs = [results.metrics[folder][metric] for folder in row.folders.values() if metric in results.metrics[folder]]
+    values = pd.concat(runs, axis=1).sort_index().dropna(how="all")
+    steps = values.index.to_numpy(dtype=int)
+    stretches = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))
+    band = seed_band(_averaged(values.to_numpy(dtype=float).T, stretches), confidence)
+    return Series(
+        arm=row.key,
+        num_seeds=len(runs),
+        steps=tuple(int(steps[stretch[-1]]) for stretch in stretches),
+        mean=tuple(tidy(value) for value in band.mean),
+        low=tuple(tidy(value) for value in band.low),
+        high=tuple(tidy(value) for value in band.high),
+    )
+
+
+def _averaged(
+    values: Float[np.ndarray, "seeds steps"], stretches: list[np.ndarray]
+) -> Float[np.ndarray, "seeds points"]:
+    """Each seed's mean over each stretch of steps; NaN where it logged none of them."""
+    sums = np.stack([np.nansum(values[:, stretch], axis=1) for stretch in stretches], axis=1)
+    counts = np.stack([(~np.isnan(values[:, stretch])).sum(axis=1) for stretch in stretches], axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -1,0 +1,50 @@
+"""The report stage: read, analyse, write, say what came out."""
+
+from rich.console import Console
+from rich.text import Text
+
+from rlassay.config.settings import Settings
+from rlassay.config.study import Study
+from rlassay.layout import Layout
+from rlassay.report.analysis import analyse
+from rlassay.report.content import Content
+from rlassay.report.gather import gather
+from rlassay.report.page import write_page
+from rlassay.report.writing import write_numbers
+
+COLORS = {"better": "green", "worse": "red"}
+
+
+def run_report(study: Study, layout: Layout, settings: Settings, partial: bool = False) -> Content:
+    """Write `report.json`, `tables/`, `figures/`, `index.html` and `report.md`; print the verdicts and the page's path.
+
+    Args:
+        study: the study.
+        layout: where its results lie.
+        settings: the level of the intervals, the number of examples, and where commands find the study.
+        partial: report on what is finished instead of refusing when something is missing.
+
+    Raises:
+        ResultsError: a file is missing (unless `partial`) or damaged; it names the command that makes it again.
+    """
+    # 1. What is on disk.
+    results = gather(study, layout, settings, partial)
+    # 2. What it says.
+    content = analyse(results, settings.report)
+    # 3. Numbers first, so that the page's output file proves that both are there.
+    write_numbers(content, layout.report)
+    write_page(content, layout.report)
+    # 4. The outcome, where the user is looking.
+    announce(content, layout)
+    return content
+
+
+def announce(content: Content, layout: Layout) -> None:
+    """Print the verdicts, what is missing, and where the page is."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(Text(f"\n{content.study.title}", style="bold"))
+    for verdict in content.verdicts:
+        console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
+    if content.missing:
+        console.print(Text(f"  Partial: {len(content.missing)} files are missing; the page lists them."))
+    console.print(Text(f"Page: {layout.report / 'index.html'}\n"))

@@ -1,0 +1,127 @@
+"""One plain sentence per arm: does it beat the baseline, and does it beat the policy that its RL started from?"""
+
+import numpy as np
+
+from rlassay.config.fingerprints import model_policy, sft_policy
+from rlassay.report.content import Comparison, Outcome
+from rlassay.report.estimates import difference, scores_of, tidy
+from rlassay.report.gather import Results, Row
+from rlassay.report.numbers import Column, Difference
+from rlassay.report.tables import primary_column
+from rlassay.report.typeset import EFFECT_UNIT, interval, number
+from rlassay.stats import holm
+
+
+def compare_with_baseline(results: Results, confidence: float) -> list[Comparison]:
+    """Each arm but the baseline against the baseline; p-values are corrected over the declared family."""
+    study = results.study
+    pairs = [(results.rows[name], results.rows[study.baseline]) for name in study.arms if name != study.baseline]
+    return _compare(results, pairs, set(study.family), confidence)
+
+
+def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
+    """Each arm against the policy that its RL started from; p-values are corrected over all arms."""
+    study = results.study
+    pairs = [(results.rows[name], start_of(results, name)) for name in study.arms]
+    return _compare(results, pairs, set(study.arms), confidence)
+
+
+def start_of(results: Results, arm: str) -> Row:
+    """The row that an arm's RL started from: its warm start, or the untrained model."""
+    study, recipe = results.study, results.study.arms[arm].recipe
+    folder = sft_policy(study, recipe, study.seeds[0]) or model_policy(study, recipe)
+    stem = folder.removesuffix(f"/seed{study.seeds[0]}")
+    kind, fingerprint = stem.split("/")
+    name = {"models": "untrained", "sft": "sft"}[kind]
+    return results.rows[f"{name}/{fingerprint}" if f"{name}/{fingerprint}" in results.rows else name]
+
+
+def start_note(results: Results) -> str:
+    """What the intervals of `compare_with_start` cover."""
+    shared = {arm.recipe.sft is None or not arm.recipe.sft.per_seed for arm in results.study.arms.values()}
+    if shared == {False}:
+        return "Each seed has a warm start of its own, so these intervals cover the variance of training it."
+    if shared == {True}:
+        return (
+            "The policy that RL started from is shared by all seeds: these intervals cover the variance of RL and of "
+            "the prompts, not that of training the warm start."
+        )
+    return "Arms with one warm start per seed cover the variance of training it; arms with a shared one do not."
+
+
+def _compare(results: Results, pairs: list[tuple[Row, Row]], family: set[str], confidence: float) -> list[Comparison]:
+    column = primary_column(results)
+    found = {arm.key: _difference(results, arm, reference, column, confidence) for arm, reference in pairs}
+    tested = {
+        name: one for name, one in found.items() if name in family and one is not None and one.p_value is not None
+    }
+    corrected = holm([one.p_value for one in tested.values() if one.p_value is not None])
+    for (name, one), p_holm in zip(tested.items(), corrected, strict=True):
+        found[name] = one.model_copy(update={"p_holm": tidy(float(p_holm)), "family_size": len(tested)})
+    return [_verdict(arm, reference, found[arm.key], column, confidence) for arm, reference in pairs]
+
+
+def _difference(results: Results, arm: Row, reference: Row, column: Column, confidence: float) -> Difference | None:
+    """None when no seed of both is finished."""
+    ours, theirs = scores_of(results, arm, column), scores_of(results, reference, column)
+    if reference.seeds:
+        common = sorted(set(arm.seeds) & set(reference.seeds))
+        ours = ours[[arm.seeds.index(seed) for seed in common]]
+        theirs = theirs[[reference.seeds.index(seed) for seed in common]]
+    if 0 in (len(ours), len(theirs)) or np.isnan(ours - theirs).all():
+        return None
+    return difference(ours, theirs, column.unit, confidence)
+
+
+def _verdict(arm: Row, reference: Row, found: Difference | None, column: Column, confidence: float) -> Comparison:
+    outcome = _outcome(found, column, confidence)
+    sentence = _sentence(arm.label, reference.label, found, outcome, column, confidence)
+    return Comparison(arm=arm.key, reference=reference.key, outcome=outcome, sentence=sentence, difference=found)
+
+
+def _outcome(found: Difference | None, column: Column, confidence: float) -> Outcome:
+    if found is None or found.effect is None:
+        return "missing"
+    if found.num_seeds < 2:
+        return "seed variance not measured"
+    if _covers_zero(found) or (found.p_holm is not None and found.p_holm >= 1 - confidence):
+        return "not resolved"
+    return "better" if (found.effect > 0) != (column.better == "lower") else "worse"
+
+
+def _covers_zero(found: Difference) -> bool:
+    return found.low is None or found.high is None or found.low <= 0 <= found.high
+
+
+def _sentence(
+    arm: str, reference: str, found: Difference | None, outcome: Outcome, column: Column, confidence: float
+) -> str:
+    if found is None:
+        return f"No verdict on {arm} against {reference}: results are missing."
+    opening = {
+        "better": f"{arm} beats {reference}",
+        "worse": f"{arm} falls behind {reference}",
+        "not resolved": f"Not resolved: {arm} against {reference}",
+        "seed variance not measured": f"No verdict, seed variance not measured: {arm} against {reference}",
+    }[outcome]
+    unit = EFFECT_UNIT[column.unit].replace("points", "percentage points")
+    effect = f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
+    return f"{opening}: {effect} in {column.title} ({_evidence(found, outcome, column, confidence)})."
+
+
+def _evidence(found: Difference, outcome: Outcome, column: Column, confidence: float) -> str:
+    ends = interval(found, column.unit, signed=True) or "not measurable"
+    over = " over prompts alone" if found.covers == "items" else ""
+    parts = [f"{100 * confidence:g}% interval{over} {ends}"]
+    if found.p_holm is not None:
+        parts.append(f"Holm p {_equals(found.p_holm)}")
+    elif found.p_value is not None:
+        parts.append(f"outside the declared family, uncorrected p {_equals(found.p_value)}")
+    parts.append(f"{found.num_seeds} seed{'' if found.num_seeds == 1 else 's'} × {found.num_items} prompts")
+    if outcome == "not resolved" and not _covers_zero(found):
+        parts.append(f"the interval leaves out 0, but not after Holm's correction over {found.family_size} comparisons")
+    return "; ".join(parts)
+
+
+def _equals(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
