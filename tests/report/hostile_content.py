@@ -10,14 +10,14 @@ SCRIPT = "<script>document.title='ran'; alert('ran')</script>"
 TEXTS = (
     SCRIPT,
     "</pre></style></title><img src=http://evil.example/x.png onerror=\"alert('ran')\">",
-    "'\"><svg onload=alert(1)><a href=\"javascript:alert(1)\">{{ 7 * 7 }}{% raw %}",
+    '\'"><svg onload=alert(1)><a href="javascript:alert(1)">{{ 7 * 7 }}{% raw %}',
     "x" * 10_000,
     "```\n# not a heading | not a cell\n![](http://evil.example/y.png)\n````",
     "שלום \u202eright to left\u202c 😀👩‍👩‍👧 \ufdfa",
     "null \x00 bell \x07 lone surrogate \ud800 noncharacter \uffff",
     "$\\frac{unclosed$ \\n & &amp; &lt;b&gt;",
 )
-KEPT = {"name", "row", "arm", "reference", "color", "key", "primary", "prompt_id", "start", "group", "metric"}
+KEPT = {"name", "row", "arm", "reference", "baseline", "color", "key", "primary", "prompt_id", "metric", "reward"}
 """Fields that are keys, colours or names that the config has checked."""
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rlassay.report.numbers import Estimate
-from rlassay.report.typeset import duration, interval, number, one_line, printable, size
+from rlassay.report.typeset import duration, interval, number, one_line, printable, probability, size
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ def test_interval_and_size():
     assert interval(shown.model_copy(update={"low": None}), "share") == ""
 
 
+def test_probability_is_never_nothing():
+    assert [probability(value) for value in (None, 0.0, 0.00099, 0.0414, 1.0)] == [
+        *("–", "< 0.001", "< 0.001", "0.041", "1.000")
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -38,8 +44,8 @@ def test_interval_and_size():
         (59.4, "59.4 s"),
         (61.5, "1 min 02 s"),
         (3599.7, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-        (360000, "100 h 00 min"),
+        (7500.0, "2 h 05 min"),
+        (360000.0, "100 h 00 min"),
     ],
 )
 def test_duration(seconds, expected):

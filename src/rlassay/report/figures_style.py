@@ -118,7 +118,7 @@ def readable(color: str, paper: str, ratio: float = CONTRAST) -> str:
 
 def dark_rules(colors: Iterable[str], prefix: str = "") -> str:
     """Style rules that give every known colour its value on dark paper."""
-    pairs = {**{color: readable(color, DARK_PAPER, 5) for color in sorted(set(colors))}, **ON_DARK}
+    pairs = {**{color: readable(color, DARK_PAPER, 5.0) for color in sorted(set(colors))}, **ON_DARK}
     return "\n".join(
         f'{prefix}[fill="{light}"]{{fill:{dark}}}{prefix}[stroke="{light}"]{{stroke:{dark}}}'
         for light, dark in pairs.items()
@@ -141,7 +141,7 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def canvas(width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
+def canvas(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
     """An empty figure of `width` x `height` pixels, and axes inside the margins (left, right, top, bottom; pixels)."""
     left, right, top, bottom = margins
     figure = Figure(figsize=(width / 72, height / 72))

@@ -41,7 +41,9 @@ def escape(text: str) -> Markup:
 
 
 def code_span(text: str) -> Markup:
-    """Text as inline code, with a fence longer than any run of backticks in it."""
+    """Text as inline code, fenced by more backticks than it has in a row; plain text where code cannot hold it."""
+    if "\\|" in text:
+        return escape(text)
     flat = " ".join(text.split()).replace("|", "\\|") or " "
     fence = "`" * (_longest_run(flat) + 1)
     space = " " if flat.startswith("`") or flat.endswith("`") else ""

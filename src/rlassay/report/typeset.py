@@ -1,6 +1,6 @@
 """Numbers and times as readers see them: the one place that rounds."""
 
-import unicodedata
+import re
 
 from rlassay.report.numbers import Difference, Estimate, Unit
 
@@ -8,6 +8,7 @@ DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
 LEVEL_UNIT: dict[Unit, str] = {"share": "%", "tokens": "tokens", "nats": "nats", "value": ""}
 NOTHING = "–"
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def scaled(value: float, unit: Unit) -> float:
@@ -57,24 +58,19 @@ def duration(seconds: float) -> str:
 
 def one_line(text: str, longest: int = 200) -> str:
     """Text for a single line of a figure: no control characters, no line breaks, shortened to `longest` characters."""
-    flat = "".join(" " if char.isspace() else printable(char) for char in text)
+    flat = re.sub(r"\s", " ", printable(text))
     return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
 
 
 def printable(text: str) -> str:
     """Text with the characters that UTF-8, HTML or XML cannot carry replaced by U+FFFD; line breaks and tabs stay."""
-    return "".join("\ufffd" if _unprintable(char) else char for char in text)
-
-
-def _unprintable(char: str) -> bool:
-    return (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t\r") or char in "\ufffe\uffff"
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
 FILTERS = {
     "number": number,
     "interval": interval,
     "size": size,
-    "probability": probability,
     "duration": duration,
     "printable": printable,
 }

@@ -44,9 +44,9 @@ def how_intervals_are_computed(content: Content) -> tuple[str, str, str]:
         "It therefore covers what would change if the study were repeated with new seeds and new prompts of the same "
         f"kind, and nothing else, such as another model or another data source; where only one seed ran ({ITEMS_ONLY}) "
         "it covers the prompts alone and is too narrow.",
-        f"An arm counts as helping or hurting when its difference from the baseline excludes zero at {level} after "
-        "Holm's correction over the declared family; “not resolved” means that the data cannot tell, not that the arms "
-        "are equal.",
+        "An arm counts as helping or hurting when its interval against the baseline leaves out zero and Holm's "
+        "correction over the declared family leaves it so; “not resolved” means that the data cannot tell, not that the "
+        "arms are equal.",
     )
 
 
@@ -57,7 +57,7 @@ def seed_of(seed: int | None) -> str:
 
 def total_cost(content: Content) -> str:
     """What all training jobs took together."""
-    seconds = sum(cost.seconds for cost in content.cost)
+    seconds = sum((cost.seconds for cost in content.cost), 0.0)
     tokens = sum(cost.generated_tokens for cost in content.cost)
     jobs = _count(len(content.cost), "training job")
     return f"{jobs} took {duration(seconds)} of wall time in all and sampled {tokens:,} tokens."

@@ -1,0 +1,81 @@
+"""The written page in a real browser: no request, no script, no sideways scrolling, legible on both papers."""
+
+import re
+
+import pytest
+
+from rlassay.report.figures_style import contrast
+from rlassay.report.page import write_page
+from tests.browser.chromium import chromium, needs_chromium
+from tests.report.fake_content import fake_content
+from tests.report.hostile_content import hostile_content
+
+pytestmark = needs_chromium
+
+COLORS = """[...document.querySelectorAll("p, td, th, h1, h2, h3, h4, pre, code, summary, figcaption, svg text, li")]
+.filter(element => element.textContent.trim())
+.map(element => { const style = getComputedStyle(element);
+                  return element.namespaceURI.endsWith("svg") ? style.fill : style.color; })"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The fake and the hostile report."""
+    folders = {"fake": fake_content(), "hostile": hostile_content()}
+    for name, content in folders.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        write_page(content, folders[name])
+    return {name: folder / "index.html" for name, folder in folders.items()}
+
+
+def test_the_browser_does_report_requests_scripts_and_overflow(browser, tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text(
+        "<meta name=viewport content='width=device-width'><title>before</title><img src=http://evil.example/x.png>"
+        "<script>alert('ran'); document.title = 'ran'</script><div style='width: 900px'>wide</div>"
+    )
+    browser.open(page, width=390)
+    assert browser.requests == ["http://evil.example/x.png"]
+    assert browser.alerts == ["ran"]
+    assert browser.value("document.title") == "ran"
+    assert browser.value("document.documentElement.scrollWidth") >= 900
+
+
+@pytest.mark.parametrize("name", ["fake", "hostile"])
+def test_the_page_asks_for_nothing_and_runs_nothing(browser, pages, name):
+    browser.open(pages[name])
+    browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert browser.requests == []
+    assert browser.alerts == []
+    assert browser.value("document.title") != "ran"
+    assert browser.value("document.scripts.length") == 0
+    assert browser.value("getComputedStyle(document.body).margin") == "0px"  # its own style does apply
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["fake", "hostile"])
+def test_nothing_makes_the_page_scroll_sideways(browser, pages, name, width):
+    browser.open(pages[name], width=width)
+    browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert browser.value("document.documentElement.scrollWidth") == width
+    assert browser.value("innerWidth") == width
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_all_text_stands_out_from_the_paper(browser, pages, dark):
+    browser.open(pages["fake"], dark=dark)
+    paper = _hex(browser.value("getComputedStyle(document.body).backgroundColor"))
+    assert (contrast(paper, "#000000") < 2) == dark
+    colors = {_hex(color) for color in browser.value(COLORS)}
+    assert len(colors) >= 3
+    assert {color: contrast(color, paper) for color in colors if contrast(color, paper) < 4.5} == {}
+
+
+def _hex(color):
+    return "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", color)[:3])

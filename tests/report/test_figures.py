@@ -1,0 +1,256 @@
+"""Figures: positions, colours and texts read back from the SVG itself."""
+
+import re
+from functools import cache
+from itertools import combinations
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from rlassay.report.figures import assign_marks, draw_figures, write_figures
+from rlassay.report.figures_style import (
+    DARK_PAPER,
+    INK,
+    LIGHT_PAPER,
+    MARKERS,
+    ON_DARK,
+    PALETTE,
+    SOFT,
+    SVG,
+    contrast,
+    dark_rules,
+    readable,
+    standalone,
+)
+from tests.report.fake_content import fake_content, fake_partial
+from tests.report.hostile_content import hostile_content
+
+NUMBER = r"-?\d+(?:\.\d+)?"
+
+
+def drawn(content):
+    marks = assign_marks(content)
+    return {drawing.name: drawing for drawing in draw_figures(content, marks)}, marks
+
+
+@cache
+def fake():
+    """The fake content's figures, drawn once."""
+    return drawn(fake_content())
+
+
+def texts(drawing):
+    return [element.text or "" for element in ElementTree.fromstring(drawing.svg).iter(f"{{{SVG}}}text")]
+
+
+def strokes(drawing, color, width):
+    """End points (x0, x1) of the straight lines of one colour and width, from top to bottom."""
+    found = []
+    for path in ElementTree.fromstring(drawing.svg).iter(f"{{{SVG}}}path"):
+        if path.get("stroke") == color and path.get("stroke-width") == width:
+            numbers = [float(number) for number in re.findall(NUMBER, path.attrib["d"])]
+            found.append((numbers[1], numbers[0], numbers[2]))
+    return [(left, right) for _, left, right in sorted(found)]
+
+
+def test_every_part_of_the_study_is_drawn():
+    drawings, _ = fake()
+    assert list(drawings) == [
+        "levels",
+        "forest_baseline",
+        "forest_start",
+        "legend",
+        "curve_reward",
+        "curve_completions_mean_length",
+        "curve_entropy",
+        "reward_choice_accuracy",
+        "reward_soft_overlong",
+    ]
+
+
+def test_forest_bars_span_the_intervals_on_one_scale():
+    drawings, marks = fake()
+    forest = drawings["forest_baseline"]
+    bars = [strokes(forest, marks[arm].color, "2.6")[0] for arm in ("accuracy_only", "format_only", "dr_grpo")]
+    # The fake's intervals, in points, and zero at the short grey strokes.
+    zero = strokes(forest, SOFT, "1.5")[0][0]
+    scale = (bars[0][1] - zero) / 13.0
+    assert scale > 0
+    expected = [(3.2, 13.0), (-18.0, -6.0), (-3.0, 3.8)]
+    for bar, ends in zip(bars, expected, strict=True):
+        assert bar == pytest.approx([zero + scale * end for end in ends], abs=0.05)
+
+
+def test_forest_states_the_numbers_and_which_side_is_better():
+    drawings, _ = fake()
+    words = texts(drawings["forest_baseline"])
+    assert "Against accuracy + format" in words
+    assert "−12.0  [−18.0 to −6.0]" in words
+    assert "difference, points · further right is better" in words
+    assert "accuracy only +8.1 [+3.2 to +13.0]" in " ".join(drawings["forest_baseline"].alt.split())
+
+
+def test_markers_are_filled_for_verdicts_only():
+    drawings, marks = fake()
+    svg = drawings["forest_baseline"].svg
+    faces = {arm: f'fill="{marks[arm].color}"' in svg for arm in ("accuracy_only", "format_only", "dr_grpo")}
+    assert faces == {"accuracy_only": True, "format_only": True, "dr_grpo": False}
+
+
+def test_observers_are_drawn_open():
+    drawings, marks = fake()
+    color = f'fill="{marks["base"].color}"'
+    assert color in drawings["reward_choice_accuracy"].svg
+    assert color not in drawings["reward_soft_overlong"].svg
+    assert any("observer" in text for text in texts(drawings["reward_soft_overlong"]))
+
+
+def test_missing_results_are_named_and_leave_no_bar():
+    drawings, marks = drawn(fake_partial())
+    assert "no results yet" in texts(drawings["forest_baseline"])
+    assert strokes(drawings["forest_baseline"], marks["dr_grpo"].color, "2.6") == []
+
+
+def test_colors_are_the_studys_own_or_the_palettes_and_constant():
+    _, marks = fake()
+    assert marks["base"].color == "#0072b2"  # the study's choice
+    assert [marks[arm].color for arm in ("accuracy_only", "format_only", "dr_grpo")] == list(PALETTE[1:4])
+    assert len({marks[arm].marker for arm in ("base", "accuracy_only", "format_only", "dr_grpo")}) == 4
+
+
+def test_a_color_that_paper_would_swallow_is_darkened():
+    content = fake_content()
+    pale = content.arms[0].model_copy(update={"color": "#ffff66"})
+    marks = assign_marks(content.model_copy(update={"arms": (pale, *content.arms[1:])}))
+    assert contrast(marks["base"].color, LIGHT_PAPER) >= 3.2
+    assert readable("#0072b2", LIGHT_PAPER) == "#0072b2"
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#ffffff", "#777777") == pytest.approx(4.48, abs=0.005)  # the well-known grey that just fails 4.5
+
+
+def test_ink_and_palette_stand_out_on_both_papers():
+    for ink in (INK, SOFT):
+        assert contrast(ink, LIGHT_PAPER) >= 4.5
+        assert contrast(ON_DARK[ink], DARK_PAPER) >= 4.5
+    for color in PALETTE:
+        assert contrast(color, LIGHT_PAPER) >= 3
+        assert contrast(readable(color, DARK_PAPER, 5.0), DARK_PAPER) >= 4.5
+
+
+@pytest.mark.parametrize(
+    "deficiency",
+    [
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    ],
+    ids=["protanopia", "deuteranopia"],
+)
+def test_first_arms_differ_for_colour_blind_readers(deficiency):
+    # Matrices: Machado, Oliveira and Fernandes (2009), severity 1. Distances in CIE Lab; 10 is plainly visible.
+    seen = [_lab(np.clip(np.array(deficiency) @ _linear(color), 0, 1)) for color in PALETTE[:4]]
+    assert min(np.linalg.norm(first - second) for first, second in combinations(seen, 2)) > 10
+
+
+def _linear(color):
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(linear):
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    x, y, z = np.cbrt(xyz / np.array([0.9505, 1.0, 1.089]))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_every_color_of_every_figure_has_a_value_on_dark_paper():
+    drawings, marks = fake()
+    rules = dark_rules([mark.color for mark in marks.values()])
+    for drawing in drawings.values():
+        used = set(re.findall(r'(?:fill|stroke)="(#[0-9a-f]{6})"', drawing.svg))
+        assert used
+        for color in used:
+            assert f'[fill="{color}"]' in rules
+
+
+def test_curves_gap_at_nulls_and_thin_long_runs():
+    content = fake_content()
+    curve = content.curves[0]
+    steps = tuple(range(1, 2001))
+    values = tuple(None if step % 100 == 0 else step / 2000 for step in steps)
+    nothing = (None,) * len(steps)
+    long = curve.series[0].model_copy(update={"steps": steps, "mean": values, "low": nothing, "high": nothing})
+    drawings, _ = drawn(
+        content.model_copy(update={"curves": (curve.model_copy(update={"series": (long,)}),), "rewards": ()})
+    )
+    line = max(re.findall(r' d="([^"]*)"', drawings["curve_reward"].svg), key=len)
+    assert line.count("L") <= 200
+    assert "accuracy + format from 0.001 to 1.000" in drawings["curve_reward"].alt
+
+
+def test_a_curve_without_any_value_is_an_empty_panel():
+    content = fake_content()
+    curve = content.curves[0]
+    empty = curve.series[0].model_copy(update={"steps": (1,), "mean": (None,), "low": (None,), "high": (None,)})
+    drawings, _ = drawn(content.model_copy(update={"curves": (curve.model_copy(update={"series": (empty,)}),)}))
+    assert "step" in texts(drawings["curve_reward"])
+
+
+def test_figures_are_plain_svg_with_ids_of_their_own():
+    drawings, _ = drawn(hostile_content())
+    ids = []
+    for drawing in drawings.values():
+        root = ElementTree.fromstring(drawing.svg)
+        assert {element.tag.removeprefix(f"{{{SVG}}}") for element in root.iter()} <= {
+            *("svg", "g", "defs", "path", "use", "text", "clipPath", "rect")
+        }
+        for element in root.iter():
+            assert not {"style", "onload", "href"} & set(element.attrib)
+            assert element.get("{http://www.w3.org/1999/xlink}href", "#").startswith("#")
+        ids += [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+    assert len(ids) == len(set(ids))
+
+
+def test_references_inside_a_figure_find_their_target():
+    drawings, _ = fake()
+    for drawing in drawings.values():
+        ids = set(re.findall(r' id="([^"]+)"', drawing.svg))
+        assert set(re.findall(r'href="#([^"]+)"', drawing.svg)) <= ids
+        assert set(re.findall(r"url\(#([^)]+)\)", drawing.svg)) <= ids
+
+
+def test_files_stand_alone_and_replace_those_of_an_earlier_report(tmp_path):
+    drawings, marks = fake()
+    (tmp_path / "curve_of_last_week.svg").write_text("old")
+    write_figures(drawings.values(), marks, tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == set(drawings)
+    for path in tmp_path.iterdir():
+        text = path.read_text(encoding="utf-8")
+        ElementTree.fromstring(text.encode())
+        assert "@media (prefers-color-scheme: dark)" in text
+
+
+def test_same_content_gives_the_same_bytes():
+    first, marks = fake()
+    second, _ = drawn(fake_content())
+    assert {name: drawing.svg for name, drawing in first.items()} == {name: d.svg for name, d in second.items()}
+    color = [mark.color for mark in marks.values()]
+    assert standalone(first["levels"], color) == standalone(second["levels"], list(reversed(color)))
+
+
+def test_the_users_own_matplotlib_settings_change_nothing():
+    usual, _ = fake()
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        unusual, _ = drawn(fake_content())
+    assert usual["levels"].svg == unusual["levels"].svg
+
+
+def test_every_marker_has_a_path_for_the_legend():
+    assert all(re.fullmatch(r"[MLHVAaZz0-9 .\-hvl]+", path) for path in MARKERS.values())

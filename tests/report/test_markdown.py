@@ -1,0 +1,90 @@
+"""report.md: the page's facts, with hostile text shown as text."""
+
+import re
+from itertools import groupby
+
+import pytest
+
+from rlassay.report.markdown import code_block, code_span, escape, link, render_markdown
+from rlassay.report.page import write_page
+from tests.report.fake_content import fake_content, fake_partial
+from tests.report.hostile_content import hostile_content
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain (text), +8.1 [3.2]", "plain (text), +8.1 \\[3.2\\]"),
+        ("a|b\nc", "a\\|b c"),
+        ("<script>&amp;", "&lt;script\\>&amp;amp;"),
+        ("*_`#", "\\*\\_\\`\\#"),
+        ("12. not a list", "12\\. not a list"),
+        ("- not a list", "\\- not a list"),
+        ("9.5 is a number", "9.5 is a number"),
+    ],
+)
+def test_escape(text, expected):
+    assert escape(text) == expected
+
+
+def test_code_fences_outlast_their_content():
+    assert code_span("a`b") == "``a`b``"
+    assert code_span("`") == "`` ` ``"
+    assert code_span("a|b") == "`a\\|b`"
+    assert code_span("a\\|b") == "a\\\\\\|b"  # no code span in a table can hold these two characters
+    assert code_block("x\n````\ny") == "`````text\nx\n````\ny\n`````"
+    assert link("../data/a b(1).png") == "../data/a%20b%281%29.png"
+
+
+def test_it_states_what_the_page_states():
+    content = fake_content()
+    text = render_markdown(content, [])
+    for verdict, mark in zip(content.verdicts, ("▲ helps", "▼ hurts", "○ not resolved"), strict=True):
+        assert f"- {mark}: {escape(verdict.sentence)}\n" in text
+    assert "| Untrained model | **30.0** (27.0 to 33.0†; 1 × 400) |" in text
+    assert '| `rl.loss_type` | `"dapo"` | `"dapo"` | `"dapo"` | `"dr_grpo"` |\n' in text
+    assert "| accuracy + format | `soft_overlong` (observer) | 0 | **0.350** (0.320 to 0.380; 3 × 400) |" in text
+    assert "**SFT** ✗ wrong, 9 tokens\n\n```text\n<script>" in text
+    assert "- B 3 ← gold\n" in text
+    assert "| accuracy + format | 1 | 1 min 02 s | 92,000 | 800 | 0.900 | 0.500 | 0.010 |" in text
+    for item in content.commands:
+        assert f"```text\n{item.command}\n```" in text
+
+
+def test_a_partial_report_says_what_is_missing():
+    assert "- Dr. GRPO, seed 1: `runs/dr_grpo/seed1/train.json`, made by `snakemake" in render_markdown(
+        fake_partial(), []
+    )
+
+
+def test_every_linked_figure_was_written(tmp_path):
+    write_page(fake_content(), tmp_path)
+    linked = re.findall(r"\]\((figures/[^)]+)\)", (tmp_path / "report.md").read_text(encoding="utf-8"))
+    assert sorted(linked) == sorted(f"figures/{path.name}" for path in (tmp_path / "figures").iterdir())
+
+
+def test_tables_keep_their_shape_and_text_stays_text():
+    lines = _outside_code_blocks(render_markdown(hostile_content(), []))
+    tables = [list(group) for is_row, group in groupby(lines, lambda line: line.startswith("|")) if is_row]
+    assert len(tables) == 9  # four of results, design, rewards, cost, policies, data
+    for table in tables:
+        assert re.fullmatch(r"[|:-]+", table[1])
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {table[1].count("|")}
+    for line in lines:
+        prose = re.sub(r"(`+).*?\1", "", line)
+        assert "<" not in prose
+        assert "](http" not in prose
+
+
+def _outside_code_blocks(text):
+    lines, fence = [], None
+    for line in text.splitlines():
+        opened = re.match(r"`{3,}", line)
+        if fence is None and opened:
+            fence = opened.group()
+        elif fence is None:
+            lines.append(line)
+        elif line == fence:
+            fence = None
+    assert fence is None
+    return lines

@@ -1,0 +1,201 @@
+"""The page: every fact is on it, nothing in it can run or load, and the same content gives the same bytes."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from rlassay.report.page import SECTIONS, write_page
+from rlassay.report.typeset import interval, number, printable, size
+from tests.report.fake_content import HOSTILE, fake_content, fake_partial
+from tests.report.hostile_content import TEXTS, hostile_content
+
+TAGS = {
+    *("html", "head", "meta", "title", "link", "style", "body", "div", "header", "main", "nav", "section", "article"),
+    *("h1", "h2", "h3", "h4", "p", "ul", "ol", "li", "dl", "dt", "dd", "span", "strong", "code", "pre", "bdi", "a"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "img", "details", "summary"),
+    *("svg", "g", "defs", "path", "use", "text", "clippath", "rect"),
+}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, as a browser's tokenizer sees them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+
+def written(content, folder):
+    write_page(content, folder)
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return Page(written(fake_content(), tmp_path_factory.mktemp("report")))
+
+
+def test_every_section_is_there_in_order(page):
+    headings = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert headings == list(SECTIONS)
+    targets = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert targets == [f"#{name}" for name in SECTIONS]
+
+
+def test_verdicts_come_with_a_mark_each(page):
+    for verdict, mark in zip(fake_content().verdicts, ("▲ helps", "▼ hurts", "○ not resolved"), strict=True):
+        sign, word = mark.split(" ", 1)
+        assert f"{sign}{word}{verdict.sentence}" in page.text
+
+
+def test_every_number_travels_with_interval_seeds_and_items(page):
+    for table in fake_content().tables.values():
+        for row in table.rows:
+            for cell, column in zip(row.cells, table.columns, strict=True):
+                one_seed = "†" if cell.covers == "items" else ""
+                expected = f"{number(cell.mean, column.unit)}{interval(cell, column.unit)}{one_seed} · {size(cell)}"
+                assert expected in page.text
+    assert page.text.count("27.0 to 33.0† · 1 × 400") == 4  # the untrained row of the four tables
+
+
+def test_design_marks_what_is_varied_and_what_is_a_confound(tmp_path):
+    content = fake_content()
+    confounded = content.design.rows[0].model_copy(update={"confounds": ("dr_grpo",)})
+    design = content.design.model_copy(update={"rows": (confounded,), "sentence": "One confound."})
+    text = written(content.model_copy(update={"design": design}), tmp_path)
+    assert '<td class="confound"><code>&#34;dr_grpo&#34;</code> ⚠ not declared</td>' in text
+    assert 'class="varied"' not in text
+    assert text.count('<td class="same">') == 3
+
+
+def test_observers_are_tagged(page):
+    # four arms, each with soft_overlong at weight 0
+    assert page.text.count("soft_overlong observer") == 4
+    assert "choice_accuracy observer" not in page.text
+
+
+def test_every_other_fact_is_on_the_page(page):
+    content = fake_content()
+    facts = [content.study.title, content.study.question, content.gains_note, content.design.sentence]
+    facts += [gain.sentence for gain in content.gains] + [item.command for item in content.commands]
+    facts += [item.fingerprint for item in content.policies] + [example.reason for example in content.examples]
+    facts += [shown.text for example in content.examples for shown in example.completions]
+    facts += ["1 min 02 s", "92,000", "no image: 1", "name: synthetic", "torch 2.13.0", "runs/base/seed1 at step 20"]
+    for fact in facts:
+        assert fact in page.text
+
+
+def test_completions_are_marked_right_or_wrong(page):
+    # untrained and SFT score 0, the four arms score 1; the untrained one was truncated
+    assert (page.text.count("✓ right"), page.text.count("✗ wrong")) == (4, 2)
+    assert "Untrained model ✗ wrong9 tokens, truncated" in page.text.replace("wrong 9", "wrong9")
+    assert "B 3 ← gold" in page.text
+
+
+def test_tables_and_figures_can_be_read_without_eyes(page):
+    for tag, attributes in page.elements:
+        if tag == "th":
+            assert attributes.get("scope") in ("col", "row")
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "svg":
+            assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert ("html", {"lang": "en"}) in page.elements
+
+
+def test_images_are_inlined_byte_for_byte(tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    Image.new("L", (16, 12), 200).save(tmp_path / "digit.png")
+    content = fake_content()
+    example = content.examples[0].model_copy(update={"images": ("../digit.png", "../gone.png")})
+    page = Page(written(content.model_copy(update={"examples": (example,)}), folder))
+    image = next(attributes for tag, attributes in page.elements if tag == "img")
+    kind, encoded = image["src"].split(",", 1)
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(encoded) == (tmp_path / "digit.png").read_bytes()
+    assert (image["width"], image["height"], image["class"]) == ("16", "12", "small")
+    assert "The image ../gone.png is not there." in page.text
+
+
+def test_policy_forbids_everything_but_this_style_and_inlined_images(tmp_path):
+    text = written(fake_content(), tmp_path)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text).group(1)
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    assert text.index("Content-Security-Policy") < text.index("<title>")
+
+
+def test_hostile_text_is_inert(tmp_path):
+    (tmp_path / "a").mkdir()
+    page = Page(written(hostile_content(), tmp_path / "a"))
+    assert {tag for tag, _ in page.elements} <= TAGS
+    assert {tag for tag, _ in Page(written(fake_content(), tmp_path)).elements} == {
+        tag for tag, _ in page.elements
+    }  # no text became an element
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name in ("style", "srcset", "action")]
+        for name in ("href", "src", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    shown = "".join(page.words)
+    for text in TEXTS:
+        assert printable(text) in shown
+
+
+def test_fake_study_carries_a_script_that_stays_text(page):
+    assert HOSTILE in page.text
+    assert "script" not in {tag for tag, _ in page.elements}
+
+
+def test_same_content_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_page(hostile_content(), tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(files) > 8
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_partial_report_says_what_is_missing(tmp_path):
+    page = Page(written(fake_partial(), tmp_path))
+    assert "This report is partial. 1 file of the study is not there yet." in page.text
+    assert "Dr. GRPO, seed 1 runs/dr_grpo/seed1/train.json" in page.text
+    assert "◌one seed" in page.text
+    assert "–no results" in page.text
+
+
+def test_a_study_of_one_arm_has_no_verdict_and_no_empty_section(tmp_path):
+    content = fake_content()
+    gone = {"verdicts": (), "gains": (), "curves": (), "rewards": (), "examples": (), "cost": (), "resumes": ()}
+    tables = {name: table for name, table in content.tables.items() if name != "pass_at_k"}
+    page = Page(written(content.model_copy(update={**gone, "tables": tables}), tmp_path))
+    assert "The baseline is the only arm" in page.text
+    shown = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert shown == [name for name in SECTIONS if name not in ("training", "rewards", "examples", "cost")]
