@@ -2,6 +2,8 @@
 
 import pytest
 
+from rlassay.config.study import SCORE_METRICS
+from rlassay.evaluation.score import metrics_of
 from tests.config.studies import GONE, problems, study
 
 HUB = {"kind": "hub", "name": "x/y-1B"}
@@ -147,3 +149,10 @@ def test_rows_that_only_the_file_tells_are_not_judged():
 
 def test_a_hub_model_has_no_patches_to_check():
     study(model=HUB)
+
+
+def test_the_metrics_that_a_study_may_name_are_those_of_the_score_stage():
+    loaded = study()
+    assert set(metrics_of(loaded)) == {*loaded.arms["base"].recipe.rewards, *SCORE_METRICS}
+    for metric in metrics_of(loaded):
+        study(primary__metric=metric)

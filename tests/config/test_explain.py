@@ -55,6 +55,8 @@ MALFORMED = [
     ({"arms": {}}, "arms: got an empty mapping, expected at least 1 entry"),
     ({"arms__base": None}, "arms.base: got nothing (null), expected a mapping"),
     ({"arms__Base": {}}, f"arms.Base: got the text 'Base', expected {NAME}"),
+    ({"data__splits__../x": 3}, f"data.splits.../x: got the text '../x', expected {NAME}"),
+    ({"arms__base__from": 3}, "arms.base.from: got the number 3, expected text; write from: '3'"),
     (
         {"arms__base__color": "red"},
         "arms.base.color: got the text 'red', expected a colour such as '#1f77b4', in quotes",

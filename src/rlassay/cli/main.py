@@ -29,3 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_parsed(module.run, parser.parse_args(arguments))
     parser.parse_args(arguments)
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
