@@ -1,0 +1,157 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+from PIL import Image
+from transformers import ProcessorMixin
+
+from rlassay.config.model import Lora
+from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of
+from rlassay.models.hub import Model, Processor
+from tests.models.hubs import SMALLEST, hub, row, text_model, vision_model
+
+IMAGE = Image.linear_gradient("L").resize((16, 16))
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory) -> Path:
+    return text_model(tmp_path_factory.mktemp("hub") / "text")
+
+
+@pytest.fixture(scope="module")
+def vision_folder(tmp_path_factory) -> Path:
+    return vision_model(tmp_path_factory.mktemp("hub") / "vision")
+
+
+def logits(policy: tuple[Model, Processor]) -> torch.Tensor:
+    model, processor = policy
+    if isinstance(processor, ProcessorMixin):
+        inputs = processor(text="<image>Which?", images=[IMAGE], return_tensors="pt")
+    else:
+        inputs = processor("Which?", return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+def test_a_saved_policy_answers_as_before(tmp_path):
+    model, processor = build_policy(SMALLEST, [row(image="x.png")])
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+
+    loaded = load_policy(SMALLEST, tmp_path)
+
+    assert torch.equal(logits(loaded), logits((model, processor)))
+    assert tokenizer_of(loaded[1]).padding_side == "left"
+
+
+def test_a_folder_with_a_text_model_gives_a_tokenizer(text_folder):
+    _, processor = build_policy(hub(text_folder), [row()])
+
+    assert not isinstance(processor, ProcessorMixin)
+    assert processor.padding_side == "left"
+    assert processor.pad_token is not None
+
+
+def test_a_folder_with_a_vision_model_gives_a_processor(vision_folder):
+    _, processor = build_policy(hub(vision_folder), [row(image="x.png")])
+
+    assert isinstance(processor, ProcessorMixin)
+
+
+@pytest.mark.parametrize("kind", ["text_folder", "vision_folder"])
+def test_a_saved_adapter_answers_as_before(kind, request, tmp_path):
+    config = hub(request.getfixturevalue(kind), Lora(r=4))
+    model, processor = build_policy(config, [])
+    lora = peft_config(config)
+    assert lora is not None
+    adapted = get_peft_model(model, lora)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:  # it starts at zero, where the adapter does nothing
+            torch.nn.init.normal_(weight, std=0.5)
+    plain = logits(build_policy(config, []))
+    adapted.save_pretrained(tmp_path)
+
+    loaded = load_policy(config, tmp_path)
+
+    assert torch.equal(logits(loaded), logits((adapted, processor)))
+    assert not torch.allclose(logits(loaded), plain)
+
+
+def test_an_adapter_on_a_warm_start_finds_its_base(text_folder, tmp_path):
+    base = shutil.copytree(text_folder, tmp_path / "sft")
+    config = hub("owner/never-downloaded", Lora(r=4))
+    model, processor = load_policy(config, base)
+    lora = peft_config(config)
+    assert lora is not None
+    get_peft_model(model, lora).save_pretrained(tmp_path / "rl")
+
+    assert torch.equal(logits(load_policy(config, tmp_path / "rl")), logits((model, processor)))
+
+
+def test_without_lora_every_weight_is_trained():
+    assert peft_config(SMALLEST) is None
+    assert peft_config(hub("owner/model")) is None
+
+
+def test_rows_with_images_need_a_model_that_sees(text_folder):
+    with pytest.raises(ValueError, match=r"1 of 2 rows show images, but the model '.*text' reads text only"):
+        build_policy(hub(text_folder), [row(), row(image="x.png")])
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(ValueError, match=r"there is no model folder './no/such/model'"):
+        build_policy(hub("./no/such/model"), [])
+
+
+def test_a_model_without_chat_template_is_refused(text_folder, tmp_path):
+    folder = shutil.copytree(text_folder, tmp_path / "base")
+    (folder / "chat_template.jinja").unlink()
+
+    with pytest.raises(ValueError, match="has no chat template; choose an instruction-tuned model"):
+        build_policy(hub(folder), [])
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
+
+    with pytest.raises(
+        ValueError, match=r"is an encoder-decoder \(t5\); expected a causal LM or an image"
+    ):
+        build_policy(hub(tmp_path), [])
+
+
+def test_an_empty_weights_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no policy here \(neither config.json nor adapter_config.json\)"):
+        load_policy(SMALLEST, tmp_path)
+
+
+def test_torn_weights_are_refused(vision_folder, tmp_path):
+    folder = shutil.copytree(vision_folder, tmp_path / "torn")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+    with pytest.raises(ValueError, match=r"cannot load the model '.*torn'"):
+        load_policy(SMALLEST, folder)
+
+
+def test_weights_that_lack_a_tensor_are_refused(vision_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(vision_folder, tmp_path / "lacking")
+    tensors = load_file(folder / "model.safetensors")
+    gone = next(name for name in tensors if "mlp.up_proj" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, folder / "model.safetensors")
+
+    with pytest.raises(ValueError, match=r"lack 1 tensors, the first being .*mlp.up_proj"):
+        load_policy(SMALLEST, folder)
+
+
+def test_an_adapter_whose_base_is_gone_is_refused(tmp_path):
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "./gone/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+
+    with pytest.raises(ValueError, match=r"cannot load this adapter: there is no model folder './gone/base'"):
+        load_policy(hub("owner/model", Lora()), tmp_path)
