@@ -61,3 +61,8 @@ class Layout:
     def report(self) -> Path:
         """Folder of the report."""
         return self.root / "report"
+
+    @property
+    def tracking(self) -> Path:
+        """Folder of the locks under which jobs write to MLflow."""
+        return self.root / ".mlflow"

@@ -1,0 +1,39 @@
+"""Bring MLflow up to date with the files on disk."""
+
+import argparse
+import logging
+import sys
+
+from rlassay.cli.common import add_study_arguments, load, main
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study's arguments, and another store."""
+    add_study_arguments(parser)
+    parser.add_argument("--uri", help="tracking URI [config.yaml: tracking.uri]")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what the store lacks, with a bar; 0, or 1 with one line when the store does not take it."""
+    study, layout, settings = load(args)
+    uri = args.uri or settings.tracking.uri
+    logging.disable(logging.WARNING)  # MLflow's and urllib3's own account of every retry
+    from tqdm import tqdm
+
+    from rlassay.config.policies import policies
+    from rlassay.tracking.store import TRACKER_ERRORS, limit_waiting
+    from rlassay.tracking.sync import sync_study
+
+    limit_waiting(seconds=30, retries=2)
+    try:
+        with tqdm(total=len(policies(study)) + 1, desc="mlflow-sync", unit="policy") as bar:
+            written = sync_study(study, layout, uri, done=lambda what: bar.update())
+    except TRACKER_ERRORS as error:
+        print(f"error: MLflow at {uri}: {' '.join(str(error).split())[:300]}; run the command again", file=sys.stderr)
+        return 1
+    print(f"{study.id}: {written} values written to {uri}" if written else f"{study.id}: {uri} had everything already")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__, add_arguments, run))

@@ -1,0 +1,63 @@
+"""Train one arm again from step 0, and renew whatever rests on it."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from rlassay.cli.common import add_study_arguments, known, load, main
+from rlassay.config import Settings, Study
+from rlassay.config.fingerprints import sft_policy
+from rlassay.layout import Layout
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study's arguments, and which jobs to repeat."""
+    add_study_arguments(parser)
+    parser.add_argument("arm", help="an arm of the study")
+    parser.add_argument("--seed", type=int, help="one of its seeds; all by default")
+    parser.add_argument(
+        "--stage",
+        choices=("rl", "sft", "evaluation"),
+        default="rl",
+        help="where to begin: its RL, the warm start that it shares with other arms, or its answers [%(default)s]",
+    )
+    parser.add_argument("--cores", default="all", help="CPU cores for Snakemake [%(default)s]")
+    parser.add_argument("--dry-run", action="store_true", help="show what would run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the Snakemake command, and become it."""
+    study, layout, settings = load(args)
+    known("arm", args.arm, study.arms)
+    if args.seed is not None:
+        known("--seed", str(args.seed), map(str, study.seeds))
+    seeds = study.seeds if args.seed is None else (args.seed,)
+    files = first_files(study, layout, args.arm, seeds, args.stage)
+    command = snakemake_command(settings, files, args.cores) + (["--dry-run"] if args.dry_run else [])
+    print(shlex.join(command), flush=True)
+    # Not a child: Ctrl-C and SIGTERM must reach Snakemake, which ends its jobs in good order.
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+def first_files(study: Study, layout: Layout, arm: str, seeds: tuple[int, ...], stage: str) -> list[Path]:
+    """The outputs of the jobs to repeat; StudyError for the warm start of an arm that has none."""
+    runs = [layout.run(arm, seed) for seed in seeds]
+    if stage == "rl":
+        return [layout.train_sentinel(run) for run in runs]
+    if stage == "evaluation":
+        return [layout.completions(run, name) for run in runs for name in study.evaluation.sets]
+    starts = {sft_policy(study, study.arms[arm].recipe, seed): None for seed in seeds}
+    return [layout.train_sentinel(known(f"warm start of {arm}", str(start), filter(None, starts))) for start in starts]
+
+
+def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list[str]:
+    """Snakemake's command line for the study at hand, with those outputs made again."""
+    which = [f"study={settings.study}", f"scale={settings.scale or 'null'}", f"results={settings.results}"]
+    forced = ["--forcerun", *map(str, files)]
+    return ["snakemake", "ablation_report", "--cores", cores, "--config", *which, *forced]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__, add_arguments, run))

@@ -1,0 +1,132 @@
+"""Show how far every run is."""
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rlassay.cli.common import add_study_arguments, load, main
+from rlassay.config import Study
+from rlassay.config.policies import Policy, policies
+from rlassay.layout import Layout
+from rlassay.progress import Progress, read_progress
+
+STYLES = {"finished": "green", "running": "cyan", "waiting": "dim", "killed": "yellow", "failed": "red", "": "dim"}
+BAR_WIDTH = 14  # the table then fits 80 columns
+LOG_COLUMNS = 120
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study's arguments, and whether to go on watching."""
+    add_study_arguments(parser)
+    parser.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks [%(default)s]")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table once, or keep it up to date; 0. Everything is read from disk."""
+    study, layout, _ = load(args)
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_COLUMNS
+    if not args.watch:
+        console.print(table(study, layout))
+        return 0
+    try:
+        with Live(table(study, layout), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(args.interval)
+                live.update(table(study, layout), refresh=True)
+    except KeyboardInterrupt:
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One policy."""
+
+    name: str
+    """Its arm and seed, or what it is."""
+    state: str
+    """`waiting`, `running`, `finished`, `killed` (also: vanished without a word), `failed`; empty: never trained."""
+    step: int
+    """Optimiser steps done."""
+    max_steps: int
+    """Optimiser steps to do; 0 for a model that is not trained."""
+    progress: Progress | None
+    """None before its first start."""
+    scored: str
+    """The evaluation sets that have scores."""
+
+
+def table(study: Study, layout: Layout) -> Table:
+    """One line per policy: warm starts, then the runs of each arm; what went wrong stands below."""
+    rows = [_row(study, layout, policy) for policy in policies(study).values()]
+    counts = Counter(row.state for row in rows if row.state)
+    title = f"{study.id}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("run", "state", "progress"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("steps", "reward", "left", "scored"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        _add(shown, row)
+    errors = [f"{row.name}: {row.progress.error}" for row in rows if row.state == "failed" and row.progress]
+    shown.caption = Text("\n".join(errors), style="red") if errors else None
+    shown.caption_justify = "left"
+    return shown
+
+
+def _row(study: Study, layout: Layout, policy: Policy) -> Row:
+    folder = policy.folder
+    progress = None if policy.stage == "model" else read_progress(layout, folder)
+    state = "waiting" if progress is None else progress.condition
+    if state == "finished" and not layout.train_sentinel(folder).exists():  # its result was removed, to be made again
+        state, progress = "waiting", None
+    kind = {"model": "untrained model", "sft": "warm start", "rl": policy.arm}[policy.stage]
+    return Row(
+        name=f"{kind}" + ("" if policy.seed is None else f" seed {policy.seed}"),
+        state="" if policy.stage == "model" else state,
+        step=0 if progress is None else progress.step,
+        max_steps=_planned_steps(policy) if progress is None else progress.max_steps,
+        progress=progress,
+        scored=" ".join(name for name in study.evaluation.sets if layout.scores(folder, name).exists()),
+    )
+
+
+def _planned_steps(policy: Policy) -> int:
+    if policy.stage == "rl":
+        return policy.recipe.rl.max_steps
+    return policy.recipe.sft.max_steps if policy.stage == "sft" and policy.recipe.sft else 0
+
+
+def _add(shown: Table, row: Row) -> None:
+    reward = None if row.progress is None else row.progress.reward
+    left = None if row.progress is None else row.progress.seconds_left
+    shown.add_row(
+        row.name,
+        Text(row.state, style=STYLES[row.state]),
+        ProgressBar(total=row.max_steps, completed=row.step, width=BAR_WIDTH) if row.max_steps else "",
+        f"{row.step}/{row.max_steps}" if row.max_steps else "",
+        "" if reward is None else f"{reward:.3f}",
+        "" if left is None else duration(left),
+        row.scored,
+    )
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__, add_arguments, run))

@@ -1,0 +1,115 @@
+"""How far a training job has come, read from its `state/` folder alone; loads neither torch nor MLflow."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from rlassay.layout import Layout
+
+Condition = Literal["running", "finished", "killed", "failed"]
+TAIL_BYTES = 65_536
+RECENT_STEPS = 20  # the rate of the last steps foretells the rest better than the mean since the start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One training job that has started at least once."""
+
+    identity: str
+    """The same for all attempts that continue each other, another one after a start from step 0."""
+    stage: Literal["sft", "rl"]
+    """Which stage it is."""
+    condition: Condition
+    """`running` only while a live process holds the run directory; whoever vanished without a word was killed."""
+    step: int
+    """Optimiser steps logged."""
+    max_steps: int
+    """Optimiser steps to do."""
+    started: float
+    """Start of the first attempt, unix seconds."""
+    ended: float | None
+    """End of the newest attempt, unix seconds; None while it runs. After `kill -9`: its last sign of life."""
+    seconds_per_step: float | None
+    """Median of the newest steps; None before the second step of this attempt."""
+    reward: float | None
+    """The newest logged mean reward; None in a stage without rewards."""
+    error: str | None
+    """The exception that ended the newest attempt."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the remaining steps will take; None when that cannot be known yet, or when nothing runs."""
+        if self.condition != "running" or self.seconds_per_step is None:
+            return None
+        return (self.max_steps - self.step) * self.seconds_per_step
+
+
+def read_progress(layout: Layout, policy: str) -> Progress | None:
+    """The progress of one policy's training, or None when it has never started."""
+    try:
+        run: dict[str, Any] = json.loads((layout.state(policy) / "run.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    lines = list(_newest_lines(layout.metrics(policy)))
+    attempts = run["attempts"]
+    condition: Condition = run["status"]
+    ended: float | None = attempts[-1]["ended"]
+    if condition == "running" and not is_held(layout.state(policy)):
+        condition = "killed"
+        ended = max([attempts[-1]["started"], *(line["time"] for line in lines[-1:])])
+    return Progress(
+        identity=f"{run['fingerprint']}@{attempts[0]['started']:.3f}",
+        stage=run["stage"],
+        condition=condition,
+        step=lines[-1]["step"] if lines else 0,
+        max_steps=run["max_steps"],
+        started=attempts[0]["started"],
+        ended=ended,
+        seconds_per_step=_seconds_per_step(lines, attempts[-1]["started"]),
+        reward=next((line["reward"] for line in reversed(lines) if line.get("reward") is not None), None),
+        error=run["error"],
+    )
+
+
+def is_held(state: Path) -> bool:
+    """Whether a live process works in a `state/` folder: it holds the lock, which the kernel frees when it ends."""
+    if not (state / "lock").exists():
+        return False
+    try:
+        with FileLock(state / "lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _newest_lines(metrics: Path) -> Iterator[dict[str, Any]]:
+    """The last logged steps, oldest first, without reading a long file whole."""
+    try:
+        with metrics.open("rb") as content:
+            content.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
+            tail = content.read()
+    except FileNotFoundError:
+        return
+    for line in tail.split(b"\n")[-RECENT_STEPS - 1 :]:
+        try:
+            logged = json.loads(line)
+        except ValueError:  # cut off by the window, or being written right now
+            continue
+        if isinstance(logged, dict) and "step" in logged:
+            yield logged
+
+
+def _seconds_per_step(lines: list[dict[str, Any]], since: float) -> float | None:
+    recent = [line for line in lines if line["time"] >= since]
+    rates = [
+        (later["time"] - line["time"]) / (later["step"] - line["step"])
+        for line, later in pairwise(recent)
+        if later["step"] > line["step"]
+    ]
+    return median(rates) if rates else None

@@ -1,0 +1,214 @@
+"""The MLflow side: find or create runs, and write what they lack, never a fact twice."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from rlassay.tracking.about import About
+from rlassay.tracking.database import prepare_database
+from rlassay.tracking.metrics_file import Point
+from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY
+
+ItemT = TypeVar("ItemT")
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+TRACKER_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+"""What a store that is down, slow, full or of another version raises."""
+PARENT = "mlflow.parentRunId"
+METRICS_PER_BATCH = 1000  # MLflow refuses more
+PARAMS_PER_BATCH = 100
+
+
+def limit_waiting(seconds: int, retries: int) -> None:
+    """How long one request to a tracking server may take; MLflow's own limits keep a caller for 247 s.
+
+    What the environment already says goes first.
+    """
+    for name, value in {"TIMEOUT": seconds, "MAX_RETRIES": retries, "BACKOFF_FACTOR": 1}.items():
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", str(value))
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class Store:
+    """One study's experiment in an MLflow store."""
+
+    def __init__(self, uri: str, study: str, locks: Path) -> None:
+        """Open the store, and create what is missing.
+
+        Args:
+            uri: tracking URI.
+            study: the study's id, the experiment's name.
+            locks: folder of the file locks that the study's processes share.
+        """
+        database = prepare_database(uri)
+        self.client = MlflowClient(uri)
+        self.study = study
+        locks.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(locks / "runs.lock")
+        self._parents: dict[tuple[str, str], str] = {}
+        with self._lock:
+            self.experiment = self._experiment(database)
+
+    def _experiment(self, database: Path | None) -> str:
+        found = self.client.get_experiment_by_name(self.study)
+        if found is None:
+            # Plain `mlflow ui` keeps artifacts in mlartifacts/ beside its database; a server knows its own place.
+            place = None if database is None else str(database.parent / "mlartifacts" / self.study)
+            return self.client.create_experiment(self.study, artifact_location=place)
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+    def enter(self, about: About, started: float) -> Run:
+        """The run of `about`, created if need be, with all of its params and tags; `started`: unix seconds.
+
+        Older runs of the same policy and stage show results that are gone; they stay, marked as not current.
+        """
+        parent = None if about.parent is None else self._parent(about.parent, started)
+        tags = {STUDY: self.study, POLICY: about.policy, STAGE: about.stage, IDENTITY: about.identity, CURRENT: "true"}
+        tags |= about.tags | {"mlflow.source.name": "rlassay"}
+        if parent is not None:
+            tags[PARENT] = parent
+        with self._lock:
+            found = self._current({POLICY: about.policy, STAGE: about.stage})
+            same = [run for run in found if run.data.tags[IDENTITY] == about.identity]
+            run = same[0] if same else self._create(about.name, tags, started)
+            for other in found:
+                if other.info.run_id != run.info.run_id:
+                    self._retire(other)
+        self._describe(run, about.params, tags)
+        return self.get(run.info.run_id)
+
+    def _parent(self, about: About, started: float) -> str:
+        """The id of a parent run, looked for once."""
+        key = (about.policy, about.identity)
+        if key not in self._parents:
+            self._parents[key] = self.enter(about, started).info.run_id
+        return self._parents[key]
+
+    def get(self, run_id: str) -> Run:
+        """The run as the store has it now."""
+        return self.client.get_run(run_id)
+
+    def _create(self, name: str, tags: dict[str, str], started: float) -> Run:
+        return self.client.create_run(self.experiment, int(started * 1000), tags, name)
+
+    def _retire(self, run: Run) -> None:
+        self.client.set_tag(run.info.run_id, CURRENT, "false")
+        if run.info.status == "RUNNING":
+            self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _describe(self, run: Run, params: dict[str, str], tags: dict[str, str]) -> None:
+        """Add the params and tags that a run lacks; a param keeps the value with which the run began."""
+        new_params = [Param(key, value) for key, value in params.items() if key not in run.data.params]
+        new_tags = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+        for batch in _batches(new_params, PARAMS_PER_BATCH):
+            self.client.log_batch(run.info.run_id, params=batch)
+        if new_tags:
+            self.client.log_batch(run.info.run_id, tags=new_tags)
+
+    def add_points(self, run: Run, points: Iterable[Point]) -> int:
+        """Write those points whose step lies beyond what the run has of that metric; return how many."""
+        steps = {metric.key: metric.step for metric in run.data.to_proto().metrics}
+        new = [
+            Metric(point.key, point.value, point.timestamp, point.step)
+            for point in points
+            if point.step > steps.get(point.key, -1)
+        ]
+        for batch in _batches(new, METRICS_PER_BATCH):
+            self.client.log_batch(run.info.run_id, metrics=batch)
+        return len(new)
+
+    def add_facts(self, run: Run, facts: Mapping[str, float], when: float) -> int:
+        """Write values that have no step; one that changed is written at the next step. `when`: unix seconds."""
+        newest = {metric.key: (metric.value, metric.step) for metric in run.data.to_proto().metrics}
+        new = [
+            Metric(key, value, int(when * 1000), newest[key][1] + 1 if key in newest else 0)
+            for key, value in facts.items()
+            if key not in newest or newest[key][0] != value
+        ]
+        for batch in _batches(new, METRICS_PER_BATCH):
+            self.client.log_batch(run.info.run_id, metrics=batch)
+        return len(new)
+
+    def add_tags(self, run: Run, tags: dict[str, str]) -> None:
+        """Set those tags that differ."""
+        self._describe(run, {}, tags)
+
+    def add_text(self, run: Run, name: str, text: str) -> None:
+        """Upload a text as the artifact `name`, unless the run has that very text."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if run.data.tags.get(DIGEST + name) != digest:
+            self.client.log_text(run.info.run_id, text, name)
+            self.client.set_tag(run.info.run_id, DIGEST + name, digest)
+
+    def add_table(self, run: Run, name: str, table: dict[str, Any]) -> None:
+        """Upload `{"columns": [...], "data": [[...], ...]}` as a table, which `mlflow ui` shows as one."""
+        self.add_text(run, name, json.dumps(table))
+        self.add_tags(run, {"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
+
+    def add_folder(self, run: Run, folder: Path, digest: str) -> None:
+        """Upload a folder under its own name, unless the run has it in the state that `digest` names."""
+        if run.data.tags.get(DIGEST + folder.name) != digest:
+            self.client.log_artifacts(run.info.run_id, str(folder), folder.name)
+            self.client.set_tag(run.info.run_id, DIGEST + folder.name, digest)
+
+    def add_datasets(self, run: Run, files: Sequence[Path], context: str) -> None:
+        """Log those JSONL files that exist as datasets, each with a digest of its content and its number of rows."""
+        known = {used.dataset.digest for used in run.inputs.dataset_inputs} if run.inputs else set[str]()
+        datasets = [dataset for dataset in map(_dataset, filter(Path.exists, files)) if dataset.digest not in known]
+        if datasets:
+            tag = InputTag("mlflow.data.context", context)
+            self.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
+
+    def settle(self, run: Run, status: Status, ended: float | None) -> None:
+        """Bring a run's status and end up to date, and then its parent's; `ended`: unix seconds, None while it runs."""
+        end = None if ended is None else int(ended * 1000)
+        if run.info.status == status and end in (None, run.info.end_time):
+            return
+        with self._lock:
+            self._set_status(run, status, end)
+            parent = run.data.tags.get(PARENT)
+            if parent is not None:
+                self._settle_parent(self.client.get_run(parent))
+
+    def _settle_parent(self, parent: Run) -> None:
+        children = self._current({PARENT: parent.info.run_id})
+        found = {child.info.status for child in children}
+        status = next(status for status in ("RUNNING", "FAILED", "KILLED", "FINISHED") if status in found)
+        end = None if status == "RUNNING" else max(child.info.end_time or 0 for child in children)
+        self._set_status(parent, status, end)
+
+    def _set_status(self, run: Run, status: str, end: int | None) -> None:
+        if end is None:
+            self.client.update_run(run.info.run_id, status)
+        else:
+            self.client.set_terminated(run.info.run_id, status, end)
+
+    def _current(self, tags: dict[str, str]) -> list[Run]:
+        """The current runs that have all of `tags`, newest first."""
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in (tags | {CURRENT: "true"}).items())
+        return list(self.client.search_runs([self.experiment], wanted, order_by=["attributes.start_time DESC"]))
+
+
+def _batches(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _dataset(file: Path) -> Dataset:
+    content = file.read_bytes()
+    return Dataset(
+        name=file.stem,
+        digest=hashlib.sha256(content).hexdigest()[:36],
+        source_type="local",
+        source=json.dumps({"uri": str(file.absolute())}),
+        profile=json.dumps({"num_rows": content.count(b"\n")}),
+    )

@@ -1,0 +1,267 @@
+"""The files of a study reach MLflow once, whatever happened to the jobs that wrote them."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlassay.config.policies import policies
+from rlassay.layout import Layout
+from rlassay.tracking.names import CURRENT, POLICY, STAGE
+from rlassay.tracking.store import Store
+from rlassay.tracking.sync import Feed, sync_study
+from tests.tracking.folders import START, STEPS, FakeJob, line, small_folder, small_study
+from tests.tracking.reading import Reader
+
+RUN = "runs/base/seed1"
+NAME = "base seed 1 rl"
+ALL = [(step, step / 10) for step in range(1, STEPS + 1)]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> FakeJob:
+    study = small_study()
+    return FakeJob.of(study, small_folder(tmp_path / "results", study), RUN)
+
+
+@pytest.fixture
+def feed(job: FakeJob, reader: Reader) -> Feed:
+    store = Store(reader.uri, job.study.id, job.layout.tracking)
+    return Feed(store, job.study, job.layout, job.policy)
+
+
+def sync(job: FakeJob, reader: Reader) -> int:
+    return sync_study(job.study, job.layout, reader.uri)
+
+
+def test_a_finished_run_arrives_whole_and_a_second_sync_changes_nothing(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    job.log(range(1, STEPS + 1), infinite=math.inf)
+    job.roll_out(4)
+    job.roll_out(6)
+    assert sync(job, reader) == 2 * STEPS  # reward and pass@1; null and inf are no values
+
+    run = reader.run(NAME)
+    assert run.info.status == "FINISHED"
+    assert (run.info.start_time, run.info.end_time) == (START * 1000, (START + 100) * 1000)
+    assert reader.points(run, "reward") == ALL
+    assert set(run.data.metrics) == {"reward", "pass_at_1"}
+    assert (run.data.tags[POLICY], run.data.tags[STAGE], run.data.tags[CURRENT]) == (RUN, "rl", "true")
+    assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["train"]
+    assert json.loads(run.inputs.dataset_inputs[0].dataset.profile) == {"num_rows": 3}
+    assert yaml.safe_load(reader.artifact(run, "config.yaml"))["rl"]["learning_rate"] == 2e-4
+    table = json.loads(reader.artifact(run, "rollouts.json"))
+    assert table["columns"] == ["step", "completion", "reward"]
+    assert table["data"] == [[6, "<script>", 0.5], [6, "<script>", None], [6, "<script>", 1.0]]
+
+    before = reader.dump()
+    assert sync(job, reader) == 0
+    assert reader.dump() == before
+
+
+def test_runs_hang_below_their_arm_whose_status_sums_up_theirs(tmp_path: Path, reader: Reader) -> None:
+    study = small_study(seeds=(1, 2))
+    layout = small_folder(tmp_path / "results", study)
+    first, second = (FakeJob.of(study, layout, f"runs/base/seed{seed}") for seed in (1, 2))
+    first.note("finished")
+    second.note("failed", error="ValueError: no")
+    sync(first, reader)
+    parent = reader.run("base")
+    children = [reader.run(f"base seed {seed} rl") for seed in (1, 2)]
+    assert [child.data.tags["mlflow.parentRunId"] for child in children] == [parent.info.run_id] * 2
+    assert [child.info.status for child in children] == ["FINISHED", "FAILED"]
+    assert parent.info.status == "FAILED"
+    second.note("finished")
+    sync(first, reader)
+    assert reader.run("base").info.status == "FINISHED"
+
+
+def test_lines_are_fed_as_they_come_and_a_torn_one_waits(job: FakeJob, feed: Feed, reader: Reader) -> None:
+    assert feed.update() == 0  # nothing has started
+    job.note("running")
+    job.log([1, 2])
+    metrics = job.layout.metrics(RUN)
+    whole = json.dumps(line(3)) + "\n"
+    with metrics.open("a") as out:
+        out.write(whole[:20])
+    assert feed.update() == 4
+    assert feed.update() == 0
+    with metrics.open("a") as out:
+        out.write(whole[20:])
+    assert feed.update() == 2
+    assert reader.points(reader.run(NAME), "reward") == ALL[:3]
+
+
+def test_a_resumed_job_goes_on_in_its_run_without_a_step_twice(job: FakeJob, feed: Feed, reader: Reader) -> None:
+    job.note("running")
+    job.log(range(1, 5))
+    feed.update()
+    run_id = reader.run(NAME).info.run_id
+    # Killed after step 4, resumed from the checkpoint of step 2: steps 3 and 4 are done, and logged, a second time.
+    job.note("running", [(0, 0.0, 4.0), (2, 50.0, None)])
+    job.cut_back(2)
+    job.log([3, 4, 5], at=50.0)
+    feed.update()
+    job.log([6], at=50.0)
+    job.note("finished", [(0, 0.0, 4.0), (2, 50.0, 60.0)])
+    feed.finish()
+    run = reader.run(NAME)
+    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+    assert reader.points(run, "reward") == ALL
+    assert reader.duplicates() == []
+
+
+def test_a_file_cut_back_and_regrown_between_two_looks_loses_no_step(job: FakeJob, feed: Feed, reader: Reader) -> None:
+    job.note("running")
+    job.log(range(1, 4))
+    feed.update()
+    job.cut_back(1)
+    job.log([2], at=7.0, padding="x" * 40)  # longer than before: the old position lies within another line
+    job.log(range(3, STEPS + 1), at=7.0)
+    feed.update()
+    assert reader.points(reader.run(NAME), "reward") == ALL
+
+
+def test_another_metric_of_a_step_that_is_there_is_written(job: FakeJob, feed: Feed, reader: Reader) -> None:
+    job.note("running")
+    job.log([1, 2])
+    feed.update()
+    with job.layout.metrics(RUN).open("a") as out:
+        out.write(json.dumps({"step": 2, "time": START + 2.5, "kl": 0.5}) + "\n")
+    feed.update()
+    assert reader.points(reader.run(NAME), "kl") == [(2, 0.5)]
+
+
+def test_a_start_from_step_0_is_a_run_of_its_own_and_the_old_one_is_put_right(
+    job: FakeJob, feed: Feed, reader: Reader
+) -> None:
+    job.note("running", [(0, 0.0, None)])
+    job.log(range(1, 4))
+    with job.at_work():
+        feed.update()
+    assert reader.run(NAME).info.status == "RUNNING"
+    job.note("finished", [(0, 500.0, 600.0)])
+    job.cut_back(0)
+    job.log(range(1, STEPS + 1), at=500.0)
+    feed.finish()
+    old, new = reader.runs()[NAME]
+    assert [(run.info.status, run.data.tags[CURRENT]) for run in (old, new)] == [
+        ("KILLED", "false"),
+        ("FINISHED", "true"),
+    ]
+    assert reader.points(old, "reward") == ALL[:3]
+    assert reader.points(new, "reward") == ALL
+
+
+def test_a_job_that_vanished_is_killed_and_ended_with_its_last_line(job: FakeJob, reader: Reader) -> None:
+    job.note("running")
+    job.log([1, 2])
+    sync(job, reader)
+    run = reader.run(NAME)
+    assert (run.info.status, run.info.end_time) == ("KILLED", (START + 2) * 1000)
+
+
+def test_a_changed_param_keeps_its_value_and_breaks_nothing(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    job.log([1])
+    sync(job, reader)
+    job.study = job.study.model_copy(update={"gpus": 3})  # identifies no result
+    job.log([2])
+    assert sync(job, reader) == 2
+    assert reader.run(NAME).data.params["gpus"] == "0"
+
+
+def test_another_arm_adds_its_params_to_the_runs_that_are_there(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    sync(job, reader)
+    study = small_study(("base", "plain", "third"))
+    arm = study.arms["third"]
+    extra = arm.recipe.rewards | {"brevity": arm.recipe.rewards["format"]}
+    arms = study.arms | {"third": arm.model_copy(update={"recipe": arm.recipe.model_copy(update={"rewards": extra})})}
+    job.study = study.model_copy(update={"arms": arms})
+    sync(job, reader)
+    assert reader.run(NAME).data.params["reward.brevity"] == "0.0"
+    assert reader.run("base").data.params["reward.brevity"] == "0.0"
+
+
+def test_a_run_that_somebody_deleted_is_made_again(job: FakeJob, feed: Feed, reader: Reader) -> None:
+    job.note("running")
+    job.log([1])
+    feed.update()
+    reader.client.delete_run(reader.run(NAME).info.run_id)
+    job.log([2])
+    with pytest.raises(Exception, match="deleted"):
+        feed.update()
+    feed.update()
+    assert reader.points(reader.run(NAME), "reward") == ALL[:2]
+
+
+def test_the_evaluation_has_a_run_of_its_own_and_a_new_value_is_a_new_step(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    job.prove()
+    job.score(accuracy=0.25, unjudged=None)
+    sync(job, reader)
+    run = reader.run("base seed 1 evaluation")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"test/accuracy/sampled": 0.25}
+    assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["test"]
+    job.score(accuracy=0.5)
+    sync(job, reader)
+    assert reader.points(run, "test/accuracy/sampled") == [(0, 0.25), (1, 0.5)]
+
+
+def test_scores_older_than_the_weights_are_not_theirs(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    job.score(accuracy=0.25)
+    job.prove()
+    os.utime(job.layout.scores(RUN, "test"), (START, START))
+    sync(job, reader)
+    assert "base seed 1 evaluation" not in reader.runs()
+
+
+def test_an_untrained_model_has_only_an_evaluation(job: FakeJob, reader: Reader) -> None:
+    folder = next(folder for folder, policy in policies(job.study).items() if policy.stage == "model")
+    FakeJob.of(job.study, job.layout, folder).score(accuracy=0.0)
+    sync(job, reader)
+    name = f"model {folder.removeprefix('models/')}"
+    assert set(reader.runs()) == {name, f"{name} evaluation"}
+
+
+def test_the_report_gives_each_arm_its_numbers(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    write_report(job.layout, 0.4)
+    sync(job, reader)
+    base, plain = reader.run("base"), reader.run("plain")
+    key = "test/accuracy/sampled"
+    assert base.data.metrics == {key: 0.4, f"{key}/low": 0.3, f"{key}/high": 0.5, "num_seeds": 3.0, "num_items": 2.0}
+    assert {name: plain.data.metrics[name] for name in ("effect", "effect/low", "effect/high", "p_holm")} == {
+        "effect": -0.1,
+        "effect/low": -0.2,
+        "effect/high": 0.0,
+        "p_holm": 0.04,
+    }
+    assert "p_value" not in plain.data.metrics  # null in the report
+    assert plain.data.tags["mlflow.note.content"] == "plain is worse"
+    assert reader.artifact(reader.run("report"), "report/index.html") == "<p>page"
+    before = reader.dump()
+    assert sync(job, reader) == 0
+    assert reader.dump() == before
+    write_report(job.layout, 0.45)
+    assert sync(job, reader) == 2  # both arms
+    assert reader.points(base, key) == [(0, 0.4), (1, 0.45)]
+
+
+def write_report(layout: Layout, mean: float) -> None:
+    cell = {"mean": mean, "low": 0.3, "high": 0.5, "num_seeds": 3, "num_items": 2, "covers": "seeds and items"}
+    rows = [{"row": arm, "kind": "arm", "label": arm, "cells": [cell]} for arm in ("base", "plain")]
+    difference = {"effect": -0.1, "low": -0.2, "high": 0.0, "p_value": None, "p_holm": 0.04}
+    content = {
+        "tables": {"main": {"columns": [{"key": "test/accuracy/sampled", "primary": True}], "rows": rows}},
+        "verdicts": [{"arm": "plain", "sentence": "plain is worse", "difference": difference}],
+    }
+    layout.report.mkdir(exist_ok=True)
+    (layout.report / "report.json").write_text(json.dumps(content))
+    (layout.report / "index.html").write_text("<p>page")
