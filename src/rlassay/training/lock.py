@@ -10,22 +10,11 @@ from filelock import FileLock, Timeout
 
 from rlassay.training.files import read_json
 
-SECONDS_FOR_A_PROBE = 2.0  # `held` holds the lock for an instant
+SECONDS_FOR_A_PROBE = 2.0  # `rlassay.progress.is_held` takes the lock for an instant
 
 
 class RunBusyError(RuntimeError):
     """Another process is training in this run directory."""
-
-
-def held(state: Path) -> bool:
-    """Whether a live process holds the lock of a `state/` folder."""
-    if not (state / "lock").exists():
-        return False
-    try:
-        with FileLock(state / "lock", timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 @contextmanager

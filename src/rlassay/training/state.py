@@ -13,7 +13,8 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
 `run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "pid", "host", "started",
 "ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished", "killed"
 (SIGTERM or Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it still says
-"running" while nobody holds the lock (`lock.held`). Times are unix seconds; `step` is where the attempt started from.
+"running" while nobody holds the lock (`rlassay.progress.is_held`). Times are unix seconds; `step` is where the attempt
+started from.
 """
 
 import os
@@ -87,7 +88,7 @@ class Run:
 
     def callback(self) -> "TrainerCallback":
         """Metrics file, progress bar and checkpoint seals, for any transformers trainer."""
-        from rlassay.training.progress import JobCallback
+        from rlassay.training.job_callback import JobCallback
 
         arm = "" if self.plan.arm is None else f" {self.plan.arm}"
         return JobCallback(self.metrics, f"{self.plan.stage}{arm} seed {self.plan.seed}")
@@ -122,7 +123,7 @@ class Run:
         write_json(self.state / "run.json", asdict(self.plan) | about | report)
 
     def finish(self, trainer: "Trainer", generated_tokens: int = 0) -> None:
-        """Save the weights, prove the steps, write the sentinel and then COMPLETE; every rank calls it.
+        """Save the weights, prove the steps, write the sentinel and then COMPLETE.
 
         Errors: RuntimeError when the trainer has not done all its steps.
         """
@@ -131,8 +132,6 @@ class Run:
             raise RuntimeError(f"{self.plan.policy}: training stopped at step {steps} of {self.plan.max_steps}")
         unfinished = self.weights.with_name("weights.unfinished")
         trainer.save_model(str(unfinished))
-        if not trainer.is_world_process_zero():
-            return
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
@@ -158,7 +157,7 @@ class Run:
         }
 
     def _drop_after_resumed_step(self) -> None:
-        from rlassay.training.progress import keep_until
+        from rlassay.training.job_callback import keep_until
 
         keep_until(self.metrics, self.resumed_step)
         for shard in self.rollouts.glob("step*.parquet"):
@@ -177,18 +176,13 @@ def open_run(layout: Layout, plan: RunPlan) -> Iterator[Run]:
                 run.finish(trainer)
 
     SIGTERM and Ctrl-C become SystemExit 143 and 130, so that the status is written before the process goes.
-    In a job of several ranks, rank 0 holds the lock and writes; the others wait for it.
 
     Errors: RunBusyError naming pid and host of the process that holds the directory.
     """
     run = Run(layout, plan)
-    if int(os.environ.get("RANK", "0")) != 0:
-        yield _follow(run)
-        return
     run.state.mkdir(parents=True, exist_ok=True)
     with locked(run.state), signals_as_exceptions():
         run.prepare()
-        _meet()
         if run.finished:
             yield run
             return
@@ -228,18 +222,3 @@ def _closed(attempts: list[dict[str, Any]], metrics: Path) -> list[dict[str, Any
     """An attempt that was killed outright ended when it last wrote its metrics."""
     last_sign = metrics.stat().st_mtime if metrics.exists() else 0.0
     return [{**each, "ended": each["ended"] or max(last_sign, each["started"])} for each in attempts]
-
-
-def _follow(run: Run) -> Run:
-    _meet()
-    run.finished = run.sentinel.exists()
-    run.resume_from = None if run.finished else newest_sound(run.checkpoints)
-    return run
-
-
-def _meet() -> None:
-    """Let all ranks arrive here; a job of one rank goes straight on."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()

@@ -1,0 +1,12 @@
+"""The key of a prompt in a batch."""
+
+import hashlib
+import json
+from typing import Any
+
+
+def prompt_key(row: dict[str, Any]) -> str:
+    """`prompt_id` of a dataset row; rows of other people's datasets get the hex digest of the prompt's text."""
+    if "prompt_id" in row:
+        return row["prompt_id"]
+    return hashlib.sha256(json.dumps(row["prompt"], default=lambda _: "image").encode()).hexdigest()[:16]

@@ -1,0 +1,166 @@
+"""The reinforcement-learning stage: GRPO on the `train` split from the arm's warm start."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback
+from trl.trainer.grpo_config import GRPOConfig
+
+from rlassay.config.fingerprints import code_digest, sft_policy
+from rlassay.config.policies import Policy
+from rlassay.config.study import Study
+from rlassay.config.training import Recipe, RLConfig
+from rlassay.credit import CREDITS
+from rlassay.layout import Layout
+from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
+from rlassay.models.chat import is_told
+from rlassay.models.hub import Model, Processor
+from rlassay.records import PromptRow, read_rows
+from rlassay.rewards import REWARDS
+from rlassay.training.files import read_json, sha256
+from rlassay.training.group_reward import GroupReward
+from rlassay.training.hardware import require_gpus
+from rlassay.training.prompts import prompt_dataset
+from rlassay.training.rollouts import RolloutWriter, generated_tokens
+from rlassay.training.state import RunPlan, open_run
+from rlassay.training.trainer import CreditGRPOTrainer
+
+CODE = "rlassay.training.rl"
+KEPT_CHECKPOINTS = 2  # the newest, and the one to fall back on
+
+
+def run_rl(study: Study, layout: Layout, policy: Policy) -> None:
+    """Train one arm with one seed, or go on with it after a kill; its sentinel `train.json` is written last.
+
+    Errors: ValueError for a policy that is no run, or whose warm start is not trained; RuntimeError for fewer GPUs than
+    the study declares; RunBusyError while another process trains it.
+    """
+    # 1. Refuse what cannot succeed, and take the run directory.
+    require_gpus(study.gpus)
+    with open_run(layout, _plan(study, layout, policy)) as run:
+        if run.finished:
+            return
+        # 2. The prompts, and the policy that is to answer them.
+        recipe = policy.recipe
+        rows = list(read_rows(layout.split("train")))
+        model, processor = starting_policy(study, layout, policy, run.state / "start")
+        # 3. TRL's trainer, with our rewards and credit.
+        trainer = CreditGRPOTrainer(
+            model=model,
+            reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
+            args=grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0),
+            train_dataset=prompt_dataset(rows, processor, layout.data, told=is_told(recipe)),
+            processing_class=processor,
+            peft_config=peft_config(recipe.model),
+            credit=[CREDITS[part.kind] for part in recipe.credit],
+            callbacks=[run.callback()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.xp_listeners.append(RolloutWriter(run.rollouts))
+        # 4. Train from where the last attempt got to, and declare the run finished.
+        trainer.train(resume_from_checkpoint=run.resume_from)
+        run.finish(trainer, generated_tokens(run.rollouts))
+
+
+def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) -> tuple[Model, Processor]:
+    """The policy that RL begins with: the arm's warm start, or the model as it is.
+
+    With a KL term TRL loads the reference model from where the policy came from, so that a model without a warm start
+    is first saved to `folder`.
+    """
+    recipe = policy.recipe
+    warm_start = sft_policy(study, recipe, _seed(policy))
+    if warm_start is not None:
+        return load_policy(recipe.model, layout.root / warm_start / _warm_start(layout, warm_start)["weights"])
+    model, processor = build_policy(recipe.model, training_rows(layout))
+    if recipe.rl.beta == 0:
+        return model, processor
+    model.save_pretrained(str(folder))
+    processor.save_pretrained(folder)
+    return load_policy(recipe.model, folder)
+
+
+def group_rewards(recipe: Recipe, rows: Sequence[PromptRow], end_token_ids: Sequence[int]) -> list[GroupReward]:
+    """The arm's rewards in TRL's signature, in the order of the study."""
+    by_id = {row.prompt_id: row for row in rows}
+    return [
+        GroupReward(
+            name,
+            REWARDS[name],
+            reward.options,
+            rows=by_id,
+            num_generations=recipe.rl.num_generations,
+            end_token_ids=end_token_ids,
+        )
+        for name, reward in recipe.rewards.items()
+    ]
+
+
+def end_token_ids(model: Model, processor: Processor) -> list[int]:
+    """Ids that end a completion, as TRL counts them: the model's, the tokenizer's and padding."""
+    of_model = model.generation_config.eos_token_id
+    tokenizer = tokenizer_of(processor)
+    ends = [*(of_model if isinstance(of_model, list) else [of_model]), tokenizer.eos_token_id, tokenizer.pad_token_id]
+    return sorted({each for each in ends if each is not None})
+
+
+def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool) -> GRPOConfig:
+    """TRL's arguments for a recipe; whatever TRL changed between releases is said here and not left to its defaults."""
+    rl: RLConfig = recipe.rl
+    as_written = rl.model_dump()  # its keys are TRL's
+    return GRPOConfig(
+        **as_written,
+        reward_weights=[reward.weight for reward in recipe.rewards.values()],
+        output_dir=str(checkpoints),
+        seed=seed,
+        use_cpu=on_cpu,
+        bf16=not on_cpu,
+        top_k=0,
+        min_p=None,
+        repetition_penalty=1.0,
+        use_vllm=False,
+        shuffle_dataset=True,
+        disable_dropout=False,
+        top_entropy_quantile=1.0,
+        entropy_coef=0.0,
+        off_policy_mask_threshold=None,
+        log_completions=False,
+        logging_steps=1,
+        save_strategy="steps",
+        save_total_limit=KEPT_CHECKPOINTS,
+        dataloader_pin_memory=not on_cpu,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:
+    if policy.stage != "rl":
+        raise ValueError(f"{policy.folder} is not a run of an arm")
+    inputs = {"code": code_digest(CODE), "train": sha256(layout.split("train"))}
+    warm_start = sft_policy(study, policy.recipe, _seed(policy))
+    if warm_start is not None:
+        inputs |= {f"warm_start/{name}": digest for name, digest in _warm_start(layout, warm_start)["sha256"].items()}
+    return RunPlan(
+        policy=policy.folder,
+        stage="rl",
+        arm=policy.arm,
+        seed=_seed(policy),
+        max_steps=policy.recipe.rl.max_steps,
+        gpus=study.gpus,
+        fingerprint=policy.fingerprint,
+        inputs=inputs,
+    )
+
+
+def _warm_start(layout: Layout, warm_start: str) -> dict[str, Any]:
+    sentinel = read_json(layout.train_sentinel(warm_start))
+    if sentinel is None:
+        raise ValueError(f"{warm_start} is not trained yet: there is no {layout.train_sentinel(warm_start)}")
+    return sentinel
+
+
+def _seed(policy: Policy) -> int:
+    assert policy.seed is not None  # a run of an arm always has one
+    return policy.seed

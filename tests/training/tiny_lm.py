@@ -1,0 +1,80 @@
+"""A text model small enough to train in a second, and a task for it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig
+
+WORDS = ["<pad>", "<eos>", "count", *"0123456789"]
+NUM_PROMPTS = 12
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word of `WORDS`."""
+    model = WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<pad>")
+    words = Tokenizer(model)
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", padding_side="left", clean_up_tokenization_spaces=False
+    )
+
+
+def model() -> LlamaForCausalLM:
+    """Two layers of width 32, the same weights at every call, whatever the global RNG says."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+        return LlamaForCausalLM(config)
+
+
+def dataset() -> Dataset:
+    """Prompts such as `count 3`."""
+    return Dataset.from_list([{"prompt": f"count {index % 10}", "prompt_id": f"p{index}"} for index in range(NUM_PROMPTS)])
+
+
+def even_digits(completions: list[str], **columns: Any) -> list[float]:
+    """Share of even digits in each completion, in TRL's signature."""
+    return [sum(word in "02468" for word in text.split()) / max(1, len(text.split())) for text in completions]
+
+
+def brevity(completions: list[str], **columns: Any) -> list[float]:
+    """Minus the number of words, in TRL's signature."""
+    return [-float(len(text.split())) for text in completions]
+
+
+def grpo_config(folder: Path, **changes: Any) -> GRPOConfig:
+    """Three steps of two groups of four completions of at most seven tokens."""
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": 3,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 7,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 11,
+    }
+    return GRPOConfig(**settings | changes)
