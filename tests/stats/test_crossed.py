@@ -136,6 +136,8 @@ def test_nothing_complete_gives_nan_and_says_how_much_there_was():
     assert math.isnan(interval.low)
     assert (interval.num_seeds, interval.num_items) == (2, 0)
     assert crossed_interval(np.empty((3, 0))).num_items == 0
+    unjudged = crossed_interval(np.full((2, 4), np.nan))
+    assert (unjudged.num_seeds, unjudged.num_items) == (0, 0)
 
 
 def test_one_item_has_a_mean_and_no_interval():

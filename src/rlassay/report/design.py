@@ -1,6 +1,7 @@
 """The design table: every setting in which arms differ, who declares it, and who differs without declaring it."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from rlassay.config.confounds import differences, undeclared
@@ -40,11 +41,18 @@ def _sentence(study: Study, rows: tuple[DesignRow, ...]) -> str:
 
 def _values(study: Study, path: str) -> dict[str, str]:
     """Arm -> value at the path as JSON text; without the arms that have no such key."""
-    values: dict[str, str] = {}
-    for name, arm in study.arms.items():
-        place: Any = arm.recipe.model_dump(mode="json")
-        for key in path.split("."):
-            place = place.get(key) if isinstance(place, dict) else None
-        if place is not None:
-            values[name] = json.dumps(place, sort_keys=True, ensure_ascii=False)
-    return values
+    recipes = {name: arm.recipe.model_dump(mode="json") for name, arm in study.arms.items()}
+    found = {name: list(_at(recipe, path.split("."))) for name, recipe in recipes.items()}
+    return {
+        name: json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for name, values in found.items()
+        for value in values
+    }
+
+
+def _at(place: Any, keys: list[str]) -> Iterator[Any]:
+    """The value below the keys, or nothing."""
+    if not keys:
+        yield place
+    elif isinstance(place, dict) and keys[0] in place:
+        yield from _at(place[keys[0]], keys[1:])

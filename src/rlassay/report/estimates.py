@@ -21,6 +21,11 @@ def tidy(value: float) -> float | None:
     return None if isnan(value) else round(float(value), DECIMALS) + 0.0
 
 
+def tidy_p(p_value: float) -> float | None:
+    """A p-value as report.json holds it: to six significant digits, since small ones are read by their size."""
+    return None if isnan(p_value) else float(f"{p_value:.6g}")
+
+
 def scores_of(results: Results, row: Row, column: Column) -> Scores:
     """The scores of a row's policies, seeds in ascending order, prompts sorted by id; NaN = could not be judged."""
     return np.array([_scores_of(results, folder, column) for folder in row.folders.values()]).reshape(
@@ -55,7 +60,9 @@ def estimate(scores: Scores, unit: Unit, confidence: float) -> Estimate:
     )
 
 
-def difference(arm: Scores, reference: Scores, unit: Unit, confidence: float) -> Difference:
+def difference(
+    arm: Scores, reference: Float[np.ndarray, "references items"], unit: Unit, confidence: float
+) -> Difference:
     """Arm minus reference over the same prompts; a reference with one row serves every seed of the arm."""
     interval = paired_difference(arm, np.broadcast_to(reference, arm.shape).copy(), confidence)
     low, high = _ends(interval, (-1.0, 1.0) if unit == "share" else None)
@@ -63,7 +70,7 @@ def difference(arm: Scores, reference: Scores, unit: Unit, confidence: float) ->
         effect=tidy(interval.mean),
         low=low,
         high=high,
-        p_value=tidy(interval.p_value),
+        p_value=tidy_p(interval.p_value),
         p_holm=None,
         family_size=0,
         num_seeds=interval.num_seeds,

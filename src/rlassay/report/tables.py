@@ -105,8 +105,9 @@ def _pass_column(results: Results, name: str, k: int) -> Column:
 def _column(results: Results, name: str, metric: str, mode: Mode, title: str | None = None) -> Column:
     primary = results.study.primary
     if title is None:
-        samples = results.study.evaluation.num_samples
-        title = f"{TITLES.get(metric, metric)}, {f'avg@{samples}' if mode == 'sampled' else mode}"
+        averaged = mode == "sampled" and metric not in (*LENGTH, *PARSING)
+        how = f"avg@{results.study.evaluation.num_samples}" if averaged else mode
+        title = f"{TITLES.get(metric, metric)}, {how}"
     return Column(
         key=f"{name}/{metric}/{mode}",
         set=name,

@@ -4,7 +4,7 @@ import numpy as np
 
 from rlassay.config.fingerprints import model_policy, sft_policy
 from rlassay.report.content import Comparison, Outcome
-from rlassay.report.estimates import difference, scores_of, tidy
+from rlassay.report.estimates import difference, scores_of, tidy_p
 from rlassay.report.gather import Results, Row
 from rlassay.report.numbers import Column, Difference
 from rlassay.report.tables import primary_column
@@ -57,7 +57,7 @@ def _compare(results: Results, pairs: list[tuple[Row, Row]], family: set[str], c
     }
     corrected = holm([one.p_value for one in tested.values() if one.p_value is not None])
     for (name, one), p_holm in zip(tested.items(), corrected, strict=True):
-        found[name] = one.model_copy(update={"p_holm": tidy(float(p_holm)), "family_size": len(tested)})
+        found[name] = one.model_copy(update={"p_holm": tidy_p(float(p_holm)), "family_size": len(tested)})
     return [_verdict(arm, reference, found[arm.key], column, confidence) for arm, reference in pairs]
 
 

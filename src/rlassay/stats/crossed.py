@@ -118,8 +118,9 @@ def _interval(values: Scores, confidence: float, bounds: tuple[float, float] | N
     values = values[~np.isnan(values).all(axis=1)]
     values = values[:, ~np.isnan(values).any(axis=0)]
     num_seeds, num_items = values.shape
-    if num_seeds == 0 or num_items == 0:
-        return Interval(mean=NAN, low=NAN, high=NAN, p_value=NAN, num_seeds=num_seeds, num_items=num_items)
+    if values.size == 0:
+        items = num_items if num_seeds else 0
+        return Interval(mean=NAN, low=NAN, high=NAN, p_value=NAN, num_seeds=num_seeds, num_items=items)
     mean = float(values.mean())
     if num_items == 1:
         low = high = p_value = NAN

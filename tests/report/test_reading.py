@@ -1,0 +1,125 @@
+"""Reading result files: what is averaged, what is derived, and how damage is reported."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlassay.report.reading import (
+    DISAGREEMENT,
+    ResultsError,
+    blaming,
+    column_or_nan,
+    read_metrics,
+    read_proof,
+    read_rollouts,
+    read_scores,
+    read_splits,
+)
+
+
+def _write_scores(path: Path, rows: list[tuple[str, str, int, str, float | None]]) -> Path:
+    columns = ["prompt_id", "mode", "sample", "metric", "value"]
+    pd.DataFrame(rows, columns=pd.Index(columns)).to_parquet(path, index=False)
+    return path
+
+
+def test_samples_are_averaged_by_prompt_and_what_cannot_be_judged_is_left_out(tmp_path: Path):
+    rows = [
+        ("b", "sampled", 0, "x", 1.0),
+        ("b", "sampled", 1, "x", 0.0),
+        ("b", "sampled", 2, "x", 1.0),
+        ("a", "sampled", 0, "x", None),
+        ("a", "sampled", 1, "x", 0.0),
+        ("a", "sampled", 2, "x", None),
+    ]
+    scores = read_scores(_write_scores(tmp_path / "s.parquet", rows), ["b", "a"])
+    assert list(scores.means.index) == ["a", "b"]
+    assert scores.means["sampled", "x"].tolist() == pytest.approx([0.0, 2 / 3])
+    assert scores.counts["sampled", "x"].tolist() == [1, 3]
+    assert scores.binary == {"x"}
+
+
+def test_grades_disagree_where_strict_and_lenient_differ(tmp_path: Path):
+    pairs = [(1.0, 1.0), (0.0, 1.0), (None, 1.0), (0.0, 0.0)]
+    rows = []
+    for sample, (strict, lenient) in enumerate(pairs):
+        rows.append(("a", "greedy", sample, "choice_accuracy", strict))
+        rows.append(("a", "greedy", sample, "choice_accuracy_lenient", lenient))
+        rows.append(("a", "greedy", sample, "token_count", 7.0))
+    scores = read_scores(_write_scores(tmp_path / "s.parquet", rows), ["a"])
+    # Three completions were graded by both, one of them differently.
+    assert scores.means["greedy", DISAGREEMENT].tolist() == pytest.approx([1 / 3])
+    assert "token_count" not in scores.binary
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "sampled", 0, "x", 1.0)], "1 prompts that are not the 2 prompts of the data"),
+        ([(name, "sampled", 0, "x", 1.0) for name in "aab"], "duplicate"),
+    ],
+)
+def test_scores_of_other_prompts_or_twice_are_refused(tmp_path: Path, rows: list, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_scores(_write_scores(tmp_path / "s.parquet", rows), ["a", "b"])
+
+
+def test_metrics_come_by_step_with_gaps(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "loss": null}\n{"step": 1, "loss": 0.5, "kl": 1}\n')
+    frame = read_metrics(path)
+    assert frame.index.tolist() == [1, 2]
+    assert frame["loss"].tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert column_or_nan(frame, "kl").tolist() == pytest.approx([1.0, np.nan], nan_ok=True)
+    assert np.isnan(column_or_nan(frame, "absent")).all()
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "empty"), ('{"step": 1}\n{"st', "line 2 is not JSON")])
+def test_broken_metrics_are_refused(tmp_path: Path, text: str, message: str):
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_rollouts_are_summed_by_step(tmp_path: Path):
+    for step in (1, 2):
+        frame = pd.DataFrame(
+            {"step": [step, step], "token_count": [3, 4], "raw.x": [1.0, None], "weighted.x": [0.5, 0.1]}
+        )
+        frame.to_parquet(tmp_path / f"step{step:06d}.parquet")
+    sums = read_rollouts(tmp_path)
+    assert sums.index.tolist() == [1, 2]
+    first = sums.loc[1].to_dict()
+    assert first == pytest.approx({"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "judged.x": 1, "completions": 2})
+
+
+def test_a_run_without_rollouts_is_missing_them(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        read_rollouts(tmp_path)
+
+
+def test_a_sentinel_that_lacks_a_key_says_which(tmp_path: Path):
+    (tmp_path / "train.json").write_text(json.dumps({"fingerprint": "x", "steps": 1}))
+    with pytest.raises(ValueError, match="lacks generated_tokens, gpus, max_steps"):
+        read_proof(tmp_path / "train.json")
+
+
+def test_splits_keep_counts_and_reasons(tmp_path: Path):
+    (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}, "more": 2}}}')
+    assert read_splits(tmp_path / "data.json") == {"test": {"rows": 3, "refused": {"no image": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError("x"), "a.json is missing; make it with: do this"),
+        (ValueError("bad\nmore"), r"a.json is damaged \(bad\); make it again with: do this"),
+        (KeyError(), r"a.json is damaged \(KeyError\)"),
+    ],
+)
+def test_blame_names_file_and_way_out(error: Exception, message: str):
+    with pytest.raises(ResultsError, match=message), blaming(Path("a.json"), "do this"):
+        raise error

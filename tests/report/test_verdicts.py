@@ -1,0 +1,146 @@
+"""Verdicts: outcome, numbers and wording, from scores whose differences are known."""
+
+import numpy as np
+import pytest
+
+from rlassay.report.gather import Results
+from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
+from rlassay.stats import holm, paired_difference
+from tests.report.by_hand import hand_results
+
+NUM_ITEMS = 60
+
+
+def _accuracy(level: float, num_seeds: int = 3, noise: float = 0.02, entropy: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(entropy)
+    shared = np.random.default_rng(99).choice([0.0, 0.25, 0.5], NUM_ITEMS)
+    return shared + level + noise * rng.choice([-1.0, 1.0], (num_seeds, NUM_ITEMS))
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return hand_results(
+        {
+            "sft": _accuracy(0.0, 1),
+            "base": _accuracy(0.1, entropy=1),
+            "accuracy_only": _accuracy(0.2, entropy=2),
+            "format_only": _accuracy(0.03, entropy=3),
+            "dr_grpo": _accuracy(0.1, entropy=4),
+        }
+    )
+
+
+def test_outcomes(results: Results):
+    found = {one.arm: one.outcome for one in compare_with_baseline(results, 0.95)}
+    assert found == {"accuracy_only": "better", "format_only": "worse", "dr_grpo": "not resolved"}
+
+
+def test_numbers_are_the_paired_difference_corrected_over_the_family(results: Results):
+    arms = ["accuracy_only", "format_only", "dr_grpo"]
+    expected = [
+        paired_difference(_accuracy(level, entropy=entropy), _accuracy(0.1, entropy=1))
+        for level, entropy in ((0.2, 2), (0.03, 3), (0.1, 4))
+    ]
+    corrected = holm([one.p_value for one in expected])
+    for arm, one, p_holm in zip(arms, expected, corrected, strict=True):
+        found = next(verdict.difference for verdict in compare_with_baseline(results, 0.95) if verdict.arm == arm)
+        assert found is not None
+        assert (found.effect, found.low, found.high) == pytest.approx((one.mean, one.low, one.high), abs=1e-6)
+        assert found.p_holm == pytest.approx(p_holm, rel=1e-5)
+        assert (found.family_size, found.num_seeds, found.num_items) == (3, 3, NUM_ITEMS)
+
+
+def test_the_sentence_says_effect_interval_p_seeds_and_prompts(results: Results):
+    verdict = compare_with_baseline(results, 0.95)[0]
+    numbers = verdict.difference
+    assert numbers is not None
+    assert numbers.low is not None
+    assert numbers.high is not None
+    assert verdict.sentence == (
+        f"accuracy only beats base: +{100 * (numbers.effect or 0):.1f} percentage points in accuracy, avg@4 "
+        f"(95% interval +{100 * numbers.low:.1f} to +{100 * numbers.high:.1f}; Holm p < 0.001; 3 seeds × 60 prompts)."
+    )
+
+
+def test_one_seed_is_never_a_verdict():
+    results = hand_results({"base": _accuracy(0.0, 1), "accuracy_only": _accuracy(0.5, 1), "sft": _accuracy(0.0, 1)})
+    verdict = compare_with_baseline(results, 0.95)[0]
+    assert verdict.outcome == "seed variance not measured"
+    assert verdict.sentence.startswith("No verdict, seed variance not measured: accuracy only against base: +50.0")
+    assert "interval over prompts alone" in verdict.sentence
+    assert "Holm" not in verdict.sentence
+    assert verdict.difference is not None
+    assert verdict.difference.p_holm is None
+
+
+def test_an_arm_without_results_is_missing_and_does_not_count_in_the_family():
+    none = np.empty((0, NUM_ITEMS))
+    results = hand_results(
+        {"base": _accuracy(0.1, entropy=1), "accuracy_only": _accuracy(0.2, entropy=2), "dr_grpo": none, "sft": none}
+    )
+    present, absent = compare_with_baseline(results, 0.95)
+    assert (absent.outcome, absent.difference) == ("missing", None)
+    assert absent.sentence == "No verdict on dr grpo against base: results are missing."
+    assert present.difference is not None
+    assert present.difference.family_size == 1
+    assert {one.outcome for one in compare_with_start(results, 0.95)} == {"missing"}
+
+
+def test_arms_are_compared_on_the_seeds_that_both_have():
+    results = hand_results({"base": _accuracy(0.1, 2), "accuracy_only": _accuracy(0.2, 3), "sft": _accuracy(0.0, 1)})
+    difference = compare_with_baseline(results, 0.95)[0].difference
+    assert difference is not None
+    assert difference.num_seeds == 2
+
+
+def test_an_arm_outside_the_family_has_an_uncorrected_p_value_and_says_so(results: Results):
+    study = results.study.model_copy(update={"family": ("format_only", "dr_grpo")})
+    narrowed = Results(**(vars(results) | {"study": study}))
+    outside, inside, _ = compare_with_baseline(narrowed, 0.95)
+    assert "outside the declared family, uncorrected p < 0.001" in outside.sentence
+    assert outside.difference is not None
+    assert (outside.difference.p_holm, outside.difference.family_size) == (None, 0)
+    assert inside.difference is not None
+    assert inside.difference.family_size == 2
+
+
+def test_an_interval_that_leaves_out_zero_only_before_correction_is_not_resolved():
+    # Scores whose plain p-value is about 0.03: alone significant, not after correction over three comparisons.
+    rng = np.random.default_rng(5)
+    base = np.full((3, NUM_ITEMS), 0.5)
+    arms = {name: base + rng.normal(0.0, 0.065, base.shape) for name in ("accuracy_only", "format_only", "dr_grpo")}
+    arms["accuracy_only"] += 0.022 - (arms["accuracy_only"] - base).mean()
+    for name in ("format_only", "dr_grpo"):
+        arms[name] -= (arms[name] - base).mean()
+    results = hand_results({"base": base, **arms, "sft": base[:1]})
+    verdict = compare_with_baseline(results, 0.95)[0]
+    assert verdict.difference is not None
+    assert verdict.difference.p_value is not None
+    assert 0.05 / 3 < verdict.difference.p_value < 0.05
+    assert verdict.outcome == "not resolved"
+    assert "leaves out 0, but not after Holm's correction over 3 comparisons" in verdict.sentence
+
+
+def test_where_less_is_better_a_fall_is_an_improvement(results: Results):
+    primary = results.study.primary.model_copy(update={"metric": "truncated"})
+    scores = {
+        key: type(one)(
+            means=one.means.rename(columns={"choice_accuracy": "truncated"}),
+            counts=one.counts.rename(columns={"choice_accuracy": "truncated"}),
+            binary=frozenset({"truncated"}),
+        )
+        for key, one in results.scores.items()
+    }
+    study = results.study.model_copy(update={"primary": primary})
+    found = compare_with_baseline(Results(**(vars(results) | {"study": study, "scores": scores})), 0.95)
+    assert [one.outcome for one in found] == ["worse", "better", "not resolved"]
+
+
+def test_gains_are_over_the_warm_start_and_the_note_says_what_is_covered(results: Results):
+    gains = compare_with_start(results, 0.95)
+    assert [(one.arm, one.reference) for one in gains] == [
+        (arm, "sft") for arm in ("base", "accuracy_only", "format_only", "dr_grpo")
+    ]
+    assert start_of(results, "base").key == "sft"
+    assert "shared by all seeds" in start_note(results)
+    assert "not that of training the warm start" in start_note(results)
