@@ -60,6 +60,7 @@ def test_every_part_of_the_study_is_drawn():
     drawings, _ = fake()
     assert list(drawings) == [
         "levels",
+        "pass_at_k",
         "forest_baseline",
         "forest_start",
         "legend",
@@ -106,6 +107,22 @@ def test_observers_are_drawn_open():
     assert color in drawings["reward_choice_accuracy"].svg
     assert color not in drawings["reward_soft_overlong"].svg
     assert any("observer" in text for text in texts(drawings["reward_soft_overlong"]))
+
+
+def test_pass_at_k_doubles_k_along_the_axis_and_leaves_other_sets_out():
+    content = fake_content()
+    table = content.tables["pass_at_k"]
+    other = table.columns[0].model_copy(update={"set": "hard", "metric": "pass_at_16"})
+    rows = tuple(row.model_copy(update={"cells": (*row.cells, row.cells[0])}) for row in table.rows)
+    two_sets = table.model_copy(update={"columns": (*table.columns, other), "rows": rows})
+    drawings, marks = drawn(content.model_copy(update={"tables": content.tables | {"pass_at_k": two_sets}}))
+    drawing = drawings["pass_at_k"]
+    # k = 1, 4, 8 at 0, 2 and 3 doublings
+    line = re.search(rf'd="M ([^"]*)"[^>]*stroke="{marks["base"].color}" stroke-width="1.8"', drawing.svg).group(1)
+    one, four, eight = (float(point.split()[0]) for point in line.split("L"))
+    assert (four - one) / (eight - one) == pytest.approx(2 / 3, abs=0.001)
+    assert "accuracy + format from 40.0 to 90.0" in drawing.alt
+    assert "16" not in texts(drawing)
 
 
 def test_missing_results_are_named_and_leave_no_bar():

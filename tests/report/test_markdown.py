@@ -39,8 +39,8 @@ def test_code_fences_outlast_their_content():
 def test_it_states_what_the_page_states():
     content = fake_content()
     text = render_markdown(content, [])
-    for verdict, mark in zip(content.verdicts, ("▲ helps", "▼ hurts", "○ not resolved"), strict=True):
-        assert f"- {mark}: {escape(verdict.sentence)}\n" in text
+    for verdict, mark in zip(content.verdicts, "▲▼○", strict=True):
+        assert f"- {mark} {escape(verdict.sentence)}\n" in text
     assert "| Untrained model | **30.0** (27.0 to 33.0†; 1 × 400) |" in text
     assert '| `rl.loss_type` | `"dapo"` | `"dapo"` | `"dapo"` | `"dr_grpo"` |\n' in text
     assert "| accuracy + format | `soft_overlong` (observer) | 0 | **0.350** (0.320 to 0.380; 3 × 400) |" in text

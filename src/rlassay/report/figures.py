@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rlassay.report.content import Content
-from rlassay.report.figures_curves import draw_curve, draw_legend
+from rlassay.report.figures_curves import draw_curve, draw_legend, draw_pass_at_k
 from rlassay.report.figures_rows import draw_forest, draw_levels, draw_reward
 from rlassay.report.figures_style import (
     LIGHT_PAPER,
@@ -21,14 +21,15 @@ from rlassay.report.figures_style import (
 
 def assign_marks(content: Content) -> dict[str, Mark]:
     """Row -> how it is drawn: an arm's own colour or the palette's, markers in the arms' order; grey without RL."""
+    shapes = tuple(MARKERS)
+    without_rl = [row for row in content.tables["main"].rows if row.kind != "arm"]
     marks = {
-        row.row: Mark(label=row.label, color=NEUTRAL, marker="o")
-        for row in content.tables["main"].rows
-        if row.kind != "arm"
+        row.row: Mark(label=row.label, color=NEUTRAL, marker=shapes[-1 - place % len(shapes)])
+        for place, row in enumerate(without_rl)
     }
     for place, arm in enumerate(content.arms):
         color = readable((arm.color or PALETTE[place % len(PALETTE)]).lower(), LIGHT_PAPER)
-        marks[arm.name] = Mark(label=arm.label, color=color, marker=tuple(MARKERS)[place % len(MARKERS)])
+        marks[arm.name] = Mark(label=arm.label, color=color, marker=shapes[place % len(shapes)])
     return marks
 
 
@@ -38,6 +39,8 @@ def draw_figures(content: Content, marks: dict[str, Mark]) -> list[Drawing]:
     baseline = marks[content.study.baseline].label
     with house_style():
         drawings = [draw_levels(content, marks)]
+        if "pass_at_k" in content.tables:
+            drawings.append(draw_pass_at_k(content.tables["pass_at_k"], primary.set, marks))
         for name, title, shown in (
             ("forest_baseline", f"Against {baseline}", content.verdicts),
             ("forest_start", "Against the policy that RL started from", content.gains),

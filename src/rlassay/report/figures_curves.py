@@ -7,10 +7,11 @@ from matplotlib.ticker import MaxNLocator
 
 from rlassay.report.figures_rows import slug
 from rlassay.report.figures_style import Drawing, Mark, canvas, finish
-from rlassay.report.numbers import Curve, Series, Unit
+from rlassay.report.numbers import Curve, Estimate, Series, Table, Unit
 from rlassay.report.typeset import LEVEL_UNIT, number, one_line, scaled
 
 WIDTH, HEIGHT, MARGINS = 270, 190, (38, 6, 34, 34)
+PASS_WIDTH, PASS_HEIGHT = 360, 310
 MOST_POINTS = 200
 
 
@@ -68,6 +69,33 @@ def _alt(curve: Curve, marks: dict[str, Mark]) -> str:
             ends = f"from {number(seen[0], curve.unit)} to {number(seen[-1], curve.unit)}"
             parts.append(f"{marks[series.arm].label} {ends}")
     return one_line(f"{curve.title} over training: " + "; ".join(parts), 600)
+
+
+def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) -> Drawing:
+    """The chance that one of k completions is right, for every policy on one evaluation set; k in doublings."""
+    figure, axes = canvas(PASS_WIDTH, PASS_HEIGHT, MARGINS)
+    title = "Right at least once in k completions, %"
+    figure.text(0.004, 1 - 13 / PASS_HEIGHT, title, weight="bold", va="center")
+    places = [place for place, column in enumerate(table.columns) if column.set == evaluation_set]
+    ks = [int(table.columns[place].metric.rsplit("_", 1)[1]) for place in places]
+    ends = []
+    for row in table.rows:
+        cells = [row.cells[place] for place in places]
+        _pass_line(axes, ks, cells, marks[row.row])
+        ends.append(f"{row.label} from {number(cells[0].mean, 'share')} to {number(cells[-1].mean, 'share')}")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.set_xlabel("k", labelpad=1)
+    axes.grid(axis="x", visible=False)
+    alt = f"{title}, from k = {ks[0]} to k = {ks[-1]}: {'; '.join(ends)}"
+    return finish(figure, "pass_at_k", "results", one_line(alt, 600))
+
+
+def _pass_line(axes: Axes, ks: list[int], cells: list[Estimate], mark: Mark) -> None:
+    columns = [(cell.mean, cell.low, cell.high) for cell in cells]
+    mean, low, high = (_shown(values, "share") for values in zip(*columns, strict=True))
+    axes.fill_between(ks, low, high, color=mark.color, alpha=0.12, linewidth=0)
+    axes.plot(ks, mean, color=mark.color, marker=mark.marker, markersize=6)
 
 
 def draw_legend(marks: list[Mark]) -> Drawing:

@@ -45,8 +45,8 @@ def how_intervals_are_computed(content: Content) -> tuple[str, str, str]:
         f"kind, and nothing else, such as another model or another data source; where only one seed ran ({ITEMS_ONLY}) "
         "it covers the prompts alone and is too narrow.",
         "An arm counts as helping or hurting when its interval against the baseline leaves out zero and Holm's "
-        "correction over the declared family leaves it so; “not resolved” means that the data cannot tell, not that the "
-        "arms are equal.",
+        "correction over the declared family leaves it so; “not resolved” means that the data cannot tell, not that "
+        "the arms are equal.",
     )
 
 
