@@ -15,8 +15,10 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and print its verdicts; 0. A StudyError passes through."""
     study, layout, settings = load(args)
     from rlassay.report import run_report
+    from rlassay.tracking import follow
 
-    run_report(study, layout, settings, partial=args.partial)
+    with follow(study, layout, settings):
+        run_report(study, layout, settings, partial=args.partial)
     return 0
 
 

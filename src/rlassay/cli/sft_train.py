@@ -14,13 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on after a kill; 0. A StudyError passes through."""
-    study, layout, _ = load(args)
+    study, layout, settings = load(args)
     warm_starts = {folder: policy for folder, policy in policies(study).items() if policy.stage == "sft"}
     policy = warm_starts[known("--policy", args.policy, warm_starts)]
     check_fingerprint(args, policy.fingerprint)
+    from rlassay.tracking import follow
     from rlassay.training.sft import run_sft
 
-    run_sft(study, layout, policy)
+    with follow(study, layout, settings, policy.folder):
+        run_sft(study, layout, policy)
     return 0
 
 

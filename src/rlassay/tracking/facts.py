@@ -1,6 +1,5 @@
 """Numbers and samples for MLflow that lie on disk outside of `metrics.jsonl`."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -47,10 +46,10 @@ class ReportFacts:
     """What `report.json` says about each arm, warm start and model."""
 
     def __init__(self, layout: Layout) -> None:
-        content = (layout.report / "report.json").read_bytes()
-        self.digest = hashlib.sha256(content).hexdigest()
-        self.written = (layout.report / "report.json").stat().st_mtime
-        self._content: dict[str, Any] = json.loads(content)
+        path = layout.report / "report.json"
+        self.written = path.stat().st_mtime
+        """Unix seconds."""
+        self._content: dict[str, Any] = json.loads(path.read_bytes())
 
     def numbers(self, kind: str, name: str) -> dict[str, float]:
         """Means over seeds with their intervals; of an arm, its effect against the baseline too.
@@ -60,9 +59,10 @@ class ReportFacts:
             name: the arm, or the id of the warm start or model.
         """
         table = self._content["tables"]["main"]
-        row = self._row([row for row in table["rows"] if row["kind"] == kind], name)
+        keys = (name, kind, f"{kind}/{name}")  # a study's only warm start or model goes by its kind alone
+        row = next((row for row in table["rows"] if row["kind"] == kind and row["row"] in keys), None)
         found: dict[str, float | None] = {}
-        for column, cell in zip(table["columns"], row["cells"] if row else (), strict=False):
+        for column, cell in zip(table["columns"], row["cells"], strict=True) if row else ():
             found |= {column["key"]: cell["mean"]} | {f"{column['key']}/{end}": cell[end] for end in ("low", "high")}
             if column["primary"]:
                 found |= {count: cell[count] for count in ("num_seeds", "num_items")}
@@ -78,7 +78,3 @@ class ReportFacts:
 
     def _verdict(self, arm: str) -> dict[str, Any] | None:
         return next((verdict for verdict in self._content["verdicts"] if verdict["arm"] == arm), None)
-
-    def _row(self, rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-        """The row called `name`; a study's only warm start or model goes by its kind instead of its id."""
-        return next((row for row in rows if name in row["row"].split() or row["row"] == row["kind"]), None)

@@ -19,7 +19,7 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.tracking.job import FeedJob
 from rlassay.tracking.store import Store, limit_waiting
-from rlassay.tracking.sync import Feed, sync_study
+from rlassay.tracking.sync import Feed, sync_policies, sync_report
 
 NICENESS = 5  # training goes first, but a job at its end must not wait long for its feeder
 PAUSES = (0.0, 1.0)  # seconds before each attempt at the end: what failed once may have been a busy moment
@@ -32,6 +32,7 @@ class Feeder:
         self.job = job
         self.study = Study.model_validate_json(job.study)
         self.layout = Layout(root=Path(job.root))
+        self._store: Store | None = None
         self._feed: Feed | None = None
         self._warned = False
 
@@ -45,13 +46,15 @@ class Feeder:
         return True
 
     def _update(self, last: bool) -> None:
+        if self._store is None:
+            self._store = Store(self.job.uri, self.study.id, self.layout.tracking)
         if self.job.policy is None:
-            if last:
-                sync_study(self.study, self.layout, self.job.uri)
+            sync_policies(self._store, self.study, self.layout, done=lambda what: None)
+            if last:  # before, the job may be writing it
+                sync_report(self._store, self.study, self.layout)
             return
         if self._feed is None:
-            store = Store(self.job.uri, self.study.id, self.layout.tracking)
-            self._feed = Feed(store, self.study, self.layout, policies(self.study)[self.job.policy])
+            self._feed = Feed(self._store, self.study, self.layout, policies(self.study)[self.job.policy])
         if last:
             self._feed.finish()
         else:

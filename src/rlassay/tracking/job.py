@@ -13,7 +13,7 @@ class FeedJob:
     root: str
     """Folder of its results."""
     policy: str | None
-    """The policy that the job works on; None feeds the whole study once, at the end."""
+    """The policy that the job works on; None feeds the whole study."""
     uri: str
     """Tracking URI."""
     interval: float

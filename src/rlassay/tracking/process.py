@@ -27,7 +27,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
         study: the study.
         layout: where its files lie.
         settings: `tracking` says whether, where and how often.
-        policy: folder of the policy that the body trains or scores; None brings the whole study up to date at the end.
+        policy: folder of the policy that the body trains; None brings the whole study up to date, report included.
     """
     if not settings.tracking.enabled or os.environ.get("RANK", "0") != "0":  # one rank feeds for all
         yield

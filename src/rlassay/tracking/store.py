@@ -145,7 +145,7 @@ class Store:
 
     def add_text(self, run: Run, name: str, text: str) -> None:
         """Upload a text as the artifact `name`, unless the run has that very text."""
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = _sha256(text.encode())
         if run.data.tags.get(DIGEST + name) != digest:
             self.client.log_text(run.info.run_id, text, name)
             self.client.set_tag(run.info.run_id, DIGEST + name, digest)
@@ -155,8 +155,11 @@ class Store:
         self.add_text(run, name, json.dumps(table))
         self.add_tags(run, {"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
 
-    def add_folder(self, run: Run, folder: Path, digest: str) -> None:
-        """Upload a folder under its own name, unless the run has it in the state that `digest` names."""
+    def add_folder(self, run: Run, folder: Path) -> None:
+        """Upload a folder under its own name, unless the run has it as it is."""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        content = b"".join(f"{path.relative_to(folder)} {_sha256(path.read_bytes())}\n".encode() for path in files)
+        digest = _sha256(content)
         if run.data.tags.get(DIGEST + folder.name) != digest:
             self.client.log_artifacts(run.info.run_id, str(folder), folder.name)
             self.client.set_tag(run.info.run_id, DIGEST + folder.name, digest)
@@ -203,11 +206,15 @@ def _batches(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _dataset(file: Path) -> Dataset:
     content = file.read_bytes()
     return Dataset(
         name=file.stem,
-        digest=hashlib.sha256(content).hexdigest()[:36],
+        digest=_sha256(content)[:36],
         source_type="local",
         source=json.dumps({"uri": str(file.absolute())}),
         profile=json.dumps({"num_rows": content.count(b"\n")}),

@@ -112,7 +112,7 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
         return 0
     report = ReportFacts(layout)
     run = store.enter(about_report(), report.written)
-    store.add_folder(run, layout.report, report.digest)
+    store.add_folder(run, layout.report)
     store.settle(run, "FINISHED", report.written)
     written = 0
     for about, policy in {about_parent(study, policy).policy: policy for policy in policies(study).values()}.items():
@@ -122,6 +122,15 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
         sentence = report.sentence(name)
         if sentence is not None:
             store.add_tags(parent, {"mlflow.note.content": sentence})
+    return written
+
+
+def sync_policies(store: Store, study: Study, layout: Layout, done: Callable[[str], object]) -> int:
+    """Bring training and evaluation of every policy up to date; as `sync_study`, without the report."""
+    written = 0
+    for folder, policy in policies(study).items():
+        written += Feed(store, study, layout, policy).finish()
+        done(folder)
     return written
 
 
@@ -135,11 +144,7 @@ def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], obj
         done: called with the folder of each policy, and with `report`, when it is up to date.
     """
     store = Store(uri, study.id, layout.tracking)
-    written = 0
-    for folder, policy in policies(study).items():
-        written += Feed(store, study, layout, policy).finish()
-        done(folder)
-    written += sync_report(store, study, layout)
+    written = sync_policies(store, study, layout, done) + sync_report(store, study, layout)
     done("report")
     return written
 

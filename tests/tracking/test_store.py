@@ -1,0 +1,83 @@
+"""Writing to MLflow within its limits, and only what is new."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+from rlassay.tracking.about import About
+from rlassay.tracking.metrics_file import Point
+from rlassay.tracking.store import Store, limit_waiting
+from tests.tracking.reading import Reader
+
+ABOUT = About(name="one", policy="runs/one", stage="rl", identity="first", params={}, tags={})
+
+
+@pytest.fixture
+def store(reader: Reader, tmp_path: Path) -> Store:
+    return Store(reader.uri, "small", tmp_path / "locks")
+
+
+def test_more_than_a_batch_of_points_and_params_arrives(store: Store, reader: Reader) -> None:
+    params = {f"p{number}": str(number) for number in range(130)}  # MLflow takes 100 at once
+    about = About(name="one", policy="runs/one", stage="rl", identity="first", params=params, tags={})
+    run = store.enter(about, started=1.0)
+    points = [Point(key="a", value=float(step), step=step, timestamp=1000) for step in range(2300)]  # 1000 at once
+    assert store.add_points(run, points) == 2300
+    assert [step for step, _ in reader.points(run, "a")] == list(range(2300))
+    assert reader.run("one").data.params == params
+
+
+def test_step_0_is_a_step(store: Store, reader: Reader) -> None:
+    run = store.enter(ABOUT, started=1.0)
+    point = Point(key="a", value=1.0, step=0, timestamp=1000)
+    assert store.add_points(run, [point]) == 1
+    assert store.add_points(store.get(run.info.run_id), [point]) == 0
+
+
+def test_entering_twice_is_one_run_and_another_identity_is_another(store: Store, reader: Reader) -> None:
+    first = store.enter(ABOUT, started=1.0)
+    assert store.enter(ABOUT, started=2.0).info.run_id == first.info.run_id
+    second = About(name="one", policy="runs/one", stage="rl", identity="second", params={}, tags={})
+    assert store.enter(second, started=3.0).info.run_id != first.info.run_id
+    assert [run.data.tags["rlassay.current"] for run in reader.runs()["one"]] == ["false", "true"]
+    again = store.enter(ABOUT, started=4.0)  # not the old one: what a later training replaced does not come back
+    assert again.info.run_id != first.info.run_id
+
+
+def test_a_deleted_experiment_is_restored(store: Store, reader: Reader, tmp_path: Path) -> None:
+    run = store.enter(ABOUT, started=1.0)
+    reader.client.delete_experiment(store.experiment)
+    again = Store(reader.uri, "small", tmp_path / "locks")
+    assert again.experiment == store.experiment
+    assert again.enter(ABOUT, started=1.0).info.run_id == run.info.run_id
+
+
+def test_a_folder_is_uploaded_again_only_when_it_changed(store: Store, reader: Reader, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "page.html").write_text("one")
+    run = store.enter(ABOUT, started=1.0)
+    store.add_folder(run, folder)
+    uploaded = Path(str(run.info.artifact_uri)) / "report/page.html"
+    uploaded.write_text("marked")
+    store.add_folder(store.get(run.info.run_id), folder)
+    assert uploaded.read_text() == "marked"
+    (folder / "page.html").write_text("two")
+    store.add_folder(store.get(run.info.run_id), folder)
+    assert uploaded.read_text() == "two"
+
+
+def test_a_file_that_is_not_there_is_no_dataset(store: Store, reader: Reader, tmp_path: Path) -> None:
+    run = store.enter(ABOUT, started=1.0)
+    store.add_datasets(run, [tmp_path / "gone.jsonl"], "training")
+    assert reader.run("one").inputs.dataset_inputs == []
+
+
+def test_what_the_environment_says_about_waiting_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "77"
+    os.environ.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES", None)
+    limit_waiting(seconds=5, retries=0)
+    assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == (77, 0)
