@@ -138,6 +138,13 @@ def test_colors_are_the_studys_own_or_the_palettes_and_constant():
     assert len({marks[arm].marker for arm in ("base", "accuracy_only", "format_only", "dr_grpo")}) == 4
 
 
+def test_no_two_of_twenty_arms_look_alike():
+    content = fake_content()
+    arms = tuple(content.arms[1].model_copy(update={"name": f"arm{place}"}) for place in range(20))
+    marks = assign_marks(content.model_copy(update={"arms": arms}))
+    assert len({(mark.color, mark.marker) for name, mark in marks.items() if name.startswith("arm")}) == 20
+
+
 def test_a_color_that_paper_would_swallow_is_darkened():
     content = fake_content()
     pale = content.arms[0].model_copy(update={"color": "#ffff66"})

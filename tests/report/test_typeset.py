@@ -3,7 +3,7 @@
 import pytest
 
 from rlassay.report.numbers import Estimate
-from rlassay.report.typeset import duration, interval, number, one_line, printable, probability, size
+from rlassay.report.typeset import duration, interval, number, one_line, printable, probability, size, with_interval
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,9 @@ def test_interval_and_size():
     assert interval(shown, "share") == "37.0 to 43.0"
     assert size(shown) == "3 × 1,400"
     assert interval(shown.model_copy(update={"low": None}), "share") == ""
+    assert with_interval(0.4, shown, "share") == "40.0  [37.0 to 43.0]"
+    assert with_interval(0.4, shown.model_copy(update={"covers": "items"}), "share") == "40.0  [37.0 to 43.0]†"
+    assert with_interval(0.4, shown.model_copy(update={"low": None}), "share") == "40.0"
 
 
 def test_probability_is_never_nothing():

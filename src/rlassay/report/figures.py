@@ -29,7 +29,9 @@ def assign_marks(content: Content) -> dict[str, Mark]:
     }
     for place, arm in enumerate(content.arms):
         color = readable((arm.color or PALETTE[place % len(PALETTE)]).lower(), LIGHT_PAPER)
-        marks[arm.name] = Mark(label=arm.label, color=color, marker=shapes[place % len(shapes)])
+        # Shapes move on by one with each round of colours, so that no two arms share both.
+        shape = shapes[(place + place // len(PALETTE)) % len(shapes)]
+        marks[arm.name] = Mark(label=arm.label, color=color, marker=shape)
     return marks
 
 

@@ -10,7 +10,7 @@ from rlassay.report.content import Comparison, Content
 from rlassay.report.evidence import RewardPart
 from rlassay.report.figures_style import HAIR, INK, LIGHT_PAPER, SOFT, Drawing, Mark, canvas, finish
 from rlassay.report.numbers import Column, Difference, Estimate, TableRow, Unit
-from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, interval, number, one_line, scaled
+from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, scaled, with_interval
 
 WIDTH, ROW, TOP, BOTTOM = 360, 40, 28, 40
 LEFT, RIGHT = 1, 8
@@ -45,8 +45,7 @@ def draw_levels(content: Content, marks: dict[str, Mark]) -> Drawing:
 
 def _level(row: TableRow, place: int, unit: Unit, marks: dict[str, Mark]) -> Line:
     cell = row.cells[place]
-    text = f"{number(cell.mean, unit)}  [{interval(cell, unit)}]" if interval(cell, unit) else number(cell.mean, unit)
-    return Line(mark=marks[row.row], shown=cell, text=text)
+    return Line(mark=marks[row.row], shown=cell, text=with_interval(cell.mean, cell, unit))
 
 
 def draw_forest(
@@ -61,10 +60,8 @@ def draw_forest(
 
 
 def _effect(comparison: Comparison, unit: Unit, marks: dict[str, Mark]) -> Line:
-    shown, text = comparison.difference, "no results yet"
-    if shown is not None:
-        ends = interval(shown, unit, signed=True)
-        text = number(shown.effect, unit, signed=True) + (f"  [{ends}]" if ends else "")
+    shown = comparison.difference
+    text = "no results yet" if shown is None else with_interval(shown.effect, shown, unit, signed=True)
     return Line(mark=marks[comparison.arm], shown=shown, text=text, filled=comparison.outcome in ("better", "worse"))
 
 

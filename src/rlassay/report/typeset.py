@@ -8,6 +8,8 @@ DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
 LEVEL_UNIT: dict[Unit, str] = {"share": "%", "tokens": "tokens", "nats": "nats", "value": ""}
 NOTHING = "–"
+ITEMS_ONLY = "†"
+"""Stands at an interval that covers prompts only, because one seed ran."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -31,6 +33,12 @@ def interval(shown: Estimate | Difference, unit: Unit, signed: bool = False) -> 
     if shown.low is None or shown.high is None:
         return ""
     return f"{number(shown.low, unit, signed)} to {number(shown.high, unit, signed)}"
+
+
+def with_interval(middle: float | None, shown: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+    """`mean  [low to high]`, marked where one seed ran; the mean alone where there is no interval."""
+    ends, text = interval(shown, unit, signed), number(middle, unit, signed)
+    return f"{text}  [{ends}]{ITEMS_ONLY if shown.covers == 'items' else ''}" if ends else text
 
 
 def size(shown: Estimate | Difference) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlassay.report.content import Content, Outcome
-from rlassay.report.typeset import LEVEL_UNIT, NOTHING, duration
+from rlassay.report.typeset import ITEMS_ONLY, LEVEL_UNIT, NOTHING, duration
 
 VERDICTS: dict[Outcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
@@ -13,7 +13,6 @@ VERDICTS: dict[Outcome, tuple[str, str]] = {
     "seed variance not measured": ("◌", "one seed"),
     "missing": ("–", "no results"),
 }
-ITEMS_ONLY = "†"
 
 
 def what_was_run(content: Content) -> str:
