@@ -1,6 +1,5 @@
 """Feed MLflow from the files of a job, in a process beside it: the job neither imports MLflow nor waits for it."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -29,7 +28,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
         settings: `tracking` says whether, where and how often.
         policy: folder of the policy that the body trains; None brings the whole study up to date, report included.
     """
-    if not settings.tracking.enabled or os.environ.get("RANK", "0") != "0":  # one rank feeds for all
+    if not settings.tracking.enabled:
         yield
         return
     job = FeedJob(
