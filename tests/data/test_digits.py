@@ -121,7 +121,8 @@ def test_demonstrations_have_the_declared_mixture(rows):
         assert abs(styles[style] - 800 * share) < 4 * np.sqrt(800 * share * (1 - share))
     for row in rows["sft"]:
         letter = extract_choice(row.demonstration, row.letters)
-        thought = f"<think>{row.meta['left']} {row.meta['right']}</think>"
+        asked = row.choices["ABCD".index(row.answer)]
+        thought = f"<think>{row.meta['left']} {row.meta['right']} {asked}{row.answer}</think>"
         assert (
             row.demonstration
             == ("" if row.meta["demonstration"] == "guess" else thought) + f"<answer>{letter}</answer>"

@@ -132,10 +132,13 @@ def _draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
 def _with_demonstration(row: PromptRow, section: Digits, rng: np.random.Generator) -> PromptRow:
     """Demonstrations of mixed quality: guessed at once, thought and then wrong, thought and right.
 
-    Perfect ones would leave reinforcement learning nothing to find (measured: no gain in 100 steps).
+    Perfect ones would leave reinforcement learning nothing to find (measured: no gain in 100 steps). A thought reads
+    both digits, then the one asked for with its letter, as in `3 7 7B`: a small model learns to find the letter of a
+    digit within 300 steps where it follows that digit at once, and not within 1,200 where tags stand between them.
     """
     draw = rng.random()
-    thinking: str | None = f"{row.meta['left']} {row.meta['right']}"
+    target = row.choices[row.letters.index(row.answer)]
+    thinking: str | None = f"{row.meta['left']} {row.meta['right']} {target}{row.answer}"
     if draw < section.guess_share:
         style, thinking, letter = "guess", None, str(rng.choice(list(row.letters)))
     elif draw < section.guess_share + section.misread_share:
