@@ -8,7 +8,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 from trl import GRPOConfig
 
 WORDS = ["<pad>", "<eos>", "count", *"0123456789"]
@@ -21,7 +21,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(model)
     words.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", padding_side="left", clean_up_tokenization_spaces=False
+        tokenizer_object=words,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -46,7 +50,9 @@ def model() -> LlamaForCausalLM:
 
 def dataset() -> Dataset:
     """Prompts such as `count 3`."""
-    return Dataset.from_list([{"prompt": f"count {index % 10}", "prompt_id": f"p{index}"} for index in range(NUM_PROMPTS)])
+    return Dataset.from_list(
+        [{"prompt": f"count {index % 10}", "prompt_id": f"p{index}"} for index in range(NUM_PROMPTS)]
+    )
 
 
 def even_digits(completions: list[str], **columns: Any) -> list[float]:
@@ -59,8 +65,16 @@ def brevity(completions: list[str], **columns: Any) -> list[float]:
     return [-float(len(text.split())) for text in completions]
 
 
-def grpo_config(folder: Path, **changes: Any) -> GRPOConfig:
-    """Three steps of two groups of four completions of at most seven tokens."""
+def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes: Any) -> Any:
+    """A trainer of three steps of two groups of four completions of at most seven tokens.
+
+    Args:
+        trainer_class: `trl.GRPOTrainer` or ours.
+        folder: for its checkpoints.
+        credit: for ours only.
+        changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards.
+    """
+    rewards = changes.pop("reward_funcs", [even_digits, brevity])
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": 3,
@@ -77,4 +91,18 @@ def grpo_config(folder: Path, **changes: Any) -> GRPOConfig:
         "dataloader_pin_memory": False,
         "seed": 11,
     }
-    return GRPOConfig(**settings | changes)
+    trainer = trainer_class(
+        model=model(),
+        reward_funcs=rewards,
+        args=GRPOConfig(**settings | changes),
+        train_dataset=dataset(),
+        processing_class=tokenizer(),
+        **({} if credit is None else {"credit": credit}),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    """A copy of the policy's parameters."""
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from rlassay.config import Settings, Study, StudyError, load_settings, load_study
 from rlassay.config.explain import nearest, one_of
 from rlassay.layout import Layout
+from rlassay.training.refused import RefusedError
 
 USER_ERROR = 2
 """Exit code for a mistake in a study, a settings file or an argument."""
@@ -73,9 +74,9 @@ def main(
 
 
 def run_parsed(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """The exit code of `run`; 2 after printing a StudyError."""
+    """The exit code of `run`; 2 after printing a StudyError or a RefusedError."""
     try:
         return run(args)
-    except StudyError as error:
+    except (StudyError, RefusedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from rlassay.records import Completion, PromptRow
+from rlassay.training.batch_rows import completion_text
 
+TRLCompletion = str | list[dict[str, Any]]
 Reward = Callable[..., Sequence[float | None]]
 
 
@@ -44,7 +47,7 @@ class GroupReward:
 
     def __call__(
         self,
-        completions: list[list[dict[str, str]]],
+        completions: list[TRLCompletion],
         completion_ids: list[list[int]],
         prompt_id: list[str],
         **columns: Any,
@@ -69,15 +72,15 @@ class GroupReward:
             row = self.rows[prompt_id[start]]
             values += self._score(
                 [
-                    self._completion(messages, ids, row)
-                    for messages, ids in zip(completions[group], completion_ids[group], strict=True)
+                    self._completion(sampled, ids, row)
+                    for sampled, ids in zip(completions[group], completion_ids[group], strict=True)
                 ]
             )
         return values
 
-    def _completion(self, messages: list[dict[str, str]], ids: list[int], row: PromptRow) -> Completion:
+    def _completion(self, sampled: TRLCompletion, ids: list[int], row: PromptRow) -> Completion:
         return Completion(
-            text=messages[0]["content"], token_count=len(ids), finished=ids[-1] in self.end_token_ids, row=row
+            text=completion_text(sampled), token_count=len(ids), finished=ids[-1] in self.end_token_ids, row=row
         )
 
     def _score(self, group: list[Completion]) -> list[float | None]:
@@ -89,6 +92,6 @@ class GroupReward:
         if len(values) != len(group):
             raise ValueError(f"{where}: got {len(values)} values for {len(group)} completions")
         for value in values:
-            if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
                 raise ValueError(f"{where}: got {value!r}, expected a finite number or None")
-        return values
+        return [None if value is None else float(value) for value in values]

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -104,7 +104,7 @@ def keep_until(metrics: Path, step: int) -> None:
 class _Lines:
     """A text stream that turns a redrawn bar into lines, for logs: `tail -f` shows one line every few seconds."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:

@@ -9,12 +9,9 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from rlassay.training.files import read_json
+from rlassay.training.refused import RunBusyError
 
 SECONDS_FOR_A_PROBE = 2.0  # `rlassay.progress.is_held` takes the lock for an instant
-
-
-class RunBusyError(RuntimeError):
-    """Another process is training in this run directory."""
 
 
 @contextmanager

@@ -33,8 +33,8 @@ KEPT_CHECKPOINTS = 2  # the newest, and the one to fall back on
 def run_rl(study: Study, layout: Layout, policy: Policy) -> None:
     """Train one arm with one seed, or go on with it after a kill; its sentinel `train.json` is written last.
 
-    Errors: ValueError for a policy that is no run, or whose warm start is not trained; RuntimeError for fewer GPUs than
-    the study declares; RunBusyError while another process trains it.
+    Errors: ValueError for a policy that is no run, or whose warm start is not trained; RefusedError for fewer GPUs than
+    the study declares, or while another process trains it.
     """
     # 1. Refuse what cannot succeed, and take the run directory.
     require_gpus(study.gpus)

@@ -15,9 +15,9 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import spread
+from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
-from rlassay.training.prompt_key import prompt_key
 from rlassay.training.rollouts import Rollout
 
 CreditPart = Callable[[Int[Tensor, "batch time"]], Float[Tensor, "batch time"]]
@@ -50,13 +50,13 @@ class CreditGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
         output = super()._generate_and_score_completions(inputs)
-        if self._is_training():
+        if self._xp_is_training():
             metrics = self._metrics["train"]
             metrics["time/reward"].append(self.xp_reward_seconds)
             metrics["time/generation"].append(time.perf_counter() - began - self.xp_reward_seconds)
-            self._restate_rewards(metrics)
+            self._xp_restate_rewards(metrics)
             if self.xp_listeners:
-                self._tell_listeners(inputs, self.accelerator.gather(output["advantages"]))
+                self._xp_tell_listeners(inputs, self.accelerator.gather(output["advantages"]))
         if self.xp_credit:
             mask = output["completion_mask"]
             weights_BT = torch.stack([part(mask) for part in self.xp_credit]).prod(dim=0)
@@ -71,25 +71,25 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_sampled = (completions, completion_ids_list)
         # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
         judged = torch.tensor(self.xp_judged, device=self.xp_raw.device)
-        self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._group_size()), self.xp_raw)
+        self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._xp_group_size()), self.xp_raw)
         self.xp_reward_seconds = time.perf_counter() - began
         return self.xp_scored
 
-    def _group_size(self) -> int:
-        size = self.num_generations if self._is_training() else self.num_generations_eval
+    def _xp_group_size(self) -> int:
+        size = self.num_generations if self._xp_is_training() else self.num_generations_eval
         assert size is not None  # TRL's config has filled it in
         return size
 
-    def _is_training(self) -> bool:
+    def _xp_is_training(self) -> bool:
         assert self.model is not None  # TRL's __init__ has set it
         return self.model.training
 
-    def _restate_rewards(self, metrics: dict[str, list[float]]) -> None:
+    def _xp_restate_rewards(self, metrics: dict[str, list[Any]]) -> None:
         """Correct what TRL has just logged: dead groups, and means and deviations over judged completions only."""
         dead = without_signal(
             self.xp_scored,
             self.reward_weights.to(self.xp_scored.device),
-            self._group_size(),
+            self._xp_group_size(),
             normalized_first=self.multi_objective_aggregation == "normalize_then_sum",
         )
         metrics["frac_reward_zero_std"][-1] = dead.float().mean().item()
@@ -100,14 +100,14 @@ class CreditGRPOTrainer(GRPOTrainer):
                 metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
                 metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
 
-    def _tell_listeners(self, inputs: list[dict[str, Any]], advantages_B: Any) -> None:
+    def _xp_tell_listeners(self, inputs: list[dict[str, Any]], advantages_B: Any) -> None:
         completions, completion_ids = self.xp_sampled
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         rollout = Rollout(
             step=self.state.global_step + 1,
-            num_generations=self._group_size(),
+            num_generations=self._xp_group_size(),
             prompt_ids=gather_object([prompt_key(row) for row in inputs]),
-            completions=gather_object([_text(completion) for completion in completions]),
+            completions=gather_object([completion_text(completion) for completion in completions]),
             token_counts=gather_object([len(ids) for ids in completion_ids]),
             finished=gather_object([ids[-1] in ends for ids in completion_ids]),
             reward_names=self.reward_func_names,
@@ -126,8 +126,3 @@ def _as_parts(credit: CreditPart | Sequence[CreditPart] | None) -> list[CreditPa
         if not callable(part):
             raise TypeError(f"credit: got {part!r}, expected a function of the completion mask, or a list of them")
     return parts
-
-
-def _text(completion: str | list[dict[str, Any]]) -> str:
-    """The sampled text of a plain or a conversational completion."""
-    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)

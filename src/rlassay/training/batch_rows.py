@@ -1,4 +1,4 @@
-"""The key of a prompt in a batch."""
+"""What a row of a TRL batch says, in either of TRL's two formats."""
 
 import hashlib
 import json
@@ -10,3 +10,8 @@ def prompt_key(row: dict[str, Any]) -> str:
     if "prompt_id" in row:
         return row["prompt_id"]
     return hashlib.sha256(json.dumps(row["prompt"], default=lambda _: "image").encode()).hexdigest()[:16]
+
+
+def completion_text(completion: str | list[dict[str, Any]]) -> str:
+    """The sampled text of a plain or a conversational completion."""
+    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)

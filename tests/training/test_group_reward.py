@@ -1,0 +1,88 @@
+from typing import Any
+
+import pytest
+
+from rlassay.records import Completion, PromptRow
+from rlassay.training.group_reward import GroupReward
+
+END = 1
+ROWS = {key: PromptRow(prompt_id=key, question=f"What is {key}?", answer=key) for key in ("a", "b")}
+
+
+def adapted(reward: Any, **options: Any) -> GroupReward:
+    return GroupReward("probe", reward, options, rows=ROWS, num_generations=2, end_token_ids=[END, 0])
+
+
+def batch(*texts: str) -> dict[str, Any]:
+    """Two completions of prompt a, then two of prompt b, each of two tokens and the end."""
+    return {
+        "completions": [[{"role": "assistant", "content": text}] for text in texts],
+        "completion_ids": [[7, 8, END] for _ in texts],
+        "prompt_id": ["a", "a", "b", "b"][: len(texts)],
+        "prompts": ["not looked at"] * len(texts),
+    }
+
+
+def test_a_reward_sees_one_group_at_a_time_with_its_row():
+    seen: list[list[Completion]] = []
+
+    def reward(completions: list[Completion], bonus: float) -> list[float]:
+        seen.append(completions)
+        return [len(completion.text) + bonus for completion in completions]
+
+    # Lengths 1, 2, 3, 4 and a bonus of .5.
+    assert adapted(reward, bonus=0.5)(**batch("x", "xx", "xxx", "xxxx")) == [1.5, 2.5, 3.5, 4.5]
+    assert [[completion.text for completion in group] for group in seen] == [["x", "xx"], ["xxx", "xxxx"]]
+    assert [group[0].row.answer for group in seen] == ["a", "b"]
+
+
+def test_token_count_includes_the_end_and_a_completion_without_it_is_truncated():
+    completions: list[Completion] = []
+
+    def reward(group: list[Completion]) -> list[float]:
+        completions.extend(group)
+        return [0.0, 0.0]
+
+    given = batch("x", "y")
+    given["completion_ids"] = [[7, END], [7, 8, 9]]
+    adapted(reward)(**given)
+    assert [(completion.token_count, completion.finished) for completion in completions] == [(2, True), (3, False)]
+
+
+def test_none_is_passed_on():
+    assert adapted(lambda group: [None, 1])(**batch("x", "y")) == [None, 1]
+
+
+def test_trl_finds_the_reward_by_its_name():
+    assert adapted(lambda group: [0.0, 0.0]).__name__ == "probe"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0], r"reward probe, prompt a: got 1 values for 2 completions"),
+        ([1.0, 2.0, 3.0], r"got 3 values for 2 completions"),
+        ([1.0, float("nan")], r"reward probe, prompt a: got nan, expected a finite number or None"),
+        ([float("inf"), 1.0], r"got inf, expected a finite number"),
+        ([1.0, "2"], r"got '2', expected a finite number"),
+    ],
+)
+def test_values_that_are_none_are_errors_that_name_the_reward(values: list[Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        adapted(lambda group: values)(**batch("x", "y"))
+
+
+def test_an_exception_names_the_reward_and_the_prompt():
+    def reward(group: list[Completion]) -> list[float]:
+        raise KeyError("gold")
+
+    with pytest.raises(ValueError, match=r"reward probe, prompt a: KeyError: 'gold'"):
+        adapted(reward)(**batch("x", "y"))
+
+
+def test_a_batch_must_be_made_of_whole_groups():
+    with pytest.raises(ValueError, match="got 3 completions, expected whole groups of 2"):
+        adapted(lambda group: [0.0, 0.0])(**batch("x", "y", "z"))
+    mixed = batch("x", "y") | {"prompt_id": ["a", "b"]}
+    with pytest.raises(ValueError, match="completions 0 to 1 mix several prompts"):
+        adapted(lambda group: [0.0, 0.0])(**mixed)

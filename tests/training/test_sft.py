@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlassay.config import Study
+from rlassay.layout import Layout
+from rlassay.models import load_policy
+from rlassay.records import read_rows, write_rows
+from rlassay.training.sft import run_sft
+from rlassay.training.state import Run
+from tests.evaluation.tiny import layout_with_data, only, tiny_study
+from tests.models.hubs import text_model
+
+
+def train(root: Path, study: Study) -> tuple[Layout, dict[str, torch.Tensor]]:
+    layout = layout_with_data(root)
+    policy = only(study, "sft")
+    run_sft(study, layout, policy)
+    return layout, load_file(layout.state(policy.folder) / "weights/model.safetensors")
+
+
+def losses(layout: Layout, study: Study) -> list[float]:
+    lines = layout.metrics(only(study, "sft").folder).read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Layout, dict[str, torch.Tensor]]:
+    return train(tmp_path_factory.mktemp("trained"), tiny_study())
+
+
+def test_the_sentinel_proves_the_steps(trained):
+    policy = only(tiny_study(), "sft")
+    proof = json.loads(trained[0].train_sentinel(policy.folder).read_bytes())
+
+    assert (proof["steps"], proof["max_steps"], proof["fingerprint"]) == (3, 3, policy.fingerprint)
+    assert (trained[0].root / policy.folder / proof["weights"]).is_dir()
+
+
+def test_every_step_is_logged(trained):
+    lines = [json.loads(line) for line in trained[0].metrics(only(tiny_study(), "sft").folder).read_text().splitlines()]
+
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert {"time", "loss", "learning_rate", "grad_norm"} <= lines[0].keys()
+
+
+def test_the_same_seed_trains_the_same_weights(trained, tmp_path):
+    torch.manual_seed(99)
+
+    assert same(train(tmp_path / "again", tiny_study())[1], trained[1])
+
+
+def test_another_seed_trains_other_weights(trained, tmp_path):
+    assert not same(train(tmp_path / "other", tiny_study(sft__seed=1))[1], trained[1])
+
+
+def test_training_goes_on_where_a_kill_left_it(trained, tmp_path, monkeypatch):
+    study = tiny_study()
+    layout = layout_with_data(tmp_path / "killed")
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "finish", _vanish)
+        with pytest.raises(KeyboardInterrupt):
+            run_sft(study, layout, only(study, "sft"))
+    run = layout.state(only(study, "sft").folder)
+    _forget_checkpoint(run, 3)
+
+    run_sft(study, layout, only(study, "sft"))
+
+    proof = json.loads(layout.train_sentinel(only(study, "sft").folder).read_bytes())
+    assert [resume["step"] for resume in proof["resumes"]] == [2]
+    assert same(load_file(run / "weights/model.safetensors"), trained[1])
+
+
+def test_the_loss_falls(tmp_path):
+    study = tiny_study(sft__max_steps=25, sft__learning_rate=1e-2, sft__save_steps=25)
+    layout, _ = train(tmp_path / "longer", study)
+    curve = losses(layout, study)
+
+    assert sum(curve[-3:]) / 3 < 0.5 * curve[0]
+
+
+def test_only_the_completion_is_learned(tmp_path):
+    """The loss is the mean over completion tokens, computed here without TRL from the untrained model."""
+    study = tiny_study(sft__per_device_train_batch_size=12, sft__max_steps=1)
+    layout, _ = train(tmp_path / "one", study)
+
+    assert losses(layout, study)[0] == pytest.approx(_expected_first_loss(study, layout), rel=1e-5)
+
+
+def test_adapters_are_merged_into_full_weights(tmp_path):
+    folder = text_model(tmp_path / "hub")
+    model = {"kind": "hub", "name": str(folder), "dtype": "float32", "lora": {"r": 2}}
+    study = tiny_study(model=model, sft__learning_rate=0.1)
+    layout = layout_with_data(tmp_path / "lora")
+    for split in ("sft", "train"):
+        rows = [row.model_copy(update={"media": ()}) for row in read_rows(layout.split(split))]
+        write_rows(layout.split(split), rows)
+    policy = only(study, "sft")
+
+    run_sft(study, layout, policy)
+
+    weights = layout.state(policy.folder) / "weights"
+    assert not (weights / "adapter_config.json").exists()
+    before, after = load_file(folder / "model.safetensors"), load_file(weights / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
+    load_policy(policy.recipe.model, weights)
+
+
+def test_a_row_without_demonstration_is_named(tmp_path):
+    study = tiny_study()
+    layout = layout_with_data(tmp_path / "bare")
+    rows = list(read_rows(layout.split("sft")))
+    rows[2] = rows[2].model_copy(update={"demonstration": None})
+    write_rows(layout.split("sft"), rows)
+
+    with pytest.raises(ValueError, match=r"sft.jsonl:3: demonstration: missing"):
+        run_sft(study, layout, only(study, "sft"))
+
+
+def test_a_policy_of_another_stage_is_refused(tmp_path):
+    study = tiny_study()
+
+    with pytest.raises(ValueError, match=r"runs/base/seed1 is not a warm start"):
+        run_sft(study, Layout(root=tmp_path), only(study, "rl"))
+
+
+def test_fewer_gpus_than_declared_are_refused(tmp_path):
+    study = tiny_study(gpus=64)
+
+    with pytest.raises(RuntimeError, match=r"gpus: 64"):
+        run_sft(study, layout_with_data(tmp_path / "gpus"), only(study, "sft"))
+
+
+def _vanish(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _forget_checkpoint(state: Path, step: int) -> None:
+    for file in (state / f"checkpoints/checkpoint-{step}").iterdir():
+        file.unlink()
+
+
+def _expected_first_loss(study: Study, layout: Layout) -> float:
+    from PIL import Image
+
+    from rlassay.models import build_policy, training_rows
+
+    model, processor = build_policy(only(study, "sft").recipe.model, training_rows(layout))
+    total, count = 0.0, 0
+    for row in read_rows(layout.split("sft")):
+        options = " ".join(f"({letter}){choice}" for letter, choice in zip("ABCD", row.choices, strict=True))
+        prompt = f"<|user|><image>{row.question}\n{options}<|assistant|>"
+        image = Image.open(layout.data / row.media[0].path)
+        whole = processor(text=f"{prompt}{row.demonstration}<eos>", images=[image], return_tensors="pt")
+        length = processor(text=prompt, images=[image], return_tensors="pt")["input_ids"].shape[1]
+        logps = torch.log_softmax(model(**whole).logits[0, length - 1 : -1], dim=-1)
+        total -= logps.gather(1, whole["input_ids"][0, length:, None]).sum().item()
+        count += whole["input_ids"].shape[1] - length
+    return total / count
