@@ -194,6 +194,14 @@ def test_the_config_tree_is_left_out_since_its_values_have_fingerprints(package:
     assert code_digest("rlassay.config.study", package=package) == code_digest(package=package)
 
 
+def test_tracking_is_left_out_since_it_changes_no_result(package: Path):
+    (package / "tracking").mkdir()
+    (package / "tracking/__init__.py").write_text("def follow(): ...\n")
+    before = after(package, "stage.py", "from rlassay.tracking import follow\n")
+    (package / "tracking/__init__.py").write_text("def follow():\n    return 1\n")
+    assert code_digest("rlassay.stage", package=package) == before
+
+
 def test_a_missing_module_is_named(package: Path):
     with pytest.raises(ValueError, match=r"no module 'rlassay\.gone'"):
         code_digest("rlassay.gone", package=package)

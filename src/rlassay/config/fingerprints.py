@@ -21,6 +21,8 @@ DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
+DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.cli.common.")
+"""Left out of the digest of code: what `config` computes is in the fingerprints; tracking and arguments change no result."""
 
 
 def data_id(study: Study) -> str:
@@ -78,8 +80,8 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     """Identifies the code of `modules` and of every rlassay module that they import, directly or not.
 
     Imports within functions count; comments and docstrings do not. A name that a package only passes on
-    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. `rlassay.config` is
-    left out: all that it computes is in the fingerprints of the values.
+    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. What stands under
+    `DECIDES_NOTHING` is left out.
 
     Args:
         modules: dotted names, such as `rlassay.training.rl`.
@@ -92,7 +94,7 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in statements and not f"{module}.".startswith("rlassay.config."):
+        if module not in statements and not f"{module}.".startswith(DECIDES_NOTHING):
             tree = _tree(module, package)
             statements[module] = ast.dump(tree)
             waiting += _imports(tree, module, package)
