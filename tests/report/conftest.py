@@ -12,7 +12,9 @@ from rlassay.report.gather import Results, gather
 from tests.report.synthetic import Size, write_synthetic
 
 SETTINGS = Settings(study="synthetic", report=ReportSettings(examples=3))
-SMALL = Size(items=24, samples=4, steps=10, prompts_per_step=2, generations=2)
+# Few prompts, so large effects.
+EFFECTS = {"untrained": 0.05, "sft": 0.3, "base": 0.45, "accuracy_only": 0.75, "format_only": 0.1, "dr_grpo": 0.45}
+SMALL = Size(items=24, samples=4, steps=10, prompts_per_step=2, generations=2, accuracy=EFFECTS)
 
 
 @pytest.fixture(scope="session")

@@ -229,26 +229,11 @@ def _example() -> Example:
 
 
 def _policy(policy: str, row: str, seed: int | None) -> PolicyFacts:
-    return PolicyFacts(
-        policy=policy,
-        row=row,
-        seed=seed,
-        fingerprint="0123abcd",
-        steps=60,
-        max_steps=60,
-        sha256="0" * 64,
-        gpus=0,
-        versions={"torch": "2.13.0", "trl": "1.16.0"},
-    )
+    facts = {"fingerprint": "0123abcd", "steps": 60, "max_steps": 60, "sha256": "0" * 64, "gpus": 0}
+    return PolicyFacts(policy=policy, row=row, seed=seed, versions={"torch": "2.13.0", "trl": "1.16.0"}, **facts)
 
 
 def _cost(policy: str, label: str, seed: int | None) -> PolicyCost:
-    return PolicyCost(
-        policy=policy,
-        label=label,
-        seed=seed,
-        seconds=61.5,
-        generated_tokens=92000,
-        peak_memory_mb=800.0,
-        seconds_per_step={"step": 0.9, "generation": 0.5, "reward": 0.01},
-    )
+    facts = {"seconds": 61.5, "generated_tokens": 92000, "peak_memory_mb": 800.0}
+    per_step = {"step": 0.9, "generation": 0.5, "reward": 0.01}
+    return PolicyCost(policy=policy, label=label, seed=seed, seconds_per_step=per_step, **facts)

@@ -47,17 +47,20 @@ def test_an_estimate_is_the_crossed_interval_cut_at_what_a_share_can_be():
     assert estimate(scores, "value", 0.95).low == pytest.approx(plain.low, abs=1e-6)
 
 
-def test_a_shared_reference_is_subtracted_from_every_seed():
-    arm, shared = np.array([[1.0, 0.5, 0.2], [0.8, 0.7, 0.1]]), np.array([[0.5, 0.5, 0.5]])
-    expected = paired_difference(arm, np.repeat(shared, 2, axis=0))
-    found = difference(arm, shared, "share", 0.95)
-    assert found.effect == pytest.approx(expected.mean, abs=1e-6)
-    assert found.p_value == pytest.approx(expected.p_value, abs=1e-6)
+@pytest.mark.parametrize("matched", [True, False])
+def test_a_difference_is_the_paired_one_cut_at_what_a_share_can_be(matched: bool):
+    arm, reference = np.array([[1.0, 1.0, 0.8], [0.9, 1.0, 1.0]]), np.array([[0.0, 0.1, 0.0], [0.0, 0.0, 0.1]])
+    expected = paired_difference(arm, reference, matched_seeds=matched)
+    assert expected.high > 1
+    found = difference(arm, reference, "share", 0.95, matched)
+    assert (found.effect, found.low) == pytest.approx((expected.mean, expected.low), abs=1e-6)
+    assert found.high == 1.0
+    assert found.p_value == pytest.approx(expected.p_value, rel=1e-5)
     assert found.covers == "seeds and items"
 
 
 def test_one_seed_covers_items_only():
-    found = difference(np.array([[1.0, 0.5, 0.2]]), np.array([[0.5, 0.5, 0.5]]), "share", 0.95)
+    found = difference(np.array([[1.0, 0.5, 0.2]]), np.array([[0.5, 0.5, 0.5]]), "share", 0.95, True)
     assert (found.num_seeds, found.covers, found.p_value) == (1, "items", None)
 
 

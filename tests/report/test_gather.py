@@ -50,6 +50,18 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(copied: tuple[St
     assert str(path) in str(caught.value)
 
 
+def test_of_many_missing_files_the_first_are_named(copied: tuple[Study, Layout]):
+    study, layout = copied
+    for seed in (1, 2, 3):
+        for path in (layout.root / f"runs/base/seed{seed}").glob("eval/*"):
+            path.unlink()
+    layout.train_sentinel("runs/base/seed1").unlink()
+    with pytest.raises(ResultsError) as caught:
+        gather(study, layout, SETTINGS)
+    assert len(caught.value.problems) == 6
+    assert caught.value.problems[-1].startswith("2 more files are missing; make all with: snakemake --cores all ablat")
+
+
 def test_a_partial_report_leaves_the_unfinished_policy_out(copied: tuple[Study, Layout]):
     study, layout = copied
     layout.train_sentinel("runs/base/seed2").unlink()

@@ -1,12 +1,18 @@
 """Verdicts: outcome, numbers and wording, from scores whose differences are known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from rlassay.report.gather import Results
+from rlassay.config.settings import Settings
+from rlassay.report.estimates import scores_of
+from rlassay.report.gather import Results, gather
+from rlassay.report.tables import primary_column
 from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
 from rlassay.stats import holm, paired_difference
 from tests.report.by_hand import hand_results
+from tests.report.synthetic import Size, write_synthetic
 
 NUM_ITEMS = 60
 
@@ -38,7 +44,7 @@ def test_outcomes(results: Results):
 def test_numbers_are_the_paired_difference_corrected_over_the_family(results: Results):
     arms = ["accuracy_only", "format_only", "dr_grpo"]
     expected = [
-        paired_difference(_accuracy(level, entropy=entropy), _accuracy(0.1, entropy=1))
+        paired_difference(_accuracy(level, entropy=entropy), _accuracy(0.1, entropy=1), matched_seeds=False)
         for level, entropy in ((0.2, 2), (0.03, 3), (0.1, 4))
     ]
     corrected = holm([one.p_value for one in expected])
@@ -134,6 +140,28 @@ def test_where_less_is_better_a_fall_is_an_improvement(results: Results):
     study = results.study.model_copy(update={"primary": primary})
     found = compare_with_baseline(Results(**(vars(results) | {"study": study, "scores": scores})), 0.95)
     assert [one.outcome for one in found] == ["worse", "better", "not resolved"]
+
+
+def test_seeds_are_matched_only_where_they_share_a_warm_start_of_their_own(tmp_path: Path):
+    arms = ("base", "accuracy_only")
+    for per_seed in (True, False):
+        size = Size(arms=arms, seeds=(1, 2), items=8, samples=2, steps=2, per_seed=per_seed)
+        results = gather(*write_synthetic(tmp_path / str(per_seed), size), Settings(study="synthetic"))
+        column = primary_column(results)
+        ours, theirs = (scores_of(results, results.rows[name], column) for name in ("accuracy_only", "base"))
+        expected = paired_difference(ours, theirs, matched_seeds=per_seed)
+        assert expected.p_value != paired_difference(ours, theirs, matched_seeds=not per_seed).p_value
+        found = compare_with_baseline(results, 0.95)[0].difference
+        assert found is not None
+        assert found.p_value == pytest.approx(expected.p_value, rel=1e-5)
+        # Against its start, every seed has its own reference, or all have the same.
+        starts = scores_of(results, results.rows["sft"], column)
+        expected = paired_difference(ours, np.broadcast_to(starts, ours.shape))
+        found = compare_with_start(results, 0.95)[1].difference
+        assert found is not None
+        assert found.p_value == pytest.approx(expected.p_value, rel=1e-5)
+        said = "a warm start of its own" if per_seed else "shared by all seeds"
+        assert said in start_note(results)
 
 
 def test_gains_are_over_the_warm_start_and_the_note_says_what_is_covered(results: Results):

@@ -60,11 +60,9 @@ def estimate(scores: Scores, unit: Unit, confidence: float) -> Estimate:
     )
 
 
-def difference(
-    arm: Scores, reference: Float[np.ndarray, "references items"], unit: Unit, confidence: float
-) -> Difference:
-    """Arm minus reference over the same prompts; a reference with one row serves every seed of the arm."""
-    interval = paired_difference(arm, np.broadcast_to(reference, arm.shape).copy(), confidence)
+def difference(arm: Scores, reference: Scores, unit: Unit, confidence: float, matched_seeds: bool) -> Difference:
+    """Arm minus reference over the same prompts; `matched_seeds` as in `rlassay.stats.paired_difference`."""
+    interval = paired_difference(arm, reference, confidence, matched_seeds=matched_seeds)
     low, high = _ends(interval, (-1.0, 1.0) if unit == "share" else None)
     return Difference(
         effect=tidy(interval.mean),

@@ -27,6 +27,8 @@ def build_examples(results: Results, count: int) -> list[Example]:
     """
     name = results.study.primary.set
     chosen = _choose(results, min(count, len(results.prompts[name])))
+    if not chosen:
+        return []
     shown = {key: _completions(results, row, list(chosen)) for key, row in results.rows.items() if row.policies}
     return [_example(results, prompt_id, reason, shown) for prompt_id, reason in chosen.items()]
 

@@ -26,6 +26,8 @@ from rlassay.report.reading import (
 )
 
 Read = TypeVar("Read")
+NAMED = 5
+"""Missing files that an error names one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def gather(study: Study, layout: Layout, settings: Settings, partial: bool = Fal
     every = policies(study)
     missing = list(_missing(study, layout, commands, every))
     if missing and not partial:
-        raise ResultsError([f"{layout.root / one.path} is missing; make it with: {one.command}" for one in missing])
+        raise ResultsError(_complaints(missing, layout, commands))
     with blaming(layout.data_sentinel, commands.again(layout.data_sentinel)):
         splits = read_splits(layout.data_sentinel)
     prompts = {name: _prompts(layout.split(name), layout, commands) for name in study.evaluation.sets}
@@ -166,6 +168,13 @@ def _missing(study: Study, layout: Layout, commands: Commands, every: dict[str, 
             if not path.exists():
                 where = path.relative_to(layout.root).as_posix()
                 yield Missing(path=where, needed_for=_name(study, policy), command=commands.make(path))
+
+
+def _complaints(missing: list[Missing], layout: Layout, commands: Commands) -> list[str]:
+    """One sentence per missing file; of many, the first few and how to make them all."""
+    named = [f"{layout.root / one.path} is missing; make it with: {one.command}" for one in missing[:NAMED]]
+    more = len(missing) - NAMED
+    return [*named, f"{more} more files are missing; make all with: {commands.report()}"] if more > 0 else named
 
 
 def _name(study: Study, policy: Policy) -> str:

@@ -46,5 +46,6 @@ def announce(content: Content, layout: Layout) -> None:
     for verdict in content.verdicts:
         console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
     if content.missing:
-        console.print(Text(f"  Partial: {len(content.missing)} files are missing; the page lists them."))
+        are = "1 file is" if len(content.missing) == 1 else f"{len(content.missing)} files are"
+        console.print(Text(f"  Partial: {are} missing; the page says which."))
     console.print(Text(f"Page: {layout.report / 'index.html'}\n"))

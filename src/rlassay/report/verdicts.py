@@ -62,15 +62,26 @@ def _compare(results: Results, pairs: list[tuple[Row, Row]], family: set[str], c
 
 
 def _difference(results: Results, arm: Row, reference: Row, column: Column, confidence: float) -> Difference | None:
-    """None when no seed of both is finished."""
+    """None when no seed of both is finished. A reference that all seeds share is subtracted from each of them."""
     ours, theirs = scores_of(results, arm, column), scores_of(results, reference, column)
     if reference.seeds:
         common = sorted(set(arm.seeds) & set(reference.seeds))
         ours = ours[[arm.seeds.index(seed) for seed in common]]
         theirs = theirs[[reference.seeds.index(seed) for seed in common]]
-    if 0 in (len(ours), len(theirs)) or np.isnan(ours - theirs).all():
+    elif len(theirs) == 1:
+        theirs = np.repeat(theirs, len(ours), axis=0)
+    if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
         return None
-    return difference(ours, theirs, column.unit, confidence)
+    return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+
+
+def _are_matched(results: Results, arm: Row, reference: Row) -> bool:
+    """Whether runs of the same seed share a warm start of that seed, or one of them is the other's start."""
+    if reference.kind != "arm":
+        return True
+    study, seed = results.study, results.study.seeds[0]
+    starts = [sft_policy(study, study.arms[row.key].recipe, seed) for row in (arm, reference)]
+    return starts[0] == starts[1] and starts[0] is not None and starts[0].endswith(f"/seed{seed}")
 
 
 def _verdict(arm: Row, reference: Row, found: Difference | None, column: Column, confidence: float) -> Comparison:

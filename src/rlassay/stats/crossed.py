@@ -11,35 +11,29 @@ The variances of the S seed means and of the I item means, each over its own cou
     E[V_a] = var_a / S + var_e / (S I),  E[V_b] = var_b / I + var_e / (S I),
 
 so V counts the pair variance twice: conservative by var_e / (S I), never negative, no component to truncate at 0. For
-differences, `mean^2 / V` is Clark's min F'. The interval is `mean -/+ t' sqrt(V)` with Cochran's critical value
-
-    t' = (V_a t(S - 1) + V_b t(I - 1)) / V,
-
-the quantiles of Student's t weighted by what they stand for: Student's interval over items when seeds agree, over
-seeds when items do, in between otherwise. Departure from Clark, who takes Satterthwaite's degrees of freedom: with
-three seeds these come out too high whenever the seeds agree by chance, and intervals cover only 92-95 % at nominal 95 %
-once seed variance matters; Cochran's cover 95-99 % (`benchmarks/coverage.py`).
+differences, `mean^2 / V` is Clark's min F'. The interval is `mean -/+ t' sqrt(V)` with Cochran's critical value t': the
+quantiles of t(S - 1) and t(I - 1), weighted by V_a and V_b. It is Student's interval over items when seeds agree, over
+seeds when items do, in between otherwise. Departure from Clark, who takes Satterthwaite's degrees of freedom for V as a
+whole: with three seeds these come out too high whenever the seeds agree by chance, and intervals cover only 92-95 % at
+nominal 95 % once seed variance matters; with Cochran's value they cover 95-99 % (`benchmarks/coverage.py`).
 
 Source: Clark (1973), The language-as-fixed-effect fallacy, J. Verbal Learning and Verbal Behavior 12, 335-359 (min F');
-Cochran (1964), Approximate significance levels of the Behrens-Fisher test, Biometrics 20, 191-195 (t'); Owen (2007),
-The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411 (a conservative variance over crossed effects).
+Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411 (a conservative variance over crossed
+effects); Welch (1947), Biometrika 34, 28-35 (independent samples).
 """
 
 from dataclasses import dataclass
-from math import log10
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import ndtr, stdtr, stdtrit
+from scipy.special import ndtr
 
+from rlassay.stats.cochran import Part, reach, two_sided_p
 from rlassay.stats.proportions import wilson
 
 Scores = Float[np.ndarray, "seeds items"]
 NAN = float("nan")
-LEAST = 1e-100
-"""Smallest tail probability told apart from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +71,20 @@ def crossed_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
         ValueError: not two-dimensional, infinite scores, or a confidence outside (0, 1).
     """
     values = _scores(scores, "scores")
-    return _interval(values, confidence, (0.0, 1.0) if _are_shares(values) else None)
+    return _interval(values, [values], confidence, (0.0, 1.0) if _are_shares(values) else None)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
-    """`crossed_interval` of `a - b`, paired by seed and item: what both have in common cancels.
+def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, matched_seeds: bool = True) -> Interval:
+    """`crossed_interval` of `a - b`, paired item by item, so that what both have in common on an item cancels.
 
     Args:
         a: shape (num_seeds, num_items).
         b: the same shape, the same seeds and items in the same order; a score that is NaN in either is missing in both.
         confidence: level of the interval, between 0 and 1.
+        matched_seeds: whether runs of the same seed have more in common than a number, such as their warm start: V_a is
+            then the variance of the seeds' differences, on S - 1 degrees of freedom. False adds the variances of both
+            sides, on Welch's degrees of freedom (between S - 1 and 2 S - 2): the same on average for runs that are
+            independent, with narrower intervals for few seeds, and conservative when the seeds go up and down together.
 
     Raises:
         ValueError: as `crossed_interval`, and shapes that differ.
@@ -94,8 +92,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> I
     first, second = _scores(a, "a"), _scores(b, "b")
     if first.shape != second.shape:
         raise ValueError(f"a has shape {first.shape}, b has {second.shape}; expected the same seeds and items in both")
-    shares = _are_shares(first) and _are_shares(second)
-    return _interval(first - second, confidence, (-1.0, 1.0) if shares else None)
+    difference = first - second
+    sides = [difference] if matched_seeds else [first, second]
+    return _interval(difference, sides, confidence, (-1.0, 1.0) if _are_shares(np.stack([first, second])) else None)
 
 
 def _scores(scores: ArrayLike, name: str) -> Scores:
@@ -107,67 +106,52 @@ def _scores(scores: ArrayLike, name: str) -> Scores:
     return values
 
 
-def _are_shares(values: Scores) -> bool:
+def _are_shares(values: Float[np.ndarray, "..."]) -> bool:
     present = values[~np.isnan(values)]
     return bool(np.all((present >= 0) & (present <= 1)))
 
 
-def _interval(values: Scores, confidence: float, bounds: tuple[float, float] | None) -> Interval:
+def _interval(values: Scores, sides: list[Scores], confidence: float, bounds: tuple[float, float] | None) -> Interval:
+    """The interval of the mean of `values`, whose variance between seeds is the sum of that of all `sides`."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a level between 0 and 1, such as 0.95")
-    values = values[~np.isnan(values).all(axis=1)]
-    values = values[:, ~np.isnan(values).any(axis=0)]
+    seeds = ~np.isnan(values).all(axis=1)
+    items = ~np.isnan(values[seeds]).any(axis=0) if seeds.any() else np.zeros(values.shape[1], dtype=bool)
+    values, sides = values[seeds][:, items], [side[seeds][:, items] for side in sides]
     num_seeds, num_items = values.shape
-    if values.size == 0:
-        items = num_items if num_seeds else 0
-        return Interval(mean=NAN, low=NAN, high=NAN, p_value=NAN, num_seeds=num_seeds, num_items=items)
-    mean = float(values.mean())
-    if num_items == 1:
-        low = high = p_value = NAN
-    elif np.ptp(values) == 0:
-        mean = float(values[0, 0])
-        low, high, p_value = _constant(mean, num_items, confidence, bounds)
-    else:
-        variances = _variances(values)
-        reach = _reach(variances, 0.5 - confidence / 2)
-        low, high, p_value = mean - reach, mean + reach, _p_value(mean, variances)
+    mean, low, high, p_value = float(values.mean()) if values.size else NAN, NAN, NAN, NAN
+    if values.size and num_items > 1:
+        parts = _parts(values, sides)
+        if parts:
+            half = reach(parts, 0.5 - confidence / 2)
+            low, high, p_value = mean - half, mean + half, two_sided_p(mean, parts)
+        else:
+            mean = float(values[0, 0])
+            low, high, p_value = _constant(mean, num_items, confidence, bounds)
     p_value = NAN if num_seeds == 1 else p_value
     return Interval(mean=mean, low=low, high=high, p_value=p_value, num_seeds=num_seeds, num_items=num_items)
 
 
-def _variances(values: Scores) -> list[tuple[float, float]]:
-    """The parts of V, each with its degrees of freedom, for two or more items whose scores are not all equal."""
+def _parts(values: Scores, sides: list[Scores]) -> list[Part]:
+    """V_b and V_a, for two or more items; nothing when all values are equal and so are the seeds."""
     num_seeds, num_items = values.shape
-    seed_means, item_means = values.mean(axis=1), values.mean(axis=0)
-    parts = [(float(item_means.var(ddof=1)) / num_items, num_items - 1.0)]
+    item_means, seed_means = values.mean(axis=0), values.mean(axis=1)
+    parts = [Part(variance=float(item_means.var(ddof=1)) / num_items, freedom=num_items - 1.0)]
     if num_seeds > 1:
-        parts.append((float(seed_means.var(ddof=1)) / num_seeds, num_seeds - 1.0))
-    if sum(part for part, _ in parts) > (1e-12 * float(np.abs(values).max())) ** 2:
+        between = np.array([side.mean(axis=1).var(ddof=1) / num_seeds for side in sides])
+        of_seeds = float(between.sum())
+        shares = between / of_seeds if of_seeds > 0 else np.array([1.0])
+        freedom = (num_seeds - 1.0) / float((shares**2).sum())
+        parts.append(Part(variance=of_seeds, freedom=freedom))
+    largest = max(float(np.abs(side).max()) for side in sides)
+    if sum(part.variance for part in parts) > (1e-12 * largest) ** 2:
         return parts
+    if np.ptp(values) == 0:
+        return []
     # Seed means are all equal and so are item means, yet the scores differ: what is left is the pair variance.
     freedom = (num_seeds - 1.0) * (num_items - 1.0)
     pairs = values - seed_means[:, None] - item_means[None, :] + values.mean()
-    return [(float((pairs**2).sum()) / freedom / values.size, freedom)]
-
-
-def _reach(variances: list[tuple[float, float]], tail: float) -> float:
-    """Half-width `t' sqrt(V)` of the interval that leaves out `tail` on either side."""
-    weighted = sum(part * -float(stdtrit(freedom, tail)) for part, freedom in variances)
-    return weighted / sum(part for part, _ in variances) ** 0.5
-
-
-def _p_value(mean: float, variances: list[tuple[float, float]]) -> float:
-    """1 - confidence of the interval that ends at 0; it lies between the p-values at either's degrees of freedom."""
-    statistic: float = abs(mean) / sum(part for part, _ in variances) ** 0.5
-    tails = [max(float(stdtr(freedom, -statistic)), LEAST) for _, freedom in variances]
-    if min(tails) == max(tails):
-        return 2 * tails[0]
-
-    def beyond(exponent: float) -> float:
-        return _reach(variances, 10.0**exponent) - abs(mean)
-
-    low, high = log10(min(tails)) - 1e-6, min(log10(max(tails)) + 1e-6, log10(0.5))
-    return 2 * 10.0 ** float(brentq(beyond, low, high, xtol=1e-13))
+    return [Part(variance=float((pairs**2).sum()) / freedom / values.size, freedom=freedom)]
 
 
 def _constant(

@@ -1,0 +1,86 @@
+"""How often intervals at nominal 95 % hold the true difference, when training seeds differ.
+
+Two arms answer the same items; every run's chance of a right answer is shifted by its seed. Compared are the study's
+intervals, for matched and for independent seeds, with an interval over items alone and with Satterthwaite's degrees of
+freedom for the whole variance. Run from the project's root: python -m benchmarks.coverage [--draws N]
+"""
+
+import argparse
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+from scipy import stats
+
+from rlassay.stats import Interval, paired_difference
+
+EFFECT = 0.03
+FIELD = (0.015, 0.015)
+"""Seed-to-seed standard deviations of the two arms in the field setting: 1.5 points."""
+SPREADS = ((0.0, 0.0), FIELD, (0.03, 0.0))
+"""None at all, the field setting, and one arm that varies while the other does not."""
+
+
+def main() -> None:
+    """Print one line per setting, and last the range that the study's intervals cover in the field setting."""
+    parser = argparse.ArgumentParser(description="Coverage of the report's intervals, by simulation.")
+    parser.add_argument("--draws", type=int, default=2000, help="simulated studies per setting [%(default)s]")
+    draws = parser.parse_args().draws
+    rng = np.random.default_rng(20)
+    print(f"{'seeds':>5} {'items':>5} {'samples':>7} {'seed SD':>9} " + " ".join(f"{name:>13}" for name in METHODS))
+    field: list[float] = []
+    for num_seeds, num_items, samples, spread in product((3, 5), (100, 400, 1000), (1, 8), SPREADS):
+        covered = _coverage(rng, draws, (num_seeds, num_items, samples), spread)
+        shown = "/".join(f"{100 * one:g}" for one in dict.fromkeys(spread))
+        line = " ".join(f"{100 * share:>13.1f}" for share in covered.values())
+        print(f"{num_seeds:>5} {num_items:>5} {samples:>7} {shown:>9} {line}")
+        field += [covered["matched"], covered["independent"]] if spread == FIELD else []
+    low, high = 100 * min(field), 100 * max(field)
+    print(f"coverage of nominal 95 % intervals at a seed SD of 1.5 points: {low:.1f} to {high:.1f} %")
+
+
+def _coverage(
+    rng: np.random.Generator, draws: int, size: tuple[int, int, int], spread: tuple[float, ...]
+) -> dict[str, float]:
+    """Method -> share of simulated studies whose interval holds the true difference."""
+    num_seeds, num_items, samples = size
+    hits = dict.fromkeys(METHODS, 0)
+    for _ in range(draws):
+        chance = rng.uniform(0.2, 0.75, num_items)
+        effect = rng.normal(EFFECT, 0.1, num_items)
+        arms = []
+        for deviation, shift in zip(spread, (effect, 0.0), strict=True):
+            shifted = chance + shift + rng.normal(0, deviation, (num_seeds, 1))
+            arms.append(rng.binomial(samples, np.clip(shifted, 0, 1)) / samples)
+        for name, method in METHODS.items():
+            low, high = method(arms[0], arms[1])
+            hits[name] += low <= EFFECT <= high
+    return {name: count / draws for name, count in hits.items()}
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def _items_only(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    return _ends(paired_difference(a.mean(axis=0)[None], b.mean(axis=0)[None]))
+
+
+def _satterthwaite(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    values = a - b
+    parts = np.array([values.mean(axis=1 - axis).var(ddof=1) / size for axis, size in enumerate(values.shape)])
+    freedom = parts.sum() ** 2 / (parts**2 / (np.array(values.shape) - 1)).sum()
+    reach = stats.t.ppf(0.975, freedom) * parts.sum() ** 0.5
+    return values.mean() - reach, values.mean() + reach
+
+
+METHODS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {
+    "matched": lambda a, b: _ends(paired_difference(a, b)),
+    "independent": lambda a, b: _ends(paired_difference(a, b, matched_seeds=False)),
+    "items only": _items_only,
+    "Satterthwaite": _satterthwaite,
+}
+
+
+if __name__ == "__main__":
+    main()

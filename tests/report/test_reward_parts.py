@@ -1,0 +1,52 @@
+"""The reward taken apart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlassay.report.gather import Results
+from rlassay.report.reward_parts import build_reward_parts
+from tests.report.by_hand import hand_results
+
+
+def _rollouts(seed: int) -> pd.DataFrame:
+    """Twenty steps of four completions: the first two steps are a tenth, and so are the last two."""
+    steps = np.arange(1, 21)
+    frame = pd.DataFrame(index=pd.Index(steps, name="step"))
+    for reward in ("choice_accuracy", "think_answer_format", "soft_overlong"):
+        frame[f"raw.{reward}"] = (steps + seed) * 0.1
+        frame[f"weighted.{reward}"] = (steps + seed) * 0.05
+        frame[f"judged.{reward}"] = 2.0 if reward == "choice_accuracy" else 4.0
+    return frame.assign(tokens=40.0, completions=4.0)
+
+
+def test_parts_by_hand():
+    results = hand_results({"base": np.zeros((3, 2)), "sft": np.zeros((1, 2))})
+    rollouts = {folder: _rollouts(seed) for seed, folder in results.rows["base"].folders.items() if seed}
+    accuracy, form, overlong = build_reward_parts(Results(**(vars(results) | {"rollouts": rollouts})), 0.95)
+    # Seed s, steps 1 and 2: 0.1 (1 + s + 2 + s) over 4 judged completions = 0.025 (3 + 2 s): .125, .175, .225.
+    assert accuracy.first.mean == pytest.approx(0.175)
+    assert accuracy.first.high == pytest.approx(0.175 + 4.302653 * 0.05 / np.sqrt(3), abs=1e-6)
+    # Steps 19 and 20: 0.025 (39 + 2 s), mean over s = 2: 1.075.
+    assert accuracy.last.mean == pytest.approx(1.075)
+    # Added to the sum: 0.05 (39 + 2 s) over 8 completions, judged or not, mean 0.26875.
+    assert accuracy.weighted_last.mean == pytest.approx(0.26875)
+    assert (accuracy.first.num_seeds, accuracy.first.num_items, accuracy.first.covers) == (3, 8, "seeds")
+    assert (accuracy.not_judged, form.not_judged) == (0.5, 0.0)
+    assert [part.role for part in (accuracy, form, overlong)] == ["trained", "trained", "observer"]
+
+
+def test_every_arm_and_reward_has_a_part(results: Results):
+    parts = build_reward_parts(results, 0.95)
+    assert [(part.arm, part.reward) for part in parts] == [
+        (name, reward) for name, arm in results.study.arms.items() for reward in arm.recipe.rewards
+    ]
+    assert all(part.weighted_last.mean == 0 for part in parts if part.role == "observer")
+
+
+def test_an_arm_without_a_run_has_no_part():
+    results = hand_results({"base": np.zeros((1, 2)), "dr_grpo": np.zeros((0, 2)), "sft": np.zeros((1, 2))})
+    rollouts = {"runs/base/seed1": _rollouts(1)}
+    parts = build_reward_parts(Results(**(vars(results) | {"rollouts": rollouts})), 0.95)
+    assert {part.arm for part in parts} == {"base"}
+    assert parts[0].first.covers == "nothing"
