@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.project import FAKE_STUDY, Project, new_project
+from tests.workflow.project import Project, lend_venv, new_project
 
 
 @pytest.fixture(scope="session")
@@ -14,9 +14,9 @@ def faked(tmp_path_factory: pytest.TempPathFactory) -> Project:
     from rlassay.config.policies import policies
     from rlassay.layout import Layout
 
-    project = new_project(tmp_path_factory.mktemp("faked") / "project", "fake", FAKE_STUDY)
-    study = load_study(project.folder / "config/studies/fake.yaml")
-    layout = Layout(root=project.folder / "results/fake")
+    project = new_project(tmp_path_factory.mktemp("faked") / "project")
+    study = load_study(project.folder / "config/studies/smallest.yaml")
+    layout = Layout(root=project.results)
     outputs = [layout.data_sentinel, layout.report / "index.html", layout.report / "report.json"]
     outputs += [layout.root / "benchmarks/ablation_report.tsv"]
     for folder, policy in policies(study).items():
@@ -33,3 +33,13 @@ def faked(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(faked: Project, tmp_path: Path) -> Project:
     """A copy of the faked project, to edit."""
     return faked.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose smallest study really ran, by `make`, which printed `make.txt`; copy it to change it."""
+    project = new_project(tmp_path_factory.mktemp("finished") / "project")
+    lend_venv(project)
+    printed = project.start("make", "ablation_report", "STUDY=smallest", "CORES=2").end()
+    (project.folder / "make.txt").write_text(printed)
+    return project

@@ -1,24 +1,28 @@
 """Copies of the project that tests may edit, run and kill."""
 
+import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "workflow", "profiles", "config", "src", "environment.yml", "Makefile", "pyproject.toml")
-FAKE_STUDY = """
-name: fake
-title: A study whose outputs are empty files
-question: Which jobs run again after which edit?
+INPUTS = ("pyproject.toml", "constraints.txt")
+PARTS = ("Snakefile", "Makefile", "workflow", "profiles", "config", "src", "environment.yml", *INPUTS)
+SMALLEST = """
+name: smallest
+title: The smallest study that is real at every stage
+question: Does the whole pipeline hold together, whatever is killed?
 seeds: [1, 2]
-model: {kind: tiny_vlm}
+model: {kind: tiny_vlm, layers: 1, width: 32, vision_layers: 1, vision_width: 16}
 data: {kind: digits, splits: {sft: 64, train: 32, test: 8}}
-sft: {max_steps: 2, learning_rate: 1e-3, per_device_train_batch_size: 8, save_steps: 1}
+sft: {max_steps: 4, learning_rate: 1e-3, per_device_train_batch_size: 16, save_steps: 2}
 rl:
-  max_steps: 2
+  max_steps: 8
   learning_rate: 1e-4
   per_device_train_batch_size: 8
   num_generations: 4
@@ -37,36 +41,51 @@ arms:
 """
 
 
+class Started:
+    """A command that runs in a process group of its own and prints to a file."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        # A file and no pipe: jobs that outlive the command would keep a pipe open.
+        self._printed = folder / f"printed-{time.monotonic_ns()}.txt"
+        with self._printed.open("w") as out:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def kill_all(self) -> None:
+        """`kill -9` of the command and of everything that it started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def end(self, fails: bool = False) -> str:
+        """What it printed when it has ended; it must have succeeded, or with `fails` must not."""
+        status = self.process.wait()
+        printed = self._printed.read_text()
+        assert (status != 0) == fails, printed
+        return printed
+
+
 class Project:
     """A copy of the project in a folder of its own, and the commands that tests run in it."""
 
-    def __init__(self, folder: Path, study: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.study = study
-        python = Path(sys.executable).parent
+        self.results = folder / "results/smallest"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        path = f"{python}{os.pathsep}{os.environ['PATH']}"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = inherited | {"PYTHONPATH": str(folder / "src"), "PATH": path}
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Snakemake on the study, in a process group of its own."""
-        command = ["snakemake", "--cores", "2", *arguments, "--config", f"study={self.study}"]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def start(self, *command: str) -> Started:
+        """Start a command in the project."""
+        return Started(list(command), self.folder, self.environment)
+
+    def start_snakemake(self, *arguments: str) -> Started:
+        """Start Snakemake on the smallest study."""
+        return self.start("snakemake", "--cores", "2", *arguments, "--config", "study=smallest")
 
     def snakemake(self, *arguments: str, fails: bool = False) -> str:
-        """What Snakemake prints on the study; it must succeed, or with `fails` must not."""
-        process = self.start(*arguments)
-        printed, _ = process.communicate()
-        assert (process.returncode != 0) == fails, printed
-        return printed
+        """What Snakemake prints on the smallest study; it must succeed, or with `fails` must not."""
+        return self.start_snakemake(*arguments).end(fails)
 
     def planned(self, *arguments: str) -> set[str]:
         """The messages of the jobs that the next run would start."""
@@ -87,11 +106,11 @@ class Project:
     def copy(self, folder: Path) -> "Project":
         """The project as it is now, in another folder, with the same file times."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
-        return Project(folder, self.study)
+        return Project(folder)
 
 
-def new_project(folder: Path, name: str, study: str) -> Project:
-    """A copy of the project without results, with one more study."""
+def new_project(folder: Path) -> Project:
+    """A copy of the project without results, and with the smallest study."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = ROOT / part
@@ -99,5 +118,16 @@ def new_project(folder: Path, name: str, study: str) -> Project:
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy2(source, folder / part)
-    (folder / f"config/studies/{name}.yaml").write_text(study)
-    return Project(folder, name)
+    (folder / "config/studies/smallest.yaml").write_text(SMALLEST)
+    return Project(folder)
+
+
+def lend_venv(project: Project) -> None:
+    """Give the copy a `.venv` that is this one, finished, so that `make` has nothing to install."""
+    venv = project.folder / ".venv"
+    venv.mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != "finished":
+            (venv / part.name).symlink_to(part)
+    inputs = b"\0".join((project.folder / name).read_bytes() for name in INPUTS)
+    (venv / "finished").write_text(hashlib.sha256(inputs).hexdigest())

@@ -3,7 +3,7 @@
 from tests.workflow.project import Project
 
 REPORT = "Write the report"
-STUDY = "config/studies/fake.yaml"
+STUDY = "config/studies/smallest.yaml"
 PLAIN = ("runs/plain/seed1", "runs/plain/seed2")
 SHARP = ("runs/sharp/seed1", "runs/sharp/seed2")
 
@@ -20,8 +20,11 @@ def trained(*runs: str) -> set[str]:
 
 def shared(project: Project) -> list[str]:
     """The policies that are no runs: the untrained model and the warm start."""
-    results = project.folder / "results/fake"
-    return [str(folder.relative_to(results)) for kind in ("models", "sft") for folder in (results / kind).iterdir()]
+    return [
+        str(folder.relative_to(project.results))
+        for kind in ("models", "sft")
+        for folder in (project.results / kind).iterdir()
+    ]
 
 
 def test_a_finished_study_has_nothing_to_do(project: Project):
@@ -29,7 +32,7 @@ def test_a_finished_study_has_nothing_to_do(project: Project):
 
 
 def test_the_report_is_the_default_target(project: Project):
-    (project.folder / "results/fake/report/index.html").unlink()
+    (project.results / "report/index.html").unlink()
 
     assert project.planned() == {REPORT}
 
@@ -57,7 +60,7 @@ def test_a_new_seed_trains_that_seed_of_every_arm(project: Project):
 
 
 def test_words_and_colours_rewrite_the_report_alone(project: Project):
-    project.edit(STUDY, "title: A study", "title: The study")
+    project.edit(STUDY, "title: The smallest", "title: A small")
     project.edit(STUDY, "  plain: {}", "  plain: {label: as usual, color: '#112233'}")
 
     assert project.planned() == {REPORT}
@@ -117,7 +120,7 @@ def test_comments_and_docstrings_run_nothing(project: Project):
 
 
 def test_forcing_a_run_trains_it_again(project: Project):
-    assert project.planned("-R", "results/fake/runs/sharp/seed2/train.json") == trained(SHARP[1]) | {REPORT}
+    assert project.planned("-R", "results/smallest/runs/sharp/seed2/train.json") == trained(SHARP[1]) | {REPORT}
 
 
 def test_a_broken_study_stops_before_any_job(project: Project):

@@ -1,0 +1,70 @@
+"""The smallest study, real at every stage, from one command to its report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workflow.project import Project
+
+# One worker runs every test that needs a finished study, so that the study runs once.
+pytestmark = pytest.mark.xdist_group("real_study")
+RUNS = ("runs/plain/seed1", "runs/plain/seed2", "runs/sharp/seed1", "runs/sharp/seed2")
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())
+
+
+def test_the_terminal_ends_with_the_verdicts_and_the_page(finished: Project):
+    printed = (finished.folder / "make.txt").read_text()
+    verdicts = read(finished.results / "report/report.json")["verdicts"]
+
+    assert [verdict["arm"] for verdict in verdicts] == ["sharp"]
+    assert all(verdict["sentence"] in printed for verdict in verdicts)
+    assert "results/smallest/report/index.html" in printed
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_leaves_what_the_layout_promises(finished: Project, run: str):
+    sentinel = read(finished.results / run / "train.json")
+    expected = ("state/metrics.jsonl", "eval/test.completions.jsonl", "eval/test.scores.parquet")
+
+    assert (sentinel["steps"], sentinel["max_steps"], sentinel["resumes"]) == (8, 8, [])
+    assert [name for name in expected if not (finished.results / run / name).is_file()] == []
+    assert len(list((finished.results / run / "state/rollouts").glob("step*.parquet"))) == 8
+
+
+def test_every_job_leaves_a_log_and_its_cost(finished: Project):
+    logs = {file.relative_to(finished.results / "logs").with_suffix("") for file in finished.results.rglob("*.log")}
+    costs = finished.results.rglob("benchmarks/**/*.tsv")
+
+    assert {file.relative_to(finished.results / "benchmarks").with_suffix("") for file in costs} == logs
+    assert {Path(run) / "train" for run in RUNS} < logs
+
+
+def test_the_report_is_whole_without_a_network(finished: Project):
+    report = finished.results / "report"
+
+    assert (report / "report.md").is_file()
+    assert len(list(report.glob("tables/*.csv"))) > 0
+    assert len(list(report.glob("figures/*.svg"))) > 0
+    assert read(report / "report.json")["complete"]
+
+
+def test_a_second_run_has_nothing_to_do(finished: Project):
+    assert "Nothing to be done" in finished.snakemake()
+
+
+def test_a_forced_run_trains_again_from_step_0_to_the_same_weights(finished: Project, tmp_path: Path):
+    project = finished.copy(tmp_path / "project")
+    before = {run: (project.results / run / "train.json").stat().st_mtime_ns for run in RUNS}
+    first = read(project.results / RUNS[3] / "train.json")
+
+    project.snakemake("--forcerun", f"results/smallest/{RUNS[3]}/train.json")
+
+    again = read(project.results / RUNS[3] / "train.json")
+    assert (again["sha256"], again["resumes"]) == (first["sha256"], [])
+    after = {run: (project.results / run / "train.json").stat().st_mtime_ns for run in RUNS}
+    assert [run for run in RUNS if after[run] != before[run]] == [RUNS[3]]
