@@ -22,7 +22,7 @@ DIGITS = 8
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.cli.common.")
-"""Left out of the digest of code: what `config` computes is in the fingerprints; tracking and arguments change no result."""
+"""Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
 
 def data_id(study: Study) -> str:
