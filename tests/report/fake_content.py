@@ -23,33 +23,14 @@ def fake_content() -> Content:
         _comparison("dr_grpo", "base", "not resolved", (0.004, -0.03, 0.038)),
     )
     return Content(
-        study=StudyFacts(
-            id="synthetic",
-            title="Does paying for the format help?",
-            question="What does each reward add?",
-            seeds=(1, 2, 3),
-            baseline="base",
-            primary=KEY,
-            confidence=0.95,
-            num_samples=8,
-        ),
+        study=_study(),
         complete=True,
         missing=(),
         arms=tuple(_arm(name, label) for name, label in ARMS.items()),
         verdicts=verdicts,
         gains=tuple(_comparison(arm, "sft", "better", (0.09, 0.04, 0.14)) for arm in ARMS),
         gains_note="The warm start is shared by all seeds: these intervals do not cover the variance of training it.",
-        design=Design(
-            sentence="Every difference from the baseline is declared: no confound.",
-            rows=(
-                DesignRow(
-                    key="rl.loss_type",
-                    values=dict.fromkeys(ARMS, '"dapo"') | {"dr_grpo": '"dr_grpo"'},
-                    declared_by=("dr_grpo",),
-                    confounds=(),
-                ),
-            ),
-        ),
+        design=_design(),
         tables={name: _table(name) for name in ("main", "pass_at_k", "length", "parsing")},
         curves=(_curve("reward", "reward"), _curve("completions/mean_length", "length"), _curve("entropy", "policy")),
         rewards=tuple(_part(arm, reward) for arm in ARMS for reward in ("choice_accuracy", "soft_overlong")),
@@ -95,6 +76,33 @@ def fake_partial() -> Content:
     )
     return content.model_copy(
         update={"complete": False, "missing": (missing,), "verdicts": (one_seed, content.verdicts[1], absent)}
+    )
+
+
+def _study() -> StudyFacts:
+    return StudyFacts(
+        id="synthetic",
+        title="Does paying for the format help?",
+        question="What does each reward add?",
+        seeds=(1, 2, 3),
+        baseline="base",
+        primary=KEY,
+        confidence=0.95,
+        num_samples=8,
+    )
+
+
+def _design() -> Design:
+    return Design(
+        sentence="Every difference from the baseline is declared: no confound.",
+        rows=(
+            DesignRow(
+                key="rl.loss_type",
+                values=dict.fromkeys(ARMS, '"dapo"') | {"dr_grpo": '"dr_grpo"'},
+                declared_by=("dr_grpo",),
+                confounds=(),
+            ),
+        ),
     )
 
 
