@@ -108,6 +108,7 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     rewards = [name.removeprefix("raw.") for name in data.schema.names if name.startswith("raw.")]
     parts = [f"{part}.{reward}" for reward in rewards for part in ("raw", "weighted")]
     frame = data.to_table(columns=["step", "token_count", *parts]).to_pandas()
+    frame[parts] = frame[parts].astype(float)  # shards hold single precision, too coarse for sums
     by_step = frame.groupby("step")
     sums = by_step[["token_count", *parts]].sum().rename(columns={"token_count": "tokens"}).astype(float)
     judged = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
