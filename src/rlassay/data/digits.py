@@ -133,12 +133,14 @@ def _with_demonstration(row: PromptRow, section: Digits, rng: np.random.Generato
     """Demonstrations of mixed quality: guessed at once, thought and then wrong, thought and right.
 
     Perfect ones would leave reinforcement learning nothing to find (measured: no gain in 100 steps). A thought reads
-    both digits, then the one asked for with its letter, as in `3 7 7B`: a small model learns to find the letter of a
-    digit within 300 steps where it follows that digit at once, and not within 1,200 where tags stand between them.
+    both digits from left to right and names the letter right after the one asked for, as in `3 7B`: a small model
+    learns to find the letter of a digit within 300 steps where it follows that digit at once, and not within 1,200
+    where tags stand between them, nor within 300 where the digit is repeated for it, as in `3 7 7B`.
     """
     draw = rng.random()
-    target = row.choices[row.letters.index(row.answer)]
-    thinking: str | None = f"{row.meta['left']} {row.meta['right']} {target}{row.answer}"
+    asked = row.choices[row.letters.index(row.answer)]
+    read = (str(row.meta["left"]), str(row.meta["right"]))
+    thinking: str | None = " ".join(digit + row.answer if digit == asked else digit for digit in read)
     if draw < section.guess_share:
         style, thinking, letter = "guess", None, str(rng.choice(list(row.letters)))
     elif draw < section.guess_share + section.misread_share:
