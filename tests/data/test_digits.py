@@ -121,12 +121,11 @@ def test_demonstrations_have_the_declared_mixture(rows):
         assert abs(styles[style] - 800 * share) < 4 * np.sqrt(800 * share * (1 - share))
     for row in rows["sft"]:
         letter = extract_choice(row.demonstration, row.letters)
-        asked = row.choices["ABCD".index(row.answer)]
-        thought = f"<think>{row.meta['left']} {row.meta['right']} {asked}{row.answer}</think>"
-        assert (
-            row.demonstration
-            == ("" if row.meta["demonstration"] == "guess" else thought) + f"<answer>{letter}</answer>"
-        )
+        left, right = row.meta["left"], row.meta["right"]
+        on_left = row.choices["ABCD".index(row.answer)] == str(left)
+        read = f"{left}{row.answer} {right}" if on_left else f"{left} {right}{row.answer}"
+        thought = "" if row.meta["demonstration"] == "guess" else f"<think>{read}</think>"
+        assert row.demonstration == f"{thought}<answer>{letter}</answer>"
         if row.meta["demonstration"] != "guess":
             assert (letter == row.answer) == (row.meta["demonstration"] == "right")
     guessed = [row for row in rows["sft"] if row.meta["demonstration"] == "guess"]
