@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin
 
 from rlassay.config.model import Lora
@@ -45,6 +46,15 @@ def test_a_saved_policy_answers_as_before(tmp_path):
 
     assert torch.equal(logits(loaded), logits((model, processor)))
     assert tokenizer_of(loaded[1]).padding_side == "left"
+
+
+def test_tensors_are_saved_under_the_names_that_a_resumed_trainer_looks_for(vision_folder, tmp_path):
+    for policy in (build_policy(SMALLEST, [row(image="x.png")]), load_policy(SMALLEST, vision_folder)):
+        policy[0].save_pretrained(tmp_path)
+        policy[1].save_pretrained(tmp_path)
+
+        assert load_file(tmp_path / "model.safetensors").keys() <= policy[0].state_dict().keys()
+        assert torch.equal(logits(load_policy(SMALLEST, tmp_path)), logits(policy))
 
 
 def test_a_folder_with_a_text_model_gives_a_tokenizer(text_folder):
@@ -117,9 +127,7 @@ def test_a_model_without_chat_template_is_refused(text_folder, tmp_path):
 def test_an_encoder_decoder_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
 
-    with pytest.raises(
-        ValueError, match=r"is an encoder-decoder \(t5\); expected a causal LM or an image"
-    ):
+    with pytest.raises(ValueError, match=r"is an encoder-decoder \(t5\); expected a causal LM or an image"):
         build_policy(hub(tmp_path), [])
 
 
@@ -138,8 +146,6 @@ def test_torn_weights_are_refused(vision_folder, tmp_path):
 
 
 def test_weights_that_lack_a_tensor_are_refused(vision_folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     folder = shutil.copytree(vision_folder, tmp_path / "lacking")
     tensors = load_file(folder / "model.safetensors")
     gone = next(name for name in tensors if "mlp.up_proj" in name)

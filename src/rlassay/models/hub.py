@@ -1,5 +1,6 @@
 """Causal LMs and image-text-to-text models by hub name or from a folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -53,7 +54,19 @@ def load_pretrained(
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(f"the weights of {source!r} lack {len(missing)} tensors, the first being {missing[0]}")
+    keep_names(model)
     return model, processor
+
+
+def keep_names(model: PreTrainedModel) -> None:
+    """Let the model save its tensors under the names that they have in memory.
+
+    transformers saves some architectures (LLaVA, Qwen-VL, mixtures of experts) under the names of their first release,
+    which `from_pretrained` translates but `Trainer` does not: after a kill it would go on from the initial weights,
+    with nothing but a warning about missing keys.
+    """
+    save: Any = model.save_pretrained
+    model.save_pretrained = partial(save, save_original_format=False)
 
 
 def _check_folder(source: str) -> None:

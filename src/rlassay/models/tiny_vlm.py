@@ -7,6 +7,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from rlassay.config.model import TinyVLM
+from rlassay.models.hub import keep_names
 from rlassay.models.tokenizer import CHAT_TEMPLATE, IMAGE, train_tokenizer
 
 _MAX_LENGTH = 2048
@@ -40,8 +41,10 @@ def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForCondi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = LlavaForConditionalGeneration(_llava_config(config, tokenizer))
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    keep_names(model)
+    for about in (model.config, model.generation_config):
+        about.pad_token_id = tokenizer.pad_token_id
+        about.eos_token_id = tokenizer.eos_token_id
     return model, processor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 from peft import PeftModel
-from transformers import ProcessorMixin
+from transformers import PrinterCallback, ProcessorMixin
 from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -63,6 +63,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             peft_config=peft_config(model_config),
             callbacks=[run.callback()],
         )
+        trainer.remove_callback(PrinterCallback)  # the job's own callback says it all
         trainer.train(resume_from_checkpoint=run.resume_from)
         if isinstance(trainer.model, PeftModel):
             trainer.model = trainer.model.merge_and_unload()
@@ -88,6 +89,7 @@ def sft_dataset(rows: Sequence[PromptRow], processor: Processor, data: Path) -> 
     }
     if any(row.media for row in rows):
         columns["images"] = [[str(data / item.path) for item in row.media] for row in rows]
+    datasets.disable_progress_bars()
     dataset = datasets.Dataset.from_dict(columns)
     return dataset.cast_column("images", datasets.List(datasets.Image())) if "images" in columns else dataset
 
