@@ -39,7 +39,7 @@ TWO_REWARDS = [scripted("first", *FIRST), scripted("second", *SECOND)]
 
 
 def test_advantages_are_the_rewards_minus_the_mean_of_the_group_over_its_deviation(tmp_path: Path):
-X1
+    rollout, logged = one_step(tmp_path, reward_funcs=TWO_REWARDS, reward_weights=[1.0, 0.25])
     # Sums: 1, .5, 0, .5 (mean .5, deviation .40825) and 1, 1, 1, 2 (mean 1.25, deviation .5); TRL adds 1e-4.
     expected = [1.22445, 0.0, -1.22445, 0.0, -0.49990, -0.49990, -0.49990, 1.49970]
     assert rollout.advantages.tolist() == pytest.approx(expected, abs=1e-5)
@@ -50,9 +50,7 @@ X1
 
 
 def test_an_observer_is_logged_and_never_changes_an_advantage(tmp_path: Path):
-    rollout, logged = one_step(
-        tmp_path, reward_funcs=TWO_REWARDS, reward_weights=[1.0, 0.0]
-    )
+    rollout, logged = one_step(tmp_path, reward_funcs=TWO_REWARDS, reward_weights=[1.0, 0.0])
     # First group 1, 0, 0, 0: mean .25, deviation .5. Second group: all 1.
     expected = [1.49970, -0.49990, -0.49990, -0.49990, 0.0, 0.0, 0.0, 0.0]
     assert rollout.advantages.tolist() == pytest.approx(expected, abs=1e-5)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from PIL import Image
 
 from rlassay.models.chat import chat
@@ -15,11 +16,38 @@ from rlassay.records import PromptRow
 IMAGES_IN_MEMORY = 256
 
 
-def prompt_dataset(rows: Sequence[PromptRow], processor: Processor, data: Path, *, told: bool) -> datasets.Dataset:
+def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, seed: int) -> list[str]:
+    """The prompts of a whole run, batch after batch: all of them in a new random order, again and again.
+
+    TRL's own sampler begins its shuffling anew when a run resumes, and would then repeat the first pass; an order that
+    is written down beforehand resumes exactly. As in TRL, what does not fill a batch is left out of a pass.
+
+    Args:
+        prompt_ids: those of the split.
+        batch_size: prompts per generation batch.
+        num_batches: generation batches of the run.
+        seed: the run's seed.
+
+    Errors: ValueError if the split cannot fill one batch.
+    """
+    per_pass = len(prompt_ids) // batch_size * batch_size
+    if per_pass == 0:
+        raise ValueError(f"the train split has {len(prompt_ids)} prompts, but a generation batch takes {batch_size}")
+    random = np.random.default_rng(seed)
+    order: list[str] = []
+    while len(order) < num_batches * batch_size:
+        order += [prompt_ids[int(index)] for index in random.permutation(len(prompt_ids))[:per_pass]]
+    return order[: num_batches * batch_size]
+
+
+def prompt_dataset(
+    rows: Sequence[PromptRow], order: Sequence[str], processor: Processor, data: Path, *, told: bool
+) -> datasets.Dataset:
     """The columns `prompt_id`, `prompt` (chat messages) and, if any row has some, `images` (RGB).
 
     Args:
         rows: the prompts.
+        order: their ids as the trainer shall draw them.
         processor: decides the form of the messages.
         data: folder that image paths start from.
         told: whether a system turn states the completion format.
@@ -27,18 +55,30 @@ def prompt_dataset(rows: Sequence[PromptRow], processor: Processor, data: Path, 
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
     """
-    by_id = {row.prompt_id: row for row in rows}
-    with_images = any(row.media for row in rows)
-    image = lru_cache(maxsize=IMAGES_IN_MEMORY)(_image)
+    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_Drawing(rows, processor, data, told))
 
-    def drawn(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-        chosen = [by_id[prompt_id] for prompt_id in batch["prompt_id"]]
-        columns: dict[str, list[Any]] = {**batch, "prompt": [chat(row, processor, told) for row in chosen]}
-        if with_images:
-            columns["images"] = [[image(data / item.path) for item in row.media] for row in chosen]
+
+class _Drawing:
+    """Turns a batch of prompt ids into what the trainer wants to see."""
+
+    def __init__(self, rows: Sequence[PromptRow], processor: Processor, data: Path, told: bool) -> None:
+        self.by_id = {row.prompt_id: row for row in rows}
+        self.with_images = any(row.media for row in rows)
+        self.processor = processor
+        self.data = data
+        self.told = told
+        self.image = lru_cache(maxsize=IMAGES_IN_MEMORY)(_image)
+
+    def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        rows = [self.by_id[prompt_id] for prompt_id in batch["prompt_id"]]
+        columns: dict[str, list[Any]] = {**batch, "prompt": [chat(row, self.processor, self.told) for row in rows]}
+        if self.with_images:
+            columns["images"] = [[self.image(self.data / item.path) for item in row.media] for row in rows]
         return columns
 
-    return datasets.Dataset.from_dict({"prompt_id": list(by_id)}).with_transform(drawn)
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        # `datasets` fingerprints a transform by pickling it; prompt ids are digests of all that matters here.
+        return str, (" ".join(self.by_id),)
 
 
 def _image(path: Path) -> Image.Image:

@@ -1,5 +1,6 @@
 """The reinforcement-learning stage: GRPO on the `train` split from the arm's warm start."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rlassay.rewards import REWARDS
 from rlassay.training.files import read_json, sha256
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
-from rlassay.training.prompts import prompt_dataset
+from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.rollouts import RolloutWriter, generated_tokens
 from rlassay.training.state import RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
@@ -45,12 +46,15 @@ def run_rl(study: Study, layout: Layout, policy: Policy) -> None:
         recipe = policy.recipe
         rows = list(read_rows(layout.split("train")))
         model, processor = starting_policy(study, layout, policy, run.state / "start")
+        arguments = grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0)
+        batches = generation_batches(recipe.rl, arguments)
+        order = prompt_order([row.prompt_id for row in rows], *batches, seed=_seed(policy))
         # 3. TRL's trainer, with our rewards and credit.
         trainer = CreditGRPOTrainer(
             model=model,
             reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
-            args=grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0),
-            train_dataset=prompt_dataset(rows, processor, layout.data, told=is_told(recipe)),
+            args=arguments,
+            train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
             credit=[CREDITS[part.kind] for part in recipe.credit],
@@ -120,7 +124,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         min_p=None,
         repetition_penalty=1.0,
         use_vllm=False,
-        shuffle_dataset=True,
+        shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
         entropy_coef=0.0,
@@ -133,6 +137,14 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def generation_batches(rl: RLConfig, arguments: GRPOConfig) -> tuple[int, int]:
+    """Prompts per generation batch, and generation batches of the whole run."""
+    completions = arguments.generation_batch_size
+    assert completions is not None  # TRL has computed it, over all processes
+    micro_batches = rl.max_steps * rl.gradient_accumulation_steps
+    return completions // rl.num_generations, math.ceil(micro_batches / (rl.steps_per_generation * rl.num_iterations))
 
 
 def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:

@@ -188,7 +188,7 @@ def open_run(layout: Layout, plan: RunPlan) -> Iterator[Run]:
             return
         try:
             yield run
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             run.record("killed")
             raise
         except BaseException as error:
