@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from rlassay.tracking.about import About
@@ -44,6 +46,40 @@ def test_entering_twice_is_one_run_and_another_identity_is_another(store: Store,
     assert [run.data.tags["rlassay.current"] for run in reader.runs()["one"]] == ["false", "true"]
     again = store.enter(ABOUT, started=4.0)  # not the old one: what a later training replaced does not come back
     assert again.info.run_id != first.info.run_id
+
+
+def test_what_jobs_share_is_written_by_one_of_them_at_a_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow fails when two processes log the same dataset, or the params of the same parent run, at once."""
+    seen: list[tuple[str, bool]] = []
+
+    def watch(name: str) -> None:
+        write = getattr(store.client, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            seen.append((name, _is_locked(tmp_path / "locks/runs.lock")))
+            return write(*arguments, **options)
+
+        monkeypatch.setattr(store.client, name, watched)
+
+    for name in ("create_run", "log_batch", "log_inputs", "set_terminated"):
+        watch(name)
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    child = About(name="c", policy="c", stage="rl", identity="x", params={"a": "1"}, tags={}, parent=ABOUT)
+    run = store.enter(child, started=1.0)
+    store.add_datasets(run, [tmp_path / "train.jsonl"], "training")
+    store.settle(run, "FINISHED", 2.0)
+    assert {name for name, _ in seen} == {"create_run", "log_batch", "log_inputs", "set_terminated"}
+    assert all(held for _, held in seen), seen
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def test_a_deleted_experiment_is_restored(store: Store, reader: Reader, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Store:
             for other in found:
                 if other.info.run_id != run.info.run_id:
                     self._retire(other)
-        self._describe(run, about.params, tags)
+            self._describe(run, about.params, tags)
         return self.get(run.info.run_id)
 
     def _parent(self, about: About, started: float) -> str:
@@ -170,7 +170,8 @@ class Store:
         datasets = [dataset for dataset in map(_dataset, filter(Path.exists, files)) if dataset.digest not in known]
         if datasets:
             tag = InputTag("mlflow.data.context", context)
-            self.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
+            with self._lock:  # MLflow fails when two processes log the same dataset at once
+                self.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
 
     def settle(self, run: Run, status: Status, ended: float | None) -> None:
         """Bring a run's status and end up to date, and then its parent's; `ended`: unix seconds, None while it runs."""
