@@ -63,6 +63,11 @@ class Layout:
         return self.root / "report"
 
     @property
+    def partial_report(self) -> Path:
+        """Folder of a report on what is finished so far; in `report`, Snakemake would take it for the whole one."""
+        return self.root / "partial_report"
+
+    @property
     def tracking(self) -> Path:
         """Folder of the locks under which jobs write to MLflow."""
         return self.root / ".mlflow"

@@ -37,3 +37,5 @@ def test_an_unfinished_study_is_refused_and_reported_on_in_part(
     assert not layout.report.exists()
     run_report(study, layout, SETTINGS, partial=True)
     assert "Partial: 1 file is missing; the page says which." in capsys.readouterr().out
+    assert (layout.partial_report / "index.html").is_file()
+    assert not layout.report.exists()

@@ -13,25 +13,27 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 INPUTS = ("pyproject.toml", "constraints.txt")
 PARTS = ("Snakefile", "Makefile", "workflow", "profiles", "config", "src", "environment.yml", *INPUTS)
+# The warm start is long enough that completions earn different rewards: otherwise RL would change no weight, and no
+# test could tell a resumed run from an untrained one.
 SMALLEST = """
 name: smallest
 title: The smallest study that is real at every stage
 question: Does the whole pipeline hold together, whatever is killed?
 seeds: [1, 2]
 model: {kind: tiny_vlm, layers: 1, width: 32, vision_layers: 1, vision_width: 16}
-data: {kind: digits, splits: {sft: 64, train: 32, test: 8}}
-sft: {max_steps: 4, learning_rate: 1e-3, per_device_train_batch_size: 16, save_steps: 2}
+data: {kind: digits, splits: {sft: 256, train: 32, test: 8}}
+sft: {max_steps: 60, learning_rate: 1e-2, per_device_train_batch_size: 16, save_steps: 30}
 rl:
   max_steps: 8
-  learning_rate: 1e-4
+  learning_rate: 1e-3
   per_device_train_batch_size: 8
   num_generations: 4
-  max_completion_length: 8
+  max_completion_length: 16
   save_steps: 1
 rewards:
   choice_accuracy: {weight: 1.0}
   think_answer_format: {weight: 0.5}
-evaluation: {num_samples: 2, max_completion_length: 8}
+evaluation: {num_samples: 2, max_completion_length: 16}
 baseline: plain
 arms:
   plain: {}

@@ -5,7 +5,7 @@ import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,18 @@ from tests.workflow.project import Project
 pytestmark = pytest.mark.xdist_group("real_study")
 RUN = "runs/sharp/seed1"
 FoundT = TypeVar("FoundT")
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Iterator[Project]:
+    """The finished project with one arm and the report unmade; nothing that it starts outlives the test."""
+    project = finished.copy(tmp_path / "project")
+    for unmade in ("runs/sharp", "report"):
+        shutil.rmtree(project.results / unmade)
+    yield project
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(project.folder):
+            process.kill()
 
 
 def wait_for(look: Callable[[], FoundT | None], seconds: float = 120) -> FoundT:
@@ -63,11 +75,7 @@ def doubled_metrics(project: Project) -> list[tuple[object, ...]]:
         return store.execute(question).fetchall()
 
 
-def test_whatever_is_killed_the_same_command_goes_on(finished: Project, tmp_path: Path):
-    project = finished.copy(tmp_path / "project")
-    for unmade in ("runs/sharp", "report"):
-        shutil.rmtree(project.results / unmade)
-
+def test_whatever_is_killed_the_same_command_goes_on(project: Project, finished: Project):
     # 1. A job is killed; meanwhile a second Snakemake is refused, and the first goes on with the rest.
     first = project.start_snakemake()
     wait_for(job_at(project, attempt=1, step=2)).kill()

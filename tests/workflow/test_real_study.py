@@ -1,12 +1,16 @@
 """The smallest study, real at every stage, from one command to its report."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from tests.workflow.project import Project
+from tests.house.test_readme import expand
+from tests.workflow.project import ROOT, Project
 
 # One worker runs every test that needs a finished study, so that the study runs once.
 pytestmark = pytest.mark.xdist_group("real_study")
@@ -36,6 +40,25 @@ def test_a_run_leaves_what_the_layout_promises(finished: Project, run: str):
     assert len(list((finished.results / run / "state/rollouts").glob("step*.parquet"))) == 8
 
 
+def test_every_training_job_changes_the_weights(finished: Project):
+    sentinels = [*finished.results.glob("sft/*/sft.json"), *(finished.results / run / "train.json" for run in RUNS)]
+
+    assert len({read(sentinel)["sha256"]["model.safetensors"] for sentinel in sentinels}) == 5
+
+
+def test_every_metric_is_a_row_of_the_glossary(finished: Project):
+    rewards = ("choice_accuracy", "think_answer_format")
+    lines = [file.read_text().splitlines()[0] for file in finished.results.rglob("metrics.jsonl")]
+    logged = {name for line in lines for name in json.loads(line)}
+    scored = {name for file in finished.results.rglob("*.scores.parquet") for name in pd.read_parquet(file)["metric"]}
+    table = re.findall(r"^\| (`.*?) \|", (ROOT / "GLOSSARY.md").read_text(), flags=re.MULTILINE)
+    explained = {name for cell in table for code in re.findall(r"`([^`]+)`", cell) for name in expand(code)}
+
+    assert len(scored) > len(rewards)
+    names = {re.sub("|".join(rewards), "<name>", name) for name in logged} | scored
+    assert sorted(names - explained) == []
+
+
 def test_every_job_leaves_a_log_and_its_cost(finished: Project):
     logs = {file.relative_to(finished.results / "logs").with_suffix("") for file in finished.results.rglob("*.log")}
     costs = finished.results.rglob("benchmarks/**/*.tsv")
@@ -55,6 +78,18 @@ def test_the_report_is_whole_without_a_network(finished: Project):
 
 def test_a_second_run_has_nothing_to_do(finished: Project):
     assert "Nothing to be done" in finished.snakemake()
+
+
+def test_a_report_of_what_is_finished_is_not_taken_for_the_whole(finished: Project, tmp_path: Path):
+    project = finished.copy(tmp_path / "project")
+    for unmade in ("runs/sharp", "report"):
+        shutil.rmtree(project.results / unmade)
+
+    printed = project.snakemake("partial_report")
+
+    assert "results/smallest/partial_report/index.html" in printed
+    assert not read(project.results / "partial_report/report.json")["complete"]
+    assert "Train runs/sharp/seed1" in project.planned()
 
 
 def test_a_forced_run_trains_again_from_step_0_to_the_same_weights(finished: Project, tmp_path: Path):

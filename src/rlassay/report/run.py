@@ -1,5 +1,7 @@
 """The report stage: read, analyse, write, say what came out."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.text import Text
 
@@ -32,14 +34,15 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
     # 2. What it says.
     content = analyse(results, settings.report)
     # 3. Numbers first, so that the page's output file proves that both are there.
-    write_numbers(content, layout.report)
-    write_page(content, layout.report)
+    folder = layout.partial_report if partial else layout.report
+    write_numbers(content, folder)
+    write_page(content, folder)
     # 4. The outcome, where the user is looking.
-    announce(content, layout)
+    announce(content, folder)
     return content
 
 
-def announce(content: Content, layout: Layout) -> None:
+def announce(content: Content, folder: Path) -> None:
     """Print the verdicts, what is missing, and where the page is."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text(f"\n{content.study.title}", style="bold"))
@@ -48,4 +51,4 @@ def announce(content: Content, layout: Layout) -> None:
     if content.missing:
         are = "1 file is" if len(content.missing) == 1 else f"{len(content.missing)} files are"
         console.print(Text(f"  Partial: {are} missing; the page says which."))
-    console.print(Text(f"Page: {layout.report / 'index.html'}\n"))
+    console.print(Text(f"Page: {folder / 'index.html'}\n"))
