@@ -211,6 +211,7 @@ def _same(written: dict[str, Any], plan: RunPlan) -> bool:
 
 
 def _wipe(state: Path) -> None:
+    (state / "run.json").unlink(missing_ok=True)  # first, so that a kill in between still ends in a fresh start
     for path in state.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
