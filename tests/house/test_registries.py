@@ -11,15 +11,15 @@ REGISTRIES = {"REWARDS": "rewards", "CREDITS": "credit", "SOURCES": "data"}
 
 @pytest.mark.parametrize(("name", "folder"), REGISTRIES.items())
 def test_a_registry_is_a_dict_literal_of_functions_by_their_names(name: str, folder: str):
-    tree = ast.parse((PACKAGE / folder / "__init__.py").read_text())
     values = [
         node.value
-        for node in tree.body
+        for file in (PACKAGE / folder).glob("*.py")
+        for node in ast.parse(file.read_text()).body
         for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
         if isinstance(target, ast.Name) and target.id == name
     ]
 
-    assert len(values) == 1, f"{name} must be assigned once in {folder}/__init__.py"
+    assert len(values) == 1, f"{name} must be assigned once in {folder}/"
     assert isinstance(values[0], ast.Dict)
     keys = [key.value for key in values[0].keys if isinstance(key, ast.Constant)]
     functions = [value.id for value in values[0].values if isinstance(value, ast.Name)]
