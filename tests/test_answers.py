@@ -166,6 +166,8 @@ def test_the_pronoun_is_an_option_where_nothing_follows_it(text, expected):
     ("text", "expected"),
     [
         ("<think>3 7</think><answer>B</answer>", "B"),
+        ("<answer>A</answer>", "A"),  # no article: the next word is a tag's
+        ("<think>3A 7</think><answer>A</answer>", "A"),
         ("It is not B, the answer is D", "D"),
         ("The answer is A. The answer is B.", "B"),  # strict: a conflict
         ("<answer>B dog</answer>", "B"),  # strict: no letter alone
@@ -191,6 +193,10 @@ WORDS = st.sampled_from([*SNIPPETS.split(), "\n", " "])
 MEGABYTES = r"""
 answer_ the_answer_is_a_ answer:_A_or_ answer_to_ <think> <answer> \boxed{ A_ it_is_A._ (_ not_not_ ﷺ B_is_ a so_
 """
+
+
+def test_lenient_does_not_take_a_letter_before_a_tag_for_the_article():
+    assert extract_choice_lenient("<think>7A</think><answer>A</answer>", "ABCD") == "A"
 
 
 @pytest.mark.parametrize("extract", [extract_choice, extract_choice_lenient])

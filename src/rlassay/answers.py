@@ -13,6 +13,7 @@ from itertools import pairwise
 _LONGEST = 20_000  # characters of visible text that are read, from the end
 # Every quantifier below is bounded or stops at a character that the next part needs: matching stays linear in the text.
 _THINK_TAG = re.compile(r"(</?think>)", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 _ANSWER_BLOCK = re.compile(r"<answer>([^<]*)(?:</answer>|$)", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s?\{([^{}]{0,200})\}")
@@ -143,10 +144,10 @@ def extract_choice_lenient(text: str, letters: str) -> str | None:
     """
     plain = unicodedata.normalize("NFKC", text[-_LONGEST:])
     for part in (plain.rpartition("</think>")[2], plain):
-        words = re.sub(r"[^A-Za-z0-9'’]+", " ", part).split()
         alone = [
             word
-            for word, following in pairwise([*words, ""])
+            for piece in _TAG.split(part)  # or else the A of `A</answer>` reads like the article of "A answer"
+            for word, following in pairwise([*re.sub(r"[^A-Za-z0-9'’]+", " ", piece).split(), ""])
             if len(word) == 1 and word.upper() in letters and not (word in "AaIi" and following.islower())
         ]
         capitals = [word for word in alone if word.isupper()]
