@@ -26,6 +26,7 @@ def tiny_study(**edits: Any) -> Study:
             "vocab_size": 300,
         },
         "sft__max_steps": 3,
+        "sft__learning_rate": 1e-2,
         "sft__per_device_train_batch_size": 4,
         "sft__save_steps": 1,
         "evaluation__num_samples": 2,

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from rlassay.records import CompletionRow
 
@@ -17,7 +16,7 @@ class WorkFile:
         """Finished batches by number."""
         self._key = key
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "WorkFile":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._read()
