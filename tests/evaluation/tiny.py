@@ -12,28 +12,22 @@ from rlassay.records import Media, PromptRow, write_rows
 from tests.config.studies import study
 
 NUM_SFT, NUM_TRAIN, NUM_TEST = 12, 4, 5
+SMALL: dict[str, Any] = {
+    "model": {"kind": "tiny_vlm", "layers": 1, "width": 32, "vision_layers": 1, "vision_width": 16, "vocab_size": 300},
+    "sft__max_steps": 3,
+    "sft__learning_rate": 1e-2,
+    "sft__per_device_train_batch_size": 4,
+    "sft__save_steps": 1,
+    "evaluation__num_samples": 2,
+    "evaluation__batch_size": 4,
+    "evaluation__max_completion_length": 6,
+}
+"""Edits of the built-in study: the smallest model, a warm start of three steps, short answers."""
 
 
 def tiny_study(**edits: Any) -> Study:
-    """The built-in study with the smallest model and a warm start of three steps."""
-    small: dict[str, Any] = {
-        "model": {
-            "kind": "tiny_vlm",
-            "layers": 1,
-            "width": 32,
-            "vision_layers": 1,
-            "vision_width": 16,
-            "vocab_size": 300,
-        },
-        "sft__max_steps": 3,
-        "sft__learning_rate": 1e-2,
-        "sft__per_device_train_batch_size": 4,
-        "sft__save_steps": 1,
-        "evaluation__num_samples": 2,
-        "evaluation__batch_size": 4,
-        "evaluation__max_completion_length": 6,
-    }
-    return study(**small | edits)
+    """The built-in study with `SMALL` and other edits."""
+    return study(**SMALL | edits)
 
 
 def write_data(layout: Layout) -> None:
