@@ -12,7 +12,14 @@ from rlassay.config.load import resolve_study
 from rlassay.config.yaml_file import read_yaml
 
 DIGITS = Path("config/studies/digits.yaml")
-GONE = object()
+
+
+class _Gone:
+    def __repr__(self) -> str:  # the names of parametrized tests must not change from process to process
+        return "GONE"
+
+
+GONE = _Gone()
 """As the value of an edit: remove the key."""
 
 _CONTENT = read_yaml(DIGITS)

@@ -64,7 +64,9 @@ EDITS = [
 ]
 
 
-@pytest.mark.parametrize(("edits", "changed"), EDITS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("edits", "changed"), EDITS, ids=lambda value: str(sorted(value) if isinstance(value, set) else value)[:60]
+)
 def test_an_edit_changes_the_fingerprints_of_what_it_decides(edits: dict, changed: set[str]):
     after = ids(study(**edits))
     assert {name for name, value in ids(BEFORE).items() if after[name] != value} == changed
