@@ -18,15 +18,14 @@ def run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
     uri = args.uri or settings.tracking.uri
     logging.disable(logging.WARNING)  # MLflow's and urllib3's own account of every retry
-    from tqdm import tqdm
-
+    from rlassay.bar import progress_bar
     from rlassay.config.policies import policies
     from rlassay.tracking.store import TRACKER_ERRORS, limit_waiting
     from rlassay.tracking.sync import sync_study
 
     limit_waiting(seconds=30, retries=2)
     try:
-        with tqdm(total=len(policies(study)) + 1, desc="mlflow-sync", unit="policy") as bar:
+        with progress_bar("mlflow-sync", len(policies(study)) + 1, "policy") as bar:
             written = sync_study(study, layout, uri, done=lambda what: bar.update())
     except TRACKER_ERRORS as error:
         print(f"error: MLflow at {uri}: {' '.join(str(error).split())[:300]}; run the command again", file=sys.stderr)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-from tqdm import tqdm
 
+from rlassay.bar import progress_bar
 from rlassay.config.data import Digits
 from rlassay.data.identity import content_id
 from rlassay.data.images import Images
@@ -49,7 +49,7 @@ def digits(section: Digits, images: Images) -> dict[str, list[PromptRow]]:
     training, held_out = split_images(section.seed, section.held_out)
     seen: set[str] = set()
     rows: dict[str, list[PromptRow]] = {}
-    with tqdm(total=sum(section.splits.values()), desc="digits", unit="row", mininterval=1.0) as bar:
+    with progress_bar("digits", sum(section.splits.values()), "row") as bar:
         for split, count in section.splits.items():
             pool = training if split in TRAINING_SPLITS else held_out
             rows[split] = []

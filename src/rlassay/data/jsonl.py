@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
+from rlassay.bar import progress_bar
 from rlassay.config import StudyError
 from rlassay.config.data import Jsonl
 from rlassay.data.identity import content_id
@@ -55,10 +54,11 @@ def _read_split(split: str, limit: int | None, intake: Intake) -> list[PromptRow
     if not path.is_file():
         intake.problems.append(f"{path}: missing; add the file, or remove {split!r} from data.splits")
         return []
-    with path.open("rb") as lines:
+    with path.open("rb") as lines, progress_bar(split, None, "row") as bar:
         rows: list[PromptRow] = []
         number = 0
-        for number, line in enumerate(tqdm(lines, desc=split, unit="row", mininterval=1.0), 1):
+        for number, line in enumerate(lines, 1):
+            bar.update()
             if limit is not None and number > limit:
                 return rows
             row = _read_row(line, split, f"{path}:{number}", intake)

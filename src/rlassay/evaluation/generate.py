@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from rlassay.bar import progress_bar
 from rlassay.config.fingerprints import code_digest, evaluation_id
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
@@ -149,7 +149,7 @@ def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
 
 
 def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
-    with tqdm(total=sum(len(batch.items) for batch in batches), desc=title, unit="completion", mininterval=1.0) as bar:
+    with progress_bar(title, sum(len(batch.items) for batch in batches), "completion") as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch.items))

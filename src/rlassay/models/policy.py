@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
+from rlassay.config.explain import StudyError
 from rlassay.config.model import HubModel, ModelConfig
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
@@ -35,17 +36,19 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
         config: the study's model section; it and `rows` decide everything, the global RNG nothing.
         rows: training rows; the tiny model learns its vocabulary from them, and any model is checked against them.
 
-    Errors: ValueError if the model cannot be loaded, has no chat template, or cannot see the images that rows have.
+    Errors: StudyError if the model cannot be loaded, has no chat template, or cannot see the images that rows have;
+    ValueError if the tiny model's sizes do not fit each other.
     """
     if not isinstance(config, HubModel):
         return build_tiny_vlm(config, (text for row in rows for text in _texts(row)))
-    model, processor = _load(config.name, config, revision=config.revision)
+    try:
+        model, processor = _load(config.name, config, revision=config.revision)
+    except ValueError as error:
+        raise StudyError([f"model.name: {error}"]) from error
     num_with_images = sum(bool(row.media) for row in rows)
     if num_with_images and not isinstance(processor, ProcessorMixin):
-        raise ValueError(
-            f"{num_with_images} of {len(rows)} rows show images, but the model {config.name!r} reads text only; "
-            "choose an image-text-to-text model"
-        )
+        problem = f"{num_with_images} of {len(rows)} rows show images, but {config.name!r} reads text only"
+        raise StudyError([f"model.name: {problem}; choose an image-text-to-text model"])
     return model, processor
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from rlassay.bar import progress_bar
 from rlassay.training.checkpoints import seal
-
-SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 class JobCallback(TrainerCallback):
@@ -36,7 +34,7 @@ class JobCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self.bar = _bar(self.title, state.global_step, state.max_steps)
+            self.bar = progress_bar(self.title, state.max_steps, "step", done=state.global_step)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -99,32 +97,3 @@ def keep_until(metrics: Path, step: int) -> None:
     unfinished = metrics.with_name(f".{metrics.name}")
     unfinished.write_text("".join(kept), encoding="utf-8")
     unfinished.replace(metrics)
-
-
-class _Lines:
-    """A text stream that turns a redrawn bar into lines, for logs: `tail -f` shows one line every few seconds."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self.stream.write(text.strip("\r\n ") + "\n")
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-
-def _bar(title: str, done: int, total: int) -> "tqdm[Any]":
-    if sys.stderr.isatty():
-        return tqdm(desc=title, initial=done, total=total, unit="step", dynamic_ncols=True)
-    return tqdm(
-        desc=title,
-        initial=done,
-        total=total,
-        unit="step",
-        file=_Lines(sys.stderr),
-        mininterval=SECONDS_BETWEEN_LOG_LINES,
-        ascii=True,
-        ncols=110,
-    )
