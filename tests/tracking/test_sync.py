@@ -2,14 +2,11 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rlassay.config.policies import policies
-from rlassay.layout import Layout
 from rlassay.tracking.names import CURRENT, POLICY, STAGE
 from rlassay.tracking.store import Store
 from rlassay.tracking.sync import Feed, sync_study
@@ -197,71 +194,3 @@ def test_a_run_that_somebody_deleted_is_made_again(job: FakeJob, feed: Feed, rea
         feed.update()
     feed.update()
     assert reader.points(reader.run(NAME), "reward") == ALL[:2]
-
-
-def test_the_evaluation_has_a_run_of_its_own_and_a_new_value_is_a_new_step(job: FakeJob, reader: Reader) -> None:
-    job.note("finished")
-    job.prove()
-    job.score(accuracy=0.25, unjudged=None)
-    sync(job, reader)
-    run = reader.run("base seed 1 evaluation")
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"test/accuracy/sampled": 0.25}
-    assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["test"]
-    job.score(accuracy=0.5)
-    sync(job, reader)
-    assert reader.points(run, "test/accuracy/sampled") == [(0, 0.25), (1, 0.5)]
-
-
-def test_scores_older_than_the_weights_are_not_theirs(job: FakeJob, reader: Reader) -> None:
-    job.note("finished")
-    job.score(accuracy=0.25)
-    job.prove()
-    os.utime(job.layout.scores(RUN, "test"), (START, START))
-    sync(job, reader)
-    assert "base seed 1 evaluation" not in reader.runs()
-
-
-def test_an_untrained_model_has_only_an_evaluation(job: FakeJob, reader: Reader) -> None:
-    folder = next(folder for folder, policy in policies(job.study).items() if policy.stage == "model")
-    FakeJob.of(job.study, job.layout, folder).score(accuracy=0.0)
-    sync(job, reader)
-    name = f"model {folder.removeprefix('models/')}"
-    assert set(reader.runs()) == {name, f"{name} evaluation"}
-
-
-def test_the_report_gives_each_arm_its_numbers(job: FakeJob, reader: Reader) -> None:
-    job.note("finished")
-    write_report(job.layout, 0.4)
-    sync(job, reader)
-    base, plain = reader.run("base"), reader.run("plain")
-    key = "test/accuracy/sampled"
-    assert base.data.metrics == {key: 0.4, f"{key}/low": 0.3, f"{key}/high": 0.5, "num_seeds": 3.0, "num_items": 2.0}
-    assert {name: plain.data.metrics[name] for name in ("effect", "effect/low", "effect/high", "p_holm")} == {
-        "effect": -0.1,
-        "effect/low": -0.2,
-        "effect/high": 0.0,
-        "p_holm": 0.04,
-    }
-    assert "p_value" not in plain.data.metrics  # null in the report
-    assert plain.data.tags["mlflow.note.content"] == "plain is worse"
-    assert reader.artifact(reader.run("report"), "report/index.html") == "<p>page"
-    before = reader.dump()
-    assert sync(job, reader) == 0
-    assert reader.dump() == before
-    write_report(job.layout, 0.45)
-    assert sync(job, reader) == 2  # both arms
-    assert reader.points(base, key) == [(0, 0.4), (1, 0.45)]
-
-
-def write_report(layout: Layout, mean: float) -> None:
-    cell = {"mean": mean, "low": 0.3, "high": 0.5, "num_seeds": 3, "num_items": 2, "covers": "seeds and items"}
-    rows = [{"row": arm, "kind": "arm", "label": arm, "cells": [cell]} for arm in ("base", "plain")]
-    difference = {"effect": -0.1, "low": -0.2, "high": 0.0, "p_value": None, "p_holm": 0.04}
-    content = {
-        "tables": {"main": {"columns": [{"key": "test/accuracy/sampled", "primary": True}], "rows": rows}},
-        "verdicts": [{"arm": "plain", "sentence": "plain is worse", "difference": difference}],
-    }
-    layout.report.mkdir(exist_ok=True)
-    (layout.report / "report.json").write_text(json.dumps(content))
-    (layout.report / "index.html").write_text("<p>page")
