@@ -107,12 +107,12 @@ def test_without_lora_every_weight_is_trained():
 
 
 def test_rows_with_images_need_a_model_that_sees(text_folder):
-    with pytest.raises(ValueError, match=r"1 of 2 rows show images, but the model '.*text' reads text only"):
+    with pytest.raises(ValueError, match=r"model.name: 1 of 2 rows show images, but '.*text' reads text only"):
         build_policy(hub(text_folder), [row(), row(image="x.png")])
 
 
 def test_a_missing_folder_is_named():
-    with pytest.raises(ValueError, match=r"there is no model folder './no/such/model'"):
+    with pytest.raises(ValueError, match=r"model.name: there is no model folder './no/such/model'"):
         build_policy(hub("./no/such/model"), [])
 
 
