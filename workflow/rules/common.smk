@@ -37,6 +37,11 @@ def fingerprint(wildcards):
     return POLICIES[wildcards.policy].fingerprint
 
 
+def evaluation_fingerprint(wildcards):
+    """What identifies how a policy is made to answer."""
+    return evaluation_id(STUDY, POLICIES[wildcards.policy].recipe)
+
+
 def warm_start(wildcards):
     """What a run begins with: its warm start, or only the data when its arm has no sft section."""
     run = POLICIES[wildcards.policy]

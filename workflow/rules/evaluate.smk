@@ -15,7 +15,7 @@ rule generate:
     resources:
         gpu=STUDY.gpus,
     params:
-        fingerprint=evaluation_id(STUDY),
+        fingerprint=evaluation_fingerprint,
         code=CODE["generate"],
     message:
         "Answer {wildcards.set} with {wildcards.policy}"

@@ -66,9 +66,9 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
-def evaluation_id(study: Study) -> str:
-    """Identifies how policies are made to answer, and on which rows."""
-    return _digest(study.evaluation, data_id(study))
+def evaluation_id(study: Study, recipe: Recipe) -> str:
+    """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
+    return _digest(study.evaluation, data_id(study), recipe.sft is None)
 
 
 def recipe_id(recipe: Recipe) -> str:
