@@ -38,7 +38,7 @@ rule score:
         "../../environment.yml"
     threads: 1
     params:
-        rewards=REWARDS,
+        rewards=str(STUDY.rewards),
         code=CODE["score"],
     message:
         "Score {wildcards.set} of {wildcards.policy}"

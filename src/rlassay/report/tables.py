@@ -83,7 +83,7 @@ def _main_columns(results: Results) -> list[Column]:
         columns += _columns(results, (primary.metric,), name)
         if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
             columns.append(_pass_column(results, name, _ks(results)[-1]))
-        others = ["choice_accuracy", "choice_accuracy_lenient", *_rewards(results)]
+        others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards]
         seen = dict.fromkeys(metric for metric in others if metric != primary.metric)
         columns += [_column(results, name, metric, "sampled") for metric in seen if _exists(results, metric)]
     return columns
@@ -132,11 +132,6 @@ def _is_binary(results: Results, metric: str) -> bool:
 
 def _exists(results: Results, metric: str) -> bool:
     return any(metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values())
-
-
-def _rewards(results: Results) -> list[str]:
-    """Every reward of any arm, in the order of the study."""
-    return list(dict.fromkeys(name for arm in results.study.arms.values() for name in arm.recipe.rewards))
 
 
 def _ks(results: Results) -> list[int]:
