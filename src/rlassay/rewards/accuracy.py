@@ -9,9 +9,7 @@ from rlassay.rewards.lift import lift
 def choice_accuracy(completion: Completion) -> float | None:
     """1 if the stated option letter is the gold one, else 0; None for a row without choices.
 
-    Nothing stated and conflicting statements are 0.
-
-    Source: formulas.md 2.1, the accuracy reward of the `mdi` system, with the parsing repairs of its trap 8.
+    Nothing stated and conflicting statements are 0; `rlassay.answers.extract_choice` reads the text.
     """
     row = completion.row
     if not row.choices:

@@ -10,7 +10,7 @@ def think_answer_format(completion: Completion) -> float | None:
 
     Values are 0, 0.3, 0.6 and 1; other text around the blocks is tolerated, and what they hold is not looked at.
 
-    Source: formulas.md 5, the graded format reward of the `video` system (its trap 25 chooses it over the binary one).
+    Source: this project's own grading; a binary format reward gives a group no signal until one completion has it all.
     """
     think = _first_block(completion.text, "think")
     answer = _first_block(completion.text, "answer")
