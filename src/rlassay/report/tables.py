@@ -127,11 +127,14 @@ def _unit(results: Results, metric: str) -> Unit:
 
 
 def _is_binary(results: Results, metric: str) -> bool:
-    return _exists(results, metric) and all(metric in scores.binary for scores in results.scores.values())
+    return bool(results.scores) and all(metric in scores.binary for scores in results.scores.values())
 
 
 def _exists(results: Results, metric: str) -> bool:
-    return any(metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values())
+    """Whether a metric has a column; the primary one has it even before anything is scored."""
+    return metric == results.study.primary.metric or any(
+        metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values()
+    )
 
 
 def _ks(results: Results) -> list[int]:
