@@ -21,7 +21,7 @@ DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
-DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.cli.common.")
+DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
 
