@@ -39,8 +39,8 @@ def block(content: dict[str, Any], docs: Path, time: str) -> str:
     return (
         f"The first command's own result: {len(content['arms'])} arms x {len(study['seeds'])} seeds in {time}.\n\n"
         f"{verdicts}\n{plots}\n\n{table(content['tables']['main'])}\n"
-        "Each cell: mean, interval, seeds x prompts. The warm start (SFT) is shared by all seeds: one policy has no seed "
-        "variance to show.\n"
+        "Each cell: mean, interval, seeds x prompts. The warm start (SFT) is shared by all seeds: one policy has no "
+        "seed variance to show.\n"
     )
 
 
