@@ -79,10 +79,19 @@ class Hub(Section):
     """The hub's name of each split where it differs, such as `test: validation`."""
 
 
+class Builtin(Section):
+    """Rows in the source's own schema that are made here, so that a study needs no download."""
+
+    kind: Literal["builtin"]
+    """Selects this section."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the rows."""
+
+
 class TableSection(Section):
     """What the sources of tables share."""
 
-    origin: Annotated[Files | Hub, Field(discriminator="kind")]
+    origin: Annotated[Files | Hub | Builtin, Field(discriminator="kind")]
     """Where the table lies."""
     splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
     """Usable rows to take from the head of each split; null takes all."""

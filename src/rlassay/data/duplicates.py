@@ -20,7 +20,7 @@ FLAT = 8
 class Shown:
     """What a prompt shows, in the forms in which two prompts are compared."""
 
-    text: bytes
+    text: int
     """Digest of question and choices: letters and digits alone, in lower case."""
     exact: tuple[str, ...]
     """Digest of each image or path of each video."""
@@ -41,16 +41,21 @@ class Seen:
 
     split: str
     """Its name."""
-    by_text: dict[bytes, list[Shown]] = field(default_factory=dict)
-    """Prompts by the digest of their text."""
+    texts: set[int] = field(default_factory=set)
+    """Digests of the prompts without media: all that is kept of them, so that a million rows take little memory."""
+    by_text: dict[int, list[Shown]] = field(default_factory=dict)
+    """Prompts with media by the digest of their text."""
     images: set[str] = field(default_factory=set)
     """Digests of all images."""
     hashes: list[np.ndarray] = field(default_factory=list)
     """Perceptual hashes of all images that are not flat, each packed to 32 bytes."""
+    matrix: np.ndarray = field(default_factory=lambda: np.zeros((0, 32), dtype=np.uint8))
+    """The same as one array, made again when it is asked for after more were added."""
 
     def refuse_duplicate(self, shown: Shown) -> None:
         """RowRefusedError for a prompt of the same text whose pictures look the same."""
-        if any(shown.resembles(other) for other in self.by_text.get(shown.text, [])):
+        same = not shown.exact and shown.text in self.texts
+        if same or any(shown.resembles(other) for other in self.by_text.get(shown.text, [])):
             raise RowRefusedError(f"duplicate: nearly the same prompt stands in the split {self.split!r}")
 
     def refuse_shared_image(self, shown: Shown) -> None:
@@ -60,6 +65,9 @@ class Seen:
 
     def add(self, shown: Shown) -> None:
         """Remember a prompt that was kept."""
+        if not shown.exact:
+            self.texts.add(shown.text)
+            return
         self.by_text.setdefault(shown.text, []).append(shown)
         self.images.update(shown.exact)
         self.hashes += [np.packbits(one) for one in shown.hashes if one.sum() >= FLAT]
@@ -67,14 +75,16 @@ class Seen:
     def _has_near(self, one: np.ndarray) -> bool:
         if not self.hashes or one.sum() < FLAT:
             return False
-        different = np.bitwise_count(np.asarray(self.hashes) ^ np.packbits(one)).sum(axis=1)
+        if len(self.matrix) != len(self.hashes):
+            self.matrix = np.asarray(self.hashes)
+        different = np.bitwise_count(self.matrix ^ np.packbits(one)).sum(axis=1)
         return bool(different.min() <= NEAR)
 
 
 def shown_by(row: PromptRow, exact: tuple[str, ...], hashes: tuple[np.ndarray, ...]) -> Shown:
     """The forms in which a row is compared."""
     words = "\n".join(plain(text) for text in (row.question, *row.choices))
-    return Shown(text=hashlib.sha256(words.encode()).digest()[:8], exact=exact, hashes=hashes)
+    return Shown(text=int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]), exact=exact, hashes=hashes)
 
 
 def plain(text: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rlassay.config import StudyError
 from rlassay.config.data import Aokvqa, Gsm8k, Summarization
+from rlassay.data.builtin import digit_photographs, sums
 from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
 from rlassay.data.images import Images
 from rlassay.data.intake import Rows
@@ -38,7 +39,7 @@ def aokvqa(section: Aokvqa, images: Images) -> Rows:
             meta={"question_id": name},
         )
 
-    return rows_of_table(section, images, draft)
+    return rows_of_table(section, images, draft, digit_photographs)
 
 
 def gsm8k(section: Gsm8k, images: Images) -> Rows:
@@ -55,7 +56,7 @@ def gsm8k(section: Gsm8k, images: Images) -> Rows:
         demonstration = demonstrate(answer, _CALCULATION.sub("", working).strip())
         return Draft(question=text_of(record["question"], "question"), answer=answer, demonstration=demonstration)
 
-    return rows_of_table(section, images, draft)
+    return rows_of_table(section, images, draft, sums)
 
 
 def summarization(section: Summarization, images: Images) -> Rows:

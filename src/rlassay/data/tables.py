@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rlassay.config import StudyError
-from rlassay.config.data import Columns, Files, Hub, Table, TableSection
+from rlassay.config.data import Builtin, Columns, Files, Hub, Table, TableSection
 from rlassay.config.explain import nearest
 from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
 from rlassay.data.images import Images
 from rlassay.data.intake import Intake, Rows, take_in
 
+Made = Callable[[int, str], Iterator[dict[str, Any]]]
 LETTERS = "ABCDEFGHIJ"
 PRESETS = {
     "image_problem_solution": Columns(question="problem", answer="solution", images="image", demonstration="solution")
@@ -44,9 +45,25 @@ def table(section: Table, images: Images) -> Rows:
     return rows_of_table(section, images, partial(_draft, columns=columns))
 
 
-def rows_of_table(section: TableSection, images: Images, draft: Callable[[Record], Draft]) -> Rows:
-    """The rows of every split, each record put into this project's words by `draft`."""
-    drafts = {split: partial(_drafts, section, split, draft) for split in section.splits}
+def rows_of_table(
+    section: TableSection, images: Images, draft: Callable[[Record], Draft], builtin: Made | None = None
+) -> Rows:
+    """The rows of every split, each record put into this project's words by `draft`.
+
+    Args:
+        builtin: makes the endless records of a split from a seed, for the origin `builtin`.
+    """
+    origin = section.origin
+    if not isinstance(origin, Builtin):
+        records = partial(read_table, origin)
+    elif builtin is None:
+        raise StudyError(["data.origin: kind builtin, but this source has no rows of its own; expected files or hub"])
+    elif None in section.splits.values():
+        raise StudyError(["data.splits: the origin builtin never ends; expected a number of rows for each split"])
+    else:
+        records = partial(_made, builtin, origin.seed)
+    root = Path(origin.folder) if isinstance(origin, Files) else None
+    drafts = {split: partial(_drafts, partial(records, split), root, draft) for split in section.splits}
     return take_in(drafts, section.splits, Intake(policy=section.images, images=images))
 
 
@@ -61,13 +78,18 @@ def letter_of(answer: Any, choices: tuple[str, ...]) -> str:
     return letters[choices.index(text)] if text in choices[: len(letters)] else text
 
 
-def _drafts(section: TableSection, split: str, draft: Callable[[Record], Draft]) -> Iterator[Draft | RowRefusedError]:
-    root = Path(section.origin.folder) if isinstance(section.origin, Files) else None
-    for record in read_table(section.origin, split):
+def _drafts(
+    records: Callable[[], Iterator[Record]], root: Path | None, draft: Callable[[Record], Draft]
+) -> Iterator[Draft | RowRefusedError]:
+    for record in records():
         try:
             yield _with_root(draft(record), root)
         except RowRefusedError as refused:
             yield refused
+
+
+def _made(builtin: Made, seed: int, split: str) -> Iterator[Record]:
+    return (Record(values=values, where="data.origin (builtin)") for values in builtin(seed, split))
 
 
 def _with_root(draft: Draft, root: Path | None) -> Draft:
