@@ -15,13 +15,28 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-class Media(Record):
-    """One image (later: one clip) that belongs to a prompt."""
+class FrameSampling(Record):
+    """How many frames of a clip are shown."""
 
-    kind: Literal["image"] = "image"
+    frame_cnts: tuple[int, ...]
+    """Source frames of each action segment in the clip."""
+    min_frames: int
+    """Fewest frames to show."""
+    max_frames: int
+    """Most frames to show."""
+    dynamic_sample: bool = True
+    """Whether the number follows the clip's duration; False shows `max_frames`."""
+
+
+class Media(Record):
+    """One image or video clip that belongs to a prompt."""
+
+    kind: Literal["image", "video"] = "image"
     """What the file holds."""
     path: str
-    """Where it lies, relative to the study's data folder."""
+    """Where an image lies, relative to the study's data folder; a video stays where its source has it."""
+    frames: FrameSampling | None = None
+    """For a video, how many frames are shown, where its source says so."""
 
 
 class PromptRow(Record):
@@ -36,7 +51,7 @@ class PromptRow(Record):
     choices: tuple[str, ...] = ()
     """The option texts in the order of their letters A, B, C, ...; empty for free answers."""
     media: tuple[Media, ...] = ()
-    """Images in the order in which the prompt shows them."""
+    """Images and videos in the order in which the prompt shows them."""
     demonstration: str | None = None
     """A completion to imitate, on the rows of the `sft` split only."""
     meta: dict[str, str | int | float | bool] = {}
@@ -135,9 +150,12 @@ def write_rows(path: Path | str, rows: Iterable[Record]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
-    with unfinished.open("w", encoding="utf-8") as out:
-        for row in rows:
-            out.write(json.dumps(row.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) + "\n")
-            count += 1
-    unfinished.replace(path)
+    try:
+        with unfinished.open("w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(json.dumps(row.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) + "\n")
+                count += 1
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return count

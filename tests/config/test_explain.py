@@ -84,7 +84,11 @@ MALFORMED = [
         "or a list; write target_modules: [3]",
     ),
     ({"model": {"kind": "hub", "name": ""}}, "model.name: got the text '', expected text that is not empty"),
-    ({"data__kind": "digts"}, "data: kind is the text 'digts', expected one of digits, jsonl; did you mean 'digits'?"),
+    (
+        {"data__kind": "digts"},
+        "data: kind is the text 'digts', expected one of digits, jsonl, table, aokvqa, jsonl_prompts, conversations, "
+        "gsm8k, summarization, docstrings; did you mean 'digits'?",
+    ),
     ({"rl__loss_type": "dapoo"}, f"rl.loss_type: got the text 'dapoo', expected {LOSSES}; did you mean 'dapo'?"),
     ({"rl__scale_rewards": False}, "rl.scale_rewards: got false, expected one of group, batch, none"),
     (

@@ -89,7 +89,11 @@ BAD_ROWS = {
     "answer is a number": (changed(answer=1), "test.jsonl:1: answer: input should be a valid string, got '1'"),
     "choices are text": (changed(choices="cat dog"), "test.jsonl:1: choices: .*array, got 'cat dog'"),
     "media is text": (changed(media=["red.png"]), "test.jsonl:1: media.0: .*object"),
-    "media of no kind": (changed(media=[{"kind": "smell", "path": "red.png"}]), "media.0.kind: .*'image', got 'smell'"),
+    "media of no kind": (
+        changed(media=[{"kind": "smell", "path": "red.png"}]),
+        "media.0.kind: .*'image' or 'video', got 'smell'",
+    ),
+    "a video": (changed(media=[{"kind": "video", "path": "a.mp4"}]), "media: 'a.mp4': a video; expected an image"),
     "nested meta": (changed(meta={"a": {"b": 1}}), "test.jsonl:1: meta.a"),
     "blank question": (changed(question=" "), "test.jsonl:1: question: it is blank; expected text"),
     "odd prompt_id": (changed(prompt_id="../a"), "test.jsonl:1: prompt_id: got '../a', expected up to 64 of A-Z a-z"),

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from rlassay.config import StudyError, load_study
-from rlassay.config.data import Digits, Jsonl
+from rlassay.config.data import Digits, Jsonl, JsonlPrompts
 from rlassay.config.fingerprints import data_id
 from rlassay.data import SOURCES, run_prepare_data
 from rlassay.layout import Layout
@@ -127,3 +127,21 @@ def test_a_mistake_in_a_row_stops_before_any_split_is_written(tmp_path):
     with pytest.raises(StudyError, match=r"test.jsonl:2: answer: got 'Z'"):
         run_prepare_data(own(tmp_path, CHOICE, CHOICE | {"answer": "Z"}), layout)
     assert contents(layout.data) == {}
+
+
+def test_what_a_source_refuses_is_counted_and_a_failure_leaves_no_half_file(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "test.jsonl").write_text('{"prompt": "One?", "answer": "1"}\n{"prompt": "ONE", "answer": "2"}\n')
+    (folder / "train.jsonl").write_text('{"prompt": "one", "answer": "1"}\n{"prompt": "Two?", "answer": "2"}\n')
+    section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder))
+    layout = Layout(root=tmp_path)
+    reason = "duplicate: nearly the same prompt stands in the split 'test'"
+    counts = run_prepare_data(study(section), layout)
+    assert counts == {split: {"rows": 1, "refused": {reason: 1}} for split in ("train", "test")}
+    assert json.loads(layout.data_sentinel.read_text(encoding="utf-8"))["splits"] == counts
+
+    before = set(contents(layout.data)) - {"data.json"}
+    with pytest.raises(StudyError, match=r"data.splits.train: asks for 2 rows, but only 1 are usable"):
+        run_prepare_data(study(section.model_copy(update={"splits": {"train": 2, "test": None}})), layout)
+    assert set(contents(layout.data)) == before

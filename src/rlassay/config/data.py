@@ -40,4 +40,167 @@ class Jsonl(Section):
     """Rows to take from the head of each file; null takes all."""
 
 
-DataConfig = Annotated[Digits | Jsonl, Field(discriminator="kind")]
+class ImagePolicy(Section):
+    """What becomes of a source's images; all are turned to RGB, and rows whose image is refused are counted."""
+
+    max_side: int = Field(default=1024, ge=1)
+    """Largest width and height, in pixels."""
+    too_large: Literal["drop", "resize"] = "drop"
+    """What happens to a larger image: its row is dropped, or it is scaled down to fit."""
+    min_pixels: int | None = Field(default=None, ge=1)
+    """Images of fewer pixels are scaled up to as many, proportions kept; null leaves them small."""
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Images of more pixels are scaled down to as many, proportions kept; null sets no limit but `max_side`."""
+
+
+class Files(Section):
+    """Tables in files, one or more per split."""
+
+    kind: Literal["parquet", "json"]
+    """The files' format; `json` reads one object per line, or a list of objects."""
+    folder: str = Field(default=".", min_length=1)
+    """The data root: file names are relative to it, and image paths may not leave it."""
+    files: dict[SplitName, str] = Field(default={})
+    """File name or pattern of each split; a split that is not named here takes `<split>*.<kind>*`."""
+
+
+class Hub(Section):
+    """A dataset of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    """Selects this section."""
+    name: str = Field(min_length=1)
+    """Its name, or the path of a dataset folder."""
+    revision: str = Field(min_length=1)
+    """Commit, tag or branch; a commit keeps the rows the same for ever."""
+    config: str | None = None
+    """Which of the dataset's configurations."""
+    names: dict[SplitName, str] = Field(default={})
+    """The hub's name of each split where it differs, such as `test: validation`."""
+
+
+class Builtin(Section):
+    """Rows in the source's own schema that are made here, so that a study needs no download."""
+
+    kind: Literal["builtin"]
+    """Selects this section."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the rows."""
+
+
+class TableSection(Section):
+    """What the sources of tables share."""
+
+    origin: Annotated[Files | Hub | Builtin, Field(discriminator="kind")]
+    """Where the table lies."""
+    splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
+    """Usable rows to take from the head of each split; null takes all."""
+    images: ImagePolicy = ImagePolicy()
+    """What becomes of the images."""
+
+
+class Columns(Section):
+    """Which column holds what."""
+
+    question: str = "question"
+    """The question."""
+    answer: str = "answer"
+    """The gold answer: text, or for rows with choices an option's letter, text or 0-based number."""
+    choices: str | None = None
+    """A list of option texts."""
+    images: str | None = None
+    """An image or a list of images: bytes, a path below the data root, or a mapping with `bytes` or `path`."""
+    demonstration: str | None = None
+    """A completion to imitate, for the `sft` split."""
+    meta: tuple[str, ...] = ()
+    """Columns that are kept with the row as they are: texts, numbers and truth values."""
+
+
+class Table(TableSection):
+    """Any table, by the names of its columns."""
+
+    kind: Literal["table"]
+    """Selects this section."""
+    columns: Columns | None = None
+    """The columns' names; null takes those of `preset`, or the defaults."""
+    preset: Literal["image_problem_solution"] | None = None
+    """A known shape: `image`, `problem`, `solution`, whose `<answer>` block (or whole text) is the gold answer."""
+
+
+class Aokvqa(TableSection):
+    """A-OKVQA: image, question, choices, correct_choice_idx, rationales, question_id."""
+
+    kind: Literal["aokvqa"]
+    """Selects this section."""
+    question_ids: str | None = None
+    """A text file with one question id per line; only those are taken."""
+
+
+class Gsm8k(TableSection):
+    """Word problems: `question`, and `answer` with the working and then `#### <number>`."""
+
+    kind: Literal["gsm8k"]
+    """Selects this section."""
+
+
+class Summarization(TableSection):
+    """`document` and its `summary`."""
+
+    kind: Literal["summarization"]
+    """Selects this section."""
+
+
+class RecordSection(Section):
+    """What the sources of JSON records share: a `.jsonl` file of one object per line, or a `.json` list."""
+
+    folder: str = Field(min_length=1)
+    """The data root: file names are relative to it, and media paths may not leave it."""
+    files: dict[SplitName, str] = Field(default={})
+    """File of each split; a split that is not named here takes `<split>.jsonl`."""
+    splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
+    """Usable rows to take from the head of each file; null takes all."""
+    images: ImagePolicy = ImagePolicy()
+    """What becomes of the images."""
+
+
+class JsonlPrompts(RecordSection):
+    """Records with a prompt, an answer and lists of image and video paths."""
+
+    kind: Literal["jsonl_prompts"]
+    """Selects this section."""
+    prompt_key: str = "prompt"
+    """Key of the prompt; `<image>` and `<video>` marks are taken out, since media always come first."""
+    answer_key: str = "answer"
+    """Key of the gold answer."""
+    image_key: str = "images"
+    """Key of the image paths: a list, one path, or nothing."""
+    video_key: str = "videos"
+    """Key of the video paths: a list, one path, or nothing."""
+    image_dir: str = "."
+    """Folder below `folder` to which media paths are relative."""
+
+
+class Conversations(RecordSection):
+    """Records with `conversations` (one human turn, one gpt turn), `image` or `video`, and `meta` about the frames."""
+
+    kind: Literal["conversations"]
+    """Selects this section."""
+
+
+class Docstrings(Section):
+    """Summarization made from installed packages: a docstring's body and its first line."""
+
+    kind: Literal["docstrings"]
+    """Selects this section."""
+    packages: tuple[str, ...] = Field(default=("numpy", "scipy", "pandas"), min_length=1)
+    """Packages whose source files are read; none is imported."""
+    splits: dict[SplitName, Count] = Field(default={"sft": 1000, "train": 1000, "test": 100})
+    """Rows per split; `sft` and `train` share no docstring with the other splits, nor with each other."""
+    max_words: int = Field(default=200, ge=20)
+    """A document is cut after as many words."""
+
+
+DataConfig = Annotated[
+    Digits | Jsonl | Table | Aokvqa | JsonlPrompts | Conversations | Gsm8k | Summarization | Docstrings,
+    Field(discriminator="kind"),
+]

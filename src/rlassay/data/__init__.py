@@ -1,6 +1,6 @@
 """From a study's source to `<split>.jsonl` and images on disk."""
 
-from rlassay.data.prepare import run_prepare_data
+from rlassay.data.prepare import load_rows, run_prepare_data
 from rlassay.data.sources import SOURCES
 
-__all__ = ["SOURCES", "run_prepare_data"]
+__all__ = ["SOURCES", "load_rows", "run_prepare_data"]

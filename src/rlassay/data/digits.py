@@ -72,7 +72,7 @@ def split_images(seed: int, held_out: float) -> tuple[Pool, Pool]:
     """
     flat, shown = load_digits(return_X_y=True)
     pixels = np.asarray(flat).reshape(-1, 8, 8)
-    rng = _generator(seed, "images")
+    rng = generator(seed, "images")
     training: list[np.ndarray] = []
     held: list[np.ndarray] = []
     for digit in range(10):
@@ -84,7 +84,7 @@ def split_images(seed: int, held_out: float) -> tuple[Pool, Pool]:
 
 
 def _draw_rows(section: Digits, pool: Pool, images: Images, split: str) -> Iterator[PromptRow]:
-    rng = _generator(section.seed, split)
+    rng = generator(section.seed, split)
     kinds = list(QUESTIONS)
     position = 0
     while True:
@@ -98,7 +98,7 @@ def _draw_rows(section: Digits, pool: Pool, images: Images, split: str) -> Itera
 def _draw_row(
     kind: str, gold: int, num_choices: int, pool: Pool, images: Images, rng: np.random.Generator
 ) -> PromptRow:
-    target, left, right = _draw_pair(kind, rng)
+    target, left, right = draw_pair(kind, rng)
     options = [int(digit) for digit in rng.permutation(10) if digit != target][: num_choices - 1]
     options.insert(gold, target)
     shown = [int(rng.choice(pool.of_digit[digit])) for digit in (left, right)]
@@ -113,7 +113,7 @@ def _draw_row(
     return row.model_copy(update={"prompt_id": content_id(row)})
 
 
-def _draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
+def draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
     """Two different digits and the one that is asked for: target, left, right.
 
     The target comes first and uniformly, so that the options alone do not tell it (`larger` has no 0, `smaller` no 9).
@@ -160,5 +160,6 @@ def side_by_side(left: np.ndarray, right: np.ndarray) -> bytes:
     return encoded.getvalue()
 
 
-def _generator(seed: int, purpose: str) -> np.random.Generator:
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """A generator of a purpose's own, so that drawing more for one changes nothing for another."""
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8])])

@@ -22,9 +22,10 @@ class Images:
         self.names: set[str] = set()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, content: bytes, suffix: str = "png") -> Media:
-        """Keep a file's content under `images/<sha256, 16 digits>.<suffix>`."""
-        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
+    def add(self, content: bytes, suffix: str = "png", prefix: str | None = None) -> Media:
+        """Keep a file's content under `images/<sha256, 16 digits>.<suffix>`, or `<prefix>_<8 digits>.<suffix>`."""
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{digest[:16]}.{suffix}" if prefix is None else f"{prefix}_{digest[:8]}.{suffix}"
         if name not in self.names:
             (self.folder / name).write_bytes(content)
             self.names.add(name)

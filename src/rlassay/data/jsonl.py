@@ -100,6 +100,9 @@ def _with_prompt_id(line: bytes) -> bytes:
 
 
 def _take_image(item: Media, problems: list[str], intake: Intake) -> Media | None:
+    if item.kind != "image":
+        problems.append(f"media: {item.path!r}: a {item.kind}; expected an image; use a source that takes videos")
+        return None
     try:
         content = _read_image(intake.folder, item.path)
         return intake.images.add(content, image_suffix(content))

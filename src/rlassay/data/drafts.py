@@ -1,0 +1,56 @@
+"""What a source reads off one record, before its media are admitted and its content is checked."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlassay.records import FrameSampling
+
+
+class RowRefusedError(Exception):
+    """A row that cannot be used; its text is the reason, worded alike for alike rows, so that it can be counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """One record in this project's words."""
+
+    question: str
+    """The question, without options and without instructions."""
+    answer: str
+    """The gold answer; for a multiple-choice row, its letter."""
+    choices: tuple[str, ...] = ()
+    """The option texts."""
+    images: tuple[Any, ...] = ()
+    """Images in any form that `read_image` takes."""
+    videos: tuple[str, ...] = ()
+    """Paths of clips, relative to `media_root`."""
+    frames: FrameSampling | None = None
+    """How many frames of the clips are shown."""
+    media_root: Path | None = None
+    """The folder that paths may not leave and are relative to; None = the source has no files, so paths are refused."""
+    jpeg_name: str | None = None
+    """Save the images as JPEG, under names that begin so; None keeps them as they are, or makes them PNG."""
+    demonstration: str | None = None
+    """A completion to imitate; it is kept in the `sft` split only."""
+    meta: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """What the source knows besides."""
+
+
+def text_of(value: Any, name: str) -> str:
+    """A text or number as text, stripped; RowRefusedError for anything else, and for a text that cannot be written."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RowRefusedError(f"{name}: it is missing" if value is None else f"{name}: it is no text")
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    if any("\ud800" <= mark <= "\udfff" for mark in text):
+        raise RowRefusedError(f"{name}: half a character (a lone surrogate)")
+    return text
+
+
+def list_of(value: Any) -> tuple[Any, ...]:
+    """A list's items; one item stands for a list of it, and None for an empty one."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

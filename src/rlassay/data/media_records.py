@@ -1,0 +1,162 @@
+"""Sources that are JSON records with media by path: prompts with an answer, and conversations of two turns."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rlassay.config import StudyError
+from rlassay.config.data import Conversations, JsonlPrompts, RecordSection
+from rlassay.config.explain import nearest
+from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
+from rlassay.data.images import Images
+from rlassay.data.intake import Intake, Rows, take_in
+from rlassay.data.tables import answer_block
+from rlassay.records import FrameSampling
+
+_MARKS = re.compile(r"<(?:image|video)>\n?")
+_FRAME_KEYS = {"frame_cnts", "min_frames", "max_frames", "dynamic_sample"}
+
+
+def jsonl_prompts(section: JsonlPrompts, images: Images) -> Rows:
+    """Records with a prompt, an answer and lists of image and video paths; the answer is what `sft` imitates."""
+    root = Path(section.folder) / section.image_dir
+    if not root.resolve().is_relative_to(Path(section.folder).resolve()):
+        raise StudyError([f"data.image_dir: {section.image_dir!r} leads outside of data.folder {section.folder}"])
+
+    def draft(record: dict[str, Any], where: str) -> Draft:
+        if section.prompt_key not in record:
+            known = ", ".join(record) or "none"
+            hint = nearest(section.prompt_key, record)
+            raise StudyError([f"{where}: no key {section.prompt_key!r} (data.prompt_key); it has {known}{hint}"])
+        answer = text_of(record.get(section.answer_key), "answer")
+        return Draft(
+            question=_without_marks(record[section.prompt_key]),
+            answer=answer,
+            images=list_of(record.get(section.image_key)),
+            videos=_paths(record.get(section.video_key)),
+            media_root=root,
+            demonstration=answer,
+        )
+
+    return _rows_of_records(section, images, draft)
+
+
+def conversations(section: Conversations, images: Images) -> Rows:
+    """One human and one gpt turn each; the gold answer is the reply's `<answer>` block, or the whole reply."""
+    root = Path(section.folder)
+
+    def draft(record: dict[str, Any], where: str) -> Draft:
+        if "conversations" not in record:
+            raise StudyError([f"{where}: no key 'conversations'; it has {', '.join(record) or 'none'}"])
+        question, reply = _two_turns(record["conversations"])
+        videos = _paths(record.get("video"))
+        meta = record.get("meta")
+        return Draft(
+            question=_without_marks(question),
+            answer=answer_block(reply),
+            images=list_of(record.get("image")),
+            videos=videos,
+            frames=None if meta is None or not videos else frame_sampling(meta),
+            media_root=root,
+            demonstration=reply,
+            meta={} if record.get("id") is None else {"id": text_of(record["id"], "id")},
+        )
+
+    return _rows_of_records(section, images, draft)
+
+
+def frame_sampling(meta: Any) -> FrameSampling:
+    """The `meta` of a video record: positive frame counts whose sum holds `min_frames`, and min <= max.
+
+    Errors: RowRefusedError naming the key that does not fit.
+    """
+    if not isinstance(meta, dict) or not set(meta) <= _FRAME_KEYS:
+        raise RowRefusedError("meta: expected a mapping of frame_cnts, min_frames, max_frames, dynamic_sample")
+    counts: tuple[Any, ...] = list_of(meta.get("frame_cnts"))
+    low: Any = meta.get("min_frames")
+    high: Any = meta.get("max_frames")
+    dynamic = meta.get("dynamic_sample", True)
+    if not counts or not all(_positive(count) for count in counts):
+        raise RowRefusedError("meta.frame_cnts: expected positive whole numbers")
+    if not _positive(low) or not _positive(high) or low > high:
+        raise RowRefusedError("meta.min_frames: expected positive whole numbers, min_frames at most max_frames")
+    if sum(counts) < low:
+        raise RowRefusedError("meta.frame_cnts: fewer frames together than min_frames")
+    if not isinstance(dynamic, bool):
+        raise RowRefusedError("meta.dynamic_sample: expected true or false")
+    return FrameSampling(frame_cnts=counts, min_frames=low, max_frames=high, dynamic_sample=dynamic)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _without_marks(text: Any) -> str:
+    return _MARKS.sub("", text_of(text, "question")).strip()
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    return tuple(text_of(path, "video") for path in list_of(value))
+
+
+def _two_turns(turns: Any) -> tuple[str, str]:
+    said = [(turn.get("from"), turn.get("value")) for turn in list_of(turns) if isinstance(turn, dict)]
+    if [speaker for speaker, _ in said] != ["human", "gpt"]:
+        raise RowRefusedError("conversations: expected one human turn and then one gpt turn")
+    return text_of(said[0][1], "question"), text_of(said[1][1], "answer")
+
+
+def _rows_of_records(section: RecordSection, images: Images, draft: Callable[[dict[str, Any], str], Draft]) -> Rows:
+    if not Path(section.folder).is_dir():
+        raise StudyError([f"data.folder: {section.folder} is no folder; expected one that holds the splits' files"])
+    drafts = {split: partial(_drafts, section, split, draft) for split in section.splits}
+    return take_in(drafts, section.splits, Intake(policy=section.images, images=images))
+
+
+def _drafts(
+    section: RecordSection, split: str, draft: Callable[[dict[str, Any], str], Draft]
+) -> Iterator[Draft | RowRefusedError]:
+    for record, where in read_records(Path(section.folder) / section.files.get(split, f"{split}.jsonl")):
+        try:
+            yield draft(record, where)
+        except RowRefusedError as refused:
+            yield refused
+
+
+def read_records(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each object of a `.jsonl` file, read line by line, or of a `.json` list, read whole; and where it stands.
+
+    Errors: StudyError naming file and line for a missing file, bad UTF-8, bad JSON and what is no object.
+    """
+    if not file.is_file():
+        raise StudyError([f"{file}: missing; name the split's file in data.files, or remove the split"])
+    if file.suffix == ".json":
+        records = _parse(file.read_bytes(), str(file))
+        if not isinstance(records, list):
+            raise StudyError([f"{file}: expected a list of objects; or name it .jsonl if it has one object per line"])
+        numbered = ((record, f"{file}: record {number}") for number, record in enumerate(records, 1))
+    else:
+        numbered = _lines(file)
+    for record, where in numbered:
+        if not isinstance(record, dict):
+            raise StudyError([f"{where}: expected an object, got {str(record)[:60]!r}"])
+        yield record, where
+
+
+def _lines(file: Path) -> Iterator[tuple[Any, str]]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _parse(line, f"{file}:{number}"), f"{file}:{number}"
+
+
+def _parse(content: bytes, where: str) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise StudyError([f"{where}: not UTF-8 ({error.reason} at byte {error.start})"]) from None
+    except (ValueError, RecursionError) as error:
+        raise StudyError([f"{where}: no JSON ({error}); expected an object"]) from None
