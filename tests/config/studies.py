@@ -23,6 +23,9 @@ GONE = _Gone()
 """As the value of an edit: remove the key."""
 
 _CONTENT = read_yaml(DIGITS)
+# Steps that answers can be worked from, however the built-in study is tuned.
+_CONTENT["sft"]["max_steps"] = 1200
+_CONTENT["rl"] |= {"max_steps": 60, "save_steps": 20}
 
 
 def content(**edits: Any) -> dict[str, Any]:
