@@ -1,19 +1,44 @@
 """Rewards for the right answer."""
 
-from rlassay.answers import extract_choice
+import unicodedata
+
+from rlassay.answers import extract_answer, extract_choice
 from rlassay.records import Completion
 from rlassay.rewards.lift import lift
+from rlassay.rewards.source_choice import extract_choice_as_published
 
 
 @lift
-def choice_accuracy(completion: Completion) -> float | None:
+def choice_accuracy(completion: Completion, *, strict_source: bool = False) -> float | None:
     """1 if the stated option letter is the gold one, else 0; None for a row without choices.
 
     Nothing stated and conflicting statements are 0.
+
+    Args:
+        completion: the completion.
+        strict_source: read the letter exactly as the `mdi` system does, misreadings included.
 
     Source: formulas.md 2.1, the accuracy reward of the `mdi` system, with the parsing repairs of its trap 8.
     """
     row = completion.row
     if not row.choices:
         return None
-    return float(extract_choice(completion.text, row.letters) == row.answer)
+    text = completion.text
+    choice = extract_choice_as_published(text) if strict_source else extract_choice(text, row.letters)
+    return float(choice == row.answer)
+
+
+@lift
+def exact_match(completion: Completion) -> float | None:
+    """1 if the stated answer is the gold one, letter by letter, else 0; None for a row whose gold answer is blank.
+
+    Both are compared in Unicode's NFKC form, runs of whitespace made one space; capitals count.
+    """
+    gold = _normal(completion.row.answer)
+    if not gold:
+        return None
+    return float(_normal(extract_answer(completion.text)) == gold)
+
+
+def _normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())
