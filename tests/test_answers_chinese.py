@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlassay.answers import extract_answer, extract_choice
 
@@ -96,3 +98,21 @@ def test_a_megabyte_of_chinese_is_read_in_under_a_second(unit):
 )
 def test_a_free_answer_is_a_block_a_box_or_the_whole_text(text, expected):
     assert extract_answer(text) == expected
+
+
+SNIPPETS = "答案 是 为 选项 选择 不 排除 A Ｂ b C 或 和 、 ， 。 ？ 吗 正确 错误 ： （ ） <answer> \\boxed{ }"
+PARTS = st.sampled_from(SNIPPETS.split())
+
+
+@given(st.one_of(st.text(), st.lists(PARTS, max_size=20).map("".join)), st.sampled_from(["", "A", "ABCD"]))
+def test_any_text_gives_an_option_or_none(text, letters):
+    answer = extract_choice(text, letters)
+    assert answer is None or (len(answer) == 1 and answer in letters)
+    assert extract_answer(text) in text
+
+
+@pytest.mark.parametrize("unit", ["<answer>", "\\boxed{", "{", "a ", "<think>"])
+def test_a_megabyte_gives_a_free_answer_in_under_a_second(unit):
+    start = time.process_time()
+    extract_answer(unit * (1_000_000 // len(unit)))
+    assert time.process_time() - start < 1.0
