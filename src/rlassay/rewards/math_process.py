@@ -9,7 +9,10 @@ import sys
 from functools import cache
 from threading import Lock
 
+from rlassay.rewards import math_worker
+
 _START = 120.0  # s, for the imports
+_PROGRAM = f"from {math_worker.__name__} import serve; serve()"
 
 
 class MathProcess:
@@ -54,7 +57,7 @@ def is_equal(gold: str, answer: str, seconds: float) -> bool | None:
 
 def _start() -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlassay.rewards.math_worker"],
+        [sys.executable, "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

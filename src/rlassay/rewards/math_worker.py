@@ -34,7 +34,3 @@ def _marked(text: str) -> str:
     """A bare formula as a box, which is what the library looks for; prose and marked formulas stay."""
     is_prose = "\\boxed" in text or _PROSE.search(_COMMAND.sub(" ", text))
     return text if is_prose else rf"\boxed{{{text}}}"
-
-
-if __name__ == "__main__":
-    serve()
