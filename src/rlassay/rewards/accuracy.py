@@ -12,13 +12,13 @@ from rlassay.rewards.source_choice import extract_choice_as_published
 def choice_accuracy(completion: Completion, *, strict_source: bool = False) -> float | None:
     """1 if the stated option letter is the gold one, else 0; None for a row without choices.
 
-    Nothing stated and conflicting statements are 0.
+    Nothing stated and conflicting statements are 0; `rlassay.answers.extract_choice` reads the text.
 
     Args:
         completion: the completion.
-        strict_source: read the letter exactly as the `mdi` system does, misreadings included.
+        strict_source: read the letter exactly as JuncyLu/trl_DAPO, branch trl does, misreadings included.
 
-    Source: formulas.md 2.1, the accuracy reward of the `mdi` system, with the parsing repairs of its trap 8.
+    Source: `strict_source` is the accuracy reward of JuncyLu/trl_DAPO, branch trl; the default is this project's own.
     """
     row = completion.row
     if not row.choices:

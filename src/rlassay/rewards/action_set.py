@@ -18,7 +18,7 @@ def action_set_iou(completion: Completion) -> float | None:
     sets forget repeats, so that (1)(1)(2) against (1)(2) is 1 as well. No action against none is 1 only where the gold
     answer is blank.
 
-    Source: formulas.md 5, the accuracy reward of the `video` system. Departure: trap 25; there, none against none is
+    Source: the accuracy reward of ChristianLin0420/Qwen2.5-VL-Video. Departure: there, none against none is
     always 1, also when the gold answer has no brackets.
     """
     block = _first_block(completion.text)

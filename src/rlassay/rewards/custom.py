@@ -28,7 +28,7 @@ def custom(completions: Sequence[Completion], *, path: str, batch: bool = False)
     Raises:
         ValueError: no such file or function, a result of another shape, or of another length.
 
-    Source: formulas.md 8, trap 22: both shapes of the `mtrl` system, that of its manual and that of its code.
+    Source: both shapes of TSYJ-He/Visual-Reweighting, that of its manual and that of its code.
     """
     function = _load(path)
     if not completions:

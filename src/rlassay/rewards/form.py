@@ -18,7 +18,7 @@ def think_answer_format(completion: Completion) -> float | None:
 
     Values are 0, 0.3, 0.6 and 1; other text around the blocks is tolerated, and what they hold is not looked at.
 
-    Source: formulas.md 5, the graded format reward of the `video` system (its trap 25 chooses it over the binary one).
+    Source: this project's own grading; a binary format reward gives a group no signal until one completion has it all.
     """
     think = _first_block(completion.text, "think")
     answer = _first_block(completion.text, "answer")
@@ -40,7 +40,7 @@ def think_format(completion: Completion) -> float | None:
 
     An empty thought and a second `</think>` are accepted, blanks before `<think>` are not.
 
-    Source: formulas.md 2.2, the format reward of the `mdi` system, which is TRL's `think_format_reward`.
+    Source: the format reward of JuncyLu/trl_DAPO, branch trl, which is TRL's `think_format_reward`.
     """
     opening = "<think>"
     rest = completion.text[len(opening) :]
@@ -54,7 +54,7 @@ def strict_think_answer_format(completion: Completion) -> float | None:
     Between and after the blocks only whitespace may stand; the thought is not blank; X is a letter A-J, alone or in
     square brackets; there is no other tag.
 
-    Source: formulas.md 3.4, the format reward of the `dapo_vlm` system. Departure: only `<` directly before a letter
+    Source: the format reward of JuncyLu/trl_DAPO, branch main. Departure: only `<` directly before a letter
     or a slash opens a tag, so that `3 < 4 > 2` is none.
     """
     match = _STRICT.fullmatch(completion.text)

@@ -49,7 +49,7 @@ def length_similarity(completions: Sequence[Completion], *, scale: int | float =
     Raises:
         ValueError: `scale` is not positive.
 
-    Source: formulas.md 6 and trap 30, the length reward of the `seq2seq` system, whose scale is 0.5.
+    Source: the length reward of LingjieBao1998/Unlimited-Learning, whose scale is 0.5.
     """
     if not scale > 0:
         raise ValueError(f"scale: got {scale}; expected more than 0")
@@ -73,7 +73,7 @@ def accuracy_conditioned_length(completions: Sequence[Completion], *, max_comple
     Raises:
         ValueError: L is less than 1.
 
-    Source: formulas.md 3.4, the later length reward of the `dapo_vlm` system; L0 = L1, which it leaves undefined, is
+    Source: the later length reward of JuncyLu/trl_DAPO, branch main; L0 = L1, which it leaves undefined, is
     a step.
     """
     if max_completion_length < 1:

@@ -24,7 +24,7 @@ def modality_balance(
     Raises:
         ValueError: R is 1 or less.
 
-    Source: formulas.md 2.3 and trap 1, the balance reward of the `mdi` system; it takes an R <= 1 for 2.
+    Source: the balance reward of JuncyLu/trl_DAPO, branch trl; it takes an R <= 1 for 2.
     """
     if not ratio > 1:
         raise ValueError(f"ratio: got {ratio}; expected more than 1")
@@ -71,7 +71,7 @@ def vision_gain(
     Raises:
         ValueError: a negative `min_spread`, or a `sigma` that is not positive.
 
-    Source: formulas.md 3.2 and trap 6, the reward of the `dapo_vlm` system and its later form.
+    Source: the reward of JuncyLu/trl_DAPO, branch main and its later form.
     """
     if not min_spread >= 0:
         raise ValueError(f"min_spread: got {min_spread}; expected 0 or more")

@@ -35,7 +35,7 @@ def rouge_average(completion: Completion) -> float | None:
 
     `<n>` stands for a line end. The first 512 words of either text are compared. 0 where either has no word.
 
-    Source: formulas.md 6 and trap 31, the reward of the `seq2seq` system. Departures: words of every script, and the
+    Source: the reward of LingjieBao1998/Unlimited-Learning. Departures: words of every script, and the
     limit, since the time grows with the product of the lengths.
     """
     scores = _scorer(_AVERAGED, words).score(_sentences(completion.row.answer), _sentences(completion.text))
@@ -48,7 +48,7 @@ def rouge_l(completion: Completion) -> float | None:
 
     The first 512 words of either text are compared. 0 where either has no word.
 
-    Source: formulas.md 6, the reward of the chat variant of the `seq2seq` system; departures as in `rouge_average`.
+    Source: the reward of the chat variant of LingjieBao1998/Unlimited-Learning; departures as in `rouge_average`.
     """
     reference, text = (each[:_LONGEST_CHARACTERS] for each in (completion.row.answer, completion.text))
     return float(_scorer(("rougeL",), stems).score(reference, text)["rougeL"].fmeasure)

@@ -1,4 +1,4 @@
-"""The choice parser of the `mdi` system as it was published, misreadings included, for comparisons with its results."""
+"""The choice parser of JuncyLu/trl_DAPO, branch trl as it was published, misreadings included, for comparisons with its results."""
 
 import re
 
@@ -26,7 +26,7 @@ def extract_choice_as_published(text: str) -> str | None:
     Complete think blocks are deleted. Lines with a cue word are tried from the last to the first; without a hit the
     last capital letter that stands alone counts. A full-width small letter is found but stays one, hence no option.
 
-    Source: formulas.md 2.1 (JuncyLu/trl_DAPO, branch trl, at f0cbd71c).
+    Source: JuncyLu/trl_DAPO, branch trl, at f0cbd71c.
     """
     text = _without_thoughts(text)
     found = _in_cued_lines(text)
