@@ -98,7 +98,7 @@ def extract_choice(text: str, letters: str) -> str | None:
         text: the completion.
         letters: the option letters of its row, such as `ABCD`; no other letter is returned.
 
-    Source: formulas.md 2.1 describes the parser of the `mdi` system, whose misreadings (its trap 8) are repaired here.
+    Source: this project's own rules; `tests/test_answers.py` holds the sentences that simpler parsers misread.
     """
     blocks, prose = _blocks_and_prose(_visible(text))
     stated = {_read_block(block) for block in blocks} | set(_found(_STATED + _CN_STATED, prose))

@@ -98,7 +98,12 @@ CONTRADICTIONS = [
     ),
     # 3 x 2 = 6 micro-batches use up a generation batch; 4 are one step, so that 12 micro-batches = 3 steps.
     (
-        {"rl__steps_per_generation": 3, "rl__num_iterations": 2, "rl__gradient_accumulation_steps": 4},
+        {
+            "rl__steps_per_generation": 3,
+            "rl__num_iterations": 2,
+            "rl__gradient_accumulation_steps": 4,
+            "rl__save_steps": 20,
+        },
         [
             "rl.save_steps: 20 is no multiple of 3, the steps that use up a generation batch (steps_per_generation 3 x "
             "num_iterations 2 / gradient_accumulation_steps 4); try 21"

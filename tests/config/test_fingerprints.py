@@ -33,7 +33,7 @@ def ids(study: Study, arm: str = "base", seed: int = 1) -> dict[str, str]:
         "model": model_id(study, recipe),
         "sft": sft_id(study, recipe),
         "rl": rl_id(study, arm, seed),
-        "evaluation": evaluation_id(study),
+        "evaluation": evaluation_id(study, recipe),
     }
 
 
@@ -70,6 +70,11 @@ EDITS = [
 def test_an_edit_changes_the_fingerprints_of_what_it_decides(edits: dict, changed: set[str]):
     after = ids(study(**edits))
     assert {name for name, value in ids(BEFORE).items() if after[name] != value} == changed
+
+
+def test_prompts_that_state_the_format_make_another_evaluation():
+    arms = study(arms={"base": {}, "bare": {"sft": None, "varies": ["sft"]}}).arms
+    assert evaluation_id(BEFORE, arms["bare"].recipe) != evaluation_id(BEFORE, arms["base"].recipe)
 
 
 def test_a_fingerprint_is_eight_hex_digits_and_the_same_every_time():

@@ -9,7 +9,7 @@ import pytest
 
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.config.load import CONFIG
-from tests.config.studies import content, write
+from tests.config.studies import GONE, content, study, write
 
 STUDIES = sorted(path.stem for path in (CONFIG / "studies").glob("*.yaml"))
 SCALES = sorted(path.stem for path in (CONFIG / "scales").glob("*.yaml"))
@@ -204,3 +204,15 @@ def test_importing_the_config_loads_nothing_heavy():
     heavy = "{'torch', 'transformers', 'trl', 'mlflow', 'numpy', 'pandas', 'datasets', 'sklearn'}"
     code = f"import sys, rlassay.config; assert not {heavy} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_reward_is_measured_with_the_baselines_options_or_else_the_first_arms():
+    def cache(tokens: int) -> dict[str, object]:
+        return {"weight": 0.0, "options": {"max_completion_length": 16, "cache": tokens}}
+
+    others = {"early": cache(8), "late": cache(2)}
+    arms = {name: {"varies": ["rewards"], "rewards": {"soft_overlong": reward}} for name, reward in others.items()}
+    with_it = study(arms={"early": arms["early"], "base": {}, "late": arms["late"]})
+    without = study(rewards__soft_overlong=GONE, arms={"base": {}, **arms})
+    assert with_it.rewards["soft_overlong"]["cache"] == 4
+    assert without.rewards["soft_overlong"]["cache"] == 8

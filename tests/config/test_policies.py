@@ -21,15 +21,25 @@ def test_models_first_then_shared_warm_starts_then_runs():
 
 
 def test_a_warm_start_per_seed_and_one_of_its_own():
-    loaded = study(
-        seeds=[1, 2], sft__per_seed=True, arms__dr_grpo__sft={"max_steps": 3}, arms__dr_grpo__varies=["rl", "sft"]
-    )
+    sft = {"sft__per_seed": True, "sft__max_steps": 7, "arms__dr_grpo__sft": {"max_steps": 3}}
+    loaded = study(seeds=[1, 2], arms__dr_grpo__varies=["rl", "sft"], **sft)
     starts = [policy for policy in policies(loaded).values() if policy.stage == "sft"]
     assert [policy.seed for policy in starts] == [1, 2, 1, 2]
-    assert [policy.recipe.sft.max_steps for policy in starts if policy.recipe.sft] == [1200, 1200, 3, 3]
+    assert [policy.recipe.sft.max_steps for policy in starts if policy.recipe.sft] == [7, 7, 3, 3]
 
 
 def test_no_warm_start_and_two_models():
     hub = {"model": {"kind": "hub", "name": "x"}, "varies": ["model"]}
     stages = [policy.stage for policy in policies(study(sft=GONE, seeds=[1], arms={"base": {}, "hub": hub})).values()]
     assert stages == ["model", "model", "rl", "rl"]
+
+
+def test_a_model_is_asked_as_the_arm_without_a_warm_start_asks_it():
+    bare = {"sft": None, "varies": ["sft"]}
+    found = policies(study(seeds=[1], arms={"base": {}, "bare": bare}))
+    assert [(policy.stage, policy.recipe.sft is None) for policy in found.values()] == [
+        ("model", True),  # although `base` stands first: the gain of `bare` is over the prompts that `bare` trains on
+        ("sft", False),
+        ("rl", False),
+        ("rl", True),
+    ]

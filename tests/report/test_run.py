@@ -39,3 +39,14 @@ def test_an_unfinished_study_is_refused_and_reported_on_in_part(
     assert "Partial: 1 file is missing; the page says which." in capsys.readouterr().out
     assert (layout.partial_report / "index.html").is_file()
     assert not layout.report.exists()
+
+
+def test_before_anything_is_scored_the_partial_report_is_empty_but_whole(copied: tuple[Study, Layout]):
+    study, layout = copied
+    for path in layout.root.rglob("*.scores.parquet"):
+        path.unlink()
+    content = run_report(study, layout, SETTINGS, partial=True)
+    assert [column.metric for column in content.tables["main"].columns if column.primary] == [study.primary.metric]
+    assert {cell.num_seeds for row in content.tables["main"].rows for cell in row.cells} == {0}
+    assert {verdict.outcome for verdict in content.verdicts} == {"missing"}
+    assert (layout.partial_report / "index.html").is_file()

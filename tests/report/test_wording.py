@@ -6,10 +6,18 @@ from tests.report.fake_content import fake_content, fake_partial
 
 
 def test_what_was_run_in_one_line():
-    # 4 arms and seeds (1, 2, 3) in the fake; its one arm policy asked for 60 steps; cells rest on 400 prompts.
+    # 4 arms and seeds (1, 2, 3) in the fake; its one arm policy asked for 60 steps; 400 prompts in its set.
     assert what_was_run(fake_content()) == (
         "4 arms × 3 seeds, 60 RL steps per run, judged on 400 held-out prompts with 8 sampled completions each."
     )
+
+
+def test_the_prompts_of_all_evaluation_sets_are_counted():
+    content = fake_content()
+    main = content.tables["main"]
+    other = main.columns[0].model_copy(update={"set": "sft"})  # of 63 prompts
+    tables = content.tables | {"main": main.model_copy(update={"columns": (*main.columns, other)})}
+    assert "judged on 463 held-out prompts" in what_was_run(content.model_copy(update={"tables": tables}))
 
 
 def test_nothing_trained_yet_is_still_a_sentence():

@@ -19,13 +19,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def newest_step(folder: Path) -> int | None:
-    found = newest_sound(folder)
+    found = newest_sound(folder, max_steps=11)
     return None if found is None else checkpoint_step(Path(found))
 
 
 def test_the_newest_is_the_one_with_most_steps(folder: Path):
     assert newest_step(folder) == 10
-    assert newest_sound(folder / "nowhere") is None
+    assert newest_sound(folder / "nowhere", max_steps=11) is None
 
 
 def test_a_truncated_file_makes_it_fall_back_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture):
@@ -49,4 +49,9 @@ def test_a_changed_byte_a_missing_file_and_a_missing_manifest_are_found(folder: 
 def test_none_is_left_when_all_are_broken(folder: Path):
     for checkpoint in folder.iterdir():
         (checkpoint / MANIFEST).write_text("{")
-    assert newest_sound(folder) is None
+    assert newest_sound(folder, max_steps=11) is None
+
+
+def test_the_one_of_the_last_step_is_passed_over(folder: Path):
+    assert Path(str(newest_sound(folder, max_steps=10))).name == "checkpoint-4"
+    assert not (folder / "checkpoint-10").exists()

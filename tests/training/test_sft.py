@@ -78,6 +78,20 @@ def test_training_goes_on_where_a_kill_left_it(trained, tmp_path, monkeypatch):
     assert same(load_file(run / "weights/model.safetensors"), trained[1])
 
 
+def test_a_kill_after_the_last_checkpoint_trains_no_step_too_many(tmp_path, monkeypatch):
+    study = tiny_study(sft__max_steps=4)  # an epoch has three, so that the last checkpoint lies within one
+    layout = layout_with_data(tmp_path / "killed")
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "finish", _vanish)
+        with pytest.raises(KeyboardInterrupt):
+            run_sft(study, layout, only(study, "sft"))
+
+    run_sft(study, layout, only(study, "sft"))
+
+    proof = json.loads(layout.train_sentinel(only(study, "sft").folder).read_bytes())
+    assert (proof["steps"], [resume["step"] for resume in proof["resumes"]]) == (4, [3])
+
+
 def test_the_loss_falls(tmp_path):
     study = tiny_study(sft__max_steps=25, sft__learning_rate=1e-2, sft__save_steps=25)
     layout, _ = train(tmp_path / "longer", study)

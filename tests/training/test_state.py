@@ -121,6 +121,26 @@ def test_complete_without_its_sentinel_is_a_forced_rerun(layout: Layout):
         assert not again.weights.exists()
 
 
+class Gone:
+    """A Snakemake that was killed."""
+
+    def is_running(self) -> bool:
+        return False
+
+
+def test_a_job_that_outlived_its_snakemake_is_not_taken_for_a_forced_rerun(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rlassay.training.state.workflow_process", Gone)
+    with open_run(layout, plan()) as run:
+        checkpoint(run, 2)
+        run.finish(Pretender())  # type: ignore[arg-type]
+    assert run.sentinel.exists()
+    run.sentinel.unlink()  # the next Snakemake knows nothing of the end and removes the output
+    with open_run(layout, plan()) as again:
+        assert (again.finished, again.resumed_step) == (False, 2)
+
+
 def test_a_sentinel_without_complete_was_a_kill_in_between(layout: Layout):
     with open_run(layout, plan()) as run:
         run.finish(Pretender())  # type: ignore[arg-type]

@@ -13,8 +13,6 @@ from rlassay.config.policies import policies
 POLICIES = policies(STUDY)
 STAGES = ("prepare_data", "sft_train", "rl_train", "generate", "score", "ablation_report")
 CODE = {stage: code_digest(f"rlassay.cli.{stage}") for stage in STAGES}
-# A reward's weight does not change how a policy is scored.
-REWARDS = sorted({f"{name} {one.options}" for arm in STUDY.arms.values() for name, one in arm.recipe.rewards.items()})
 # What the report shows besides results: labels, colours and titles too, and the page's own looks.
 TEMPLATES = [file.read_text() for file in sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())]
 SHOWN = hashlib.sha256(repr((STUDY, SETTINGS.report, TEMPLATES)).encode()).hexdigest()[:8]
@@ -35,6 +33,11 @@ wildcard_constraints:
 def fingerprint(wildcards):
     """What identifies the weights of a policy."""
     return POLICIES[wildcards.policy].fingerprint
+
+
+def evaluation_fingerprint(wildcards):
+    """What identifies how a policy is made to answer."""
+    return evaluation_id(STUDY, POLICIES[wildcards.policy].recipe)
 
 
 def warm_start(wildcards):

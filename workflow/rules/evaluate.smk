@@ -15,7 +15,7 @@ rule generate:
     resources:
         gpu=STUDY.gpus,
     params:
-        fingerprint=evaluation_id(STUDY),
+        fingerprint=evaluation_fingerprint,
         code=CODE["generate"],
     message:
         "Answer {wildcards.set} with {wildcards.policy}"
@@ -38,7 +38,7 @@ rule score:
         "../../environment.yml"
     threads: 1
     params:
-        rewards=REWARDS,
+        rewards=str(STUDY.rewards),
         code=CODE["score"],
     message:
         "Score {wildcards.set} of {wildcards.policy}"

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     study, layout, _ = load(args)
     policy = policies(study)[known("--policy", args.policy, policies(study))]
     split = known("--set", args.set, study.evaluation.sets)
-    check_fingerprint(args, evaluation_id(study))
+    check_fingerprint(args, evaluation_id(study, policy.recipe))
     from rlassay.evaluation.generate import run_generate
     from rlassay.training.hardware import require_gpus
 

@@ -66,8 +66,7 @@ def _primary(study: Study) -> Iterator[str]:
     if primary.set not in evaluation.sets:
         expected = f"expected a set of evaluation.sets: {one_of(evaluation.sets)}"
         yield f"primary.set: got the text {primary.set!r}, {expected}{nearest(primary.set, evaluation.sets)}"
-    rewards = dict.fromkeys(name for arm in study.arms.values() for name in arm.recipe.rewards)
-    metrics = [*rewards, *SCORE_METRICS]
+    metrics = [*study.rewards, *SCORE_METRICS]
     if primary.metric not in metrics:
         expected = f"expected a reward of the study or a metric of the score stage: {one_of(metrics)}"
         yield f"primary.metric: got the text {primary.metric!r}, {expected}{nearest(primary.metric, metrics)}"

@@ -21,7 +21,7 @@ DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
-DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.cli.common.")
+DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
 
@@ -66,9 +66,9 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
-def evaluation_id(study: Study) -> str:
-    """Identifies how policies are made to answer, and on which rows."""
-    return _digest(study.evaluation, data_id(study))
+def evaluation_id(study: Study, recipe: Recipe) -> str:
+    """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
+    return _digest(study.evaluation, data_id(study), recipe.sft is None)
 
 
 def recipe_id(recipe: Recipe) -> str:

@@ -19,7 +19,7 @@ class Policy:
     stage: Literal["model", "sft", "rl"]
     """What made it."""
     recipe: Recipe
-    """The recipe of its arm, or of the first arm that uses it."""
+    """The recipe of its arm, or of the first arm that uses it; of a model, the first arm whose RL starts from it."""
     fingerprint: str
     """Identifies its weights within its folder."""
     arm: str | None = None
@@ -36,9 +36,9 @@ def policies(study: Study) -> dict[str, Policy]:
     for name, arm in study.arms.items():
         recipe = arm.recipe
         model = model_policy(study, recipe)
-        models.setdefault(
-            model, Policy(folder=model, stage="model", recipe=recipe, fingerprint=model_id(study, recipe))
-        )
+        if model not in models or (recipe.sft is None and models[model].recipe.sft is not None):
+            made_from = model_id(study, recipe)
+            models[model] = Policy(folder=model, stage="model", recipe=recipe, fingerprint=made_from)
         for seed in study.seeds:
             start = sft_policy(study, recipe, seed)
             if start is not None and recipe.sft is not None:

@@ -93,6 +93,19 @@ class Study(Section):
         """Name of its results folder: `<study>` or `<study>-<scale>`."""
         return self.name if self.scale is None else f"{self.name}-{self.scale}"
 
+    @property
+    def rewards(self) -> dict[str, dict[str, Any]]:
+        """Every reward of any arm, with the options that all policies are measured by.
+
+        They are the baseline's; of a reward that it has not, the first arm's.
+        """
+        options: dict[str, dict[str, Any]] = {}
+        for name, arm in self.arms.items():
+            for reward, section in arm.recipe.rewards.items():
+                if reward not in options or name == self.baseline:
+                    options[reward] = section.options
+        return options
+
 
 class ArmFile(Section):
     """An arm as a study file writes it: its differences only."""

@@ -142,7 +142,8 @@ def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
 def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
     """Identifies what a working file holds: one left by other weights, rows, settings or code is not continued."""
     sentinel = layout.train_sentinel(policy.folder)
-    parts = [policy.folder, policy.fingerprint, evaluation_id(study), code_digest("rlassay.evaluation.generate")]
+    asked = evaluation_id(study, policy.recipe)
+    parts = [policy.folder, policy.fingerprint, asked, code_digest("rlassay.evaluation.generate")]
     files = [layout.split(split)] + [sentinel] * sentinel.exists()
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps(parts + contents).encode()).hexdigest()

@@ -51,14 +51,8 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
 
 
 def metrics_of(study: Study) -> dict[str, Metric]:
-    """Every metric by name: the rewards of any arm, then those that no arm may train on.
-
-    A reward that arms give different options is measured with the baseline's, or else the first arm's, so that all
-    policies are measured by one rule.
-    """
-    arms = [study.arms[study.baseline], *study.arms.values()]
-    options = {name: reward.options for arm in reversed(arms) for name, reward in arm.recipe.rewards.items()}
-    rewards = {name: _with_options(REWARDS[name], options[name]) for name in sorted(options)}
+    """Every metric by name: the rewards of any arm, then those that no arm may train on."""
+    rewards = {name: _with_options(REWARDS[name], options) for name, options in sorted(study.rewards.items())}
     return rewards | {
         "choice_accuracy_lenient": _each(_lenient_accuracy),
         "parse_failure": _each(lambda one: _failed(one, extract_choice)),

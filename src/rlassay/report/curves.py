@@ -32,9 +32,8 @@ def build_curves(results: Results, confidence: float) -> list[Curve]:
 
 
 def _curves(results: Results, confidence: float) -> Iterator[Curve]:
-    rewards = dict.fromkeys(name for arm in results.study.arms.values() for name in arm.recipe.rewards)
     shown: dict[str, tuple[str, Unit]] = {"reward": ("weighted sum of rewards", "value")}
-    shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in rewards}
+    shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in results.study.rewards}
     shown |= {"reward_std": ("spread within groups", "value")}
     groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {"reward": shown, "length": LENGTHS, "policy": POLICY}
     for group, metrics in groups.items():

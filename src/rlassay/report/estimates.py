@@ -27,7 +27,7 @@ def tidy_p(p_value: float) -> float | None:
 
 
 def scores_of(results: Results, row: Row, column: Column) -> Scores:
-    """The scores of a row's policies, seeds in ascending order, prompts sorted by id; NaN = could not be judged."""
+    """The scores of a row's policies, one row each, prompts sorted by id; NaN = could not be judged."""
     return np.array([_scores_of(results, folder, column) for folder in row.folders.values()]).reshape(
         len(row.folders), len(results.prompts[column.set])
     )

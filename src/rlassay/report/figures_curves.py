@@ -12,7 +12,6 @@ from rlassay.report.typeset import LEVEL_UNIT, number, one_line, scaled
 
 WIDTH, HEIGHT, MARGINS = 270, 190, (38, 6, 34, 34)
 PASS_WIDTH, PASS_HEIGHT = 360, 310
-MOST_POINTS = 200
 
 
 def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
@@ -31,12 +30,10 @@ def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
 
 
 def _line(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
-    keep = np.unique(np.linspace(0, len(series.steps) - 1, MOST_POINTS).round().astype(int))
-    steps = np.asarray(series.steps)[keep]
-    mean, low, high = (_shown(values, unit)[keep] for values in (series.mean, series.low, series.high))
-    axes.fill_between(steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
-    every = max(1, len(keep) // 6)
-    axes.plot(steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
+    mean, low, high = (_shown(values, unit) for values in (series.mean, series.low, series.high))
+    axes.fill_between(series.steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
+    every = max(1, len(series.steps) // 6)
+    axes.plot(series.steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
 
 
 def _shown(values: tuple[float | None, ...], unit: Unit) -> np.ndarray:

@@ -83,7 +83,7 @@ def _main_columns(results: Results) -> list[Column]:
         columns += _columns(results, (primary.metric,), name)
         if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
             columns.append(_pass_column(results, name, _ks(results)[-1]))
-        others = ["choice_accuracy", "choice_accuracy_lenient", *_rewards(results)]
+        others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards]
         seen = dict.fromkeys(metric for metric in others if metric != primary.metric)
         columns += [_column(results, name, metric, "sampled") for metric in seen if _exists(results, metric)]
     return columns
@@ -127,16 +127,14 @@ def _unit(results: Results, metric: str) -> Unit:
 
 
 def _is_binary(results: Results, metric: str) -> bool:
-    return _exists(results, metric) and all(metric in scores.binary for scores in results.scores.values())
+    return bool(results.scores) and all(metric in scores.binary for scores in results.scores.values())
 
 
 def _exists(results: Results, metric: str) -> bool:
-    return any(metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values())
-
-
-def _rewards(results: Results) -> list[str]:
-    """Every reward of any arm, in the order of the study."""
-    return list(dict.fromkeys(name for arm in results.study.arms.values() for name in arm.recipe.rewards))
+    """Whether a metric has a column; the primary one has it even before anything is scored."""
+    return metric == results.study.primary.metric or any(
+        metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values()
+    )
 
 
 def _ks(results: Results) -> list[int]:

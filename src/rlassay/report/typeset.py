@@ -46,11 +46,9 @@ def size(shown: Estimate | Difference) -> str:
     return f"{shown.num_seeds} × {shown.num_items:,}"
 
 
-def probability(value: float | None) -> str:
-    """A p-value to three decimals, never `0.000`."""
-    if value is None:
-        return NOTHING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def probability(value: float) -> str:
+    """A p-value to three decimals with its sign of comparison, never `= 0.000`."""
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def duration(seconds: float) -> str:

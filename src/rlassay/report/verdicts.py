@@ -8,7 +8,7 @@ from rlassay.report.estimates import difference, scores_of, tidy_p
 from rlassay.report.gather import Results, Row
 from rlassay.report.numbers import Column, Difference
 from rlassay.report.tables import primary_column
-from rlassay.report.typeset import EFFECT_UNIT, interval, number
+from rlassay.report.typeset import EFFECT_UNIT, interval, number, probability
 from rlassay.stats import holm
 
 
@@ -125,14 +125,10 @@ def _evidence(found: Difference, outcome: Outcome, column: Column, confidence: f
     over = " over prompts alone" if found.covers == "items" else ""
     parts = [f"{100 * confidence:g}% interval{over} {ends}"]
     if found.p_holm is not None:
-        parts.append(f"Holm p {_equals(found.p_holm)}")
+        parts.append(f"Holm p {probability(found.p_holm)}")
     elif found.p_value is not None:
-        parts.append(f"outside the declared family, uncorrected p {_equals(found.p_value)}")
+        parts.append(f"outside the declared family, uncorrected p {probability(found.p_value)}")
     parts.append(f"{found.num_seeds} seed{'' if found.num_seeds == 1 else 's'} × {found.num_items} prompts")
     if outcome == "not resolved" and not _covers_zero(found):
         parts.append(f"the interval leaves out 0, but not after Holm's correction over {found.family_size} comparisons")
     return "; ".join(parts)
-
-
-def _equals(p_value: float) -> str:
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"

@@ -1,10 +1,9 @@
 """Sentences that the page and report.md share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from rlassay.report.content import Content, Outcome
-from rlassay.report.typeset import ITEMS_ONLY, LEVEL_UNIT, NOTHING, duration
+from rlassay.report.typeset import ITEMS_ONLY, LEVEL_UNIT, duration
 
 VERDICTS: dict[Outcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
@@ -19,8 +18,8 @@ def what_was_run(content: Content) -> str:
     """The whole study in one line."""
     study, arms = content.study, {arm.name for arm in content.arms}
     steps = sorted({policy.max_steps for policy in content.policies if policy.row in arms})
-    cells = [cell for row in content.tables["main"].rows for cell in row.cells]
-    items = max((cell.num_items for cell in cells), default=0)
+    sets = {column.set for column in content.tables["main"].columns}
+    items = sum(split.rows for split in content.data if split.split in sets)
     parts = [
         f"{_count(len(arms), 'arm')} × {_count(len(study.seeds), 'seed')}",
         f"{'–'.join(f'{step:,}' for step in dict.fromkeys((steps[0], steps[-1])))} RL steps per run" if steps else "",
@@ -49,11 +48,6 @@ def how_intervals_are_computed(content: Content) -> tuple[str, str, str]:
     )
 
 
-def seed_of(seed: int | None) -> str:
-    """`seed 2`, or that one policy serves every seed."""
-    return "shared by all seeds" if seed is None else f"seed {seed}"
-
-
 def total_cost(content: Content) -> str:
     """What all training jobs took together."""
     seconds = sum((cost.seconds for cost in content.cost), 0.0)
@@ -64,12 +58,8 @@ def total_cost(content: Content) -> str:
 
 def resumed(content: Content) -> str:
     """Which jobs were interrupted and went on from a checkpoint."""
-    stops = [f"{job.policy} at step {_join(job.steps)}" for job in content.resumes if job.steps]
+    stops = [f"{job.policy} at step {', '.join(map(str, job.steps))}" for job in content.resumes if job.steps]
     return f"Resumed from a checkpoint: {'; '.join(stops)}." if stops else "No job was interrupted."
-
-
-def _join(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values)) or NOTHING
 
 
 def versions(content: Content) -> str:

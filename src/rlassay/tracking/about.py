@@ -38,7 +38,7 @@ def about_training(study: Study, policy: Policy, identity: str) -> About:
 
 def about_evaluation(study: Study, policy: Policy, identity: str) -> About:
     """The run of one policy's evaluation; `identity` is that of its training, or of the untrained model."""
-    return _child(study, policy, "evaluation", f"{identity}@{evaluation_id(study)}")
+    return _child(study, policy, "evaluation", f"{identity}@{evaluation_id(study, policy.recipe)}")
 
 
 def about_parent(study: Study, policy: Policy) -> About:
@@ -49,7 +49,7 @@ def about_parent(study: Study, policy: Policy) -> About:
         name=_subject(policy),
         policy="/".join(policy.folder.split("/")[:2]),
         stage=PARENT_STAGES[policy.stage],
-        identity=f"{made_from}@{evaluation_id(study)}",
+        identity=f"{made_from}@{evaluation_id(study, policy.recipe)}",
         params=parent_params(study, policy),
         tags={} if policy.arm is None else {ARM: policy.arm},
     )

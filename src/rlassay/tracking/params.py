@@ -29,7 +29,7 @@ def _params(study: Study, policy: Policy, seed: int | None) -> dict[str, str]:
     own = {key: value for key, value in _recipe(policy.recipe) if key.split(".")[0] in sections[policy.stage]}
     shared = {"seed": seed, "gpus": study.gpus, **dict(_flat("data", study.data.model_dump(mode="json")))}
     shared |= dict(_flat("evaluation", study.evaluation.model_dump(mode="json")))
-    unused = dict.fromkeys(keys) | {f"reward.{name}": 0.0 for arm in study.arms.values() for name in arm.recipe.rewards}
+    unused = dict.fromkeys(keys) | {f"reward.{name}": 0.0 for name in study.rewards}
     return {legal_name(key): _text(value) for key, value in (shared | unused | own).items()}
 
 

@@ -12,7 +12,9 @@ from rlassay.layout import Layout
 from rlassay.tracking.job import FeedJob
 
 PATIENCE = 10
-"""Seconds that a job waits, at most, for MLflow to take the rest."""
+"""Seconds that a training job waits, at most, for MLflow to take the rest."""
+PATIENCE_AT_THE_END = 90
+"""The same for the report, which brings every run of the study up to date and which no job waits for."""
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
         policy=policy,
         uri=settings.tracking.uri,
         interval=settings.tracking.interval,
-        patience=PATIENCE,
+        patience=PATIENCE_AT_THE_END if policy is None else PATIENCE,
         backfill=backfill_command(settings),
     )
     feeder = _start(job)

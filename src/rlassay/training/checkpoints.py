@@ -44,9 +44,16 @@ def flaw(checkpoint: Path) -> str | None:
     return None
 
 
-def newest_sound(folder: Path) -> str | None:
-    """Path of the newest sound checkpoint in `folder`; broken ones are reported, removed and passed over."""
+def newest_sound(folder: Path, max_steps: int) -> str | None:
+    """Path of the newest sound checkpoint in `folder`; broken ones are reported, removed and passed over.
+
+    So is, without a word, the one of the last step `max_steps`: resumed from there in the middle of an epoch, `Trainer`
+    would do one step more before it looks whether it has to stop.
+    """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=checkpoint_step, reverse=True):
+        if checkpoint_step(checkpoint) >= max_steps:
+            shutil.rmtree(checkpoint)
+            continue
         problem = flaw(checkpoint)
         if problem is None:
             return str(checkpoint)

@@ -33,6 +33,7 @@ from rlassay.training.checkpoints import checkpoint_step, newest_sound
 from rlassay.training.files import read_json, sha256, write_json
 from rlassay.training.hardware import peak_memory_mb
 from rlassay.training.lock import locked, signals_as_exceptions
+from rlassay.training.workflow_process import workflow_process
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -80,6 +81,7 @@ class Run:
         self.resume_from: str | None = None
         """Path of the checkpoint to hand to `Trainer.train`, or None to start from step 0."""
         self._attempts: list[dict[str, Any]] = []
+        self._workflow = workflow_process()
 
     @property
     def resumed_step(self) -> int:
@@ -109,7 +111,7 @@ class Run:
             _wipe(self.state)
         else:
             self._attempts = _closed(previous.get("attempts", []), self.metrics)
-            self.resume_from = newest_sound(self.checkpoints)
+            self.resume_from = newest_sound(self.checkpoints, self.plan.max_steps)
         self._drop_after_resumed_step()
         self._attempts.append({"step": self.resumed_step, "started": time.time(), "ended": None})
         self.record("running")
@@ -125,6 +127,9 @@ class Run:
     def finish(self, trainer: "Trainer", generated_tokens: int = 0) -> None:
         """Save the weights, prove the steps, write the sentinel and then COMPLETE.
 
+        A job that has outlived its Snakemake keeps its checkpoints instead of the COMPLETE: the next Snakemake does not
+        know that it ended well and removes the sentinel, which is then no wish to train again from step 0.
+
         Errors: RuntimeError when the trainer has not done all its steps.
         """
         steps = trainer.state.global_step
@@ -136,8 +141,9 @@ class Run:
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
         write_json(self.sentinel, self._proof(steps, generated_tokens))
-        self.complete.touch()
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if self._workflow is None or self._workflow.is_running():
+            self.complete.touch()
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def _proof(self, steps: int, generated_tokens: int) -> dict[str, Any]:
         now = time.time()
