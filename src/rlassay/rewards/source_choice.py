@@ -1,4 +1,4 @@
-"""The choice parser of JuncyLu/trl_DAPO (branch trl) as published, misreadings included, to compare with its results."""
+"""The choice parser of JuncyLu/trl_DAPO (branch trl) as published, misreadings included."""
 
 import re
 
