@@ -15,6 +15,7 @@ _LONGEST = 20_000  # characters of visible text that are read, from the end
 _THINK_TAG = re.compile(r"(</?think>)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _ANSWER_BLOCK = re.compile(r"<answer>([^<]*)(?:</answer>|$)", re.IGNORECASE)
+_FREE_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s?\{([^{}]{0,200})\}")
 _LATEX_STYLE = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
@@ -44,14 +45,32 @@ _STATED = _compile(
 _IMPLIED = _compile(
     rf"\b(?:choose|choosing|chose|pick|picked|select|selected|go\swith|going\swith|opt\sfor)\s{_NOUN}{_GAP}{_CAPITAL}",
     rf"\b(?:it|this|that){_VERB}\s{_ADVERBS}{_NOUN}{_GAP}{_CAPITAL}{_END}",
-    rf"\b(?:so|thus|therefore|hence|leaving|leaves),?\s(?:only\s)?{_NOUN}{_GAP}{_CAPITAL}{_END}",
+    rf"\bonly\s{_NOUN}{_GAP}{_CAPITAL}\s(?:remains|is\sleft|fits)\b",
+    rf"\b(?:so|thus|therefore|hence|leaving|leaves|elimination),?\s(?:only\s)?{_NOUN}{_GAP}{_CAPITAL}{_END}",
     rf"^[^\w\n]{{0,12}}(?:(?:final\s)?(?:option|choice|letter|answer))?[^\w\n]{{0,12}}{_CAPITAL}[^\w\n]{{0,12}}$",
 )
 _BARE = re.compile(r"\W{0,12}([A-Za-z])\W{0,12}")
 _WITH_TEXT = re.compile(r"[^\w\n]{0,12}([A-Z])[ ]?[).:][ )]?[^\n]+")
 
+# The same in Chinese, where no blank parts a letter from the next word, and denial may follow: `选项A错误`.
+_CN_GAP = r"[^\w.,;!?≠¬。、]{0,12}"
+_CN_LETTER = (
+    r"(?-i:([A-Za-z]))(?![A-Za-z0-9_+#])"
+    r"(?![)\]\s】」]{0,3}(?:选?项)?(?:是|都|也|显然|可以?|被|应该?)?(?:错|不|有误|排除|吗|么|呢|还是))"
+)
+_CN_IS = r"(?:应该?|应当|就|只能|必须)?(?:是|为|选择?)?"
+_CN_STATED = _compile(
+    rf"(?:答案|正解|正确的?(?:选项|答案)|正确的是){_CN_IS}{_CN_GAP}(?:选项)?{_CN_GAP}{_CN_LETTER}",
+    rf"(?<![A-Za-z0-9_])(?:选项\s?)?{_CN_LETTER}(?:选?项)?\s?(?:才?是|为)?\s?(?:正确|对的|正解)(?!吗|与否)",
+)
+_CN_IMPLIED = _compile(rf"选(?:择|项)?(?:是|为)?{_CN_GAP}(?:选项)?{_CN_GAP}{_CN_LETTER}")
+_CN_ALTERNATIVE = re.compile(r"\W{0,3}(?:或者?|还是|和|与|及|、)(?:选项)?\W{0,3}[A-Za-z](?![A-Za-z])")
+_CN_DENIED = re.compile(
+    r"(?:不|没有?|并非|非|排除|如果|假如|若|假设|是否|难道|除了?)(?:能|应该?|会|可以?|是|要|再)?(?:选项?)?\s?$"
+)
+
 _CONNECTIVE = r"(?:because|since|as|for|which|due|given|so|but|and|or|not|rather|instead|is)\b"
-_RUNS_ON = re.compile(rf"[ \t]+(?!{_CONNECTIVE})\w", re.IGNORECASE)
+_RUNS_ON = re.compile(rf"[ \t]+(?!{_CONNECTIVE}|[\u3400-\u9fff])\w", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
     r"[)\]\"'’]{0,3}\s{0,3}(?:,|/|&|\bor\b|\band\b)\s{0,3}(?:(?:or|and)\s)?(?:(?:option|choice)\s)?[(\[\"'‘]{0,3}"
     r"[A-Za-z](?!\w|['’]\w|[ \t]+(?!or\b|and\b)\w)"
@@ -82,15 +101,21 @@ def extract_choice(text: str, letters: str) -> str | None:
     Source: this project's own rules; `tests/test_answers.py` holds the sentences that simpler parsers misread.
     """
     blocks, prose = _blocks_and_prose(_visible(text))
-    stated = {_read_block(block) for block in blocks} | set(_found(_STATED, prose))
+    stated = {_read_block(block) for block in blocks} | set(_found(_STATED + _CN_STATED, prose))
     if not stated:
-        stated = set(_found(_IMPLIED, prose)) or {_read_whole(prose)}
+        stated = set(_found(_IMPLIED + _CN_IMPLIED, prose)) or {_read_whole(prose)}
     answer = stated.pop() if len(stated) == 1 else None
     return answer if answer is not None and answer in letters else None
 
 
 def _visible(text: str) -> str:
     """The end of the text outside of thinking, with full-width and styled letters made plain and markup removed."""
+    plain = unicodedata.normalize("NFKC", _outside_thinking(text)[-_LONGEST:])
+    return _LATEX_STYLE.sub(r"\1", plain.translate(_MARKDOWN))
+
+
+def _outside_thinking(text: str) -> str:
+    """An unclosed `<think>` hides all that follows, a lone `</think>` all that precedes."""
     kept: list[str] = []
     thinking = False
     for part in _THINK_TAG.split(text):
@@ -101,8 +126,7 @@ def _visible(text: str) -> str:
             thinking = tag == "<think>"
         elif not thinking:
             kept.append(part)
-    plain = unicodedata.normalize("NFKC", "\n".join(kept)[-_LONGEST:])
-    return _LATEX_STYLE.sub(r"\1", plain.translate(_MARKDOWN))
+    return "\n".join(kept)
 
 
 def _blocks_and_prose(visible: str) -> tuple[list[str], str]:
@@ -114,7 +138,7 @@ def _blocks_and_prose(visible: str) -> tuple[list[str], str]:
 def _read_block(block: str) -> str | None:
     """The letter inside an `<answer>` or `\\boxed`, where a letter alone may be lower case."""
     whole = _read_whole(block)
-    found = {whole} if whole else set(_found(_STATED + _IMPLIED, block))
+    found = {whole} if whole else set(_found(_STATED + _IMPLIED + _CN_STATED + _CN_IMPLIED, block))
     return found.pop() if len(found) == 1 else None
 
 
@@ -132,9 +156,34 @@ def _found(patterns: tuple[re.Pattern[str], ...], text: str) -> Iterator[str]:
             letter, after = match[1], text[match.end(1) : match.end() + 40]
             is_word = letter in "AaIi" and _RUNS_ON.match(after)
             asked = _QUESTION.match(after) or text.startswith("?", match.end())
-            denied = _DENIED.search(text[max(0, match.start() - 60) : match.start()])
-            if not (is_word or asked or denied or _ALTERNATIVE.match(after)):
+            before = text[max(0, match.start() - 60) : match.start()]
+            denied = _DENIED.search(before) or _CN_DENIED.search(before)
+            if not (is_word or asked or denied or _ALTERNATIVE.match(after) or _CN_ALTERNATIVE.match(after)):
                 yield letter.upper()
+
+
+def extract_answer(text: str) -> str:
+    """The free answer that a completion states, blanks around it removed.
+
+    Outside of thinking (as in `extract_choice`): what the first `<answer>` holds, or else the last `\\boxed`, or else
+    everything; then the contents of a `\\boxed` in it.
+    """
+    visible = _outside_thinking(text)[-_LONGEST:]
+    block = _FREE_ANSWER.search(visible)
+    answer = visible if block is None else block[1]
+    boxed = _last_boxed(answer)
+    return (answer if boxed is None else boxed).strip()
+
+
+def _last_boxed(text: str) -> str | None:
+    """The contents of the last `\\boxed{...}`, whose braces may nest; None without one, or with one left open."""
+    _, opening, rest = text.rpartition(r"\boxed{")
+    depth = 1
+    for i, character in enumerate(rest):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return rest[:i] if opening else None
+    return None
 
 
 def extract_choice_lenient(text: str, letters: str) -> str | None:

@@ -4,6 +4,7 @@ import pytest
 
 from rlassay.config.study import SCORE_METRICS
 from rlassay.evaluation.score import metrics_of
+from rlassay.rewards import REWARDS
 from tests.config.studies import GONE, problems, study
 
 HUB = {"kind": "hub", "name": "x/y-1B"}
@@ -54,8 +55,8 @@ CONTRADICTIONS = [
     (
         {"rewards__choise_accuracy": {"weight": 1.0}},
         [
-            "rewards.choise_accuracy: unknown reward; expected one of choice_accuracy, think_answer_format, "
-            "soft_overlong; did you mean 'choice_accuracy'?"
+            f"rewards.choise_accuracy: unknown reward; expected one of {', '.join(REWARDS)}; "
+            "did you mean 'choice_accuracy'?"
         ],
     ),
     (

@@ -1,14 +1,25 @@
+from pathlib import Path
+
 import pytest
 
 from rlassay.rewards import REWARDS, check_reward_options
 
 LENGTH = {"max_completion_length": 16, "cache": 4}
+OPTIONS: dict[str, dict[str, object]] = {
+    "soft_overlong": LENGTH,
+    "accuracy_conditioned_length": {"max_completion_length": 16},
+    "custom": {"path": f"{Path(__file__).parent / 'mine.py'}:half"},
+}
+"""Options of the rewards that need some."""
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("choice_accuracy", {}),
+        ("choice_accuracy", {"strict_source": True}),
+        ("modality_balance", {"ratio": 8, "signal": "modality_dominance/all"}),
+        ("vision_gain", {"form": "tanh", "hard_negative": True, "sigma": 2.0}),
         ("think_answer_format", {}),
         ("soft_overlong", LENGTH),
         ("soft_overlong", LENGTH | {"cache": 0}),
@@ -25,9 +36,22 @@ def test_good_options_pass(name, options):
         (
             "nothing_alike",
             {},
-            "unknown reward 'nothing_alike'; known: choice_accuracy, soft_overlong, think_answer_format$",
+            "unknown reward 'nothing_alike'; known: .*choice_accuracy, .*think_answer_format, [a-z_, ]*$",
         ),
-        ("choice_accuracy", {"strict": True}, "unknown option 'strict'; it takes no options"),
+        ("think_format", {"strict": True}, "unknown option 'strict'; it takes no options"),
+        ("choice_accuracy", {"strict": True}, "unknown option 'strict'; known: strict_source"),
+        ("choice_accuracy", {"strict_source": 1}, "option 'strict_source': got 1; expected bool"),
+        ("math_accuracy", {"timeout": 0}, "timeout: got 0; expected more than 0 seconds"),
+        ("custom", {}, "option 'path' is missing; expected str"),
+        ("custom", {"path": "mine.py"}, "path: got 'mine.py'; expected a Python file, a colon and a function"),
+        ("custom", {"path": "none.py:f"}, "path: no file .*none.py"),
+        ("length_similarity", {"scale": 0}, "scale: got 0; expected more than 0"),
+        ("accuracy_conditioned_length", {"max_completion_length": 0}, "got 0; expected at least 1 token"),
+        ("vision_gain", {"form": "mad"}, "option 'form': got 'mad'; expected one of 'quantile', 'tanh'"),
+        ("vision_gain", {"min_spread": -1}, "min_spread: got -1; expected 0 or more"),
+        ("vision_gain", {"sigma": 0}, "sigma: got 0; expected more than 0"),
+        ("modality_balance", {"ratio": "2"}, "option 'ratio': got '2'; expected int or float"),
+        ("modality_balance", {"ratio": 1}, "ratio: got 1; expected more than 1"),
         ("soft_overlong", LENGTH | {"cach": 1}, "unknown option 'cach'; known: cache, max_.*; did you mean 'cache'?"),
         ("soft_overlong", {"cache": 4}, "option 'max_completion_length' is missing; expected int"),
         ("soft_overlong", LENGTH | {"cache": "4"}, "option 'cache': got '4'; expected int"),
@@ -52,5 +76,5 @@ def test_every_reward_gives_one_value_per_completion():
 
     group = [completion("<answer>B</answer>"), completion(""), completion("B")]
     for name, reward in REWARDS.items():
-        options = LENGTH if name == "soft_overlong" else {}
+        options = OPTIONS.get(name, {})
         assert len(reward(group, **options)) == 3

@@ -4,19 +4,51 @@
 The key in `REWARDS`, the name in a study and the function's name are one and the same word.
 """
 
-from rlassay.rewards.accuracy import choice_accuracy
-from rlassay.rewards.form import think_answer_format
-from rlassay.rewards.length import soft_overlong
+from collections.abc import Mapping, Sequence
+
+from rlassay.records import Completion
+from rlassay.rewards.accuracy import choice_accuracy, exact_match
+from rlassay.rewards.action_set import action_set_iou
+from rlassay.rewards.custom import custom
+from rlassay.rewards.form import strict_think_answer_format, think_answer_format, think_format
+from rlassay.rewards.group import score_with
+from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
 from rlassay.rewards.lift import Reward
+from rlassay.rewards.mathematics import math_accuracy
+from rlassay.rewards.modality import modality_balance, vision_gain
 from rlassay.rewards.options import check_options
+from rlassay.rewards.rouge import rouge_average, rouge_l
 
 REWARDS: dict[str, Reward] = {
     "choice_accuracy": choice_accuracy,
+    "exact_match": exact_match,
+    "math_accuracy": math_accuracy,
+    "action_set_iou": action_set_iou,
+    "think_format": think_format,
     "think_answer_format": think_answer_format,
+    "strict_think_answer_format": strict_think_answer_format,
+    "modality_balance": modality_balance,
+    "vision_gain": vision_gain,
     "soft_overlong": soft_overlong,
+    "accuracy_conditioned_length": accuracy_conditioned_length,
+    "length_similarity": length_similarity,
+    "rouge_average": rouge_average,
+    "rouge_l": rouge_l,
+    "custom": custom,
 }
 
 
 def check_reward_options(name: str, options: dict[str, object]) -> None:
     """Raise ValueError unless `REWARDS[name]` exists and takes these options."""
     check_options(name, options, REWARDS)
+
+
+def score_group(
+    names_and_options: Mapping[str, Mapping[str, object]], completions: Sequence[Completion]
+) -> dict[str, list[float | None]]:
+    """Every named reward with its options on one prompt's completions: one value per completion, None = not judged.
+
+    Raises:
+        ValueError: an unknown reward, or one that gives another number of values; both are named.
+    """
+    return score_with(names_and_options, completions, REWARDS)

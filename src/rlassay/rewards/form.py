@@ -1,7 +1,15 @@
 """Rewards for the form of a completion."""
 
+import re
+
 from rlassay.records import Completion
 from rlassay.rewards.lift import lift
+
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+# The thought is greedy, because four tags in all leave no second `</think>` for it to run over.
+_STRICT = re.compile(
+    r"<think>(?P<thought>.*)</think>\s*+<answer>\s*+(?:[A-J]|\[[A-J]\]|\[[A-J]|[A-J]\])\s*+</answer>\s*+", re.DOTALL
+)
 
 
 @lift
@@ -24,3 +32,30 @@ def _first_block(text: str, tag: str) -> tuple[int, int] | None:
     begin = text.find(opening)
     end = text.find(closing, begin + len(opening)) if begin >= 0 else -1
     return None if end < 0 else (begin, end + len(closing))
+
+
+@lift
+def think_format(completion: Completion) -> float | None:
+    """1 if the text begins with `<think>`, closes it later and opens no second one, else 0.
+
+    An empty thought and a second `</think>` are accepted, blanks before `<think>` are not.
+
+    Source: the format reward of JuncyLu/trl_DAPO, branch trl, which is TRL's `think_format_reward`.
+    """
+    opening = "<think>"
+    rest = completion.text[len(opening) :]
+    return float(completion.text.startswith(opening) and opening not in rest and "</think>" in rest)
+
+
+@lift
+def strict_think_answer_format(completion: Completion) -> float | None:
+    """1 if the text is `<think>...</think><answer>X</answer>` and nothing else, else 0.
+
+    Between and after the blocks only whitespace may stand; the thought is not blank; X is a letter A-J, alone or in
+    square brackets; there is no other tag.
+
+    Source: the format reward of JuncyLu/trl_DAPO, branch main. Departure: only `<` directly before a letter
+    or a slash opens a tag, so that `3 < 4 > 2` is none.
+    """
+    match = _STRICT.fullmatch(completion.text)
+    return float(match is not None and bool(match["thought"].strip()) and len(_TAG.findall(completion.text)) == 4)

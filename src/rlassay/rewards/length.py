@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from rlassay.records import Completion
+from rlassay.rewards.accuracy import choice_accuracy
+from rlassay.rewards.words import count_words
 
 
 def soft_overlong(completions: Sequence[Completion], *, max_completion_length: int, cache: int) -> list[float | None]:
@@ -33,3 +35,58 @@ def _overlong_penalty(length: int, limit: int, cache: int) -> float:
     if length <= free:
         return 0.0
     return (free - length) / cache if length <= limit else -1.0
+
+
+def length_similarity(completions: Sequence[Completion], *, scale: int | float = 1.0) -> list[float | None]:
+    """scale * min(n, m) / max(n, m), for n words of the completion and m words of the row's answer; 0 for m = 0.
+
+    Words stand between blanks; Chinese characters and kana count one each.
+
+    Args:
+        completions: one prompt's group.
+        scale: the value at equal lengths, more than 0.
+
+    Raises:
+        ValueError: `scale` is not positive.
+
+    Source: the length reward of LingjieBao1998/Unlimited-Learning, whose scale is 0.5.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale: got {scale}; expected more than 0")
+    return [scale * _similarity(count_words(each.text), count_words(each.row.answer)) for each in completions]
+
+
+def _similarity(length: int, reference: int) -> float:
+    return min(length, reference) / max(length, reference) if reference else 0.0
+
+
+def accuracy_conditioned_length(completions: Sequence[Completion], *, max_completion_length: int) -> list[float | None]:
+    """1 for the right choice; 1 - 0.5 clip((|y| - L0) / (L1 - L0), 0, 1) for a wrong one, so that rambling costs.
+
+    L0 = round(0.2 L) and L1 = round(0.5 L) tokens, L = max_completion_length. A row without choices has no right or
+    wrong, and gives 1.
+
+    Args:
+        completions: one prompt's group.
+        max_completion_length: L, tokens.
+
+    Raises:
+        ValueError: L is less than 1.
+
+    Source: the later length reward of JuncyLu/trl_DAPO, branch main; L0 = L1, which it leaves undefined, is
+    a step.
+    """
+    if max_completion_length < 1:
+        raise ValueError(f"max_completion_length: got {max_completion_length}; expected at least 1 token")
+    free, full = round(0.2 * max_completion_length), round(0.5 * max_completion_length)
+    return [
+        1 - 0.5 * _share(completion.token_count, free, full) if accuracy == 0 else 1.0
+        for completion, accuracy in zip(completions, choice_accuracy(completions), strict=True)
+    ]
+
+
+def _share(length: int, start: int, end: int) -> float:
+    """How far a length has come from `start` to `end`, 0 to 1."""
+    if length <= start or length >= end:
+        return float(length > start)
+    return (length - start) / (end - start)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rlassay.rewards.lift import Reward
 
@@ -38,7 +38,12 @@ def _known(got: str, names: list[str]) -> str:
 
 
 def _check_type(what: str, value: object, expected: Any) -> None:
-    """An int passes for a float; a bool passes for nothing but a bool."""
-    accepted = (int, float) if expected is float else expected
+    """An int passes for a float; a bool passes for nothing but a bool; a Literal lists what passes."""
+    if get_origin(expected) is Literal:
+        if value not in get_args(expected):
+            raise ValueError(f"{what}: got {value!r}; expected one of {', '.join(map(repr, get_args(expected)))}")
+        return
+    kinds: tuple[type, ...] = get_args(expected) or (expected,)
+    accepted = (int, float) if expected is float else kinds
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
-        raise ValueError(f"{what}: got {value!r}; expected {expected.__name__}")
+        raise ValueError(f"{what}: got {value!r}; expected {' or '.join(kind.__name__ for kind in kinds)}")

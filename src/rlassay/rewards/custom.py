@@ -1,0 +1,99 @@
+"""A reward from a file of the user's own."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from rlassay.records import Completion
+
+OVERALL = "overall"
+
+
+def custom(completions: Sequence[Completion], *, path: str, batch: bool = False) -> list[float | None]:
+    """What a function in a Python file gives: `path: rewards/mine.py:my_reward`.
+
+    One by one, it takes a dict and returns `(reward, metrics)`, a dict with `overall`, or the reward alone; with
+    `batch`, it takes the group's list of dicts and returns a list of these, one each. A reward is a number, or None
+    for "cannot be judged"; the metrics are not used. The dict holds `response` and `ground_truth` (texts),
+    `response_length` (tokens), `finished`, `prompt` (the question), `choices` (list of texts), `meta` and `signals`.
+
+    Args:
+        completions: one prompt's group.
+        path: the file, relative to where the program was started, a colon, and the function's name.
+        batch: hand over the whole group at once.
+
+    Raises:
+        ValueError: no such file or function, a result of another shape, or of another length.
+
+    Source: both shapes of TSYJ-He/Visual-Reweighting, that of its manual and that of its code.
+    """
+    function = _load(path)
+    if not completions:
+        return []
+    inputs = [_as_dict(completion) for completion in completions]
+    results = function(inputs) if batch else [function(each) for each in inputs]
+    if not isinstance(results, list):
+        raise ValueError(f"custom {path}: got a {type(results).__name__} for a group; expected a list")
+    listed = cast(list[object], results)
+    if len(listed) != len(inputs):
+        raise ValueError(f"custom {path}: got {len(listed)} values for {len(inputs)} completions")
+    return [_as_value(result, path) for result in listed]
+
+
+def _as_dict(completion: Completion) -> dict[str, Any]:
+    row = completion.row
+    return {
+        "response": completion.text,
+        "response_length": completion.token_count,
+        "finished": completion.finished,
+        "prompt": row.question,
+        "ground_truth": row.answer,
+        "choices": list(row.choices),
+        "meta": dict(row.meta),
+        "signals": dict(completion.signals),
+    }
+
+
+def _as_value(result: object, path: str) -> float | None:
+    """The reward in one of its shapes; NaN and infinity are left to the caller, who knows the prompt."""
+    value = result
+    if isinstance(result, tuple) and len(cast(tuple[object, ...], result)) == 2:
+        value = cast(tuple[object, object], result)[0]
+    elif isinstance(result, Mapping) and OVERALL in result:
+        value = cast(Mapping[str, object], result)[OVERALL]
+    if value is None:
+        return None
+    if not isinstance(value, int | float):
+        raise ValueError(
+            f"custom {path}: got {result!r}; expected a number, None, (reward, metrics) or a dict with {OVERALL!r}"
+        )
+    return float(value)
+
+
+def _load(path: str) -> Callable[[Any], object]:
+    file, colon, name = path.rpartition(":")
+    if not colon or not file.endswith(".py") or not name.isidentifier():
+        raise ValueError(f"path: got {path!r}; expected a Python file, a colon and a function, such as mine.py:reward")
+    source = Path(file).absolute()
+    if not source.is_file():
+        raise ValueError(f"path: no file {source}")
+    members = _members(source, hashlib.sha256(source.read_bytes()).hexdigest())
+    function = members.get(name)
+    if not callable(function):
+        public = ", ".join(key for key, value in members.items() if callable(value) and not key.startswith("_"))
+        raise ValueError(f"path: no function {name!r} in {source}; it has {public or 'none'}")
+    return cast(Callable[[Any], object], function)
+
+
+@lru_cache(maxsize=16)
+def _members(source: Path, digest: str) -> dict[str, object]:
+    """What a file defines; it is run once per content, under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"rlassay_custom_{digest[:16]}", source)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"path: {source} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)

@@ -1,0 +1,42 @@
+"""Rewards as a user writes them, in every shape."""
+
+import math
+from typing import Any
+
+
+def half(item: dict[str, Any]) -> float:
+    return 0.5
+
+
+def with_metrics(item: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    right = float(item["response"] == item["ground_truth"])
+    return right, {"length": item["response_length"]}
+
+
+def with_overall(item: dict[str, Any]) -> dict[str, float]:
+    return {"overall": item["response_length"] / 10, "format": 1.0}
+
+
+def longest(items: list[dict[str, Any]]) -> list[float]:
+    lengths = [item["response_length"] for item in items]
+    return [float(length == max(lengths)) for length in lengths]
+
+
+def all_overall(items: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [with_overall(item) for item in items]
+
+
+def unjudged(item: dict[str, Any]) -> None:
+    return None
+
+
+def not_a_number(item: dict[str, Any]) -> float:
+    return math.nan
+
+
+def text(item: dict[str, Any]) -> str:
+    return "good"
+
+
+def too_few(items: list[dict[str, Any]]) -> list[float]:
+    return [1.0]

@@ -1,0 +1,51 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rlassay.rewards import REWARDS
+from tests.rewards.make import completion, row
+
+math_accuracy = REWARDS["math_accuracy"]
+
+
+def score(text: str, gold: str, **options) -> float | None:
+    return math_accuracy([completion(text, of=row(gold, choices=()))], **options)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "expected"),
+    [
+        # Plain numbers
+        ("<think>6 * 7</think><answer>42</answer>", "42", 1.0),
+        (r"So it is \boxed{1,000}.", "1000", 1.0),
+        ("<answer>42.00</answer>", "42", 1.0),
+        ("<answer>-42</answer>", "42", 0.0),
+        ("<answer>41</answer>", "42", 0.0),
+        ("", "42", 0.0),
+        ("<answer>42</answer>", " ", None),
+        # Formulas and prose
+        (r"<answer>\frac{1}{2}</answer>", "0.5", 1.0),
+        ("<answer>1/2</answer>", r"\frac{1}{2}", 1.0),
+        (r"Hence $x^2+2x+1$", "(x+1)^2", 1.0),
+        ("<answer>x^2+2x+2</answer>", "(x+1)^2", 0.0),
+        ("<answer>{2, 1}</answer>", r"\{1, 2\}", 1.0),
+        ("The answer is 42.", "42", 1.0),
+        ("<answer>5 apples</answer>", "5", 1.0),
+        ("<answer>dog</answer>", "5", 0.0),
+        ("<answer>}{\\frac</answer>", "5", 0.0),
+    ],
+)
+def test_equal_in_mathematics(text, gold, expected):
+    assert score(text, gold) == expected
+
+
+def test_threads_may_call_it():
+    texts = [rf"<answer>\frac{{{i}}}{{2}}</answer>" for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        values = list(pool.map(lambda text: score(text, "1.5"), texts))
+    assert values == [float(i == 3) for i in range(8)]
+
+
+def test_too_long_a_comparison_is_not_judged_and_the_next_one_is():
+    assert score("<answer>1/3</answer>", "2/6", timeout=1e-6) is None
+    assert score("<answer>1/3</answer>", "2/6", timeout=60) == 1.0

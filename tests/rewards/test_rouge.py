@@ -1,0 +1,65 @@
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from rlassay.rewards import REWARDS
+from tests.rewards.make import completion, row
+
+ENGLISH = st.lists(st.sampled_from(["cats", "running", "the", "mat.", "Dogs!", "\n", "sat"]), max_size=12).map(" ".join)
+
+
+def score(name, text, reference):
+    return REWARDS[name]([completion(text, of=row(reference, choices=()))])[0]
+
+
+def test_average_by_hand():
+    # R1: 2 of 3 against 2 of 4, F1 4/7; R2: "the cat", 1 of 2 against 1 of 3, F1 2/5; Lsum as R1: (4/7 + 2/5 + 4/7) / 3
+    assert score("rouge_average", "the cat ran", "the cat sat down") == pytest.approx((4 / 7 + 2 / 5 + 4 / 7) / 3)
+
+
+def test_longest_subsequence_by_hand():
+    # cat, run (stemmed) of 3 and 4 words: F1 4/7
+    assert score("rouge_l", "cats often running", "a cat is run") == pytest.approx(4 / 7)
+
+
+def test_sentences_are_matched_one_by_one():
+    # Lsum finds both sentences in either order; R1 = 1; R2: a b and c d, without b c and d a: 2 of 3.
+    assert score("rouge_average", "C d. A b.", "A b. C d.") == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert score("rouge_average", "c d.<n>a b.", "a b.\nc d.") == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert score("rouge_l", "c d. a b.", "a b. c d.") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["rouge_average", "rouge_l"])
+@pytest.mark.parametrize(
+    "text", ["今天天气很好。我们去公园。", "Кошка спит на окне. Ей тепло.", "The cat sat. It slept."]
+)
+def test_the_reference_itself_is_worth_one_in_any_script(name, text):
+    assert score(name, text, text) == pytest.approx(1)
+    assert score(name, "xyz", text) == 0
+    assert 0 < score(name, text[:6] + " xyz", text) < 1
+
+
+@pytest.mark.parametrize("name", ["rouge_average", "rouge_l"])
+def test_nothing_is_worth_nothing(name):
+    assert [score(name, *pair) for pair in [("", "a b"), ("a b", ""), ("", ""), (".", ".")]] == [0, 0, 0, 0]
+
+
+@given(ENGLISH, ENGLISH)
+def test_plain_english_scores_as_the_library_scores_it(text, reference):
+    library = RougeScorer(["rougeL"], use_stemmer=True).score(reference, text)
+    assert score("rouge_l", text, reference) == pytest.approx(library["rougeL"].fmeasure)
+    library = RougeScorer(["rouge1", "rouge2"]).score(reference.replace("\n", " "), text.replace("\n", " "))
+    assert score("rouge_average", text, reference) >= sum(each.fmeasure for each in library.values()) / 3 - 1e-12
+
+
+@pytest.mark.parametrize("name", ["rouge_average", "rouge_l"])
+@pytest.mark.parametrize("unit", ["word ", "好", "a. ", "a"])
+def test_a_megabyte_is_compared_in_under_a_second(name, unit):
+    text = unit * (1_000_000 // len(unit))
+    score(name, "a", "a")  # import first
+    start = time.process_time()
+    assert 0 <= score(name, text, text) <= 1
+    assert time.process_time() - start < 1.0
