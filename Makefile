@@ -29,4 +29,4 @@ lint: .venv
 
 # Two workers, one thread each: jobs that share cores with more threads than cores run many times slower.
 test: lint
-	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder

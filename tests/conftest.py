@@ -18,14 +18,6 @@ settings.register_profile("rlassay", deadline=None)
 settings.load_profile("rlassay")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For test processes side by side: a file stays in one process, which makes its fixtures once.
-
-    Tests that a marker groups across files come first, since they take longest.
-    """
-    grouped = [item for item in items if item.get_closest_marker("xdist_group")]
-    alone = [item for item in items if not item.get_closest_marker("xdist_group")]
-    for item in alone:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    items[:] = grouped + alone
+    """Start with the tests that take longest, so that no test process is left waiting for the other at the end."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)

@@ -14,7 +14,6 @@ import pytest
 
 from tests.workflow.project import Project
 
-pytestmark = pytest.mark.xdist_group("real_study")
 RUN = "runs/sharp/seed1"
 FoundT = TypeVar("FoundT")
 
@@ -31,7 +30,7 @@ def project(finished: Project, tmp_path: Path) -> Iterator[Project]:
             process.kill()
 
 
-def wait_for(look: Callable[[], FoundT | None], seconds: float = 120) -> FoundT:
+def wait_for(look: Callable[[], FoundT | None], seconds: float = 400) -> FoundT:
     """What `look` finds, as soon as it finds something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

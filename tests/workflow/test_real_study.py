@@ -12,8 +12,6 @@ import pytest
 from tests.house.test_readme import expand
 from tests.workflow.project import ROOT, Project
 
-# One worker runs every test that needs a finished study, so that the study runs once.
-pytestmark = pytest.mark.xdist_group("real_study")
 RUNS = ("runs/plain/seed1", "runs/plain/seed2", "runs/sharp/seed1", "runs/sharp/seed2")
 
 
