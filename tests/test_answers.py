@@ -215,9 +215,9 @@ def test_what_is_thought_does_not_change_the_answer(thought):
 
 
 @pytest.mark.parametrize("unit", [unit.replace("_", " ") for unit in MEGABYTES.split()] + ["\n"])
-def test_a_megabyte_is_read_in_under_a_second(unit):
+def test_a_megabyte_backtracks_nowhere(unit):
     text = unit * (1_000_000 // len(unit))
     start = time.perf_counter()
     extract_choice(text, "ABCD")
     extract_choice_lenient(text, "ABCD")
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 30  # 0.4 s here; a regex that backtracks takes hours
