@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlassay.config import Settings, Study, StudyError, load_settings, load_study
 from rlassay.config.explain import nearest, one_of
+from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.training.refused import RefusedError
 
@@ -52,6 +53,12 @@ def known(what: str, given: str, names: Iterable[str]) -> str:
     if given not in names:
         raise StudyError([f"{what}: got {given!r}, expected {one_of(names)}{nearest(given, names)}"])
     return given
+
+
+def chosen_policy(study: Study, folder: str, stage: str | None = None) -> Policy:
+    """The study's policy that `--policy` names, of one stage if given; StudyError with the known ones otherwise."""
+    found = {name: policy for name, policy in policies(study).items() if stage in (None, policy.stage)}
+    return found[known("--policy", folder, found)]
 
 
 def main(

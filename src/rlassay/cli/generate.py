@@ -2,9 +2,8 @@
 
 import argparse
 
-from rlassay.cli.common import add_stage_arguments, check_fingerprint, known, load, main
+from rlassay.cli.common import add_stage_arguments, check_fingerprint, chosen_policy, known, load, main
 from rlassay.config.fingerprints import evaluation_id
-from rlassay.config.policies import policies
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the completions, or go on after a kill; 0. A StudyError passes through."""
     study, layout, _ = load(args)
-    policy = policies(study)[known("--policy", args.policy, policies(study))]
+    policy = chosen_policy(study, args.policy)
     split = known("--set", args.set, study.evaluation.sets)
     check_fingerprint(args, evaluation_id(study, policy.recipe))
     from rlassay.evaluation.generate import run_generate

@@ -2,8 +2,7 @@
 
 import argparse
 
-from rlassay.cli.common import add_study_arguments, known, load, main
-from rlassay.config.policies import policies
+from rlassay.cli.common import add_study_arguments, chosen_policy, known, load, main
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the scores; 0. A StudyError passes through."""
     study, layout, _ = load(args)
-    policy = policies(study)[known("--policy", args.policy, policies(study))]
+    policy = chosen_policy(study, args.policy)
     split = known("--set", args.set, study.evaluation.sets)
     from rlassay.evaluation.score import run_score
 

@@ -2,8 +2,7 @@
 
 import argparse
 
-from rlassay.cli.common import add_stage_arguments, check_fingerprint, known, load, main
-from rlassay.config.policies import policies
+from rlassay.cli.common import add_stage_arguments, check_fingerprint, chosen_policy, load, main
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or go on after a kill; 0. A StudyError passes through."""
     study, layout, settings = load(args)
-    warm_starts = {folder: policy for folder, policy in policies(study).items() if policy.stage == "sft"}
-    policy = warm_starts[known("--policy", args.policy, warm_starts)]
+    policy = chosen_policy(study, args.policy, stage="sft")
     check_fingerprint(args, policy.fingerprint)
     from rlassay.tracking import follow
     from rlassay.training.sft import run_sft

@@ -38,18 +38,8 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
     model_config, sft = policy.recipe.model, policy.recipe.sft
     if sft is None or policy.stage != "sft":
         raise ValueError(f"{policy.folder} is not a warm start")
-    seed = sft.seed if policy.seed is None else policy.seed
     require_gpus(study.gpus)
-    plan = RunPlan(
-        policy=policy.folder,
-        stage="sft",
-        arm=None,
-        seed=seed,
-        max_steps=sft.max_steps,
-        gpus=study.gpus,
-        fingerprint=policy.fingerprint,
-        inputs={"code": code_digest(CODE), **_row_digests(layout)},
-    )
+    plan = _plan(study, layout, policy, sft)
     with open_run(layout, plan) as run:
         if run.finished:
             return
@@ -57,7 +47,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         model, processor = build_policy(model_config, training_rows(layout))
         trainer = SFTTrainer(
             model=model,
-            args=sft_arguments(sft, seed, run.checkpoints, on_cpu=study.gpus == 0),
+            args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
             train_dataset=sft_dataset(rows, processor, layout.data),
             processing_class=processor,
             peft_config=peft_config(model_config),
@@ -68,6 +58,19 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         if isinstance(trainer.model, PeftModel):
             trainer.model = trainer.model.merge_and_unload()
         run.finish(trainer)
+
+
+def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPlan:
+    return RunPlan(
+        policy=policy.folder,
+        stage="sft",
+        arm=None,
+        seed=sft.seed if policy.seed is None else policy.seed,
+        max_steps=sft.max_steps,
+        gpus=study.gpus,
+        fingerprint=policy.fingerprint,
+        inputs={"code": code_digest(CODE), **_row_digests(layout)},
+    )
 
 
 def demonstrated_rows(layout: Layout) -> list[PromptRow]:
