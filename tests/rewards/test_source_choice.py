@@ -49,8 +49,8 @@ def test_any_text_gives_a_letter_or_none(text):
 
 
 @pytest.mark.parametrize("unit", ["answer ", "answer is", " ", "<think>", "</think>", "A", "a ", "(", "option\n"])
-def test_a_megabyte_is_read_in_under_a_second(unit):
+def test_a_megabyte_is_read_without_backtracking(unit):
     text = "answer" + unit * (1_000_000 // len(unit))
     start = time.process_time()
     extract_choice_as_published(text)
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 30  # well under 1 s; one that backtracks takes hours

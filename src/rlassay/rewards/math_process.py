@@ -36,6 +36,10 @@ class MathProcess:
                 self.stop()
         return json.loads(line) if line else None
 
+    def running(self) -> int | None:
+        """Its process id, while it runs."""
+        return None if self._process is None else self._process.pid
+
     def stop(self) -> None:
         """End the process, if there is one."""
         if self._process is not None:
