@@ -1,8 +1,11 @@
 from typing import Any
 
 import pytest
+import torch
 
-from rlassay.training.watched import WatchedCompletion, token_texts, watched_table
+from rlassay.training.rollouts import WatchedCompletion, watched_table
+from rlassay.training.watched import TokenMeasures, token_texts, watch
+from tests.training.test_rollouts import rollout
 from tests.training.tiny_lm import tokenizer
 
 
@@ -63,3 +66,26 @@ def test_the_texts_make_up_the_completion():
     texts = token_texts(tokenizer(), ids)
     assert len(texts) == 4
     assert "".join(texts) == tokenizer().decode(ids, skip_special_tokens=True)
+
+
+def test_the_first_two_groups_are_watched_with_what_was_measured_of_their_tokens():
+    three_groups = rollout(
+        4,
+        prompt_ids=["a", "a", "b", "b", "c", "c"],
+        raw=torch.zeros(6, 2),
+        weighted=torch.arange(12.0).view(6, 2),
+        advantages=torch.arange(6.0),
+        scale=torch.full((6,), 0.5),
+    )
+    measures = TokenMeasures(
+        weights_BT=torch.arange(18.0).view(6, 3),
+        perception_BT=torch.arange(18.0).view(6, 3) / 2,
+        vision=[([0.25, 0.5], [1, 2]), None, None, None],
+    )
+    watched = watch(three_groups, measures, [[97, 98], [97], [97], [98, 97, 99], [97], [97]], ByteTokenizer())
+    assert [(each.prompt_id, each.sample) for each in watched] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    first, *_, last = watched
+    assert (first.tokens, first.weight, first.perception) == (["a", "b"], [0.0, 1.0], [0.0, 0.5])
+    assert (first.vision_attention, first.vision_grid, last.vision_attention) == ([0.25, 0.5], [1, 2], None)
+    assert (last.tokens, last.weight, last.entropy) == (["b", "a", "c"], [9.0, 10.0, 11.0], None)
+    assert (last.advantage, last.reward, last.scale) == (3.0, 13.0, 0.5)

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
-from rlassay.training.rollouts import Rollout
-from rlassay.training.watched import WatchedCompletion
+from rlassay.training.rollouts import Rollout, WatchedCompletion
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 _HEADING = "## Step "
@@ -34,6 +34,32 @@ class ReadableLog:
         if text:
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(f"\n{_HEADING}{rollout.step}\n\n{text}")
+
+
+def readable_logs(
+    folder: Path, rows: Mapping[str, PromptRow], settings: Diagnostics, resumed_step: int
+) -> list[Callable[[Rollout], None]]:
+    """The logs that the settings ask for, in `folder`."""
+
+    def completions(rollout: Rollout) -> str:
+        return completions_section(
+            rollout,
+            rows,
+            prompt_chars=settings.prompt_preview_chars,
+            completion_chars=settings.completion_preview_chars,
+        )
+
+    def log(name: str, title: str, section: Callable[[Rollout], str]) -> ReadableLog:
+        return ReadableLog(folder / name, title, section, resumed_step)
+
+    logs: list[Callable[[Rollout], None]] = []
+    if settings.realtime_rollout_logging:
+        logs.append(log(settings.rollout_log_path, "Completions", completions))
+        logs.append(log(settings.token_weights_log_path, "Words and the mean weight of their tokens", weights_section))
+    if settings.compute_attention_metrics:
+        title = "Attention to text and to images, by layers"
+        logs.append(log(settings.attention_diag_log_path, title, lambda rollout: attention_section(rollout.metrics)))
+    return [*logs, show] if settings.colorize_output else logs
 
 
 def completions_section(

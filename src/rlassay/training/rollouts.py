@@ -1,6 +1,7 @@
 """Every completion of every step: what listeners of the trainer are told, and the tables that are made of it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,35 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from torch import Tensor
 
-from rlassay.training.watched import WatchedCompletion
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedCompletion:
+    """One completion of T tokens; a signal that nothing asked for is None."""
+
+    prompt_id: str
+    """Which prompt it answers."""
+    sample: int
+    """0-based index in its group."""
+    tokens: list[str]
+    """The text of each token; together they are the completion's text."""
+    weight: list[float]
+    """Credit weight of each token."""
+    entropy: list[float] | None
+    """Entropy of the distribution that each token was drawn from, nats."""
+    perception: list[float] | None
+    """Sensitivity of each token to the image, nats."""
+    dominance: list[float] | None
+    """Modality dominance (MDI) of the row that predicted each token, a ratio."""
+    vision_attention: list[float] | None
+    """Attention mass on each image token, mean over the completion's tokens and the late layers."""
+    vision_grid: list[int] | None
+    """Rows and columns in which the image tokens lie; None where they do not lie in one grid."""
+    advantage: float
+    """Its advantage, before credit spreads it."""
+    reward: float
+    """Weighted sum of its rewards."""
+    scale: float | None
+    """Factor of its advantage; None where no credit part scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +74,23 @@ class Rollout:
     """The completions that are recorded token by token."""
 
 
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
+_TYPES = {
+    "prompt_id": pa.string(),
+    "sample": pa.int32(),
+    "tokens": _TEXTS,
+    "weight": _NUMBERS,
+    "entropy": _NUMBERS,
+    "perception": _NUMBERS,
+    "dominance": _NUMBERS,
+    "vision_attention": _NUMBERS,
+    "vision_grid": pa.list_(pa.int32()),
+    "advantage": pa.float32(),
+    "reward": pa.float32(),
+    "scale": pa.float32(),
+}
+
+
 def rollout_table(rollout: Rollout) -> pa.Table:
     """One row per completion; NaN becomes null."""
     count = len(rollout.prompt_ids)
@@ -64,6 +110,14 @@ def rollout_table(rollout: Rollout) -> pa.Table:
     columns |= {f"signal.{name}": _column(values) for name, values in rollout.signals.items()}
     if rollout.scale is not None:
         columns["scale"] = _column(rollout.scale)
+    return pa.table(columns)
+
+
+def watched_table(step: int, watched: Sequence[WatchedCompletion]) -> pa.Table:
+    """One row per watched completion."""
+    columns: dict[str, pa.Array] = {"step": pa.array([step] * len(watched), pa.int32())}
+    for column in fields(WatchedCompletion):
+        columns[column.name] = pa.array([getattr(each, column.name) for each in watched], _TYPES[column.name])
     return pa.table(columns)
 
 

@@ -5,10 +5,13 @@ so that the same prompts are watched in every arm.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
+from jaxtyping import Float
+from torch import Tensor
+
+from rlassay.training.rollouts import Rollout, WatchedCompletion
 
 WATCHED_GROUPS = 2
 """Groups of each generation batch."""
@@ -16,59 +19,51 @@ _INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedCompletion:
-    """One completion of T tokens; a signal that nothing asked for is None."""
+class TokenMeasures:
+    """What is known of each token of a batch, in the order of a `Rollout`; None where it was not measured."""
 
-    prompt_id: str
-    """Which prompt it answers."""
-    sample: int
-    """0-based index in its group."""
-    tokens: list[str]
-    """The text of each token; together they are the completion's text."""
-    weight: list[float]
-    """Credit weight of each token."""
-    entropy: list[float] | None
-    """Entropy of the distribution that each token was drawn from, nats."""
-    perception: list[float] | None
-    """Sensitivity of each token to the image, nats."""
-    dominance: list[float] | None
-    """Modality dominance (MDI) of the row that predicted each token, a ratio."""
-    vision_attention: list[float] | None
-    """Attention mass on each image token, mean over the completion's tokens and the late layers."""
-    vision_grid: list[int] | None
-    """Rows and columns in which the image tokens lie; None where they do not lie in one grid."""
-    advantage: float
-    """Its advantage, before credit spreads it."""
-    reward: float
-    """Weighted sum of its rewards."""
-    scale: float | None
-    """Factor of its advantage; None where no credit part scales."""
+    weights_BT: Float[Tensor, "batch time"]
+    """Credit weights."""
+    entropy_BT: Float[Tensor, "batch time"] | None = None
+    """Entropies, nats."""
+    perception_BT: Float[Tensor, "batch time"] | None = None
+    """Sensitivities to the image, nats."""
+    dominance_BT: Float[Tensor, "batch time"] | None = None
+    """Modality dominances, ratios."""
+    vision: Sequence[tuple[list[float], list[int] | None] | None] | None = None
+    """For each watched completion, the attention on each image token and the grid in which they lie."""
 
 
-_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
-_TYPES = {
-    "prompt_id": pa.string(),
-    "sample": pa.int32(),
-    "tokens": _TEXTS,
-    "weight": _NUMBERS,
-    "entropy": _NUMBERS,
-    "perception": _NUMBERS,
-    "dominance": _NUMBERS,
-    "vision_attention": _NUMBERS,
-    "vision_grid": pa.list_(pa.int32()),
-    "advantage": pa.float32(),
-    "reward": pa.float32(),
-    "scale": pa.float32(),
-}
+def watch(
+    rollout: Rollout, measures: TokenMeasures, completion_ids: Sequence[list[int]], tokenizer: Any
+) -> tuple[WatchedCompletion, ...]:
+    """The completions of the first groups; `completion_ids` may hold as few as these."""
+    count = min(WATCHED_GROUPS * rollout.num_generations, len(completion_ids))
+    return tuple(_watched(index, rollout, measures, completion_ids[index], tokenizer) for index in range(count))
 
 
-def watched_table(step: int, watched: Sequence[WatchedCompletion]) -> pa.Table:
-    """One row per watched completion."""
-    columns: dict[str, pa.Array] = {"step": pa.array([step] * len(watched), pa.int32())}
-    for field in fields(WatchedCompletion):
-        values = [getattr(each, field.name) for each in watched]
-        columns[field.name] = pa.array(values, _TYPES[field.name])
-    return pa.table(columns)
+def _watched(
+    index: int, rollout: Rollout, measures: TokenMeasures, ids: list[int], tokenizer: Any
+) -> WatchedCompletion:
+    attention, grid = (measures.vision[index] if measures.vision else None) or (None, None)
+    return WatchedCompletion(
+        prompt_id=rollout.prompt_ids[index],
+        sample=index % rollout.num_generations,
+        tokens=token_texts(tokenizer, ids),
+        weight=measures.weights_BT[index, : len(ids)].tolist(),
+        entropy=_row(measures.entropy_BT, index, len(ids)),
+        perception=_row(measures.perception_BT, index, len(ids)),
+        dominance=_row(measures.dominance_BT, index, len(ids)),
+        vision_attention=attention,
+        vision_grid=grid,
+        advantage=rollout.advantages[index].item(),
+        reward=rollout.weighted[index].nansum().item(),
+        scale=None if rollout.scale is None else rollout.scale[index].item(),
+    )
+
+
+def _row(values_BT: Float[Tensor, "batch time"] | None, index: int, length: int) -> list[float] | None:
+    return None if values_BT is None else values_BT[index, :length].tolist()
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
