@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlassay.config.training import RLConfig
+from rlassay.files import sha256
 from rlassay.layout import Layout
 from rlassay.records import read_rows
-from rlassay.training.files import sha256
 from rlassay.training.job_callback import JobCallback
 from rlassay.training.refused import RefusedError
 from rlassay.training.rl import generation_batches, grpo_arguments, run_rl

@@ -14,13 +14,13 @@ from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig
 from rlassay.credit import CREDITS
+from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards import REWARDS
-from rlassay.training.files import read_json, sha256
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order

@@ -29,9 +29,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlassay.files import read_json, sha256, write_json
 from rlassay.layout import Layout
 from rlassay.training.checkpoints import checkpoint_step, newest_sound
-from rlassay.training.files import read_json, sha256, write_json
 from rlassay.training.hardware import peak_memory_mb
 from rlassay.training.lock import locked, signals_as_exceptions
 from rlassay.training.workflow_process import workflow_process
