@@ -1,0 +1,118 @@
+"""What attention mass says of each completion: dominance and efficiency of text and image, by layers. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rlassay.credit import attention_efficiency, modality_dominance
+from rlassay.signals import LAYER_SEGMENTS, SEGMENTS, layer_segments
+
+TEXT, VISION = SEGMENTS.index("text"), SEGMENTS.index("vision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionReading:
+    """What was read off the attention of B completions."""
+
+    dominance_BT: Float[Tensor, "batch time"]
+    """Modality dominance of the row that predicted each token; NaN without an image or without a token."""
+    per_completion: dict[str, Float[Tensor, "batch"]]
+    """`modality_dominance/<layers>`, `attention_efficiency_text/<layers>` and `attention_efficiency_vision/<layers>` of
+    all rows together, for each of the layer segments that the model has; `text_tokens` and `vision_tokens`, how many
+    prompt tokens these rest on. NaN without an image."""
+
+
+def read_attention(
+    mass: Float[Tensor, "layers batch time segments"],
+    segments: Int[Tensor, "batch keys"],
+    *,
+    scheme: Literal["thirds", "paper"],
+    dominance: str | int,
+) -> AttentionReading:
+    """Readings of attention mass, whose layers are averaged before ratios are formed.
+
+    Args:
+        mass: per layer, completion, row and key segment; 0 in rows without a token.
+        segments: (B, P+C), the segment of each key.
+        scheme: how layers are parted.
+        dominance: layers of `dominance_BT`: a layer segment, or how many of the last.
+
+    Errors: ValueError when the model has too few layers for the segment `dominance`.
+
+    Source: "When Language Overrules" (arXiv 2508.10552), eqs. 1-4; mass before ratio as in JuncyLu/trl_DAPO.
+    """
+    text_tokens, vision_tokens = ((segments == each).sum(dim=1) for each in (TEXT, VISION))
+    ranges = layer_segments(len(mass), scheme)
+    chosen = range(max(0, len(mass) - dominance), len(mass)) if isinstance(dominance, int) else ranges[dominance]
+    if not chosen:
+        raise ValueError(f"signals.attention.dominance: {dominance!r} has no layer in a model of {len(mass)}")
+    rows = mass[list(chosen)].mean(dim=0)
+    counts = (text_tokens[:, None], vision_tokens[:, None])
+    per_completion = {"text_tokens": text_tokens.float(), "vision_tokens": vision_tokens.float()}
+    for name, layers in ranges.items():
+        if layers:
+            total = mass[list(layers)].mean(dim=0).sum(dim=1)
+            text, vision = total[:, TEXT], total[:, VISION]
+            of_text, of_vision = (text, vision, text_tokens, vision_tokens), (vision, text, vision_tokens, text_tokens)
+            per_completion[f"modality_dominance/{name}"] = modality_dominance(*of_text)
+            per_completion[f"attention_efficiency_text/{name}"] = attention_efficiency(*of_text)
+            per_completion[f"attention_efficiency_vision/{name}"] = attention_efficiency(*of_vision)
+    return AttentionReading(
+        dominance_BT=modality_dominance(rows[..., TEXT], rows[..., VISION], *counts), per_completion=per_completion
+    )
+
+
+def attention_metrics(per_completion: Mapping[str, Float[Tensor, "batch"]], ratio: float) -> dict[str, float]:
+    """What is logged of readings: means over the completions for which they are defined; none are left out.
+
+    For each layer segment `attention/<layers>/` with `mdi`, `aei_text`, `aei_vision`, `text_ratio` MDI / (1 + MDI),
+    `vision_ratio` 1 / (1 + MDI), `mdi_balance` clip(1 - |ln MDI| / ln R, 0, 1) and `mdi_penalty` 1 - balance.
+
+    Args:
+        per_completion: those of an `AttentionReading`, of the whole batch.
+        ratio: R.
+
+    Source: the metrics of JuncyLu/trl_DAPO, branch trl.
+    """
+    found = {f"attention/{name}": _mean(per_completion[name]) for name in ("text_tokens", "vision_tokens")}
+    for layers in LAYER_SEGMENTS:
+        dominance = per_completion.get(f"modality_dominance/{layers}")
+        if dominance is not None:
+            balance = (1 - dominance.log().abs() / math.log(ratio)).clamp(0, 1)
+            values = {
+                "mdi": dominance,
+                "aei_text": per_completion[f"attention_efficiency_text/{layers}"],
+                "aei_vision": per_completion[f"attention_efficiency_vision/{layers}"],
+                "text_ratio": dominance / (1 + dominance),
+                "vision_ratio": 1 / (1 + dominance),
+                "mdi_balance": balance,
+                "mdi_penalty": 1 - balance,
+            }
+            found |= {f"attention/{layers}/{name}": _mean(value) for name, value in values.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def completion_signals(per_completion: Mapping[str, Float[Tensor, "batch"]]) -> list[dict[str, float]]:
+    """The readings of each completion by name, for rewards; those that are not defined are left out."""
+    count = len(next(iter(per_completion.values())))
+    columns = {name: values.tolist() for name, values in per_completion.items()}
+    return [
+        {name: values[index] for name, values in columns.items() if not math.isnan(values[index])}
+        for index in range(count)
+    ]
+
+
+def vision_keys(segments: Int[Tensor, "batch keys"], rows: Sequence[int]) -> Int[Tensor, "some keys"]:
+    """For each of some samples, its image tokens numbered from 0; -1 elsewhere."""
+    is_vision = segments[list(rows)] == VISION
+    return torch.where(is_vision, is_vision.long().cumsum(dim=1) - 1, -1)
+
+
+def _mean(values: Float[Tensor, "batch"]) -> float:
+    finite = values[torch.isfinite(values)]
+    return finite.mean().item() if len(finite) else math.nan
