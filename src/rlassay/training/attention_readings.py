@@ -60,59 +60,61 @@ def read_attention(
             text, vision = total[:, TEXT], total[:, VISION]
             of_text, of_vision = (text, vision, text_tokens, vision_tokens), (vision, text, vision_tokens, text_tokens)
             per_completion[f"modality_dominance/{name}"] = modality_dominance(*of_text)
-            per_completion[f"attention_efficiency_text/{name}"] = attention_efficiency(*of_text)
-            per_completion[f"attention_efficiency_vision/{name}"] = attention_efficiency(*of_vision)
+            efficiencies = {"text": attention_efficiency(*of_text), "vision": attention_efficiency(*of_vision)}
+            for kind, values in efficiencies.items():
+                defined = torch.where(vision_tokens > 0, values, math.nan)  # without an image text has its fair share
+                per_completion[f"attention_efficiency_{kind}/{name}"] = defined
     return AttentionReading(
         dominance_BT=modality_dominance(rows[..., TEXT], rows[..., VISION], *counts), per_completion=per_completion
     )
 
 
-def attention_metrics(per_completion: Mapping[str, Float[Tensor, "batch"]], ratio: float) -> dict[str, float]:
-    """What is logged of readings: means over the completions for which they are defined; none are left out.
+def completion_signals(per_completion: Mapping[str, Float[Tensor, "batch"]]) -> list[dict[str, float]]:
+    """The readings of each completion by name, for rewards; those that are not defined are left out."""
+    columns = {name: values.tolist() for name, values in per_completion.items()}
+    rows = zip(*columns.values(), strict=True)
+    return [{name: value for name, value in zip(columns, row, strict=True) if not math.isnan(value)} for row in rows]
+
+
+def columns_of(readings: Sequence[Mapping[str, float]]) -> dict[str, Float[Tensor, "batch"]]:
+    """Readings of completions as one tensor for each name; NaN where one is not defined."""
+    names = sorted({name for each in readings for name in each})
+    return {name: torch.tensor([each.get(name, math.nan) for each in readings]) for name in names}
+
+
+def attention_metrics(columns: Mapping[str, Float[Tensor, "batch"]], ratio: float) -> dict[str, float]:
+    """What is logged of readings: means over the completions for which they are defined.
 
     For each layer segment `attention/<layers>/` with `mdi`, `aei_text`, `aei_vision`, `text_ratio` MDI / (1 + MDI),
-    `vision_ratio` 1 / (1 + MDI), `mdi_balance` clip(1 - |ln MDI| / ln R, 0, 1) and `mdi_penalty` 1 - balance.
+    `vision_ratio` 1 / (1 + MDI), `mdi_balance` clip(1 - |ln MDI| / ln R, 0, 1) and `mdi_penalty` 1 - balance; and how
+    many tokens they rest on, `attention/text_tokens` and `attention/vision_tokens`.
 
     Args:
-        per_completion: those of an `AttentionReading`, of the whole batch.
+        columns: readings of the whole batch.
         ratio: R.
 
     Source: the metrics of JuncyLu/trl_DAPO, branch trl.
     """
-    found = {f"attention/{name}": _mean(per_completion[name]) for name in ("text_tokens", "vision_tokens")}
+    found = {f"attention/{name}": columns[name] for name in ("text_tokens", "vision_tokens") if name in columns}
     for layers in LAYER_SEGMENTS:
-        dominance = per_completion.get(f"modality_dominance/{layers}")
-        if dominance is not None:
+        if f"modality_dominance/{layers}" in columns:
+            dominance = columns[f"modality_dominance/{layers}"]
             balance = (1 - dominance.log().abs() / math.log(ratio)).clamp(0, 1)
             values = {
                 "mdi": dominance,
-                "aei_text": per_completion[f"attention_efficiency_text/{layers}"],
-                "aei_vision": per_completion[f"attention_efficiency_vision/{layers}"],
+                "aei_text": columns[f"attention_efficiency_text/{layers}"],
+                "aei_vision": columns[f"attention_efficiency_vision/{layers}"],
                 "text_ratio": dominance / (1 + dominance),
                 "vision_ratio": 1 / (1 + dominance),
                 "mdi_balance": balance,
                 "mdi_penalty": 1 - balance,
             }
-            found |= {f"attention/{layers}/{name}": _mean(value) for name, value in values.items()}
-    return {name: value for name, value in found.items() if not math.isnan(value)}
-
-
-def completion_signals(per_completion: Mapping[str, Float[Tensor, "batch"]]) -> list[dict[str, float]]:
-    """The readings of each completion by name, for rewards; those that are not defined are left out."""
-    count = len(next(iter(per_completion.values())))
-    columns = {name: values.tolist() for name, values in per_completion.items()}
-    return [
-        {name: values[index] for name, values in columns.items() if not math.isnan(values[index])}
-        for index in range(count)
-    ]
+            found |= {f"attention/{layers}/{name}": value for name, value in values.items()}
+    finite = {name: values[torch.isfinite(values)] for name, values in found.items()}
+    return {name: values.mean().item() for name, values in finite.items() if len(values)}
 
 
 def vision_keys(segments: Int[Tensor, "batch keys"], rows: Sequence[int]) -> Int[Tensor, "some keys"]:
     """For each of some samples, its image tokens numbered from 0; -1 elsewhere."""
     is_vision = segments[list(rows)] == VISION
     return torch.where(is_vision, is_vision.long().cumsum(dim=1) - 1, -1)
-
-
-def _mean(values: Float[Tensor, "batch"]) -> float:
-    finite = values[torch.isfinite(values)]
-    return finite.mean().item() if len(finite) else math.nan
