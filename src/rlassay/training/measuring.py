@@ -47,6 +47,8 @@ class SignalPlan:
     """What takes the place of a masked block."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """How perception is estimated: from the sampled token, or from the whole vocabulary."""
+    balance_ratio: float = 2.0
+    """R of the logged balance, see `attention_metrics`; it decides nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
