@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig
-from rlassay.credit import CREDITS
+from rlassay.credit import CREDITS, NEEDS
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
@@ -23,6 +24,7 @@ from rlassay.records import PromptRow, read_rows
 from rlassay.rewards import REWARDS
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
+from rlassay.training.measuring import SignalPlan
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table, watched_table
@@ -62,7 +64,9 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
-            credit=[CREDITS[part.kind] for part in recipe.credit],
+            credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
+            credit_denominator=recipe.credit_denominator,
+            signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -70,6 +74,24 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         # 4. Train from where the last attempt got to, and declare the run finished.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts))
+
+
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
+    """What is measured besides what the arm's own credit goes by: what other arms go by, so that they can be compared.
+
+    Attention is measured if a reward reads it, if an arm's credit does, or if the settings ask for it.
+    """
+    attention, perception = recipe.signals.attention, recipe.signals.perception
+    reads_attention = any(name in READING_SIGNALS for name in recipe.rewards)
+    needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
+    return SignalPlan(
+        also=frozenset(needed - {"draws"}),
+        attention=reads_attention or diagnostics.compute_attention_metrics,
+        layers=attention.layers,
+        dominance=attention.dominance if isinstance(attention.dominance, str) else attention.dominance.last,
+        **perception.model_dump(),
+        balance_ratio=diagnostics.mdi_balance_ratio,
+    )
 
 
 def listeners(run: Run, rows: Sequence[PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
