@@ -12,17 +12,18 @@ from rlassay.models import tokenizer_of
 from rlassay.models.hub import Model, Processor
 from rlassay.signals import (
     How,
+    Masking,
     ModelInputs,
     Scores,
     attention_mass,
     draws,
+    generator,
     layer_segments,
-    masked_images,
+    masked_inputs,
     model_inputs,
     segment_ids,
     teacher_forced,
     vision_grid,
-    with_images,
 )
 from rlassay.training.attention_readings import AttentionReading, read_attention, vision_keys
 
@@ -39,12 +40,8 @@ class SignalPlan:
     """How layers are parted into early, middle and late."""
     dominance: Literal["early", "middle", "late", "all"] | int = "late"
     """The layers whose attention gives a token's dominance: a segment of them, or how many of the last."""
-    probability: float = 0.5
-    """Probability with which a block of an image is masked for perception."""
-    block: int = 14
-    """Side of a block, pixels."""
-    mode: Literal["black", "noise", "blur", "grey"] = "black"
-    """What takes the place of a masked block."""
+    masking: Masking = Masking()
+    """How images are masked for perception."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """How perception is estimated: from the sampled token, or from the whole vocabulary."""
     balance_ratio: float = 2.0
@@ -163,18 +160,9 @@ class Measurer:
         return wanted & ({"entropy", "perception", "dominance"} if sees else {"entropy"})
 
     def _masked(self, inputs: ModelInputs, shown: list[list[Any]], sampled: Sampled) -> ModelInputs:
-        plan = self.plan
-        masked = [
-            masked_images(
-                images,
-                probability=plan.probability,
-                block=plan.block,
-                mode=plan.mode,
-                seed=(self.seed, sampled.step, prompt_id, sample),
-            )
-            for images, prompt_id, sample in zip(shown, sampled.prompt_ids, sampled.samples, strict=True)
-        ]
-        return with_images(self.processor, inputs, masked)
+        of_completions = zip(sampled.prompt_ids, sampled.samples, strict=True)
+        generators = [generator(self.seed, sampled.step, *each, "masked image") for each in of_completions]
+        return masked_inputs(self.processor, inputs, shown, generators, self.plan.masking)
 
     def _reading(self, scores: Scores, segments: Tensor | None) -> AttentionReading | None:
         if scores.attention_mass is None or segments is None:

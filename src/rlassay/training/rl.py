@@ -21,7 +21,8 @@ from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of,
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
-from rlassay.rewards import REWARDS
+from rlassay.rewards import READING_SIGNALS, REWARDS
+from rlassay.signals import Masking
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
 from rlassay.training.measuring import SignalPlan
@@ -89,7 +90,8 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> Signa
         attention=reads_attention or diagnostics.compute_attention_metrics,
         layers=attention.layers,
         dominance=attention.dominance if isinstance(attention.dominance, str) else attention.dominance.last,
-        **perception.model_dump(),
+        masking=Masking(**perception.model_dump(exclude={"estimator"})),
+        estimator=perception.estimator,
         balance_ratio=diagnostics.mdi_balance_ratio,
     )
 
