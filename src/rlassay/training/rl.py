@@ -25,7 +25,7 @@ from rlassay.rewards import READING_SIGNALS, REWARDS
 from rlassay.signals import Masking
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
-from rlassay.training.measuring import SignalPlan
+from rlassay.signals.measuring import SignalPlan
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table, watched_table

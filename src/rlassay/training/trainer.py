@@ -17,11 +17,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
 from rlassay.signals import How
-from rlassay.training.attention_readings import attention_metrics, columns_of
-from rlassay.training.batch_rows import completion_text, prompt_key
+from rlassay.signals.readings import attention_metrics, columns_of
+from rlassay.training.batch_rows import completion_text, images_of, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
-from rlassay.training.measuring import Measured, Measurer, Sampled, SignalPlan
+from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
 from rlassay.training.rollouts import Rollout, WatchedCompletion
 from rlassay.training.watched import WATCHED_GROUPS, TokenMeasures, watch
 from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
@@ -108,6 +108,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         size = self._xp_group_size()
         sampled = Sampled(
             prompts=prompts,
+            images=[images_of(prompt) for prompt in prompts],
             completion_ids=completion_ids,
             prompt_ids=[prompt_key(row) for row in inputs],
             samples=[(first + place) % size for place in range(len(inputs))],

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlassay.credit import TokenSignals
-from rlassay.training.attention_readings import completion_signals
-from rlassay.training.measuring import Measured
+from rlassay.signals.readings import completion_signals
+from rlassay.signals.measuring import Measured
 
 
 def whole_signals(

@@ -10,22 +10,13 @@ from torch import Tensor
 from rlassay.credit import perception
 from rlassay.models import tokenizer_of
 from rlassay.models.hub import Model, Processor
-from rlassay.signals import (
-    How,
-    Masking,
-    ModelInputs,
-    Scores,
-    attention_mass,
-    draws,
-    generator,
-    layer_segments,
-    masked_inputs,
-    model_inputs,
-    segment_ids,
-    teacher_forced,
-    vision_grid,
-)
-from rlassay.training.attention_readings import AttentionReading, read_attention, vision_keys
+from rlassay.signals.attention import attention_mass
+from rlassay.signals.inputs import ModelInputs, model_inputs
+from rlassay.signals.masking import Masking, masked_inputs
+from rlassay.signals.randomness import draws, generator
+from rlassay.signals.readings import AttentionReading, read_attention, vision_keys
+from rlassay.signals.scoring import How, Scores, teacher_forced
+from rlassay.signals.segments import layer_segments, segment_ids, vision_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +41,12 @@ class SignalPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What was sampled on this process: B completions, as TRL hands them to the rewards."""
+    """B completions that were sampled, on this process."""
 
     prompts: list[Any]
-    """Texts, or conversations whose parts hold their images."""
+    """Texts, or conversations that end where the completion begins."""
+    images: list[list[Any]]
+    """PIL images of each prompt in the order in which it shows them."""
     completion_ids: list[list[int]]
     """Ids, the end-of-sequence token included."""
     prompt_ids: list[str]
@@ -108,7 +101,7 @@ class Measurer:
 
     def __call__(self, model: Model, sampled: Sampled) -> Measured:
         """The signals of a batch; the model's mode and all random state are left as they were."""
-        shown = [_images(prompt) for prompt in sampled.prompts]
+        shown = sampled.images
         ids, mask = _padded(sampled.completion_ids, self.processor, model.device)
         draws_BT = None
         if "draws" in self.needed:
@@ -119,7 +112,7 @@ class Measurer:
             return measured
         inputs = model_inputs(self.processor, sampled.prompts, shown, ids, mask)
         segments = segment_ids(inputs, self.processor, model.config) if "dominance" in wanted else None
-        masked = self._masked(inputs, shown, sampled) if "perception" in wanted else None
+        masked = self._masked(inputs, sampled) if "perception" in wanted else None
         how = self.how if masked else replace(self.how, divergence=None)
         scores = teacher_forced(model, inputs, how, segment_ids=segments, masked_inputs=masked)
         return replace(
@@ -159,10 +152,10 @@ class Measurer:
         wanted = self.needed | ({"dominance"} if self.plan.attention else set())
         return wanted & ({"entropy", "perception", "dominance"} if sees else {"entropy"})
 
-    def _masked(self, inputs: ModelInputs, shown: list[list[Any]], sampled: Sampled) -> ModelInputs:
+    def _masked(self, inputs: ModelInputs, sampled: Sampled) -> ModelInputs:
         of_completions = zip(sampled.prompt_ids, sampled.samples, strict=True)
         generators = [generator(self.seed, sampled.step, *each, "masked image") for each in of_completions]
-        return masked_inputs(self.processor, inputs, shown, generators, self.plan.masking)
+        return masked_inputs(self.processor, inputs, sampled.images, generators, self.plan.masking)
 
     def _reading(self, scores: Scores, segments: Tensor | None) -> AttentionReading | None:
         if scores.attention_mass is None or segments is None:
@@ -186,10 +179,3 @@ def _padded(completion_ids: list[list[int]], processor: Processor, device: Any) 
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return ids.to(device), mask.to(device)
 
-
-def _images(prompt: Any) -> list[Any]:
-    """The images in the parts of a conversation, in their order."""
-    if isinstance(prompt, str):
-        return []
-    parts = [part for turn in prompt if not isinstance(turn["content"], str) for part in turn["content"]]
-    return [part["image"] for part in parts if part["type"] == "image"]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlassay.credit import attention_efficiency, modality_dominance
-from rlassay.signals import LAYER_SEGMENTS, SEGMENTS, layer_segments
+from rlassay.signals.segments import LAYER_SEGMENTS, SEGMENTS, layer_segments
 
 TEXT, VISION = SEGMENTS.index("text"), SEGMENTS.index("vision")
 

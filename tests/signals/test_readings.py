@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rlassay.training.attention_readings import (
+from rlassay.signals.readings import (
     attention_metrics,
     columns_of,
     completion_signals,
