@@ -36,7 +36,7 @@ def model_id(study: Study, recipe: Recipe) -> str:
     A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
     """
     model = recipe.model.model_dump(mode="json", exclude={"lora"})
-    return _digest(model, data_id(study) if recipe.model.kind == "tiny_vlm" else None)
+    return _digest(model, None if recipe.model.kind == "hub" else data_id(study))
 
 
 def sft_id(study: Study, recipe: Recipe) -> str:
