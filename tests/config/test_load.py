@@ -168,7 +168,7 @@ def test_wrong_settings_are_named_with_their_file(tmp_path: Path):
     assert caught.value.source == str(path)
     assert list(caught.value.problems) == [
         "resources.threads: got the number 0, expected a number of at least 1",
-        "studdy: unknown key; expected one of study, scale, results, tracking, report, resources; "
+        "studdy: unknown key; expected one of study, scale, results, tracking, report, diagnostics, resources; "
         "did you mean 'study'?",
     ]
 

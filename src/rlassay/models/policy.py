@@ -16,12 +16,10 @@ from rlassay.models.hub import Model, Processor, load_pretrained
 from rlassay.models.tiny_lm import build_tiny_lm
 from rlassay.models.tiny_vlm import build_tiny_vlm
 from rlassay.prompts import messages
-from rlassay.records import PromptRow, read_rows
+from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-TRAINING_SPLITS = ("sft", "train")
 
 
 def training_rows(layout: Layout) -> list[PromptRow]:
