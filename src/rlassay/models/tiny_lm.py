@@ -1,6 +1,7 @@
 """The built-in text model: a Llama of about 0.9M parameters at its defaults."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -26,8 +27,8 @@ def build_tiny_lm(config: TinyLM, texts: Iterable[str]) -> tuple[LlamaForCausalL
         return LlamaForCausalLM(llama_config(config, tokenizer)), tokenizer
 
 
-def llama_config(config: TinyModel, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """The language model of a built-in model."""
+def llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
+    """The language model of a built-in model; `tokenizer` is a `PreTrainedTokenizerFast`."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.width,

@@ -1,6 +1,7 @@
 """The built-in vision-language model, LLaVA-shaped: a CLIP vision tower, a projector, a Llama; 1.0M parameters."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from transformers import (
@@ -8,7 +9,6 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -60,7 +60,7 @@ def _image_processor(image_size: int) -> CLIPImageProcessorPil:
     )
 
 
-def _llava_config(config: TinyVLM, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+def _llava_config(config: TinyVLM, tokenizer: Any) -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=config.vision_width,
         intermediate_size=2 * config.vision_width,
