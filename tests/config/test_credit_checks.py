@@ -37,6 +37,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "credit.0: attention_weights needs an image, and rows of data.kind table have none; leave it out",
     ),
     (
+        {"credit": [{"kind": "trajectory_scaling"}], "model": {"kind": "tiny_lm"}},
+        "credit.0: trajectory_scaling needs an image, and model.kind tiny_lm sees none; leave it out",
+    ),
+    (
         {"credit_denominator": "selected"},
         "arms.dr_grpo.credit_denominator: selected, but rl.loss_type dr_grpo divides by no number of tokens; expected "
         "all, or another loss_type",

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Docstrings, Gsm8k, Summarization, Table
+from rlassay.config.model import TinyLM
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 
 READ_THE_IMAGE = (AttentionWeights, PerceptionFilter, TrajectoryScaling)
 WITHOUT_IMAGES = (Docstrings, Gsm8k, Summarization)
-TEXT_MODELS: tuple[str, ...] = ("tiny_lm",)
 UNIFORM_WITHIN = ("uniform", "trajectory_scaling", "shuffled_weights")
 """Parts that give all tokens of a completion the same, so that there is nothing to shuffle."""
 NOT_COUNTED = ("dr_grpo", "luspo")
@@ -34,7 +34,7 @@ def _images(study: Study, recipe: Recipe) -> Iterator[str]:
     for i, part in enumerate(recipe.credit):
         if not isinstance(part, READ_THE_IMAGE):
             continue
-        if model.kind in TEXT_MODELS:
+        if isinstance(model, TinyLM):
             yield f"credit.{i}: {part.kind} needs an image, and model.kind {model.kind} sees none; leave it out"
         elif textual or isinstance(data, WITHOUT_IMAGES):
             yield f"credit.{i}: {part.kind} needs an image, and rows of data.kind {data.kind} have none; leave it out"

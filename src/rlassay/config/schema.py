@@ -11,7 +11,7 @@ from rlassay.rewards import REWARDS
 
 SCHEMA = CONFIG / "schema.json"
 _SECTIONS = {
-    "model": ("TinyVLM", "HubModel"),
+    "model": ("TinyVLM", "TinyLM", "HubModel"),
     "sft": ("SFTConfig",),
     "rl": ("RLConfig",),
     "signals": ("SignalsConfig",),

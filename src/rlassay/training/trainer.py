@@ -6,6 +6,7 @@ attributes start with `xp_`, because TRL's `__init__` and loss set names such as
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
 from rlassay.training.rollouts import Rollout
+from rlassay.training.watched import TokenMeasures, watch
 
 
 class CreditGRPOTrainer(GRPOTrainer):
@@ -61,10 +63,13 @@ class CreditGRPOTrainer(GRPOTrainer):
             metrics["time/reward"].append(self.xp_reward_seconds)
             metrics["time/generation"].append(time.perf_counter() - began - self.xp_reward_seconds)
             self._xp_restate_rewards(metrics)
-            if self.xp_listeners:
-                self._xp_tell_listeners(inputs, self.accelerator.gather(output["advantages"]))
+        mask, advantages_B = output["completion_mask"], output["advantages"]
+        weights_BT = torch.ones_like(mask, dtype=torch.float32)
         if self.xp_credit:
-            output["advantages"] = self._xp_spread(output["advantages"], output["completion_mask"])
+            weights_BT = self._xp_weights(advantages_B, mask)
+            output["advantages"] = spread(advantages_B, weights_BT, mask)
+        if self._xp_is_training() and self.xp_listeners:
+            self._xp_tell_listeners(inputs, self.accelerator.gather(advantages_B), weights_BT)
         return output
 
     def _calculate_rewards(
@@ -79,14 +84,13 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_reward_seconds = time.perf_counter() - began
         return self.xp_scored
 
-    def _xp_spread(self, advantages_B: Tensor, completion_mask: Tensor) -> Tensor:
+    def _xp_weights(self, advantages_B: Tensor, completion_mask: Tensor) -> Float[Tensor, "batch time"]:
         signals = TokenSignals(
             completion_mask=completion_mask,
             advantages_B=advantages_B,
             has_image_B=torch.zeros_like(advantages_B, dtype=torch.bool),
         )
-        credit = compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type)
-        return spread(advantages_B, credit.weights_BT, completion_mask)
+        return compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type).weights_BT
 
     def _xp_group_size(self) -> int:
         size = self.num_generations if self._xp_is_training() else self.num_generations_eval
@@ -113,7 +117,9 @@ class CreditGRPOTrainer(GRPOTrainer):
                 metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
                 metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
 
-    def _xp_tell_listeners(self, inputs: list[dict[str, Any]], advantages_B: Any) -> None:
+    def _xp_tell_listeners(
+        self, inputs: list[dict[str, Any]], advantages_B: Any, weights_BT: Float[Tensor, "batch time"]
+    ) -> None:
         completions, completion_ids = self.xp_sampled
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         rollout = Rollout(
@@ -129,6 +135,8 @@ class CreditGRPOTrainer(GRPOTrainer):
             advantages=advantages_B,
         )
         if self.accelerator.is_main_process:
+            watched = watch(rollout, TokenMeasures(weights_BT=weights_BT), completion_ids, self._tokenizer)
+            rollout = replace(rollout, watched=watched)
             for listener in self.xp_listeners:
                 listener(rollout)
 
