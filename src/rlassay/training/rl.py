@@ -165,7 +165,6 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
-        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,
