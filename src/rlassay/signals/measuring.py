@@ -1,6 +1,7 @@
 """Signals of a generation batch: measured on finished completions, whatever engine sampled them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -31,7 +32,7 @@ class SignalPlan:
     """How layers are parted into early, middle and late."""
     dominance: Literal["early", "middle", "late", "all"] | int = "late"
     """The layers whose attention gives a token's dominance: a segment of them, or how many of the last."""
-    masking: Masking = Masking()
+    masking: Masking = field(default_factory=Masking)
     """How images are masked for perception."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """How perception is estimated: from the sampled token, or from the whole vocabulary."""
@@ -124,7 +125,7 @@ class Measurer:
             segments=segments,
         )
 
-    def image_attention(self, model: Model, measured: Measured, count: int) -> list[ImageAttention | None] | None:
+    def image_attention(self, model: Model, measured: Measured, count: int) -> Sequence[ImageAttention | None] | None:
         """Attention mass of the first completions on each image token, by a pass of their own; None if not measured.
 
         It is the mean over a completion's tokens and the late layers, with the grid in which the image tokens lie.
@@ -178,4 +179,3 @@ def _padded(completion_ids: list[list[int]], processor: Processor, device: Any) 
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return ids.to(device), mask.to(device)
-

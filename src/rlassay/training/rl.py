@@ -23,9 +23,9 @@ from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards import READING_SIGNALS, REWARDS
 from rlassay.signals import Masking
+from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
-from rlassay.signals.measuring import SignalPlan
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table, watched_table
@@ -89,7 +89,7 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> Signa
         also=frozenset(needed - {"draws"}),
         attention=reads_attention or diagnostics.compute_attention_metrics,
         layers=attention.layers,
-        dominance=attention.dominance if isinstance(attention.dominance, str) else attention.dominance.last,
+        dominance=attention.dominance,
         masking=Masking(**perception.model_dump(exclude={"estimator"})),
         estimator=perception.estimator,
         balance_ratio=diagnostics.mdi_balance_ratio,

@@ -17,11 +17,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
 from rlassay.signals import How
+from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
 from rlassay.signals.readings import attention_metrics, columns_of
 from rlassay.training.batch_rows import completion_text, images_of, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
-from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
 from rlassay.training.rollouts import Rollout, WatchedCompletion
 from rlassay.training.watched import WATCHED_GROUPS, TokenMeasures, watch
 from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
@@ -100,7 +100,8 @@ class CreditGRPOTrainer(GRPOTrainer):
     def _xp_measurer(self) -> Measurer:
         size = self.args.per_device_train_batch_size
         how = How(temperature=self.temperature, batch_size=size)
-        return Measurer(self.processing_class, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
+        processor: Any = self.processing_class  # one that TRL takes
+        return Measurer(processor, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
 
     def _xp_measure(self, inputs: Any, prompts: Any, completion_ids: list[list[int]]) -> Measured:
         """Measure what credit and rewards go by, and let our rewards know."""

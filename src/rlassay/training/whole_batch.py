@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlassay.credit import TokenSignals
-from rlassay.signals.readings import completion_signals
 from rlassay.signals.measuring import Measured
+from rlassay.signals.readings import completion_signals
 
 
 def whole_signals(
@@ -63,7 +63,7 @@ def own_rows(
     return whole_BT[first : first + size, :length]
 
 
-def _joined(accelerator: Accelerator, values_BT: Tensor, fill: float) -> Tensor:
+def _joined(accelerator: Accelerator, values_BT: Tensor, fill: int | float) -> Tensor:
     padded: Any = accelerator.pad_across_processes(values_BT, dim=1, pad_index=fill)  # pyright: ignore
     return accelerator.gather(padded)  # pyright: ignore[reportReturnType]
 
