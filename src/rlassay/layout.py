@@ -46,7 +46,7 @@ class Layout:
         return self.state(policy) / "rollouts"
 
     def tokens(self, policy: str) -> Path:
-        """Folder of `step<n>.parquet`, the first groups of each generation batch token by token."""
+        """Folder of `step<n>.parquet`, the watched completions of every step, token by token."""
         return self.state(policy) / "tokens"
 
     def train_sentinel(self, policy: str) -> Path:

@@ -1,12 +1,18 @@
 """What flows between the stages: one named, frozen type per file format, and what reads and writes them."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rlassay.files import replacing
+
+TRAINING_SPLITS = ("sft", "train")
+"""What is learned from; every other split is for evaluation."""
+LETTERS = "ABCDEFGHIJ"
+"""Names of a multiple-choice row's options."""
 
 
 class Record(BaseModel):
@@ -60,7 +66,7 @@ class PromptRow(Record):
     @property
     def letters(self) -> str:
         """The option letters of this row, `ABCD` for four choices."""
-        return "ABCDEFGHIJ"[: len(self.choices)]
+        return LETTERS[: len(self.choices)]
 
 
 class Completion(Record):
@@ -146,16 +152,14 @@ def parse_row(line: bytes, where: str, kind: type[RecordT] = PromptRow) -> Recor
 
 def write_rows(path: Path | str, rows: Iterable[Record]) -> int:
     """Write records as JSONL by rename, so that a reader never sees half a file; return how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
-    try:
-        with unfinished.open("w", encoding="utf-8") as out:
-            for row in rows:
-                out.write(json.dumps(row.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) + "\n")
-                count += 1
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8") as out:
+        for row in rows:
+            out.write(row_line(row))
+            count += 1
     return count
+
+
+def row_line(row: Record) -> str:
+    """A record as one line of JSON; fields that hold their default are left out."""
+    return json.dumps(row.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) + "\n"

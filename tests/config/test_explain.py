@@ -74,9 +74,9 @@ MALFORMED = [
     ({"arms__base__from_": "x"}, "arms.base.from_: unknown key; "),
     (
         {"model__kind": "tinyvlm"},
-        "model: kind is the text 'tinyvlm', expected one of tiny_vlm, hub; did you mean 'tiny_vlm'?",
+        "model: kind is the text 'tinyvlm', expected one of tiny_vlm, tiny_lm, hub; did you mean 'tiny_vlm'?",
     ),
-    ({"model": {"layers": 2}}, "model: kind is missing; expected kind: one of tiny_vlm, hub"),
+    ({"model": {"layers": 2}}, "model: kind is missing; expected kind: one of tiny_vlm, tiny_lm, hub"),
     ({"model": {"kind": "hub"}}, "model.name: missing; expected: Hub name, or path of a local folder"),
     (
         {"model": {"kind": "hub", "name": "x", "lora": {"target_modules": 3}}},

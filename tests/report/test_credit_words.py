@@ -34,6 +34,11 @@ def test_a_token_across_a_boundary_belongs_to_both_words_and_a_blank_one_to_none
     ]
 
 
+def test_tokens_that_begin_a_character_belong_to_its_word():
+    found = pieces(["a", " ", "", "", "é", "t", "", "é"])
+    assert [(piece.text, list(piece.tokens)) for piece in found] == [("a", [0]), ("été", [2, 3, 4, 5, 6, 7])]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

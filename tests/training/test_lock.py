@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from rlassay.files import write_json
 from rlassay.progress import is_held
-from rlassay.training.files import write_json
 from rlassay.training.lock import locked, signals_as_exceptions
 from rlassay.training.refused import RunBusyError
 

@@ -8,9 +8,8 @@ from rlassay.config.explain import nearest, one_of
 from rlassay.config.model import TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe
+from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
-
-TRAINING_SPLITS = ("sft", "train")
 
 
 def check_study(study: Study) -> list[str]:

@@ -155,24 +155,3 @@ class StudyFile(Recipe):
     """The arms whose p-values are corrected together; null takes all but the baseline."""
     arms: dict[Name, ArmFile] = Field(min_length=1)
     """The cells, by name."""
-
-
-class ScaleFile(Section):
-    """`config/scales/<scale>.yaml`: differences laid over a whole study and over each of its arms."""
-
-    seeds: list[Any] | None = None
-    """Replaces the study's seeds."""
-    gpus: int | None = None
-    """Replaces the study's number of GPUs."""
-    model: dict[str, Any] = Field(default={})
-    """Differences in the model section; another `kind` replaces it."""
-    data: dict[str, Any] = Field(default={})
-    """Differences in the data section; another `kind` replaces it."""
-    sft: dict[str, Any] = Field(default={})
-    """Differences in the warm start of those arms that have one."""
-    rl: dict[str, Any] = Field(default={})
-    """Differences in the RL section."""
-    evaluation: dict[str, Any] = Field(default={})
-    """Differences in the evaluation."""
-    primary: dict[str, Any] = Field(default={})
-    """Differences in the primary number."""

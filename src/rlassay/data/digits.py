@@ -14,7 +14,7 @@ from rlassay.config.data import Digits
 from rlassay.data.identity import content_id
 from rlassay.data.images import Images
 from rlassay.prompts import demonstrate
-from rlassay.records import PromptRow
+from rlassay.records import LETTERS, TRAINING_SPLITS, PromptRow
 
 QUESTIONS = {
     "left": "Which digit is on the left?",
@@ -22,8 +22,6 @@ QUESTIONS = {
     "larger": "Which digit is larger?",
     "smaller": "Which digit is smaller?",
 }
-TRAINING_SPLITS = ("sft", "train")
-LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from rlassay.config.data import Docstrings, ImagePolicy
 from rlassay.data.drafts import Draft
 from rlassay.data.duplicates import plain
 from rlassay.data.images import Images
-from rlassay.data.intake import TRAINING_SPLITS, Intake, Rows, take_in
+from rlassay.data.intake import Intake, Rows, take_in
+from rlassay.records import TRAINING_SPLITS
 
 HELD_OUT = 0.2
 """Share of the documents that splits other than `sft` and `train` draw on."""

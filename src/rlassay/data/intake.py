@@ -15,9 +15,8 @@ from rlassay.data.identity import content_id
 from rlassay.data.image_policy import below, encode, perceptual_hash
 from rlassay.data.images import Images
 from rlassay.data.row_checks import row_problems
-from rlassay.records import Media, PromptRow
+from rlassay.records import TRAINING_SPLITS, Media, PromptRow
 
-TRAINING_SPLITS = ("sft", "train")
 Rows = dict[str, Iterator[PromptRow | RowRefusedError]]
 """What a source gives: per split, the rows to keep and, in between, why others were refused."""
 

@@ -1,8 +1,6 @@
 """The data stage: source -> gold check -> `<split>.jsonl` -> `data.json`."""
 
 import hashlib
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,10 +11,10 @@ from rlassay.config.data import DataConfig
 from rlassay.config.fingerprints import data_id
 from rlassay.data.drafts import RowRefusedError
 from rlassay.data.images import Images
-from rlassay.data.intake import TRAINING_SPLITS
 from rlassay.data.sources import SOURCES
+from rlassay.files import write_json
 from rlassay.layout import Layout
-from rlassay.records import PromptRow, write_rows
+from rlassay.records import TRAINING_SPLITS, PromptRow, write_rows
 from rlassay.rewards.gold import gold_refusal
 
 
@@ -42,7 +40,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, dict[str, Any]]:
         digests[layout.split(split).name] = hashlib.sha256(layout.split(split).read_bytes()).hexdigest()
     _remove_leftovers(layout, images, set(splits))
     digests["images"] = images.digest()
-    _write_json(layout.data_sentinel, {"id": data_id(study), "splits": counts, "sha256": digests})
+    write_json(layout.data_sentinel, {"id": data_id(study), "splits": counts, "sha256": digests})
     return counts
 
 
@@ -83,9 +81,3 @@ def _remove_leftovers(layout: Layout, images: Images, splits: set[str]) -> None:
     for file in layout.data.glob("*.jsonl"):
         if file.stem not in splits:
             file.unlink()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(path)

@@ -12,9 +12,9 @@ from rlassay.config.explain import nearest
 from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
 from rlassay.data.images import Images
 from rlassay.data.intake import Intake, Rows, take_in
+from rlassay.records import LETTERS
 
 Made = Callable[[int, str], Iterator[dict[str, Any]]]
-LETTERS = "ABCDEFGHIJ"
 PRESETS = {
     "image_problem_solution": Columns(question="problem", answer="solution", images="image", demonstration="solution")
 }

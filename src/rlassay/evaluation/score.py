@@ -1,6 +1,5 @@
 """The stage that judges completions, on CPU, with the very functions that training pays by."""
 
-import os
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from rlassay.answers import extract_choice, extract_choice_lenient
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
+from rlassay.files import replacing
 from rlassay.layout import Layout
 from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
 from rlassay.rewards import REWARDS
@@ -122,6 +122,5 @@ def _as_float(value: float | None) -> float | None:
 
 
 def _write(path: Path, scores: list[ScoreRow]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist([score.model_dump() for score in scores], schema=SCHEMA), unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(pa.Table.from_pylist([score.model_dump() for score in scores], schema=SCHEMA), unfinished)

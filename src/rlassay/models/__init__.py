@@ -1,7 +1,6 @@
 """Build or load a policy with its processor and its adapters."""
 
 from rlassay.models.policy import (
-    TRAINING_SPLITS,
     build_policy,
     load_policy,
     on_device,
@@ -11,7 +10,6 @@ from rlassay.models.policy import (
 )
 
 __all__ = [
-    "TRAINING_SPLITS",
     "build_policy",
     "load_policy",
     "on_device",

@@ -31,8 +31,9 @@ class Piece(NamedTuple):
 def pieces(tokens: Sequence[str]) -> list[Piece]:
     """The words of a completion: tags, numbers, Chinese characters and kana one by one, else what blanks part.
 
-    A token that crosses a boundary belongs to the words on both sides, one that is all blank to none. An empty last
-    token is the end of the sequence and a word of its own, `END`.
+    A token that crosses a boundary belongs to the words on both sides, one that is all blank to none, and one without
+    text, which begins a character of several tokens, to the word with that character. An empty last token is the end of
+    the sequence and a word of its own, `END`.
     """
     ends = list(accumulate(len(token) for token in tokens))
     text = "".join(tokens)
@@ -42,12 +43,19 @@ def pieces(tokens: Sequence[str]) -> list[Piece]:
         Piece(
             text[start : word.start()],
             word.group(),
-            range(bisect_right(ends, word.start()), bisect_left(ends, word.end()) + 1),
+            range(_first(tokens, bisect_right(ends, word.start())), bisect_left(ends, word.end()) + 1),
         )
         for start, word in zip(starts, found, strict=True)
     ]
     last = len(tokens) - 1
     return [*made, Piece(" ", END, range(last, last + 1))] if tokens and not tokens[-1] else made
+
+
+def _first(tokens: Sequence[str], place: int) -> int:
+    """`place`, or the first of the tokens without text right before it."""
+    while place and not tokens[place - 1]:
+        place -= 1
+    return place
 
 
 def mean_over(piece: Piece, values: Sequence[float | None] | None) -> float | None:

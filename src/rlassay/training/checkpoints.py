@@ -8,7 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from rlassay.training.files import read_json, sha256, write_json
+from rlassay.files import read_json, sha256, write_json
 
 MANIFEST = "manifest.json"
 logger = logging.getLogger(__name__)

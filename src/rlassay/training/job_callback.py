@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from rlassay.bar import progress_bar
+from rlassay.files import replacing
 from rlassay.training.checkpoints import seal
 
 
@@ -94,6 +95,5 @@ def keep_until(metrics: Path, step: int) -> None:
             continue
         if logged <= step:
             kept.append(line + "\n")
-    unfinished = metrics.with_name(f".{metrics.name}")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    unfinished.replace(metrics)
+    with replacing(metrics) as unfinished:
+        unfinished.write_text("".join(kept), encoding="utf-8")

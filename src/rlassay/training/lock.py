@@ -8,7 +8,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from rlassay.training.files import read_json
+from rlassay.files import read_json
 from rlassay.training.refused import RunBusyError
 
 SECONDS_FOR_A_PROBE = 2.0  # `rlassay.progress.is_held` takes the lock for an instant

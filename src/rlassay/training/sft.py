@@ -14,12 +14,12 @@ from rlassay.config.fingerprints import code_digest
 from rlassay.config.policies import Policy
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
+from rlassay.files import sha256
 from rlassay.layout import Layout
-from rlassay.models import TRAINING_SPLITS, build_policy, peft_config, training_rows
+from rlassay.models import build_policy, peft_config, training_rows
 from rlassay.models.chat import chat
 from rlassay.models.hub import Processor
-from rlassay.records import PromptRow, read_rows
-from rlassay.training.files import sha256
+from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.hardware import require_gpus
 from rlassay.training.state import RunPlan, open_run
 

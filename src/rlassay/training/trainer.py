@@ -6,6 +6,7 @@ attributes start with `xp_`, because TRL's `__init__` and loss set names such as
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
 from rlassay.training.rollouts import Rollout
+from rlassay.training.watched import TokenMeasures, watch
 
 CreditPart = Callable[[Int[Tensor, "batch time"]], Float[Tensor, "batch time"]]
 """A token-credit part: completion mask -> weights, both (B, T)."""
@@ -55,12 +57,13 @@ class CreditGRPOTrainer(GRPOTrainer):
             metrics["time/reward"].append(self.xp_reward_seconds)
             metrics["time/generation"].append(time.perf_counter() - began - self.xp_reward_seconds)
             self._xp_restate_rewards(metrics)
-            if self.xp_listeners:
-                self._xp_tell_listeners(inputs, self.accelerator.gather(output["advantages"]))
+        mask, advantages_B = output["completion_mask"], output["advantages"]
+        weights_BT = torch.ones_like(mask, dtype=torch.float32)
         if self.xp_credit:
-            mask = output["completion_mask"]
             weights_BT = torch.stack([part(mask) for part in self.xp_credit]).prod(dim=0)
-            output["advantages"] = spread(output["advantages"], weights_BT, mask)
+            output["advantages"] = spread(advantages_B, weights_BT, mask)
+        if self._xp_is_training() and self.xp_listeners:
+            self._xp_tell_listeners(inputs, self.accelerator.gather(advantages_B), weights_BT)
         return output
 
     def _calculate_rewards(
@@ -100,7 +103,9 @@ class CreditGRPOTrainer(GRPOTrainer):
                 metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
                 metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
 
-    def _xp_tell_listeners(self, inputs: list[dict[str, Any]], advantages_B: Any) -> None:
+    def _xp_tell_listeners(
+        self, inputs: list[dict[str, Any]], advantages_B: Any, weights_BT: Float[Tensor, "batch time"]
+    ) -> None:
         completions, completion_ids = self.xp_sampled
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         rollout = Rollout(
@@ -116,6 +121,8 @@ class CreditGRPOTrainer(GRPOTrainer):
             advantages=advantages_B,
         )
         if self.accelerator.is_main_process:
+            watched = watch(rollout, TokenMeasures(weights_BT=weights_BT), completion_ids, self._tokenizer)
+            rollout = replace(rollout, watched=watched)
             for listener in self.xp_listeners:
                 listener(rollout)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.training.files import read_json, sha256, write_json
+from rlassay.files import read_json, replacing, sha256, write_json
 
 
 def test_what_is_written_is_read_and_nothing_is_left_beside_it(tmp_path: Path):
@@ -11,6 +11,21 @@ def test_what_is_written_is_read_and_nothing_is_left_beside_it(tmp_path: Path):
     write_json(path, {"step": 2})
     assert read_json(path) == {"step": 2}
     assert [each.name for each in path.parent.iterdir()] == ["run.json"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path):
+    path = tmp_path / "run.json"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as unfinished:
+            unfinished.write_text("half")
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"step": 1', b"[1, 2]", b"\xff\xfe"])
