@@ -50,6 +50,10 @@ class Layout:
         """Folder of `step<n>.parquet`, every completion of every step."""
         return self.state(policy) / "rollouts"
 
+    def tokens(self, policy: str) -> Path:
+        """Folder of `step<n>.parquet`, the watched completions of every step, token by token."""
+        return self.state(policy) / "tokens"
+
     def train_sentinel(self, policy: str) -> Path:
         """Written last by a training job: `train.json` of an arm, `sft.json` of a warm start."""
         return self.root / policy / ("train.json" if policy.startswith("runs/") else "sft.json")

@@ -1,6 +1,7 @@
 """Fingerprints change with what decides a result, and with nothing else; code digests change with statements alone."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,26 @@ def test_comments_docstrings_and_layout_do_not(package: Path, name: str):
 def test_modules_that_a_stage_does_not_use_do_not(package: Path, name: str):
     before = code_digest("rlassay.stage", package=package)
     assert after(package, name, SOURCES[name] + "ADDED = 2\n") == before
+
+
+def test_a_module_that_is_named_in_a_text_counts(package: Path):
+    before = after(package, "stage.py", 'SERVER = "rlassay.unrelated"\n')
+    assert after(package, "unrelated.py", "U = 2\n") != before
+
+
+@pytest.mark.parametrize("text", ["rlassay.gone", "see rlassay.unrelated", "rlassay.", "rlassay.config.study"])
+def test_other_texts_do_not(package: Path, text: str):
+    before = after(package, "stage.py", f"SERVER = {text!r}\n")
+    assert after(package, "unrelated.py", "U = 2\n") == after(package, "config/study.py", "C = 2\n") == before
+
+
+@pytest.mark.parametrize("server", ["rewards/math_worker.py", "rewards/serving.py"])
+def test_what_rewards_start_processes_by_belongs_to_training_and_scoring(tmp_path: Path, server: str):
+    package = shutil.copytree(PACKAGE, tmp_path / "rlassay", ignore=shutil.ignore_patterns("__pycache__"))
+    stages = ("rlassay.training.rl", "rlassay.evaluation.score")
+    before = [code_digest(stage, package=package) for stage in stages]
+    (package / server).write_text((package / server).read_text() + "\nADDED = 2\n")
+    assert all(code_digest(stage, package=package) != old for stage, old in zip(stages, before, strict=True))
 
 
 def test_the_config_tree_is_left_out_since_its_values_have_fingerprints(package: Path):

@@ -55,5 +55,11 @@ def test_exact_match_takes_runs_of_blanks_for_one_and_minds_capitals():
     assert exact_match(group) == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("gold", [r"\boxed{42}", "<answer>42</answer>", "<think>6 * 7</think>42"])
+def test_exact_match_reads_the_gold_answer_as_it_reads_completions(gold):
+    group = [completion(text, of=row(gold, choices=())) for text in ("<answer>42</answer>", gold, "41")]
+    assert exact_match(group) == [1.0, 1.0, 0.0]
+
+
 def test_exact_match_cannot_judge_without_a_gold_answer():
     assert exact_match([completion("", of=row(" ", choices=()))]) == [None]

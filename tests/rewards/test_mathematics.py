@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rlassay.rewards import REWARDS
-from rlassay.rewards.math_process import math_process
+from rlassay.rewards.child_process import child_process
+from rlassay.rewards.mathematics import WORKER
 from tests.rewards.make import completion, row
 
 math_accuracy = REWARDS["math_accuracy"]
@@ -26,6 +27,8 @@ def score(text: str, gold: str, **options) -> float | None:
         ("<answer>41</answer>", "42", 0.0),
         ("", "42", 0.0),
         ("<answer>42</answer>", " ", None),
+        ("<answer>42</answer>", r"So it is \boxed{42}", 1.0),
+        ("<answer>41</answer>", "<answer>42</answer>", 0.0),
         # Formulas and prose
         (r"<answer>\frac{1}{2}</answer>", "0.5", 1.0),
         ("<answer>1/2</answer>", r"\frac{1}{2}", 1.0),
@@ -51,7 +54,7 @@ def test_threads_may_call_it():
 
 def test_too_long_a_comparison_is_not_judged_and_the_next_one_is():
     assert score("<answer>1/3</answer>", "2/6") == 1.0
-    process = math_process(os.getpid()).running()
+    process = child_process(WORKER).running()
     assert process is not None
     os.kill(process, signal.SIGSTOP)  # it will not answer however fast this machine is
     assert score("<answer>1/3</answer>", "2/6", timeout=0.2) is None

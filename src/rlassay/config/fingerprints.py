@@ -7,6 +7,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -23,6 +24,7 @@ DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
+_MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
@@ -48,7 +50,7 @@ def model_id(study: Study, recipe: Recipe) -> str:
     A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
     """
     model = recipe.model.model_dump(mode="json", exclude={"lora"})
-    return _digest(model, data_id(study) if recipe.model.kind == "tiny_vlm" else None)
+    return _digest(model, None if recipe.model.kind == "hub" else data_id(study))
 
 
 def sft_id(study: Study, recipe: Recipe) -> str:
@@ -74,7 +76,7 @@ def model_policy(study: Study, recipe: Recipe) -> str:
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """Identifies the weights of one arm and seed."""
     recipe = study.arms[arm_name].recipe
-    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit)
+    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit, recipe.credit_denominator, recipe.signals)
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
@@ -92,7 +94,8 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     """Identifies the code of `modules` and of every rlassay module that they import, directly or not.
 
     Imports within functions count; comments and docstrings do not. A name that a package only passes on
-    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. What stands under
+    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. The dotted name of a
+    module as a text, such as a process is started by (`python -m`), counts as its import. What stands under
     `DECIDES_NOTHING` is left out.
 
     Args:
@@ -122,6 +125,8 @@ def _imports(tree: ast.Module, module: str, package: Path) -> Iterator[str]:
             origin = _origin(node, module, package)
             if f"{origin}.".startswith("rlassay."):
                 yield from (_defining(origin, alias.name, package) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE.fullmatch(node.value):
+            yield from [node.value] if _file(node.value, package) else []
 
 
 def _defining(origin: str, name: str, package: Path) -> str:

@@ -32,9 +32,10 @@ def choice_accuracy(completion: Completion, *, strict_source: bool = False) -> f
 def exact_match(completion: Completion) -> float | None:
     """1 if the stated answer is the gold one, letter by letter, else 0; None for a row whose gold answer is blank.
 
-    Both are compared in Unicode's NFKC form, runs of whitespace made one space; capitals count.
+    Both are read by `extract_answer`, so that a gold answer may stand in `<answer>` or `\\boxed`, and compared in
+    Unicode's NFKC form, runs of whitespace made one space; capitals count.
     """
-    gold = _normal(completion.row.answer)
+    gold = _normal(extract_answer(completion.row.answer))
     if not gold:
         return None
     return float(_normal(extract_answer(completion.text)) == gold)

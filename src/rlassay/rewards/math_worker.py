@@ -1,36 +1,33 @@
-"""The other end of `math_process`: judges pairs of mathematical answers, one JSON line each, until its input ends."""
+"""The process behind `math_accuracy`: judges pairs of mathematical answers, `python -m rlassay.rewards.math_worker`."""
 
-import json
-import os
 import re
-import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+
+from rlassay.rewards.serving import serve
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _PROSE = re.compile(r"\$|(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|mod)\b)\b[A-Za-z]{2,}")
 
 
-def serve() -> None:
-    """Answer true, false, or null where the gold answer cannot be parsed; nothing else reaches the output."""
+def judge_pairs() -> Callable[[list[str]], bool | None]:
+    """From [gold, answer] to whether they are the same; None where the gold answer cannot be parsed."""
     library: Any = import_module("math_verify")
-    with os.fdopen(os.dup(1), "w") as replies:
-        os.dup2(2, 1)
-        print(json.dumps("ready"), file=replies, flush=True)
-        for line in sys.stdin:
-            gold, answer = json.loads(line)
-            print(json.dumps(_judge(library, gold, answer)), file=replies, flush=True)
 
+    def judge(pair: list[str]) -> bool | None:
+        """The parent keeps the time; the library's own alarm is off."""
+        gold, answer = (library.parse(_marked(text), parsing_timeout=None) for text in pair)
+        return bool(library.verify(gold, answer, timeout_seconds=None)) if gold else None
 
-def _judge(library: Any, gold: str, answer: str) -> bool | None:
-    """The parent keeps the time; the library's own alarm is off."""
-    gold_parsed = library.parse(_marked(gold), parsing_timeout=None)
-    if not gold_parsed:
-        return None
-    return bool(library.verify(gold_parsed, library.parse(_marked(answer), parsing_timeout=None), timeout_seconds=None))
+    return judge
 
 
 def _marked(text: str) -> str:
     """A bare formula as a box, which is what the library looks for; prose and marked formulas stay."""
     is_prose = "\\boxed" in text or _PROSE.search(_COMMAND.sub(" ", text))
     return text if is_prose else rf"\boxed{{{text}}}"
+
+
+if __name__ == "__main__":
+    serve(judge_pairs)

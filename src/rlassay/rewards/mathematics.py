@@ -6,8 +6,9 @@ from decimal import Decimal
 
 from rlassay.answers import extract_answer
 from rlassay.records import Completion
-from rlassay.rewards.math_process import is_equal
+from rlassay.rewards.child_process import ChildError, child_process
 
+WORKER = "rlassay.rewards.math_worker"
 _LONGEST = 2_000  # characters of an answer that are parsed, from the end
 _NUMBER = re.compile(r"\$?\s?(-?\d{1,40}(?:,\d{3}){0,12}(?:\.\d{1,40})?)\s?\$?\.?", re.ASCII)
 
@@ -15,7 +16,7 @@ _NUMBER = re.compile(r"\$?\s?(-?\d{1,40}(?:,\d{3}){0,12}(?:\.\d{1,40})?)\s?\$?\.
 def math_accuracy(completions: Sequence[Completion], *, timeout: int | float = 5.0) -> list[float | None]:
     """1 if the stated answer is mathematically the gold one (1/2 and 0.5, x+1 and 1+x), else 0.
 
-    The answer is what `extract_answer` finds. None for a row whose gold answer is no formula, and for a comparison
+    Both answers are what `extract_answer` finds. None for a row whose gold answer is no formula, and for a comparison
     that takes too long. Plain numbers are compared here; all else by math-verify in a process of its own, so that
     threads may call this, and nothing can hang.
 
@@ -33,12 +34,12 @@ def math_accuracy(completions: Sequence[Completion], *, timeout: int | float = 5
 
 
 def _accuracy(completion: Completion, timeout: float) -> float | None:
-    gold, answer = completion.row.answer.strip(), extract_answer(completion.text)[-_LONGEST:]
+    gold, answer = (extract_answer(text)[-_LONGEST:] for text in (completion.row.answer, completion.text))
     if not gold:
         return None
     equal = answer == gold or _same_numbers(gold, answer)
     if equal is None:
-        equal = is_equal(gold, answer, timeout)
+        equal = _is_equal(gold, answer, timeout)
     return None if equal is None else float(equal)
 
 
@@ -51,3 +52,10 @@ def _same_numbers(gold: str, answer: str) -> bool | None:
     if one == other or (one == int(one) and other == int(other)):
         return one == other
     return None
+
+
+def _is_equal(gold: str, answer: str, seconds: float) -> bool | None:
+    try:
+        return child_process(WORKER).ask([gold, answer], seconds)
+    except (TimeoutError, ChildError):
+        return None

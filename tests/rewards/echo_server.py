@@ -1,0 +1,32 @@
+"""A child process for tests: `python -m tests.rewards.echo_server [refuse]`."""
+
+import os
+import sys
+import time
+from typing import Any
+
+from rlassay.rewards.serving import serve
+
+
+def load():
+    """A function that does what a question says."""
+    if "refuse" in sys.argv:
+        raise ValueError("there is no model 'x'")
+    os.write(1, b"to the descriptor\n")
+    return answer
+
+
+def answer(question: Any) -> Any:
+    print("to the output")
+    if question == "raise":
+        raise ZeroDivisionError("by zero")
+    if question == "die":
+        print("the last words", file=sys.stderr, flush=True)
+        os._exit(3)
+    if question == "sleep":
+        time.sleep(3600)
+    return question
+
+
+if __name__ == "__main__":
+    serve(load)

@@ -1,0 +1,111 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from rlassay.rewards.child_process import ChildError, ChildProcess, StartError, child_process
+
+SERVER = "tests.rewards.echo_server"
+LONG = 60.0  # s, which no test waits for
+ORPHAN = f"""
+from rlassay.rewards.child_process import ChildProcess
+child = ChildProcess({SERVER!r})
+child.ask(1, {LONG})
+print(child.running(), flush=True)
+child.ask("sleep", 3600)
+"""
+
+
+@pytest.fixture
+def child() -> Iterator[ChildProcess]:
+    process = ChildProcess(SERVER)
+    yield process
+    process.stop()
+
+
+def test_replies_are_what_was_answered_whatever_is_printed(child):
+    questions = [{"a": [1, None, "ж\n"]}, "x" * 1_000_000, None]
+    assert [child.ask(question, LONG) for question in questions] == questions
+
+
+def test_it_starts_with_the_first_question_and_once(child):
+    assert child.running() is None
+    child.ask(1, LONG)
+    first = child.running()
+    child.ask(2, LONG)
+    assert child.running() == first is not None
+
+
+def test_threads_take_turns(child):
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda number: child.ask(number, LONG), range(20))) == list(range(20))
+
+
+def test_an_error_is_passed_on_and_the_process_lives(child):
+    with pytest.raises(ChildError, match=r"^ZeroDivisionError: by zero$"):
+        child.ask("raise", LONG)
+    first = child.running()
+    assert child.ask(1, LONG) == 1
+    assert child.running() == first
+
+
+@pytest.mark.parametrize("question", ["sleep", "x" * 1_000_000])  # more than a pipe holds
+def test_when_the_time_is_up_it_is_killed_and_the_next_question_starts_another(child, question):
+    child.ask(1, LONG)
+    first = child.running()
+    os.kill(first, signal.SIGSTOP)  # it will not answer however fast this machine is
+    with pytest.raises(TimeoutError, match=r"no reply within 0\.2 s"):
+        child.ask(question, 0.2)
+    assert child.ask(2, LONG) == 2
+    assert child.running() != first
+    assert not psutil.pid_exists(first)
+
+
+def test_a_death_is_told_with_its_last_words_and_the_next_question_starts_another(child):
+    with pytest.raises(ChildError, match=r"^the process died; it printed last:\n(.*\n)*the last words$"):
+        child.ask("die", LONG)
+    assert child.ask(1, LONG) == 1
+
+
+def test_one_killed_between_two_questions_is_noticed(child):
+    child.ask(1, LONG)
+    process = psutil.Process(child.running())
+    process.kill()
+    process.wait()
+    with pytest.raises(ChildError, match="the process died"):
+        child.ask(2, LONG)
+    assert child.ask(3, LONG) == 3
+
+
+def test_what_does_not_start_says_why_and_is_not_tried_again():
+    child = ChildProcess(SERVER, ("refuse",))
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"(?s)echo_server does not start: .*ValueError: there is no model 'x'$"):
+            child.ask(1, LONG)
+        child.command[-1] = "start"  # it would start now
+
+
+def test_too_slow_a_start_is_none():
+    with pytest.raises(StartError, match=r"does not start: no reply within 0 s"):
+        ChildProcess(SERVER, start_seconds=0.0).ask(1, LONG)
+
+
+def test_there_is_one_of_each_kind():
+    assert child_process("m", "a") is child_process("m", "a")
+    assert child_process("m", "a") is not child_process("m", "b")
+
+
+def test_it_ends_with_its_parent_even_in_the_middle_of_a_question():
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    psutil.wait_procs([child], timeout=LONG)
+    assert not child.is_running()
