@@ -1,12 +1,14 @@
 """Every completion of every step, on disk: `state/rollouts/step<n>.parquet`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 from torch import Tensor
+
+from rlassay.rewards.outcomes import FailureKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Rollout:
     """What each reward added to the completion's total: weight x value, or weight x the stand-in for NaN."""
     advantages: Float[Tensor, "batch"]
     """Advantages before credit spreads them over the tokens."""
+    failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)
+    """Per reward, how judging each completion failed; None where it did not."""
 
     def table(self) -> pa.Table:
         """One row per completion; NaN becomes null."""
@@ -49,6 +53,7 @@ class Rollout:
         for index, name in enumerate(self.reward_names):
             columns[f"raw.{name}"] = _column(self.raw[:, index])
             columns[f"weighted.{name}"] = _column(self.weighted[:, index])
+        columns |= {f"failed.{name}": pa.array(kinds, pa.string()) for name, kinds in self.failed.items()}
         return pa.table(columns)
 
 

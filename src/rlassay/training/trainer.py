@@ -15,6 +15,7 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import spread
+from rlassay.rewards.outcomes import FAILURE_KINDS, FailureKind
 from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
@@ -42,6 +43,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
+        self.xp_failed: dict[str, list[FailureKind | None]] = {}
         self.xp_raw = torch.empty(0)
         self.xp_scored = torch.empty(0)
         self.xp_sampled: tuple[list[Any], list[list[int]]] = ([], [])
@@ -69,6 +71,8 @@ class CreditGRPOTrainer(GRPOTrainer):
         began = time.perf_counter()
         self.xp_raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self.xp_sampled = (completions, completion_ids_list)
+        ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
+        self.xp_failed = {reward.__name__: gather_object(reward.failed) for reward in ours}
         # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
         judged = torch.tensor(self.xp_judged, device=self.xp_raw.device)
         self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._xp_group_size()), self.xp_raw)
@@ -99,6 +103,10 @@ class CreditGRPOTrainer(GRPOTrainer):
             if len(values) < len(self.xp_raw):
                 metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
                 metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
+        for name, kinds in self.xp_failed.items():
+            for kind in FAILURE_KINDS:
+                if kind in kinds:
+                    metrics[f"rewards/{name}/failed/{kind}"].append(kinds.count(kind))
 
     def _xp_tell_listeners(self, inputs: list[dict[str, Any]], advantages_B: Any) -> None:
         completions, completion_ids = self.xp_sampled
@@ -114,6 +122,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             raw=self.xp_raw,
             weighted=self.xp_scored * self.reward_weights.to(self.xp_scored.device),
             advantages=advantages_B,
+            failed=self.xp_failed,
         )
         if self.accelerator.is_main_process:
             for listener in self.xp_listeners:
