@@ -25,6 +25,11 @@ class Layout:
         """Written last by the data stage: counts and refusals per split."""
         return self.data / "data.json"
 
+    @property
+    def data_parts(self) -> Path:
+        """What a data stage has done so far; undeclared, so that it survives kills, and gone once it has finished."""
+        return self.data / ".unfinished"
+
     def split(self, name: str) -> Path:
         """The rows of one split."""
         return self.data / f"{name}.jsonl"
@@ -44,6 +49,10 @@ class Layout:
     def rollouts(self, policy: str) -> Path:
         """Folder of `step<n>.parquet`, every completion of every step."""
         return self.state(policy) / "rollouts"
+
+    def tokens(self, policy: str) -> Path:
+        """Folder of `step<n>.parquet`, the watched completions of every step, token by token."""
+        return self.state(policy) / "tokens"
 
     def train_sentinel(self, policy: str) -> Path:
         """Written last by a training job: `train.json` of an arm, `sft.json` of a warm start."""

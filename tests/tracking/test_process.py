@@ -156,7 +156,7 @@ class Sleeper(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         time.sleep(60)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_GET
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from rlassay.config.training import RLConfig
@@ -69,6 +70,29 @@ def test_the_metrics_of_a_step_are_those_of_its_completions(uninterrupted: Layou
         assert line["reward"] == pytest.approx(sum(row["reward"] for row in of_step) / 8)
         assert line["completions/clipped_ratio"] == pytest.approx(sum(not row["finished"] for row in of_step) / 8)
         assert line["completions/mean_length"] == pytest.approx(sum(row["token_count"] for row in of_step) / 8)
+
+
+def test_the_watched_completions_are_kept_token_by_token(uninterrupted: Layout):
+    texts = {(row["step"], row["prompt_id"], row["sample"]): row["completion"] for row in rollouts(uninterrupted)}
+    shards = sorted(uninterrupted.tokens(RUN).iterdir())
+    watched = [row for path in shards for row in pq.read_table(path).to_pylist()]
+    assert len(watched) == 8 * MAX_STEPS  # both groups of each step
+    for row in watched:
+        assert "".join(row["tokens"]) == texts[row["step"], row["prompt_id"], row["sample"]]
+        assert row["weight"] == [1.0] * len(row["tokens"])
+
+
+def test_people_can_read_along(uninterrupted: Layout):
+    state = uninterrupted.state(RUN)
+    completions = (state / "rollout_results.md").read_text(encoding="utf-8")
+    weights = (state / "token_weights.md").read_text(encoding="utf-8")
+    for step in range(1, MAX_STEPS + 1):
+        assert f"\n## Step {step}\n" in completions
+        assert f"\n## Step {step}\n" in weights
+    first = rollouts(uninterrupted)[0]
+    assert f"**Prompt {first['prompt_id']}**" in completions
+    assert all(f"    {line}\n" in completions for line in first["completion"].splitlines())
+    assert "(1.00)" in weights
 
 
 def test_another_seed_differs_from_the_first_completion_batch_on(layout: Layout, uninterrupted: Layout, tmp_path: Path):

@@ -4,7 +4,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from rlassay.training.rollouts import Rollout, RolloutWriter, generated_tokens, shard
+from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table
+from rlassay.training.shards import ShardWriter
 
 NAN = float("nan")
 
@@ -27,7 +28,7 @@ def rollout(step: int, **changes: Any) -> Rollout:
 
 
 def test_a_shard_has_one_row_per_completion(tmp_path: Path):
-    RolloutWriter(tmp_path)(rollout(3))
+    ShardWriter(tmp_path, rollout_table)(rollout(3))
     rows = pq.read_table(tmp_path / "step000003.parquet").to_pylist()
     assert rows[1] == {
         "step": 3,
@@ -47,17 +48,12 @@ def test_a_shard_has_one_row_per_completion(tmp_path: Path):
     assert [row["reward"] for row in rows] == [2.0, 0.0, 0.0, 2.0]
 
 
-def test_batches_of_one_step_share_its_shard_and_a_rerun_writes_the_same_bytes(tmp_path: Path):
-    for folder in (tmp_path / "once", tmp_path / "again"):
-        writer = RolloutWriter(folder)
-        writer(rollout(1))
-        writer(rollout(1, completions=["p", "q", "r", "s"]))
-        writer(rollout(2))
-    assert pq.read_table(shard(tmp_path / "once", 1))["completion"].to_pylist()[3:5] == ["y", "p"]
-    for step in (1, 2):
-        assert shard(tmp_path / "once", step).read_bytes() == shard(tmp_path / "again", step).read_bytes()
-    assert sorted(path.name for path in (tmp_path / "once").iterdir()) == ["step000001.parquet", "step000002.parquet"]
-    assert generated_tokens(tmp_path / "once") == 3 * (3 + 16 + 1 + 2)
+def test_signals_and_scale_are_columns_of_their_own_and_nan_is_null():
+    signals = {"modality_dominance/late": torch.tensor([2.0, NAN, 0.5, 1.0])}
+    table = rollout_table(rollout(1, signals=signals, scale=torch.tensor([1.0, 0.75, 1.25, 1.0])))
+    assert table["signal.modality_dominance/late"].to_pylist() == [2.0, None, 0.5, 1.0]
+    assert table["scale"].to_pylist() == [1.0, 0.75, 1.25, 1.0]
+    assert "scale" not in rollout_table(rollout(1)).column_names
 
 
 def test_no_shards_are_no_tokens(tmp_path: Path):

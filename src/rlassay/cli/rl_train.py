@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from rlassay.training.rl import run_rl
 
     with follow(study, layout, settings, policy.folder):
-        run_rl(study, layout, policy)
+        run_rl(study, layout, policy, settings.diagnostics)
     return 0
 
 

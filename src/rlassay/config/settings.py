@@ -1,5 +1,7 @@
 """`config/config.yaml`: which study to run, and settings that do not change its results."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from rlassay.config.section import Section
@@ -32,6 +34,32 @@ class Resources(Section):
     """CPU threads of each training or generation job; Snakemake runs cores/threads jobs at once."""
 
 
+LogName = Annotated[str, Field(pattern=r"^[\w.-]+\.md$")]
+
+
+class Diagnostics(Section):
+    """What a training job writes for people to read while it goes on, in its `state/` folder."""
+
+    realtime_rollout_logging: bool = True
+    """Whether the watched completions of each step are written with their rewards and token weights."""
+    compute_attention_metrics: bool = True
+    """Whether attention to text and to images is measured in arms whose rewards and credit do not ask for it."""
+    rollout_log_path: LogName = "rollout_results.md"
+    """File of the completions."""
+    attention_diag_log_path: LogName = "attention_diagnostics.md"
+    """File of the attention measurements."""
+    token_weights_log_path: LogName = "token_weights.md"
+    """File of the words with their weights."""
+    mdi_balance_ratio: float = Field(default=2.0, gt=1)
+    """R of the logged balance, clip(1 - |ln MDI| / ln R, 0, 1); the reward of that name has an R of its own."""
+    colorize_output: bool = True
+    """Whether a terminal shows each step's first completion in colours; files never hold any."""
+    prompt_preview_chars: int = Field(default=500, ge=0)
+    """Characters of a prompt that the log shows."""
+    completion_preview_chars: int = Field(default=2000, ge=0)
+    """Characters of a completion that the log shows."""
+
+
 class Settings(Section):
     """The whole of `config/config.yaml`."""
 
@@ -45,5 +73,7 @@ class Settings(Section):
     """MLflow."""
     report: ReportSettings = ReportSettings()
     """What the page shows."""
+    diagnostics: Diagnostics = Diagnostics()
+    """What a training job writes for people to read."""
     resources: Resources = Resources()
     """What the jobs may use."""

@@ -37,6 +37,8 @@ REWARDS: dict[str, Reward] = {
     "custom": custom,
 }
 
+READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
+"""Rewards that go by what was measured of a completion, or may do so."""
 IN_THEIR_OWN_PROCESS: frozenset[str] = frozenset()
 """Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
 

@@ -1,7 +1,8 @@
 """The reinforcement-learning stage: GRPO on the `train` split from the arm's warm start."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,37 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.config.fingerprints import code_digest, sft_policy
 from rlassay.config.policies import Policy
+from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig
-from rlassay.credit import CREDITS
+from rlassay.credit import CREDITS, NEEDS
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
+from rlassay.rewards import READING_SIGNALS
 from rlassay.rewards.guard import guarded
+from rlassay.signals import Masking
+from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
-from rlassay.training.rollouts import RolloutWriter, generated_tokens
-from rlassay.training.state import RunPlan, open_run
+from rlassay.training.readable_logs import readable_logs
+from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table, watched_table
+from rlassay.training.shards import ShardWriter
+from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
 
 CODE = "rlassay.training.rl"
 KEPT_CHECKPOINTS = 2  # the newest, and the one to fall back on
 
 
-def run_rl(study: Study, layout: Layout, policy: Policy) -> None:
+def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None) -> None:
     """Train one arm with one seed, or go on with it after a kill; its sentinel `train.json` is written last.
+
+    `diagnostics` says what is written for people to read; None takes its defaults. No result depends on it.
 
     Errors: ValueError for a policy that is no run, or whose warm start is not trained; RefusedError for fewer GPUs than
     the study declares, or while another process trains it.
@@ -57,14 +66,44 @@ def run_rl(study: Study, layout: Layout, policy: Policy) -> None:
             train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
-            credit=[CREDITS[part.kind] for part in recipe.credit],
+            credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
+            credit_denominator=recipe.credit_denominator,
+            signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.xp_listeners.append(RolloutWriter(run.rollouts))
+        trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
         # 4. Train from where the last attempt got to, and declare the run finished.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts))
+
+
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
+    """What is measured besides what the arm's own credit goes by: what other arms go by, so that they can be compared.
+
+    Attention is measured if a reward reads it, if an arm's credit does, or if the settings ask for it.
+    """
+    attention, perception = recipe.signals.attention, recipe.signals.perception
+    reads_attention = any(name in READING_SIGNALS for name in recipe.rewards)
+    needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
+    return SignalPlan(
+        also=frozenset(needed - {"draws"}),
+        attention=reads_attention or diagnostics.compute_attention_metrics,
+        layers=attention.layers,
+        dominance=attention.dominance,
+        masking=Masking(**perception.model_dump(exclude={"estimator"})),
+        estimator=perception.estimator,
+        balance_ratio=diagnostics.mdi_balance_ratio,
+    )
+
+
+def listeners(run: Run, rows: Sequence[PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
+    """What keeps the rollouts: shards for the later stages, and Markdown for people."""
+    kept: list[Callable[[Rollout], None]] = [
+        ShardWriter(run.rollouts, rollout_table),
+        ShardWriter(run.tokens, lambda rollout: watched_table(rollout.step, rollout.watched)),
+    ]
+    return kept + readable_logs(run.state, {row.prompt_id: row for row in rows}, diagnostics, run.resumed_step)
 
 
 def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) -> tuple[Model, Processor]:
@@ -125,7 +164,6 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
-        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,

@@ -1,6 +1,7 @@
-"""Every completion of every step, on disk: `state/rollouts/step<n>.parquet`."""
+"""Every completion of every step: what listeners of the trainer are told, and the tables that are made of it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlassay.rewards.outcomes import FailureKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedCompletion:
+    """One completion of T tokens; a signal that nothing asked for is None."""
+
+    prompt_id: str
+    """Which prompt it answers."""
+    sample: int
+    """0-based index in its group."""
+    tokens: list[str]
+    """The text of each token; together they are the completion's text."""
+    weight: list[float]
+    """Credit weight of each token."""
+    entropy: list[float] | None
+    """Entropy of the distribution that each token was drawn from, nats."""
+    perception: list[float] | None
+    """Sensitivity of each token to the image, nats."""
+    dominance: list[float] | None
+    """Modality dominance (MDI) of the row that predicted each token, a ratio."""
+    vision_attention: list[float] | None
+    """Attention mass on each image token, mean over the completion's tokens and the late layers."""
+    vision_grid: list[int] | None
+    """Rows and columns in which the image tokens lie; None where they do not lie in one grid."""
+    advantage: float
+    """Its advantage, before credit spreads it."""
+    reward: float
+    """Weighted sum of its rewards."""
+    scale: float | None
+    """Factor of its advantage; None where no credit part scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,48 +68,62 @@ class Rollout:
     """Advantages before credit spreads them over the tokens."""
     failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)
     """Per reward, how judging each completion failed; None where it did not."""
-
-    def table(self) -> pa.Table:
-        """One row per completion; NaN becomes null."""
-        columns: dict[str, pa.Array] = {
-            "step": pa.array([self.step] * len(self.prompt_ids), pa.int32()),
-            "prompt_id": pa.array(self.prompt_ids, pa.string()),
-            "sample": pa.array([index % self.num_generations for index in range(len(self.prompt_ids))], pa.int32()),
-            "completion": pa.array(self.completions, pa.string()),
-            "token_count": pa.array(self.token_counts, pa.int32()),
-            "finished": pa.array(self.finished, pa.bool_()),
-            "advantage": _column(self.advantages),
-            "reward": _column(self.weighted.nansum(dim=1)),
-        }
-        for index, name in enumerate(self.reward_names):
-            columns[f"raw.{name}"] = _column(self.raw[:, index])
-            columns[f"weighted.{name}"] = _column(self.weighted[:, index])
-        columns |= {f"failed.{name}": pa.array(kinds, pa.string()) for name, kinds in self.failed.items()}
-        return pa.table(columns)
+    signals: dict[str, Float[Tensor, "batch"]] = field(default_factory=dict)
+    """Measurements per completion by name, such as `modality_dominance/late`; NaN = not defined."""
+    scale: Float[Tensor, "batch"] | None = None
+    """Factor of each completion's advantage; None where no credit part scales."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What signals and credit say of the whole batch, as it is logged."""
+    watched: tuple[WatchedCompletion, ...] = ()
+    """The completions that are recorded token by token."""
 
 
-class RolloutWriter:
-    """Writes each generation batch as a shard, by rename; several batches of one step share its shard."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._step = 0
-        self._tables: list[pa.Table] = []
-
-    def __call__(self, rollout: Rollout) -> None:
-        if rollout.step != self._step:
-            self._step, self._tables = rollout.step, []
-        self._tables.append(rollout.table())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = shard(self.folder, rollout.step)
-        unfinished = path.with_name(f".{path.name}")
-        pq.write_table(pa.concat_tables(self._tables), unfinished)
-        unfinished.replace(path)
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
+_TYPES = {
+    "prompt_id": pa.string(),
+    "sample": pa.int32(),
+    "tokens": _TEXTS,
+    "weight": _NUMBERS,
+    "entropy": _NUMBERS,
+    "perception": _NUMBERS,
+    "dominance": _NUMBERS,
+    "vision_attention": _NUMBERS,
+    "vision_grid": pa.list_(pa.int32()),
+    "advantage": pa.float32(),
+    "reward": pa.float32(),
+    "scale": pa.float32(),
+}
 
 
-def shard(folder: Path, step: int) -> Path:
-    """The shard of one step."""
-    return folder / f"step{step:06d}.parquet"
+def rollout_table(rollout: Rollout) -> pa.Table:
+    """One row per completion; NaN becomes null."""
+    count = len(rollout.prompt_ids)
+    columns: dict[str, pa.Array] = {
+        "step": pa.array([rollout.step] * count, pa.int32()),
+        "prompt_id": pa.array(rollout.prompt_ids, pa.string()),
+        "sample": pa.array([index % rollout.num_generations for index in range(count)], pa.int32()),
+        "completion": pa.array(rollout.completions, pa.string()),
+        "token_count": pa.array(rollout.token_counts, pa.int32()),
+        "finished": pa.array(rollout.finished, pa.bool_()),
+        "advantage": _column(rollout.advantages),
+        "reward": _column(rollout.weighted.nansum(dim=1)),
+    }
+    for index, name in enumerate(rollout.reward_names):
+        columns[f"raw.{name}"] = _column(rollout.raw[:, index])
+        columns[f"weighted.{name}"] = _column(rollout.weighted[:, index])
+    columns |= {f"failed.{name}": pa.array(kinds, pa.string()) for name, kinds in rollout.failed.items()}
+    columns |= {f"signal.{name}": _column(values) for name, values in rollout.signals.items()}
+    if rollout.scale is not None:
+        columns["scale"] = _column(rollout.scale)
+    return pa.table(columns)
+
+
+def watched_table(step: int, watched: Sequence[WatchedCompletion]) -> pa.Table:
+    """One row per watched completion."""
+    columns: dict[str, pa.Array] = {"step": pa.array([step] * len(watched), pa.int32())}
+    for column in fields(WatchedCompletion):
+        columns[column.name] = pa.array([getattr(each, column.name) for each in watched], _TYPES[column.name])
+    return pa.table(columns)
 
 
 def generated_tokens(folder: Path) -> int:

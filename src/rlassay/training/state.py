@@ -6,7 +6,8 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     run.json          what runs here; see below
     metrics.jsonl     one line per logged step
     checkpoints/      checkpoint-<step>/, each with a manifest that is written last
-    rollouts/         step<n>.parquet (RL)
+    rollouts/         step<n>.parquet: every completion of a step (RL)
+    tokens/           step<n>.parquet: the watched completions of a step, token by token (RL)
     weights/          the trained policy, written once, by rename
     COMPLETE          the job finished; with it present and the sentinel gone, the user asked for a rerun
 
@@ -72,6 +73,7 @@ class Run:
         self.state = layout.state(plan.policy)
         self.metrics = layout.metrics(plan.policy)
         self.rollouts = layout.rollouts(plan.policy)
+        self.tokens = layout.tokens(plan.policy)
         self.sentinel = layout.train_sentinel(plan.policy)
         self.checkpoints = self.state / "checkpoints"
         self.weights = self.state / "weights"
@@ -164,11 +166,11 @@ class Run:
 
     def _drop_after_resumed_step(self) -> None:
         from rlassay.training.job_callback import keep_until
+        from rlassay.training.shards import drop_shards_after
 
         keep_until(self.metrics, self.resumed_step)
-        for shard in self.rollouts.glob("step*.parquet"):
-            if int(shard.stem.removeprefix("step")) > self.resumed_step:
-                shard.unlink()
+        for folder in (self.rollouts, self.tokens):
+            drop_shards_after(folder, self.resumed_step)
 
 
 @contextmanager

@@ -1,0 +1,167 @@
+"""Logs of a training job for people to read while it runs: `tail -f state/rollout_results.md`."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rlassay.config.settings import Diagnostics
+from rlassay.records import PromptRow
+from rlassay.training.rollouts import Rollout, WatchedCompletion
+
+LAYER_SEGMENTS = ("early", "middle", "late", "all")
+_HEADING = "## Step "
+_BETTER, _WORSE, _PLAIN = "\033[32m", "\033[31m", "\033[0m"
+
+
+class ReadableLog:
+    """Appends what `section` makes of each generation batch to a Markdown file, under a heading of its step."""
+
+    def __init__(self, path: Path, title: str, section: Callable[[Rollout], str], resumed_step: int) -> None:
+        """
+        Args:
+            path: the file.
+            title: its first line.
+            section: text of a generation batch; empty text is not written.
+            resumed_step: sections of later steps, left by a killed attempt, are dropped.
+        """
+        self.path = path
+        self.section = section
+        kept = _until(path.read_text(encoding="utf-8", errors="replace"), resumed_step) if path.exists() else ""
+        path.write_text(kept if resumed_step and kept else f"# {title}\n", encoding="utf-8")
+
+    def __call__(self, rollout: Rollout) -> None:
+        text = self.section(rollout)
+        if text:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(f"\n{_HEADING}{rollout.step}\n\n{text}")
+
+
+def readable_logs(
+    folder: Path, rows: Mapping[str, PromptRow], settings: Diagnostics, resumed_step: int
+) -> list[Callable[[Rollout], None]]:
+    """The logs that the settings ask for, in `folder`."""
+
+    def completions(rollout: Rollout) -> str:
+        return completions_section(
+            rollout,
+            rows,
+            prompt_chars=settings.prompt_preview_chars,
+            completion_chars=settings.completion_preview_chars,
+        )
+
+    def log(name: str, title: str, section: Callable[[Rollout], str]) -> ReadableLog:
+        return ReadableLog(folder / name, title, section, resumed_step)
+
+    logs: list[Callable[[Rollout], None]] = []
+    if settings.realtime_rollout_logging:
+        logs.append(log(settings.rollout_log_path, "Completions", completions))
+        logs.append(log(settings.token_weights_log_path, "Words and the mean weight of their tokens", weights_section))
+    if settings.compute_attention_metrics:
+        title = "Attention to text and to images, by layers"
+        logs.append(log(settings.attention_diag_log_path, title, lambda rollout: attention_section(rollout.metrics)))
+    return [*logs, show] if settings.colorize_output else logs
+
+
+def completions_section(
+    rollout: Rollout, rows: Mapping[str, PromptRow], *, prompt_chars: int, completion_chars: int
+) -> str:
+    """The watched prompts and completions with their rewards."""
+    parts: list[str] = []
+    for index, each in enumerate(rollout.watched):
+        if each.sample == 0:
+            row = rows[each.prompt_id]
+            parts.append(f"**Prompt {each.prompt_id}** (gold {row.answer!r}):\n\n{_quoted(row.question, prompt_chars)}")
+        values = zip(rollout.reward_names, rollout.raw[index].tolist(), strict=True)
+        rewards = " · ".join(f"{name} {value:.4g}" for name, value in values)
+        text = _quoted("".join(each.tokens), completion_chars)
+        parts.append(f"Sample {each.sample}: reward {each.reward:.4g} ({rewards}), {_worth(each)}\n\n{text}")
+    return "\n".join(parts)
+
+
+def weights_section(rollout: Rollout) -> str:
+    """The words of the watched completions, each with the mean weight of its tokens: `word(weight)`."""
+    return "".join(
+        f"- {each.prompt_id} sample {each.sample}, {_worth(each)}: "
+        + " ".join(f"{_one_line(word)}({weight:.2f})" for word, weight in words(each.tokens, each.weight))
+        + "\n"
+        for each in rollout.watched
+    )
+
+
+def attention_section(metrics: Mapping[str, float]) -> str:
+    """A table of the attention metrics of the step by layer segment; empty where none were measured."""
+    columns = ("mdi", "aei_text", "aei_vision", "text_ratio", "vision_ratio", "mdi_balance", "mdi_penalty")
+    lines = ["| layers | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for segment in LAYER_SEGMENTS:
+        values = [metrics.get(f"attention/{segment}/{column}") for column in columns]
+        if any(value is not None for value in values):
+            shown = " | ".join("n/a" if value is None else f"{value:.4f}" for value in values)
+            lines.append(f"| {segment} | {shown} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def words(tokens: list[str], weights: list[float]) -> list[tuple[str, float]]:
+    """Tokens joined to words at white space, each with the mean weight of its tokens; tokens without text are left out.
+
+    `["<think>", "left", " 3"]` with `[1, 2, 3]` gives `("<think>left", 1.5), ("3", 3)`.
+    """
+    found: list[tuple[str, list[float]]] = []
+    apart = True
+    for token, weight in zip(tokens, weights, strict=True):
+        for piece in _pieces(token):
+            if piece.isspace():
+                apart = True
+            elif apart:
+                found.append((piece, [weight]))
+                apart = False
+            else:
+                text, of_word = found[-1]
+                found[-1] = (text + piece, [*of_word, weight])
+    return [(text, sum(of_word) / len(of_word)) for text, of_word in found]
+
+
+def show(rollout: Rollout) -> None:
+    """Print the first watched completion in colour, green for a positive advantage; on a terminal only."""
+    if sys.stdout.isatty() and rollout.watched:
+        first = rollout.watched[0]
+        colour = _BETTER if first.advantage > 0 else _WORSE if first.advantage < 0 else _PLAIN
+        print(f"\nstep {rollout.step}: {colour}{_one_line(''.join(first.tokens))}{_PLAIN} ({_worth(first)})")
+
+
+def _pieces(token: str) -> list[str]:
+    """Runs of white space and of other characters."""
+    pieces: list[str] = []
+    for character in token:
+        if pieces and pieces[-1].isspace() == character.isspace():
+            pieces[-1] += character
+        else:
+            pieces.append(character)
+    return pieces
+
+
+def _worth(each: WatchedCompletion) -> str:
+    scaled = "" if each.scale is None else f", scale {each.scale:.3f}"
+    return f"advantage {each.advantage:+.3f}{scaled}"
+
+
+def _quoted(text: str, most: int) -> str:
+    """A Markdown quotation, cut to `most` characters; nothing in it is markup for long: it is indented as code."""
+    shown = text if len(text) <= most else f"{text[:most]} ... ({len(text) - most} more characters)"
+    return "".join(f"    {line}\n" for line in shown.splitlines() or [""])
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\033", "")
+
+
+def _until(text: str, step: int) -> str:
+    """The title and the sections up to `step`."""
+    title, *sections = text.split(f"\n{_HEADING}")
+    kept = [section for section in sections if _number(section) <= step]
+    return f"\n{_HEADING}".join([title, *kept])
+
+
+def _number(section: str) -> int:
+    """The step of a section; of a torn heading, one that is never kept."""
+    first = section.split("\n", 1)[0]
+    return int(first) if first.isdigit() else sys.maxsize

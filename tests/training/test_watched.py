@@ -1,0 +1,93 @@
+from typing import Any
+
+import pytest
+import torch
+
+from rlassay.report.credit_reading import COLUMNS
+from rlassay.training.rollouts import WatchedCompletion, watched_table
+from rlassay.training.watched import TokenMeasures, token_texts, watch
+from tests.training.test_rollouts import rollout
+from tests.training.tiny_lm import tokenizer
+
+
+class ByteTokenizer:
+    """Decodes ids as UTF-8 bytes; 0 is special."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return bytes(each for each in ids if each).decode("utf-8", errors="replace")
+
+
+def watched(**changes: Any) -> WatchedCompletion:
+    content: dict[str, Any] = {
+        "prompt_id": "a",
+        "sample": 1,
+        "tokens": ["<answer>", "B", ""],
+        "weight": [0.5, 1.5, 1.0],
+        "entropy": None,
+        "perception": [0.0, 0.25, 0.0],
+        "dominance": None,
+        "vision_attention": [0.125, 0.25],
+        "vision_grid": [1, 2],
+        "advantage": -0.5,
+        "reward": 2.0,
+        "scale": None,
+    }
+    return WatchedCompletion(**content | changes)
+
+
+def test_a_row_holds_the_tokens_and_their_measurements():
+    table = watched_table(7, [watched(), watched(sample=2, entropy=[1.0, 2.0, 0.5])])
+    first, second = table.to_pylist()
+    assert first == {"step": 7} | watched().__dict__
+    assert second["entropy"] == [1.0, 2.0, 0.5]
+    assert watched_table(7, []).schema == table.schema
+    assert set(COLUMNS) == set(table.column_names)  # what the report reads
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ab", ["a", "b"]),
+        ("é!", ["", "é", "!"]),  # two bytes
+        ("a🙂", ["a", "", "", "", "🙂"]),  # four bytes
+        ("", []),
+    ],
+)
+def test_a_character_belongs_to_the_token_that_completes_it(text, expected):
+    assert token_texts(ByteTokenizer(), list(text.encode())) == expected
+
+
+def test_a_cut_character_and_special_tokens_keep_one_text_per_token():
+    assert token_texts(ByteTokenizer(), [*"é".encode()][:1]) == ["\ufffd"]
+    assert token_texts(ByteTokenizer(), [97, 0, 98]) == ["a", "", "b"]
+
+
+def test_the_texts_make_up_the_completion():
+    ids = [3, 4, 5, 1]
+    texts = token_texts(tokenizer(), ids)
+    assert len(texts) == 4
+    assert "".join(texts) == tokenizer().decode(ids, skip_special_tokens=True)
+
+
+def test_the_first_two_groups_are_watched_with_what_was_measured_of_their_tokens():
+    three_groups = rollout(
+        4,
+        prompt_ids=["a", "a", "b", "b", "c", "c"],
+        raw=torch.zeros(6, 2),
+        weighted=torch.arange(12.0).view(6, 2),
+        advantages=torch.arange(6.0),
+        scale=torch.full((6,), 0.5),
+    )
+    measures = TokenMeasures(
+        weights_BT=torch.arange(18.0).view(6, 3),
+        perception_BT=torch.arange(18.0).view(6, 3) / 2,
+        vision=[([0.25, 0.5], [1, 2]), None, None, None],
+    )
+    watched = watch(three_groups, measures, [[97, 98], [97], [97], [98, 97, 99], [97], [97]], ByteTokenizer())
+    assert [(each.prompt_id, each.sample) for each in watched] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    first, *_, last = watched
+    assert (first.tokens, first.weight, first.perception) == (["a", "b"], [0.0, 1.0], [0.0, 0.5])
+    assert (first.vision_attention, first.vision_grid, last.vision_attention) == ([0.25, 0.5], [1, 2], None)
+    assert (last.tokens, last.weight, last.entropy) == (["b", "a", "c"], [9.0, 10.0, 11.0], None)
+    assert (last.advantage, last.reward, last.scale) == (3.0, 13.0, 0.5)
