@@ -206,7 +206,10 @@ def test_other_texts_do_not(package: Path, text: str):
     assert after(package, "unrelated.py", "U = 2\n") == after(package, "config/study.py", "C = 2\n") == before
 
 
-@pytest.mark.parametrize("server", ["rewards/math_worker.py", "rewards/serving.py"])
+@pytest.mark.parametrize(
+    "server",
+    ["rewards/math_worker.py", "models/judge_server.py", "models/reward_server.py", "models/hub.py"],
+)
 def test_what_rewards_start_processes_by_belongs_to_training_and_scoring(tmp_path: Path, server: str):
     package = shutil.copytree(PACKAGE, tmp_path / "rlassay", ignore=shutil.ignore_patterns("__pycache__"))
     stages = ("rlassay.training.rl", "rlassay.evaluation.score")

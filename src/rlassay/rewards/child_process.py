@@ -11,6 +11,8 @@ from functools import cache
 from threading import Event, Lock, Thread, Timer
 from typing import Any
 
+LOADING = 3600.0
+"""Seconds that a model may take to load; it may have to come from the hub first."""
 _SHOWN = 12  # lines of its error output that an error quotes
 
 
