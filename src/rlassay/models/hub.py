@@ -44,7 +44,7 @@ def load_pretrained(
     """
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
-    with _loading(source):
+    with _loading(f"the model {source!r}"):
         config = AutoConfig.from_pretrained(source, **origin)
         sees_images = _sees_images(config, source)
         auto_model: Any = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
@@ -63,11 +63,20 @@ def load_classifier(
     """The sequence-classification model at `source` and its tokenizer; arguments and errors as in `load_pretrained`."""
     _check_folder(source)
     auto_model: Any = AutoModelForSequenceClassification
-    with _loading(source):
+    with _loading(f"the model {source!r}"):
         model, loading = auto_model.from_pretrained(source, dtype=dtype, revision=revision, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     _check_complete(loading, source)
     return model, tokenizer
+
+
+def load_processor(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Processor:
+    """What prepares the inputs of the model at `source`, without the model; arguments and errors as above."""
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    _check_folder(source)
+    with _loading(f"the processor of {source!r}"):
+        config = AutoConfig.from_pretrained(source, **origin)
+        return (AutoProcessor if _sees_images(config, source) else AutoTokenizer).from_pretrained(source, **origin)
 
 
 def keep_names(model: PreTrainedModel) -> None:
@@ -88,11 +97,11 @@ def _check_folder(source: str) -> None:
 
 
 @contextmanager
-def _loading(source: str) -> Iterator[None]:
+def _loading(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"cannot load the model {source!r}: {_first_line(error)}") from error
+        raise ValueError(f"cannot load {what}: {_first_line(error)}") from error
 
 
 def _check_complete(loading: dict[str, Any], source: str) -> None:
