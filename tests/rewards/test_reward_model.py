@@ -62,10 +62,10 @@ def test_with_two_labels_the_logistic_of_the_value_is_the_probability(monkeypatc
         assert 1 / (1 + math.exp(-value)) == pytest.approx(probability)
 
 
-def test_when_the_time_is_up_nothing_is_judged_and_it_is_logged(monkeypatch, caplog):
+def test_when_the_time_is_up_the_group_has_failed(monkeypatch):
     replying(monkeypatch, TimeoutError("no reply within 2 s"))
-    assert reward_model(GROUP, model="m", timeout=1) == [None, None]
-    assert "reward_model: no reply within 2 s for 2 completions; the model is loaded again" in caplog.text
+    with pytest.raises(TimeoutError, match="no reply within 2 s"):
+        reward_model(GROUP, model="m", timeout=1)
 
 
 def test_a_label_that_the_model_has_not(monkeypatch):

@@ -79,8 +79,8 @@ def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[floa
     The model decodes greedily, in a process of its own or behind `endpoint`, and only what it says anew is read, by
     `extract_answer`, so that it may think first. The first number counts; one outside of the scale, a percentage and
     `3/5` on a scale that does not end at 5 do not, and then the reply is unreadable: None, or `fallback`. No reply at
-    all (time is up, the endpoint fails, the prompt is too long for the model) is always None. Unreadable and missing
-    replies are logged with their number; without a `fallback` the reward's coverage is 1 - their rate.
+    all (the endpoint fails, the prompt is too long for the model) is always None. Unreadable and missing replies are
+    logged with their number; without a `fallback` the reward's coverage is 1 - their rate.
 
     A run is identified by the names in its options, not by the weights behind them: an edited local folder, a branch
     of the hub or another model behind an endpoint goes unnoticed. A key of the endpoint stands in `JUDGE_API_KEY`.
@@ -91,7 +91,8 @@ def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[floa
 
     Raises:
         ValueError: an option is out of range.
-        RuntimeError: the model does not load, or the endpoint refuses every request (401, 403, 404).
+        TimeoutError: the time for the group is up; the model is loaded again for the next one.
+        RuntimeError: the model does not load, or the endpoint answers nothing of the group, or 401, 403 or 404.
 
     Source: the judge of LingjieBao1998/Unlimited-Learning. Departures: there, the prompt is decoded with the reply, so
     that no number is ever found; one failure gives the whole batch the fallback, 0.5; numbers outside are clipped.
@@ -136,12 +137,8 @@ def _prompt(completion: Completion, options: JudgeOptions) -> str:
 
 def _from_model(prompts: list[str], options: JudgeOptions) -> list[str | None]:
     loaded = {"model": options.model, "revision": options.revision, "max_new_tokens": options.max_new_tokens}
-    try:
-        process = child_process(SERVER, json.dumps(loaded), start_seconds=LOADING)
-        return process.ask(prompts, float(options.timeout * len(prompts)))
-    except TimeoutError as error:
-        _log.warning("judge: %s for %d completions; its model is loaded again", error, len(prompts))
-        return [None for _ in prompts]
+    process = child_process(SERVER, json.dumps(loaded), start_seconds=LOADING)
+    return process.ask(prompts, float(options.timeout * len(prompts)))
 
 
 def _from_endpoint(prompts: list[str], options: JudgeOptions) -> list[str | None]:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class EndpointError(RuntimeError):
-    """An endpoint refuses every request: a wrong key, address or model."""
+    """An endpoint is down, or refuses every request: a wrong key, address or model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def ask_all(endpoint: Endpoint, prompts: list[str]) -> list[str | None]:
 
     What may pass (no connection, silence, 408, 409, 425, 429, 5xx) is tried again, with growing pauses.
 
-    Errors: EndpointError at 401, 403 and 404.
+    Errors: EndpointError at 401, 403 and 404, and if every prompt fails.
     """
     key = os.environ.get(KEY)
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -53,8 +53,12 @@ def ask_all(endpoint: Endpoint, prompts: list[str]) -> list[str | None]:
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
         replies = list(pool.map(partial(_ask, client, endpoint), prompts))
-    for reason, count in Counter(reason for _, reason in replies if reason is not None).items():
-        _log.warning("judge: no reply to %d of %d prompts: %s", count, len(prompts), reason)
+    failures = Counter(reason for _, reason in replies if reason is not None)
+    said = f"judge: {endpoint.url} does not answer {failures.total()} of {len(prompts)} prompts: {_listed(failures)}"
+    if failures.total() == len(prompts):
+        raise EndpointError(said)
+    if failures:
+        _log.warning(said)
     return [reply for reply, _ in replies]
 
 
@@ -77,8 +81,12 @@ def _ask(client: httpx.Client, endpoint: Endpoint, prompt: str) -> tuple[str | N
     except httpx.HTTPError as error:
         return None, type(error).__name__
     except (ValueError, LookupError, TypeError):
-        return None, "what came is no chat completion"
-    return (content, None) if isinstance(content, str) else (None, "a message without text")
+        return None, "no chat completion"
+    return (content, None) if isinstance(content, str) else (None, "message without text")
+
+
+def _listed(failures: "Counter[str]") -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in failures.items())
 
 
 def _post(client: httpx.Client, endpoint: Endpoint, prompt: str) -> httpx.Response:

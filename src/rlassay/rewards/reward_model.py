@@ -1,7 +1,6 @@
 """Reward of a trained reward model, or of any other classifier of texts."""
 
 import json
-import logging
 import math
 from collections.abc import Sequence
 
@@ -10,8 +9,6 @@ from rlassay.records import Completion
 from rlassay.rewards.child_process import LOADING, child_process
 
 SERVER = "rlassay.models.reward_server"
-
-_log = logging.getLogger(__name__)
 
 
 def reward_model(
@@ -29,7 +26,7 @@ def reward_model(
 
     The model reads the question with its options, and the completion, in its own chat template, or without one as a
     pair of texts; images are not shown to it. It runs in a process of its own. None for a text that is too long for
-    it, and when the time is up, which is logged. As with `judge`, its name identifies it.
+    it. As with `judge`, its name identifies it.
 
     Args:
         completions: one prompt's group.
@@ -40,6 +37,7 @@ def reward_model(
 
     Raises:
         ValueError: an option is out of range, `label` among them.
+        TimeoutError: the time for the group is up; the model is loaded again for the next one.
         RuntimeError: the model does not load.
     """
     if label < 0:
@@ -49,12 +47,8 @@ def reward_model(
     if not completions:
         return []
     pairs = [[question_text(each.row), each.text] for each in completions]
-    try:
-        process = child_process(SERVER, json.dumps({"model": model, "revision": revision}), start_seconds=LOADING)
-        logits = process.ask(pairs, float(timeout * len(pairs)))
-    except TimeoutError as error:
-        _log.warning("reward_model: %s for %d completions; the model is loaded again", error, len(pairs))
-        return [None for _ in pairs]
+    process = child_process(SERVER, json.dumps({"model": model, "revision": revision}), start_seconds=LOADING)
+    logits = process.ask(pairs, float(timeout * len(pairs)))
     return [None if each is None else _value(each, label) for each in logits]
 
 
