@@ -1,5 +1,6 @@
 """Learning curves of token credit: attention by layers, selected tokens, trajectory scaling."""
 
+import numpy as np
 import pandas as pd
 
 from rlassay.report.gather import Results
@@ -51,6 +52,6 @@ def credit_metrics(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def _metrics(metrics: pd.DataFrame, rollouts: pd.DataFrame | None) -> pd.DataFrame:
-    absent = [name for name in SHORTCOMINGS if name in metrics and not metrics[name].fillna(0).any()]
+    absent = [name for name in SHORTCOMINGS if name in metrics and not np.nansum(metrics[name].to_numpy(dtype=float))]
     metrics = metrics.drop(columns=absent)
     return metrics.join(rollouts[[SCALE_SPREAD]]) if rollouts is not None and SCALE_SPREAD in rollouts else metrics
