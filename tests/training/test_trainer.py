@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from rlassay.credit import TokenSignals
 from rlassay.records import PromptRow
+from rlassay.rewards.guard import here
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.rollouts import Rollout
@@ -72,9 +74,8 @@ def test_groups_without_signal_are_counted_when_rewards_are_normalised_first(tmp
 
 
 def test_a_completion_that_cannot_be_judged_is_neither_paid_nor_fined(tmp_path: Path):
-    reward = GroupReward(
-        "quality", lambda group: [1.0, None, 0.0, 0.5], {}, rows=ROWS, num_generations=4, end_token_ids=[1]
-    )
+    quality = here("quality", lambda group: [1.0, None, 0.0, 0.5], {})
+    reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
     rollout, logged = one_step(tmp_path, reward_funcs=reward, reward_weights=[2.0])
     # The judged ones have the mean .5, which stands in for None; deviation of 2, 1, 0, 1 is .8165.
     assert rollout.advantages.tolist() == pytest.approx([1.22460, 0.0, -1.22460, 0.0] * 2, abs=1e-4)
@@ -83,6 +84,16 @@ def test_a_completion_that_cannot_be_judged_is_neither_paid_nor_fined(tmp_path: 
     # Statistics are those of what was judged: 1, 0, .5 twice, deviation sqrt(1 / 5).
     assert logged["rewards/quality/mean"] == pytest.approx(0.5)
     assert logged["rewards/quality/std"] == pytest.approx(0.447214, abs=1e-5)
+
+
+def test_failures_are_logged_and_recorded_by_kind(tmp_path: Path):
+    quality = here("quality", lambda group: [1.0, float("nan"), 0.0, float("inf")], {}, max_failures=0.9)
+    reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
+    rollout, logged = one_step(tmp_path, reward_funcs=[reward, even_digits])
+    assert rollout.failed == {"quality": [None, "not_finite", None, "not_finite"] * 2}
+    assert {name: value for name, value in logged.items() if "failed" in name} == {
+        "rewards/quality/failed/not_finite": 4
+    }
 
 
 def test_every_completion_is_recorded_with_its_prompt_and_length(tmp_path: Path):
@@ -112,13 +123,13 @@ def test_the_seed_decides_the_first_rollout_and_the_weights(tmp_path: Path):
 
 
 def test_credit_multiplies_and_reaches_the_loss(tmp_path: Path):
-    def first_token_only(completion_mask: torch.Tensor) -> torch.Tensor:
-        kept = torch.zeros_like(completion_mask, dtype=torch.float32)
+    def first_token_only(signals: TokenSignals) -> torch.Tensor:
+        kept = torch.zeros_like(signals.completion_mask, dtype=torch.float32)
         kept[:, 0] = 1.0
         return kept
 
-    def double(completion_mask: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(completion_mask, 2.0, dtype=torch.float32)
+    def double(signals: TokenSignals) -> torch.Tensor:
+        return torch.full_like(signals.completion_mask, 2.0, dtype=torch.float32)
 
     trainer = make_trainer(CreditGRPOTrainer, tmp_path, credit=[first_token_only, double])
     rollouts: list[Rollout] = []

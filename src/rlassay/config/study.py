@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rlassay.config.data import DataConfig
 from rlassay.config.section import Section
-from rlassay.config.training import Recipe
+from rlassay.config.training import Recipe, RewardConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -94,17 +94,17 @@ class Study(Section):
         return self.name if self.scale is None else f"{self.name}-{self.scale}"
 
     @property
-    def rewards(self) -> dict[str, dict[str, Any]]:
+    def rewards(self) -> dict[str, RewardConfig]:
         """Every reward of any arm, with the options that all policies are measured by.
 
         They are the baseline's; of a reward that it has not, the first arm's.
         """
-        options: dict[str, dict[str, Any]] = {}
+        sections: dict[str, RewardConfig] = {}
         for name, arm in self.arms.items():
             for reward, section in arm.recipe.rewards.items():
-                if reward not in options or name == self.baseline:
-                    options[reward] = section.options
-        return options
+                if reward not in sections or name == self.baseline:
+                    sections[reward] = section
+        return sections
 
 
 class ArmFile(Section):
@@ -128,6 +128,10 @@ class ArmFile(Section):
     """Differences in the rewards; a reward set to null is removed."""
     credit: list[dict[str, Any]] | None = None
     """The token credit, whole."""
+    credit_denominator: Literal["all", "selected"] | None = None
+    """Over which tokens the loss is a mean."""
+    signals: dict[str, Any] | None = None
+    """Differences in how signals are measured."""
 
 
 class StudyFile(Recipe):
@@ -155,24 +159,3 @@ class StudyFile(Recipe):
     """The arms whose p-values are corrected together; null takes all but the baseline."""
     arms: dict[Name, ArmFile] = Field(min_length=1)
     """The cells, by name."""
-
-
-class ScaleFile(Section):
-    """`config/scales/<scale>.yaml`: differences laid over a whole study and over each of its arms."""
-
-    seeds: list[Any] | None = None
-    """Replaces the study's seeds."""
-    gpus: int | None = None
-    """Replaces the study's number of GPUs."""
-    model: dict[str, Any] = Field(default={})
-    """Differences in the model section; another `kind` replaces it."""
-    data: dict[str, Any] = Field(default={})
-    """Differences in the data section; another `kind` replaces it."""
-    sft: dict[str, Any] = Field(default={})
-    """Differences in the warm start of those arms that have one."""
-    rl: dict[str, Any] = Field(default={})
-    """Differences in the RL section."""
-    evaluation: dict[str, Any] = Field(default={})
-    """Differences in the evaluation."""
-    primary: dict[str, Any] = Field(default={})
-    """Differences in the primary number."""
