@@ -1,0 +1,87 @@
+"""Trainers that take turns step by step in one process, so that they share whatever else the machine does."""
+
+import threading
+import time
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from rlassay.config import load_study
+from rlassay.config.policies import policies
+from rlassay.layout import Layout
+from rlassay.models import build_policy, training_rows
+from rlassay.records import read_rows
+from rlassay.training.prompts import prompt_dataset, prompt_order
+from rlassay.training.rl import end_token_ids, generation_batches, group_rewards, grpo_arguments
+
+WARM_UP = 3
+"""Steps at the beginning that do not count."""
+
+
+class Turns(TrainerCallback):
+    """Times whole steps, logging and data included, and hands over to the next trainer after each."""
+
+    def __init__(self, mine: threading.Semaphore, following: threading.Semaphore) -> None:
+        self.mine = mine
+        self.following = following
+        self.seconds: list[float] = []
+        self.began: float | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._hand_over()
+        self.mine.acquire()
+        torch.manual_seed(state.global_step)
+        self.began = time.perf_counter()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self.began is not None:
+            self.seconds.append(time.perf_counter() - self.began)
+            self.following.release()
+
+
+def race(trainers: list[Any]) -> list[list[float]]:
+    """Seconds of each step of each trainer, those of the warm-up left out."""
+    baton = [threading.Semaphore(int(place == 0)) for place in range(len(trainers))]
+    turns = [Turns(baton[place], baton[(place + 1) % len(baton)]) for place in range(len(baton))]
+    threads = []
+    for trainer, turn in zip(trainers, turns, strict=True):
+        trainer.add_callback(turn)
+        threads.append(threading.Thread(target=trainer.train))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [turn.seconds[WARM_UP:] for turn in turns]
+
+
+def build(trainer_class: Any, layout: Layout, steps: int, rl: dict[str, Any] | None = None, **ours: Any) -> Any:
+    """A trainer of the built-in study's first run, from the untrained model, with `steps` steps after the warm-up.
+
+    Args:
+        trainer_class: TRL's or ours.
+        layout: where the data lie.
+        steps: steps that count.
+        rl: differences in the RL section.
+        ours: keywords of our trainer.
+    """
+    recipe = policies(load_study("digits"))["runs/base/seed1"].recipe
+    changes = {"max_steps": steps + WARM_UP, "save_steps": steps + WARM_UP + 1, **(rl or {})}
+    recipe = recipe.model_copy(update={"rl": recipe.rl.model_copy(update=changes)})
+    rows = list(read_rows(layout.split("train")))
+    model, processor = build_policy(recipe.model, training_rows(layout))
+    arguments = grpo_arguments(recipe, 1, layout.root / trainer_class.__name__, on_cpu=True)
+    order = prompt_order([row.prompt_id for row in rows], *generation_batches(recipe.rl, arguments), seed=1)
+    trainer = trainer_class(
+        model=model,
+        reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
+        args=arguments,
+        train_dataset=prompt_dataset(rows, order, processor, layout.data, told=False),
+        processing_class=processor,
+        **ours,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
