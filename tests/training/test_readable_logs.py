@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from rlassay.records import PromptRow
-from rlassay.training.readable_logs import ReadableLog, attention_section, completions_section, weights_section, words
+from rlassay.training.readable_logs import ReadableLog, attention_section, completions_section, weights_section
 from rlassay.training.rollouts import Rollout
 from tests.training.test_rollouts import rollout
 from tests.training.test_watched import watched
@@ -16,12 +16,6 @@ def two_watched(step: int = 3, **changes: Any) -> Rollout:
     )
 
 
-def test_words_join_tokens_at_white_space_and_average_their_weights():
-    assert words(["<think>", "left", " 3"], [1.0, 2.0, 3.0]) == [("<think>left", 1.5), ("3", 3.0)]
-    assert words([" a b", "c", "", "\n", "d"], [1.0, 2.0, 9.0, 9.0, 4.0]) == [("a", 1.0), ("bc", 1.5), ("d", 4.0)]
-    assert words([], []) == []
-
-
 def test_the_log_of_completions_shows_prompt_rewards_and_previews():
     text = completions_section(two_watched(), ROWS, prompt_chars=4, completion_chars=2000)
     assert "**Prompt a** (gold 'B'):\n\n    What ... (6 more characters)\n" in text
@@ -32,7 +26,7 @@ def test_the_log_of_completions_shows_prompt_rewards_and_previews():
 
 def test_the_log_of_weights_writes_words_with_their_weights():
     lines = weights_section(two_watched()).splitlines()
-    assert lines[0] == "- a sample 0, advantage -0.500: <answer>B(1.00)"
+    assert lines[0] == "- a sample 0, advantage -0.500: <answer>(0.50) B(1.50) ⟨end⟩(1.00)"
     assert lines[1] == "- a sample 1, advantage -0.500, scale 0.900: no(0.50) way(1.50) ##(1.00) Step(1.00) 9(1.00)"
 
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from rlassay.report.credit_reading import read_watched, watched_steps
 from rlassay.report.credit_records import ArmWords, WordCredit
-from rlassay.report.credit_words import mean_over, pieces, same_word
 from rlassay.report.estimates import over_seeds, tidy
 from rlassay.report.gather import Results, Row
 from rlassay.report.reading import blaming
+from rlassay.words import mean_over, pieces, same_word
 
 MIN_COUNT = 10
 """Occurrences from which on a word is ranked."""

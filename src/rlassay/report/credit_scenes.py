@@ -9,8 +9,8 @@ from jaxtyping import Float
 from rlassay.records import PromptRow
 from rlassay.report.credit_choice import Chosen, Group
 from rlassay.report.credit_records import CreditWord, Heat, Scene, WatchedCompletion
-from rlassay.report.credit_words import Piece, mean_over, pieces
 from rlassay.report.estimates import DECIMALS, tidy
+from rlassay.words import Piece, mean_over, pieces
 
 MAX_WORDS = 100
 """Words of a completion; of a longer one the middle is left out."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
 from rlassay.training.rollouts import Rollout, WatchedCompletion
+from rlassay.words import mean_over, pieces
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 _HEADING = "## Step "
@@ -82,7 +83,7 @@ def weights_section(rollout: Rollout) -> str:
     """The words of the watched completions, each with the mean weight of its tokens: `word(weight)`."""
     return "".join(
         f"- {each.prompt_id} sample {each.sample}, {_worth(each)}: "
-        + " ".join(f"{_one_line(word)}({weight:.2f})" for word, weight in words(each.tokens, each.weight))
+        + " ".join(f"{word.text}({mean_over(word, each.weight):.2f})" for word in pieces(each.tokens))
         + "\n"
         for each in rollout.watched
     )
@@ -100,26 +101,6 @@ def attention_section(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
-def words(tokens: list[str], weights: list[float]) -> list[tuple[str, float]]:
-    """Tokens joined to words at white space, each with the mean weight of its tokens; tokens without text are left out.
-
-    `["<think>", "left", " 3"]` with `[1, 2, 3]` gives `("<think>left", 1.5), ("3", 3)`.
-    """
-    found: list[tuple[str, list[float]]] = []
-    apart = True
-    for token, weight in zip(tokens, weights, strict=True):
-        for piece in _pieces(token):
-            if piece.isspace():
-                apart = True
-            elif apart:
-                found.append((piece, [weight]))
-                apart = False
-            else:
-                text, of_word = found[-1]
-                found[-1] = (text + piece, [*of_word, weight])
-    return [(text, sum(of_word) / len(of_word)) for text, of_word in found]
-
-
 def show(rollout: Rollout) -> None:
     """Print the first watched completion in colour, green for a positive advantage; on a terminal only."""
     if sys.stdout.isatty() and rollout.watched:
@@ -128,24 +109,13 @@ def show(rollout: Rollout) -> None:
         print(f"\nstep {rollout.step}: {colour}{_one_line(''.join(first.tokens))}{_PLAIN} ({_worth(first)})")
 
 
-def _pieces(token: str) -> list[str]:
-    """Runs of white space and of other characters."""
-    pieces: list[str] = []
-    for character in token:
-        if pieces and pieces[-1].isspace() == character.isspace():
-            pieces[-1] += character
-        else:
-            pieces.append(character)
-    return pieces
-
-
 def _worth(each: WatchedCompletion) -> str:
     scaled = "" if each.scale is None else f", scale {each.scale:.3f}"
     return f"advantage {each.advantage:+.3f}{scaled}"
 
 
 def _quoted(text: str, most: int) -> str:
-    """A Markdown quotation, cut to `most` characters; nothing in it is markup for long: it is indented as code."""
+    """The text cut to `most` characters and indented as code, so that nothing in it is markup."""
     shown = text if len(text) <= most else f"{text[:most]} ... ({len(text) - most} more characters)"
     return "".join(f"    {line}\n" for line in shown.splitlines() or [""])
 

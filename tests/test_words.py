@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlassay.report.credit_words import END, LONGEST, mean_over, pieces, same_word
+from rlassay.words import END, LONGEST, mean_over, pieces, same_word
 
 
 def _texts(*tokens: str) -> list[str]:
