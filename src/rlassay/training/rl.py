@@ -65,6 +65,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             peft_config=peft_config(recipe.model),
             credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
             credit_denominator=recipe.credit_denominator,
+            entropy_penalty=recipe.rl.entropy_penalty_coef,
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -128,7 +129,7 @@ def end_token_ids(model: Model, processor: Processor) -> list[int]:
 def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool) -> GRPOConfig:
     """TRL's arguments for a recipe; whatever TRL changed between releases is said here and not left to its defaults."""
     rl: RLConfig = recipe.rl
-    as_written = rl.model_dump()  # its keys are TRL's
+    as_written = rl.model_dump(exclude={"entropy_penalty_coef"})  # its other keys are TRL's
     return GRPOConfig(
         **as_written,
         reward_weights=[reward.weight for reward in recipe.rewards.values()],
@@ -143,6 +144,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
+        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,

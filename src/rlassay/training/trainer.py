@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import CreditPart, Denominator, TokenSignals, compose, spread
+from rlassay.credit import CreditPart, Denominator, TokenSignals, compose, penalise_entropy, spread
 from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
@@ -28,7 +28,8 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword, `credit`: one part or several, each a function of the
     batch's `TokenSignals` that gives a weight per token, a selection of tokens or a scale per completion (see
-    `rlassay.credit.CreditPart`), and `credit_denominator`, see `rlassay.credit.compose`. Advantages then become
+    `rlassay.credit.CreditPart`), `credit_denominator`, see `rlassay.credit.compose`, and `entropy_penalty`, see
+    `rlassay.credit.penalise_entropy`. Advantages then become
     `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or with `uniform`, it trains
     the same weights as `GRPOTrainer`, bit for bit.
 
@@ -41,10 +42,12 @@ class CreditGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,
+        entropy_penalty: float = 0.0,
         credit: CreditPart | Sequence[CreditPart] | None = None,
         credit_denominator: Denominator = "all",
         **kwargs: Any,
     ) -> None:
+        self.xp_entropy_penalty = entropy_penalty
         self.xp_credit = _as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_listeners: list[Callable[[Rollout], None]] = []
@@ -68,6 +71,9 @@ class CreditGRPOTrainer(GRPOTrainer):
         if self.xp_credit:
             weights_BT = self._xp_weights(advantages_B, mask)
             output["advantages"] = spread(advantages_B, weights_BT, mask)
+        if self.xp_entropy_penalty:
+            plain_BT = spread(advantages_B, weights_BT, mask)
+            output["advantages"] = penalise_entropy(plain_BT, mask, self.xp_entropy_penalty)
         if self._xp_is_training() and self.xp_listeners:
             self._xp_tell_listeners(inputs, self.accelerator.gather(advantages_B), weights_BT)
         return output
