@@ -76,8 +76,8 @@ def model_policy(study: Study, recipe: Recipe) -> str:
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """Identifies the weights of one arm and seed."""
     recipe = study.arms[arm_name].recipe
-    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit, recipe.credit_denominator, recipe.signals)
-    return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
+    trained = recipe.model_dump(mode="json", exclude={"sft"})
+    return _digest(trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:

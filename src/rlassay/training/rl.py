@@ -67,7 +67,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             peft_config=peft_config(recipe.model),
             credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
             credit_denominator=recipe.credit_denominator,
-            entropy_penalty=recipe.rl.entropy_penalty_coef,
+            entropy_penalty=recipe.entropy_penalty_coef,
             signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback()],
         )
@@ -151,7 +151,7 @@ def end_token_ids(model: Model, processor: Processor) -> list[int]:
 def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool) -> GRPOConfig:
     """TRL's arguments for a recipe; whatever TRL changed between releases is said here and not left to its defaults."""
     rl: RLConfig = recipe.rl
-    as_written = rl.model_dump(exclude={"entropy_penalty_coef"})  # its other keys are TRL's
+    as_written = rl.model_dump()  # its keys are TRL's
     return GRPOConfig(
         **as_written,
         reward_weights=[reward.weight for reward in recipe.rewards.values()],
