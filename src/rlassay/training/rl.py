@@ -21,7 +21,8 @@ from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of,
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
-from rlassay.rewards import READING_SIGNALS, REWARDS
+from rlassay.rewards import READING_SIGNALS
+from rlassay.rewards.guard import guarded
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
@@ -129,9 +130,7 @@ def group_rewards(recipe: Recipe, rows: Sequence[PromptRow], end_token_ids: Sequ
     by_id = {row.prompt_id: row for row in rows}
     return [
         GroupReward(
-            name,
-            REWARDS[name],
-            reward.options,
+            guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
             rows=by_id,
             num_generations=recipe.rl.num_generations,
             end_token_ids=end_token_ids,
