@@ -4,6 +4,7 @@ import re
 import unicodedata
 from array import array
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Shown:
     prompt_id: str = ""
     """The key that the source has given it."""
 
-    @property
+    @cached_property
     def whole(self) -> int:
         """Digest of all that is shown."""
         return digest_of(str(self.text), *self.exact)

@@ -89,7 +89,9 @@ class Intake:
         return Stored(content=content, suffix=suffix, digest=hashlib.sha256(content).hexdigest(), picture=picture)
 
     def _seen(self, split: str) -> Seen:
-        return self.seen.setdefault(split, Seen(split=split, exactly=self.source.drawn))
+        if split not in self.seen:
+            self.seen[split] = Seen(split=split, exactly=self.source.drawn)
+        return self.seen[split]
 
     def _compare(self, shown: Shown, split: str) -> None:
         """A training row may show nothing that an evaluation split has; only splits drawn apart share no prompt."""

@@ -65,7 +65,7 @@ def load_processor(source: str, *, revision: str | None = None, trust_remote_cod
     try:
         config = AutoConfig.from_pretrained(source, **origin)
         return (AutoProcessor if _sees_images(config, source) else AutoTokenizer).from_pretrained(source, **origin)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"cannot load the processor of {source!r}: {_first_line(error)}") from error
 
 
