@@ -25,6 +25,8 @@ DIGITS = 8
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
 _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
+PATIENCE = {"timeout", "max_failures"}
+"""Keys of a reward that enter no fingerprint."""
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
@@ -74,9 +76,14 @@ def model_policy(study: Study, recipe: Recipe) -> str:
 
 
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
-    """Identifies the weights of one arm and seed."""
+    """Identifies the weights of one arm and seed.
+
+    How long a reward may take and how often it may fail decide whether the job stops; a run that stopped goes on when
+    these are raised.
+    """
     recipe = study.arms[arm_name].recipe
-    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit, recipe.credit_denominator, recipe.signals)
+    judging = {name: reward.model_dump(mode="json", exclude=PATIENCE) for name, reward in recipe.rewards.items()}
+    trained = (recipe.model, recipe.rl, judging, recipe.credit, recipe.credit_denominator, recipe.signals)
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
