@@ -102,6 +102,7 @@ def _parse(line: bytes) -> Outcome | None:
     told: dict[str, Any] = json.loads(about)
     if not mark:
         return Refused(**told)
-    images = tuple(told.pop("images"))
-    shown = Shown(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
-    return Kept(row=f"{row}\n", shown=shown, images=images)
+    shown = Shown(
+        text=told["text"], exact=tuple(told["exact"]), hashes=tuple(told["hashes"]), prompt_id=told["prompt_id"]
+    )
+    return Kept(row=f"{row}\n", shown=shown, images=tuple(told["images"]))
