@@ -97,11 +97,11 @@ class Intake:
         """A training row may show nothing that an evaluation split has; only splits drawn apart share no prompt."""
         self._seen(split).refuse_duplicate(shown)
         for name, other in self.seen.items():
-            held_out = split in TRAINING_SPLITS and name not in TRAINING_SPLITS
-            if name != split and (held_out or self.source.drawn):
-                other.refuse_duplicate(shown)
-            if held_out:
+            if split in TRAINING_SPLITS and name not in TRAINING_SPLITS:
+                other.refuse_duplicate(shown, "leak")
                 other.refuse_shared_image(shown)
+            elif name != split and self.source.drawn:
+                other.refuse_duplicate(shown)
 
 
 def in_order(splits: Iterable[str]) -> list[str]:
