@@ -121,7 +121,8 @@ class CreditGRPOTrainer(GRPOTrainer):
             samples=[(first + place) % size for place in range(len(inputs))],
             step=self.state.global_step + 1,
         )
-        measured = self.xp_measurer(self.accelerator.unwrap_model(self.model), sampled)
+        with self.accelerator.autocast():
+            measured = self.xp_measurer(self.accelerator.unwrap_model(self.model), sampled)
         readings = {} if measured.attention is None else measured.attention.per_completion
         for reward in self.reward_funcs:
             if isinstance(reward, GroupReward):
@@ -211,12 +212,14 @@ class CreditGRPOTrainer(GRPOTrainer):
         model = self.accelerator.unwrap_model(self.model)
         count = min(WATCHED_GROUPS * rollout.num_generations, len(completion_ids))
         measured = self.xp_measured
+        with self.accelerator.autocast():
+            vision = self.xp_measurer.image_attention(model, measured, count)
         measures = TokenMeasures(
             weights_BT=credit.weights_BT,
             entropy_BT=signals.entropy_BT,
             perception_BT=signals.perception_BT if measured.perception_BT is not None else None,
             dominance_BT=signals.dominance_BT if measured.attention is not None else None,
-            vision=self.xp_measurer.image_attention(model, measured, count),
+            vision=vision,
         )
         return watch(rollout, measures, completion_ids[:count], self._tokenizer)
 
