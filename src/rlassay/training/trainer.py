@@ -17,6 +17,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
 from rlassay.rewards.outcomes import FAILURE_KINDS, FailureKind
+from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import How
 from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
 from rlassay.signals.readings import attention_metrics, columns_of
@@ -36,6 +37,8 @@ class CreditGRPOTrainer(GRPOTrainer):
     - `credit`, one part or several, each a function of the batch's `TokenSignals` that gives a weight per token, a
       selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
     - `credit_denominator`, see `rlassay.credit.compose`;
+    - `weight_phases`, for each reward from which progress on it has which weight (see `rlassay.rewards.weights`); None
+      keeps `reward_weights`;
     - `signals`, how the signals are measured that credit and rewards go by. What the parts of `rlassay.credit.CREDITS`
       need is measured in any case, by a pass over the finished completions, whatever engine sampled them.
 
@@ -54,11 +57,13 @@ class CreditGRPOTrainer(GRPOTrainer):
         *args: Any,
         credit: CreditPart | Sequence[CreditPart] | None = None,
         credit_denominator: Denominator = "all",
+        weight_phases: Sequence[Sequence[Phase]] | None = None,
         signals: SignalPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit = _as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
+        self.xp_weight_phases = weight_phases
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
         self.xp_plan = signals or SignalPlan()
@@ -88,6 +93,9 @@ class CreditGRPOTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Float[Tensor, "batch rewards"]:
         began = time.perf_counter()
+        if self.xp_weight_phases is not None and self._xp_is_training():
+            progress = self.state.global_step / self.state.max_steps
+            self.reward_weights = torch.tensor([weight_at(phases, progress) for phases in self.xp_weight_phases])
         self.xp_measured = self._xp_measure(inputs, prompts, completion_ids_list)
         self.xp_readings = whole_readings(self.accelerator, self.xp_measured)
         measured = time.perf_counter()
@@ -163,6 +171,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         )
         metrics["frac_reward_zero_std"][-1] = dead.float().mean().item()
         for index, name in enumerate(self.reward_func_names):
+            metrics[f"rewards/{name}/weight"].append(self.reward_weights[index].item())
             values = self.xp_raw[:, index]
             values = values[~torch.isnan(values)]
             if len(values) < len(self.xp_raw):
