@@ -19,6 +19,7 @@ from rlassay.config.data import Docstrings
 from rlassay.config.section import Section
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
+from rlassay.rewards import READING_SIGNALS
 
 DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
@@ -89,7 +90,13 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:
     """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
-    return _digest(study.evaluation, data_id(study), recipe.sft is None)
+    measured = recipe.signals.attention if reads_signals(study) else None
+    return _digest(study.evaluation, data_id(study), recipe.sft is None, measured)
+
+
+def reads_signals(study: Study) -> bool:
+    """Whether a reward of the study goes by what is measured of a completion."""
+    return not READING_SIGNALS.isdisjoint(study.rewards)
 
 
 def recipe_id(recipe: Recipe) -> str:

@@ -78,7 +78,8 @@ def score_group(row: PromptRow, answers: Sequence[CompletionRow], metrics: dict[
     Errors: ValueError naming the metric and the prompt if a metric returns another number of values.
     """
     group = [
-        Completion(text=each.text, token_count=each.token_count, finished=each.finished, row=row) for each in answers
+        Completion(text=each.text, token_count=each.token_count, finished=each.finished, row=row, signals=each.signals)
+        for each in answers
     ]
     scores: list[ScoreRow] = []
     for name, metric in metrics.items():
