@@ -99,7 +99,7 @@ def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, mo
     def blind_to_b(completions):
         return [float(completion.text == "A") for completion in completions]
 
-    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, 0.0, 1.0))
+    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, lambda row: row.answer))
     layout = Layout(root=tmp_path)
     counts = run_prepare_data(own(tmp_path, CHOICE, CHOICE | {"question": "Which one?", "answer": "A"}), layout)
     assert numbers(counts) == {"test": (1, {"choice_accuracy pays the gold answer 0 of 1": 1})}

@@ -13,7 +13,8 @@ from rlassay.config.training import Recipe
 from rlassay.tracking.names import legal_name
 
 _REWARD = ("reward", "reward_early", "reward_schedule")
-RL_SECTIONS = ("model", "sft", "rl", *_REWARD, "credit", "credit_denominator", "signals")
+_CREDIT = ("credit", "credit_denominator", "entropy_penalty_coef")
+RL_SECTIONS = ("model", "sft", "rl", *_REWARD, *_CREDIT, "signals")
 """What the weights of a run depend on, apart from data and seed."""
 
 
@@ -61,6 +62,7 @@ def _recipe(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     for part in content["credit"]:
         yield from _flat(f"credit.{part.pop('kind')}", part)
     yield "credit_denominator", content["credit_denominator"]
+    yield "entropy_penalty_coef", content["entropy_penalty_coef"]
     yield from _flat("signals", content["signals"])
 
 

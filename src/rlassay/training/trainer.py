@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
+from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, penalise_entropy, spread
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import How
@@ -38,7 +38,7 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     - `credit`, one part or several, each a function of the batch's `TokenSignals` that gives a weight per token, a
       selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
-    - `credit_denominator`, see `rlassay.credit.compose`;
+    - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
     - `weight_phases`, for each reward from which progress on it has which weight (see `rlassay.rewards.weights`); None
       keeps `reward_weights`;
     - `signals`, how the signals are measured that credit and rewards go by. What the parts of `rlassay.credit.CREDITS`
@@ -60,12 +60,14 @@ class CreditGRPOTrainer(GRPOTrainer):
         credit: CreditPart | Sequence[CreditPart] | None = None,
         credit_denominator: Denominator = "all",
         weight_phases: Sequence[Sequence[Phase]] | None = None,
+        entropy_penalty: float = 0.0,
         signals: SignalPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit = _as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_weight_phases = weight_phases
+        self.xp_entropy_penalty = entropy_penalty
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
         self.xp_plan = signals or SignalPlan()
@@ -148,8 +150,10 @@ class CreditGRPOTrainer(GRPOTrainer):
         mask, advantages_B = output["completion_mask"], output["advantages"]
         signals = whole_signals(self.accelerator, self.xp_measured, mask, advantages_B)
         credit = compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type)
-        if self.xp_credit:
+        if self.xp_credit or self.xp_entropy_penalty:
             output["advantages"] = spread(advantages_B, own_rows(self.accelerator, credit.weights_BT, mask), mask)
+        if self.xp_entropy_penalty:
+            output["advantages"] = penalise_entropy(output["advantages"], mask, self.xp_entropy_penalty)
         if self._xp_is_training():
             columns = columns_of(self.xp_readings)
             logged = attention_metrics(columns, self.xp_plan.balance_ratio) | (credit.metrics if self.xp_credit else {})
