@@ -38,7 +38,7 @@ rule score:
         "../../environment.yml"
     threads: 1
     params:
-        rewards=str(STUDY.rewards),
+        fingerprint=score_id(STUDY),
         code=CODE["score"],
     message:
         "Score {wildcards.set} of {wildcards.policy}"
