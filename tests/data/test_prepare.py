@@ -148,9 +148,9 @@ def test_what_a_source_refuses_is_counted_and_a_failure_leaves_no_half_file(tmp_
     (folder / "train.jsonl").write_text('{"prompt": "one", "answer": "1"}\n{"prompt": "Two?", "answer": "2"}\n')
     section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder))
     layout = Layout(root=tmp_path)
-    reason = "duplicate: nearly the same prompt stands in the split 'test'"
+    reason = "nearly the same prompt stands in the split 'test'"
     counts = run_prepare_data(study(section), layout)
-    assert numbers(counts) == {split: (1, {reason: 1}) for split in ("train", "test")}
+    assert numbers(counts) == {"train": (1, {f"leak: {reason}": 1}), "test": (1, {f"duplicate: {reason}": 1})}
 
     before = set(contents(layout.data)) - {"data.json"}
     with pytest.raises(StudyError, match=r"data.splits.train: asks for 2 rows, but only 1 are usable"):
