@@ -1,6 +1,7 @@
 """Fingerprints change with what decides a result, and with nothing else."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from rlassay.config.fingerprints import (
     model_policy,
     recipe_id,
     rl_id,
+    score_id,
     sft_id,
     sft_policy,
 )
@@ -131,3 +133,43 @@ def test_recipes_are_equal_when_all_their_values_are():
     names = ("base", "accuracy_only")
     assert len({recipe_id(BEFORE.arms[name].recipe) for name in names}) == 2
     assert recipe_id(study().arms["base"].recipe) == recipe_id(BEFORE.arms["base"].recipe)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A file with a reward of the user's own."""
+    file = tmp_path / "mine.py"
+    file.write_text("def reward(item):\n    return 1.0\n")
+    return file
+
+
+def with_own(file: Path) -> Study:
+    """The built-in study with one arm that uses it."""
+    custom = {"custom": {"weight": 1.0, "options": {"path": f"{file}:reward"}}}
+    return study(arms__own={"rewards": custom, "varies": ["rewards"]})
+
+
+def identified(study: Study) -> dict[str, str]:
+    """All fingerprints that an edit of a reward could change."""
+    arms = {f"rl/{name}": rl_id(study, name, 1) for name in study.arms}
+    return arms | {f"{name} of own": value for name, value in ids(study, "own").items()} | {"score": score_id(study)}
+
+
+def test_an_edit_of_the_users_own_reward_concerns_the_arms_that_use_it_and_the_scores(own: Path):
+    before = identified(with_own(own))
+    own.write_text("def reward(item):\n    return 2.0\n")
+    after = identified(with_own(own))
+    assert {name for name in before if after[name] != before[name]} == {"rl/own", "rl of own", "score"}
+
+
+def test_a_comment_in_it_concerns_nothing(own: Path):
+    before = identified(with_own(own))
+    own.write_text("# Why\n" + own.read_text())
+    assert identified(with_own(own)) == before
+
+
+def test_scores_follow_options_and_not_weights():
+    before = score_id(BEFORE)
+    assert score_id(study(rewards__choice_accuracy__weight=2.0)) == before
+    assert score_id(study(rewards__soft_overlong__options__cache=2)) != before
+    assert score_id(study(rewards__soft_overlong=GONE)) != before

@@ -13,6 +13,14 @@ def with_metrics(item: dict[str, Any]) -> tuple[float, dict[str, float]]:
     return right, {"length": item["response_length"]}
 
 
+def overlap(item: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    """The example of Visual-Reweighting's manual: a length in bounds, and the share of the gold answer's words."""
+    gold, said = item["ground_truth"], set(item["response"].split())
+    shared = len(set(gold.split()) & said) / len(set(gold.split())) if gold else 0.0
+    reward = 0.5 * (2 <= len(item["response"]) <= 200) + shared
+    return reward, {"length": len(item["response"]), "overlap": shared}
+
+
 def with_overall(item: dict[str, Any]) -> dict[str, float]:
     return {"overall": item["response_length"] / 10, "format": 1.0}
 
@@ -40,3 +48,18 @@ def text(item: dict[str, Any]) -> str:
 
 def too_few(items: list[dict[str, Any]]) -> list[float]:
     return [1.0]
+
+
+def told(items: list[dict[str, Any]]) -> list[float]:
+    expected = {
+        "response": "C",
+        "response_length": 3,
+        "finished": True,
+        "prompt": "Which digit is larger?",
+        "ground_truth": "B",
+        "choices": ["3", "7", "1", "9"],
+        "images": ["images/1.png"],
+        "meta": {"id": 7},
+        "signals": {"modality_dominance/all": 2.0},
+    }
+    return [float(item == expected) for item in items]

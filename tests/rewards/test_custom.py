@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.rewards import REWARDS
-from tests.rewards.make import completion
+from rlassay.records import Media
+from rlassay.rewards import REWARDS, check_reward_options
+from tests.rewards.make import completion, row
 
 custom = REWARDS["custom"]
 MINE = Path(__file__).parent / "mine.py"
@@ -30,6 +31,20 @@ def test_both_shapes_of_a_function(name, batch, expected):
     assert scored(name, batch=batch) == expected
 
 
+@pytest.mark.parametrize(("answer", "expected"), [("a cat", 1.0), ("cat", 1.5), ("", 0.5), (" ", 0.5), ("\n", 0.5)])
+def test_a_blank_gold_answer_is_an_empty_text(answer, expected):
+    """The manual's example takes it for the absence of one; a text of blanks would have it divide by 0 words."""
+    assert custom([completion("cat!? cat", of=row(answer, choices=()))], path=f"{MINE}:overlap") == [expected]
+
+
+def test_what_a_function_is_given():
+    image = Media(path="images/1.png")
+    of = row("B").model_copy(update={"media": (image, Media(kind="video", path="v.mp4")), "meta": {"id": 7}})
+    given = completion("C", token_count=3, of=of, signals={"modality_dominance/all": 2.0})
+    (told,) = custom([given], path=f"{MINE}:told", batch=True)
+    assert told == 1.0
+
+
 def test_nan_is_passed_on_for_the_caller_to_refuse():
     assert all(math.isnan(value) for value in scored("not_a_number"))
 
@@ -51,6 +66,33 @@ def test_a_wrong_function_is_named(name, batch, message):
 def test_batch_wants_a_list():
     with pytest.raises(ValueError, match="got a float for a group; expected a list"):
         custom(GROUP, path=f"{MINE}:half", batch=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def reward(item:\n", r"bad\.py cannot be run: SyntaxError"),
+        ("import there_is_no_such_module\n", r"cannot be run: ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_named_before_anything_starts(tmp_path, text, message):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        check_reward_options("custom", {"path": f"{tmp_path}/bad.py:reward"})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("mine.py", "got 'mine.py'; expected a Python file, a colon and a function"),
+        ("mine.txt:reward", "expected a Python file"),
+        ("mine.py:a b", "expected a Python file"),
+        ("gone/mine.py:reward", r"no file /.*/gone/mine\.py"),
+    ],
+)
+def test_a_wrong_path_is_named_before_anything_starts(path, message):
+    with pytest.raises(ValueError, match=message):
+        check_reward_options("custom", {"path": path})
 
 
 def test_an_edited_file_is_read_again(tmp_path):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlassay.models.judge_server import load_judge
 from rlassay.rewards import REWARDS, check_reward_options
+from rlassay.rewards.guard import guarded
 from rlassay.rewards.judge import TEMPLATE, read_score
 from tests.models.hubs import text_model
 from tests.rewards.chat_server import chat_server
@@ -126,6 +127,13 @@ def test_an_endpoint_is_asked_in_place_of_a_model(monkeypatch):
         assert judge(group, **options) == [0.5, None, None]
         assert {(asked["model"], asked["max_tokens"]) for _, _, asked in server.requests} == {("j", 5)}
     assert process.started == []
+
+
+def test_a_group_without_any_reply_has_failed_and_is_counted(monkeypatch):
+    FakeProcess(monkeypatch, TimeoutError("no reply within 120 s"))
+    reward = guarded("judge", {"model": "j"}, timeout=10.0, max_failures=0.5)
+    assert reward([completion(), completion()]) == [None, None]
+    assert reward.summary() == "reward judge: 2 of 2 completions failed (2 error)"
 
 
 def test_an_empty_group_starts_nothing(monkeypatch):

@@ -1,5 +1,6 @@
 """Which jobs run again after which edit; every output is an empty file, and nothing is trained."""
 
+from tests.workflow.conftest import fake
 from tests.workflow.project import Project
 
 REPORT = "Write the report"
@@ -103,6 +104,20 @@ def test_editing_a_reward_trains_again_and_leaves_the_warm_start(project: Projec
 
     assert jobs >= trained(*PLAIN, *SHARP) | {REPORT}
     assert not any(job.startswith(("Warm start", "Prepare")) for job in jobs)
+
+
+def test_editing_the_users_own_reward_trains_the_arm_that_uses_it_and_scores_again(project: Project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    project.append("mine.py", "def reward(item):\n    return 1.0\n")
+    project.edit(STUDY, "varies: [rl.temperature]", "varies: [rl.temperature, rewards]")
+    project.append(STUDY, "    rewards: {custom: {weight: 1.0, options: {path: 'mine.py:reward'}}}\n")
+    fake(project)
+    assert project.planned() == set()
+
+    project.edit("mine.py", "1.0", "2.0")
+
+    scores = {f"Score test of {each}" for each in (*PLAIN, *SHARP, *shared(project))}
+    assert project.planned() == trained(*SHARP) | scores | {REPORT}
 
 
 def test_editing_the_page_rewrites_the_report_alone(project: Project):

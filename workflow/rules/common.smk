@@ -7,7 +7,7 @@ import sys
 from filelock import FileLock
 
 import rlassay
-from rlassay.config.fingerprints import code_digest, data_id, evaluation_id, sft_policy
+from rlassay.config.fingerprints import code_digest, data_id, evaluation_id, score_id, sft_policy
 from rlassay.config.policies import policies
 
 POLICIES = policies(STUDY)

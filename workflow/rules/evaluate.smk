@@ -1,3 +1,6 @@
+from rlassay.rewards import IN_THEIR_OWN_PROCESS
+
+
 # Let a policy answer an evaluation set.
 rule generate:
     input:
@@ -37,8 +40,10 @@ rule score:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=min(1, STUDY.gpus) if IN_THEIR_OWN_PROCESS & set(STUDY.rewards) else 0,
     params:
-        rewards=str(STUDY.rewards),
+        fingerprint=score_id(STUDY),
         code=CODE["score"],
     message:
         "Score {wildcards.set} of {wildcards.policy}"

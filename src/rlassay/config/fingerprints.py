@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -18,8 +18,9 @@ import rlassay
 from rlassay.config.data import Docstrings
 from rlassay.config.section import Section
 from rlassay.config.study import Study
-from rlassay.config.training import Recipe
+from rlassay.config.training import Recipe, RewardConfig
 from rlassay.rewards import READING_SIGNALS
+from rlassay.rewards.custom import locate
 
 DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
@@ -84,7 +85,7 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """
     recipe = study.arms[arm_name].recipe
     trained = recipe.model_dump(mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}})
-    return _digest(trained, sft_policy(study, recipe, seed), data_id(study), seed)
+    return _digest(trained, _own_reward(recipe.rewards), sft_policy(study, recipe, seed), data_id(study), seed)
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:
@@ -96,6 +97,20 @@ def evaluation_id(study: Study, recipe: Recipe) -> str:
 def reads_signals(study: Study) -> bool:
     """Whether a reward of the study goes by what is measured of a completion."""
     return not READING_SIGNALS.isdisjoint(study.rewards)
+
+
+def score_id(study: Study) -> str:
+    """Identifies what completions are scored by; the rewards' weights play no part."""
+    rewards = {name: reward.model_dump(mode="json", exclude={"weight"}) for name, reward in study.rewards.items()}
+    return _digest(rewards, _own_reward(study.rewards))
+
+
+def _own_reward(rewards: Mapping[str, RewardConfig]) -> str | None:
+    """The statements of the file with the user's own reward, by which it is known as our code is by ours."""
+    if "custom" not in rewards:
+        return None
+    file, _ = locate(rewards["custom"].options["path"])
+    return ast.dump(_parsed(file.read_bytes()))
 
 
 def recipe_id(recipe: Recipe) -> str:

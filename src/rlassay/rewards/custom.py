@@ -52,8 +52,9 @@ def _as_dict(completion: Completion) -> dict[str, Any]:
         "response_length": completion.token_count,
         "finished": completion.finished,
         "prompt": row.question,
-        "ground_truth": row.answer,
+        "ground_truth": row.answer.strip(),
         "choices": list(row.choices),
+        "images": [item.path for item in row.media if item.kind == "image"],
         "meta": dict(row.meta),
         "signals": dict(completion.signals),
     }
@@ -75,13 +76,19 @@ def _as_value(result: object, path: str) -> float | None:
     return float(value)
 
 
-def _load(path: str) -> Callable[[Any], object]:
+def locate(path: str) -> tuple[Path, str]:
+    """The file and the function that `file.py:function` names; ValueError for another form, or if there is no file."""
     file, colon, name = path.rpartition(":")
     if not colon or not file.endswith(".py") or not name.isidentifier():
         raise ValueError(f"path: got {path!r}; expected a Python file, a colon and a function, such as mine.py:reward")
     source = Path(file).absolute()
     if not source.is_file():
         raise ValueError(f"path: no file {source}")
+    return source, name
+
+
+def _load(path: str) -> Callable[[Any], object]:
+    source, name = locate(path)
     members = _members(source, hashlib.sha256(source.read_bytes()).hexdigest())
     function = members.get(name)
     if not callable(function):
@@ -97,5 +104,8 @@ def _members(source: Path, digest: str) -> dict[str, object]:
     if spec is None or spec.loader is None:
         raise ValueError(f"path: {source} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"path: {source} cannot be run: {type(error).__name__}: {error}") from error
     return vars(module)
