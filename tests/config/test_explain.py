@@ -68,8 +68,8 @@ MALFORMED = [
     ({"rl__max_step": 3}, "did you mean 'max_steps'?"),
     (
         {"arms__base__labl": "x"},
-        "arms.base.labl: unknown key; expected one of from, label, color, varies, model, sft, rl, rewards, credit; "
-        "did you mean 'label'?",
+        "arms.base.labl: unknown key; expected one of from, label, color, varies, model, sft, rl, rewards, credit, "
+        "credit_denominator, signals; did you mean 'label'?",
     ),
     ({"arms__base__from_": "x"}, "arms.base.from_: unknown key; "),
     (
@@ -93,7 +93,8 @@ MALFORMED = [
     ({"rl__scale_rewards": False}, "rl.scale_rewards: got false, expected one of group, batch, none"),
     (
         {"credit": [{"kind": "unifrm"}]},
-        "credit.0.kind: got the text 'unifrm', expected uniform; did you mean 'uniform'?",
+        "credit.0: kind is the text 'unifrm', expected one of uniform, attention_weights, entropy_filter, "
+        "perception_filter, trajectory_scaling, random_filter, shuffled_weights; did you mean 'uniform'?",
     ),
     ({"credit": {"kind": "uniform"}}, "credit: got a mapping, expected a list"),
     (

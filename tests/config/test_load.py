@@ -70,7 +70,7 @@ def test_a_scale_is_checked_by_itself(elsewhere: Path):
     write(elsewhere / "config/scales/odd.yaml", {"sedes": [1]})
     assert message("digits", "odd") == (
         "config/scales/odd.yaml: 1 problem\n  - sedes: unknown key; expected one of model, data, sft, rl, rewards, "
-        "evaluation, primary, seeds, gpus, adds_warm_start, by_source; did you mean 'seeds'?"
+        "signals, evaluation, primary, seeds, gpus, adds_warm_start, by_source; did you mean 'seeds'?"
     )
     write(elsewhere / "config/scales/odd.yaml", {"rl": {"max_step": 1}})
     assert message("digits", "odd").startswith(

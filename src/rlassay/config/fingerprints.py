@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 import rlassay
+from rlassay.config.data import Docstrings
 from rlassay.config.section import Section
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
@@ -28,8 +30,18 @@ DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlas
 
 
 def data_id(study: Study) -> str:
-    """Identifies the rows of all splits."""
-    return _digest(study.data)
+    """Identifies the rows of all splits; those made from installed packages follow the packages' versions."""
+    packages = study.data.packages if isinstance(study.data, Docstrings) else ()
+    return _digest(study.data, {name: package_version(name) for name in packages})
+
+
+def package_version(package: str) -> str | None:
+    """The installed version of the distribution that a package belongs to; None if there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the distribution has another name, as scikit-learn has for sklearn
+        names = packages_distributions().get(package, [])
+        return version(names[0]) if names else None
 
 
 def model_id(study: Study, recipe: Recipe) -> str:
@@ -64,7 +76,7 @@ def model_policy(study: Study, recipe: Recipe) -> str:
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """Identifies the weights of one arm and seed."""
     recipe = study.arms[arm_name].recipe
-    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit)
+    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit, recipe.credit_denominator, recipe.signals)
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 

@@ -24,6 +24,8 @@ class Overlay(Section):
     """Differences in the RL section."""
     rewards: dict[str, Any] = Field(default={})
     """Differences in those rewards that an arm has, such as the length that a penalty begins at."""
+    signals: dict[str, Any] = Field(default={})
+    """Differences in how signals are measured."""
     evaluation: dict[str, Any] = Field(default={})
     """Differences in the evaluation."""
     primary: dict[str, Any] = Field(default={})

@@ -128,6 +128,10 @@ class ArmFile(Section):
     """Differences in the rewards; a reward set to null is removed."""
     credit: list[dict[str, Any]] | None = None
     """The token credit, whole."""
+    credit_denominator: Literal["all", "selected"] | None = None
+    """Over which tokens the loss is a mean."""
+    signals: dict[str, Any] | None = None
+    """Differences in how signals are measured."""
 
 
 class StudyFile(Recipe):

@@ -37,6 +37,9 @@ REWARDS: dict[str, Reward] = {
     "custom": custom,
 }
 
+READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
+"""Rewards that go by what was measured of a completion, or may do so."""
+
 
 def check_reward_options(name: str, options: dict[str, object]) -> None:
     """Raise ValueError unless `REWARDS[name]` exists and takes these options."""

@@ -44,6 +44,8 @@ class GroupReward:
         self.rows = rows
         self.num_generations = num_generations
         self.end_token_ids = frozenset(end_token_ids)
+        self.signals: Mapping[str, Sequence[float]] = {}
+        """Measurements of the batch to come, by name, one per completion; NaN = not measured."""
 
     def __call__(
         self,
@@ -72,15 +74,20 @@ class GroupReward:
             row = self.rows[prompt_id[start]]
             values += self._score(
                 [
-                    self._completion(sampled, ids, row)
-                    for sampled, ids in zip(completions[group], completion_ids[group], strict=True)
+                    self._completion(completions[place], completion_ids[place], row, place)
+                    for place in range(start, start + size)
                 ]
             )
         return values
 
-    def _completion(self, sampled: TRLCompletion, ids: list[int], row: PromptRow) -> Completion:
+    def _completion(self, sampled: TRLCompletion, ids: list[int], row: PromptRow, place: int) -> Completion:
+        measured = {name: values[place] for name, values in self.signals.items()}
         return Completion(
-            text=completion_text(sampled), token_count=len(ids), finished=ids[-1] in self.end_token_ids, row=row
+            text=completion_text(sampled),
+            token_count=len(ids),
+            finished=ids[-1] in self.end_token_ids,
+            row=row,
+            signals={name: value for name, value in measured.items() if not math.isnan(value)},
         )
 
     def _score(self, group: list[Completion]) -> list[float | None]:

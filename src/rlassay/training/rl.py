@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig
-from rlassay.credit import CREDITS
+from rlassay.credit import CREDITS, NEEDS
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
-from rlassay.rewards import REWARDS
+from rlassay.rewards import READING_SIGNALS, REWARDS
+from rlassay.signals import Masking
+from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
@@ -62,7 +65,9 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
-            credit=[CREDITS[part.kind] for part in recipe.credit],
+            credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
+            credit_denominator=recipe.credit_denominator,
+            signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -70,6 +75,25 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         # 4. Train from where the last attempt got to, and declare the run finished.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts))
+
+
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
+    """What is measured besides what the arm's own credit goes by: what other arms go by, so that they can be compared.
+
+    Attention is measured if a reward reads it, if an arm's credit does, or if the settings ask for it.
+    """
+    attention, perception = recipe.signals.attention, recipe.signals.perception
+    reads_attention = any(name in READING_SIGNALS for name in recipe.rewards)
+    needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
+    return SignalPlan(
+        also=frozenset(needed - {"draws"}),
+        attention=reads_attention or diagnostics.compute_attention_metrics,
+        layers=attention.layers,
+        dominance=attention.dominance,
+        masking=Masking(**perception.model_dump(exclude={"estimator"})),
+        estimator=perception.estimator,
+        balance_ratio=diagnostics.mdi_balance_ratio,
+    )
 
 
 def listeners(run: Run, rows: Sequence[PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
@@ -141,7 +165,6 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
-        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,
