@@ -131,6 +131,8 @@ class CompletionRow(Record):
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool
     """False = truncated at the length limit."""
+    signals: dict[str, float] = {}
+    """Measurements that a reward of the study reads (none by default)."""
 
 
 class ScoreRow(Record):

@@ -74,6 +74,7 @@ def _words(arm: str) -> ArmWords:
     ranked = tuple(_ranked(word, mean) for word, mean in (("seven", 2.0), (HOSTILE, 1.5)))
     return ArmWords(
         arm=arm,
+        num_seeds=3,
         num_completions=1200,
         num_words=31,
         even=1.0 if arm == "base" else None,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlassay.report.credit_curves import CREDIT_CURVES, with_scale_spread
+from rlassay.report.credit_curves import CREDIT_CURVES, credit_metrics
 from rlassay.report.curves import build_curves
 from rlassay.report.gather import Results
 from rlassay.report.reading import read_rollouts
@@ -55,6 +55,19 @@ def test_the_spread_joins_the_metrics_of_its_run():
     metrics = pd.DataFrame({"reward": [0.1, 0.2]}, index=pd.Index([1, 2], name="step"))
     rollouts = pd.DataFrame({"scale_spread": [0.5]}, index=pd.Index([2], name="step"))
     changes = {"metrics": {"runs/base/seed1": metrics}, "rollouts": {"runs/base/seed1": rollouts}}
-    joined = with_scale_spread(Results(**(vars(made) | changes)))["runs/base/seed1"]
+    joined = credit_metrics(Results(**(vars(made) | changes)))["runs/base/seed1"]
     assert joined["scale_spread"].tolist() == pytest.approx([np.nan, 0.5], nan_ok=True)
     assert joined["reward"].tolist() == [0.1, 0.2]
+
+
+def test_shortcomings_are_drawn_only_where_there_are_any():
+    made = hand_results({"base": np.zeros((1, 2)), "dr_grpo": np.zeros((1, 2)), "sft": np.zeros((1, 2))})
+    steps = pd.Index([1, 2], name="step")
+    metrics = {
+        "runs/base/seed1": pd.DataFrame({"no_image_fraction": [0.0, np.nan], "reward": 1.0}, index=steps),
+        "runs/dr_grpo/seed1": pd.DataFrame({"no_image_fraction": [0.0, 0.25], "reward": 1.0}, index=steps),
+    }
+    curves = {curve.metric: curve for curve in build_curves(Results(**(vars(made) | {"metrics": metrics})), 0.95)}
+    assert [one.arm for one in curves["no_image_fraction"].series] == ["dr_grpo"]
+    assert curves["no_image_fraction"].series[0].mean == (0.0, 0.25)
+    assert [one.arm for one in curves["reward"].series] == ["base", "dr_grpo"]

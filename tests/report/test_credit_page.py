@@ -123,6 +123,7 @@ def test_the_viewer_is_on_the_page(tmp_path: Path):
     assert '<span class="w5 p5 e5 d5" title="1 token · weight 2.000' in text
     assert '<g transform="scale(8.0000 4.0000)">' in text
     assert text.count("every word 1.000") == 1
+    assert text.count("1,200 completions of 3 seeds, 31 words") == 4
     assert "<script" not in text
 
 
@@ -171,8 +172,8 @@ def test_report_md_has_words_with_their_weights_and_the_same_table():
     )
     assert f"```text\n{weighted_text(completion)}\n```" in text
     assert " … 17 words left out …" in weighted_text(fake_credit().scenes[0].completions[3])
-    assert "| accuracy only | `seven` **2.000** (1.900 to 2.100; 3 × 240); `<script>" in text
-    assert "| accuracy + format | every word 1.000 |  |" in text
+    assert "| accuracy only | 3 | 1,200 | `seven` **2.000** (1.900 to 2.100; 240 times); `<script>" in text
+    assert "| accuracy + format | 3 | 1,200 | every word 1.000 |  |" in text
     assert "### Step 30 (last): Which digit is larger?" in text
 
 

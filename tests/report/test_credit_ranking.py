@@ -29,7 +29,8 @@ def test_means_and_intervals_by_hand(hand: Results):
     _write(hand, "base", 1, ["Cat", " dog.", " a"], [2.0, 0.4, 1.0])
     _write(hand, "base", 2, [" cat", " DOG", " cat"], [2.4, 0.2, 3.0])
     (base,) = rank_words(hand, 0.95)
-    assert (base.arm, base.num_completions, base.num_words, base.even) == ("base", 2 * MIN_COUNT, 3, None)
+    assert (base.arm, base.num_seeds, base.num_completions) == ("base", 2, 2 * MIN_COUNT)
+    assert (base.num_words, base.even) == (3, None)
     # Seed 1: cat 2, dog .4, a 1. Seed 2: cat (2.4 + 3) / 2 = 2.7, dog .2. Over seeds: cat 2.35, dog .3, a 1.
     assert [(one.word, one.weight.mean) for one in (*base.most, *base.least)] == [("cat", 2.35), ("dog", 0.3)]
     cat = base.most[0].weight

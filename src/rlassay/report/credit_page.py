@@ -20,7 +20,7 @@ STEPS = 5
 NEUTRAL = 0.025
 """Weights nearer to 1 than this are not shaded."""
 HEAT_STEPS = 8
-"""Opacities of the tint over an image, 0 left out."""
+"""Opacities of the tint over an image; what is nearer to 0 than to the first gets none."""
 LARGEST = 320
 """Pixels on the longer side of a thumbnail."""
 LIGHT_ENOUGH = 40_000
@@ -83,7 +83,7 @@ def heat_top(scene: Scene) -> float:
 
 def heat_paths(heat: Heat, top: float) -> list[tuple[float, str]]:
     """Opacity -> path of all cells of that tint, in units of a cell; neighbours in a row are one rectangle."""
-    levels = np.ceil(np.array(heat.cells).reshape(heat.rows, heat.cols) / (top or 1.0) * HEAT_STEPS).astype(int)
+    levels = np.rint(np.array(heat.cells).reshape(heat.rows, heat.cols) / (top or 1.0) * HEAT_STEPS).astype(int)
     paths: dict[int, list[str]] = {}
     for y, row in enumerate(levels):
         edges = [0, *(np.flatnonzero(np.diff(row)) + 1), heat.cols]

@@ -65,6 +65,7 @@ def _arm(row: Row, runs: list[tuple[Tally, int]], confidence: float) -> ArmWords
 
     return ArmWords(
         arm=row.key,
+        num_seeds=sum(completions > 0 for _, completions in runs),
         num_completions=sum(completions for _, completions in runs),
         num_words=len(often),
         even=tidy(next(iter(means.values()))) if even else None,

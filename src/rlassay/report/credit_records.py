@@ -90,7 +90,7 @@ class WordCredit(Record):
     word: str
     """In lower case, without surrounding punctuation; untrusted text."""
     weight: Estimate
-    """Mean weight over its occurrences; the interval is over seeds, `num_items` counts occurrences."""
+    """Mean weight over its occurrences; the interval is over seeds, `num_items` counts the occurrences of all seeds."""
 
 
 class ArmWords(Record):
@@ -98,6 +98,8 @@ class ArmWords(Record):
 
     arm: str
     """The arm."""
+    num_seeds: int
+    """Runs with watched completions."""
     num_completions: int
     """Watched completions that were counted."""
     num_words: int

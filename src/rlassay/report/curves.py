@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from rlassay.report.credit_curves import CREDIT_CURVES, with_scale_spread
+from rlassay.report.credit_curves import CREDIT_CURVES, credit_metrics
 from rlassay.report.estimates import tidy
 from rlassay.report.gather import Results, Row
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
@@ -37,7 +37,7 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in results.study.rewards}
     shown |= {"reward_std": ("spread within groups", "value")}
     groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {"reward": shown, "length": LENGTHS, "policy": POLICY}
-    logged = with_scale_spread(results)
+    logged = credit_metrics(results)
     for group, metrics in (groups | CREDIT_CURVES).items():
         for metric, (title, unit) in metrics.items():
             arms = [row for row in results.rows.values() if row.kind == "arm"]

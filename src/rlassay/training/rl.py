@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
-from rlassay.config.fingerprints import code_digest, sft_policy
+from rlassay.config.fingerprints import code_digest, reads_signals, sft_policy
 from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
@@ -21,7 +21,7 @@ from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of,
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
-from rlassay.rewards import READING_SIGNALS, REWARDS
+from rlassay.rewards.guard import guarded
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
@@ -83,11 +83,10 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> Signa
     Attention is measured if a reward reads it, if an arm's credit does, or if the settings ask for it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
-    reads_attention = any(name in READING_SIGNALS for name in recipe.rewards)
     needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
     return SignalPlan(
         also=frozenset(needed - {"draws"}),
-        attention=reads_attention or diagnostics.compute_attention_metrics,
+        attention=reads_signals(study) or diagnostics.compute_attention_metrics,
         layers=attention.layers,
         dominance=attention.dominance,
         masking=Masking(**perception.model_dump(exclude={"estimator"})),
@@ -128,9 +127,7 @@ def group_rewards(recipe: Recipe, rows: Sequence[PromptRow], end_token_ids: Sequ
     by_id = {row.prompt_id: row for row in rows}
     return [
         GroupReward(
-            name,
-            REWARDS[name],
-            reward.options,
+            guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
             rows=by_id,
             num_generations=recipe.rl.num_generations,
             end_token_ids=end_token_ids,

@@ -16,6 +16,7 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
+from rlassay.rewards.outcomes import FAILURE_KINDS, FailureKind
 from rlassay.signals import How
 from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
 from rlassay.signals.readings import attention_metrics, columns_of
@@ -64,6 +65,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_measurer = self._xp_measurer()
         self.xp_measured: Measured | None = None
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
+        self.xp_failed: dict[str, list[FailureKind | None]] = {}
         self.xp_raw = torch.empty(0)
         self.xp_scored = torch.empty(0)
         self.xp_sampled: tuple[list[Any], list[list[int]]] = ([], [])
@@ -91,6 +93,8 @@ class CreditGRPOTrainer(GRPOTrainer):
         measured = time.perf_counter()
         self.xp_raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self.xp_sampled = (completions, completion_ids_list)
+        ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
+        self.xp_failed = {reward.__name__: gather_object(reward.failed) for reward in ours}
         # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
         judged = torch.tensor(self.xp_judged, device=self.xp_raw.device)
         self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._xp_group_size()), self.xp_raw)
@@ -164,6 +168,10 @@ class CreditGRPOTrainer(GRPOTrainer):
             if len(values) < len(self.xp_raw):
                 metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
                 metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
+        for name, kinds in self.xp_failed.items():
+            for kind in FAILURE_KINDS:
+                if kind in kinds:
+                    metrics[f"rewards/{name}/failed/{kind}"].append(kinds.count(kind))
 
     def _xp_tell_listeners(
         self, inputs: list[dict[str, Any]], signals: TokenSignals, credit: Credit, logged: dict[str, float]
@@ -181,6 +189,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             raw=self.xp_raw,
             weighted=self.xp_scored * self.reward_weights.to(self.xp_scored.device),
             advantages=signals.advantages_B,
+            failed=self.xp_failed,
             signals=columns_of(self.xp_readings),
             scale=credit.scale_B,
             metrics=logged,
