@@ -52,14 +52,14 @@ def sums(seed: int, split: str) -> Iterator[dict[str, Any]]:
             continue
         event = "gets" if adds else "gives away"
         result = more + less if adds else more - less
-        working = _columns(more, less, adds) if rng.random() < WORKED else ""
+        working = in_columns(more, less, adds) if rng.random() < WORKED else ""
         yield {
             "question": f"{person} has {more} {thing} and {event} {less}. How many {thing} does {person} have now?",
             "answer": f"{working}\n#### {result}",
         }
 
 
-def _columns(more: int, less: int, adds: bool) -> str:
+def in_columns(more: int, less: int, adds: bool) -> str:
     """Written arithmetic, ones before tens: `9+4=13, 8+3+1=12` for 89 + 34 and `12-7=5, 8-1-3=4` for 82 - 37.
 
     It is learned from 200 batches of 64; from `89+34=123` alone the same model is right once in 20 after 600.

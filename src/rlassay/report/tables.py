@@ -12,7 +12,11 @@ Mode = Literal["sampled", "greedy"]
 TITLES = {
     "choice_accuracy": "accuracy",
     "choice_accuracy_lenient": "accuracy, lenient parser",
+    "math_accuracy": "math accuracy",
+    "exact_match": "exact match",
     "think_answer_format": "format",
+    "think_format": "thinking format",
+    "strict_think_answer_format": "strict format",
     "token_count": "completion length",
     "truncated": "truncated",
     "parse_failure": "parse failures, strict",
@@ -34,14 +38,14 @@ PASS_NOTE = "The chance that at least one of k sampled completions is right, est
 
 
 def build_tables(results: Results, confidence: float) -> dict[TableName, Table]:
-    """The tables by name; `pass_at_k` only when the primary metric is 0 or 1 for every completion."""
+    """The tables by name; `pass_at_k` only when the primary metric is 0 or 1, `parsing` only if prompts have options."""
     tables = [
         _table(results, "main", "Results", _main_note(results), _main_columns(results), confidence),
         _table(results, "length", "Length and truncation", LENGTH_NOTE, _columns(results, LENGTH), confidence),
-        _table(
-            results, "parsing", "Answers that no parser finds", PARSING_NOTE, _columns(results, PARSING), confidence
-        ),
     ]
+    parsing = _columns(results, PARSING)
+    if parsing:
+        tables.append(_table(results, "parsing", "Answers that no parser finds", PARSING_NOTE, parsing, confidence))
     if _is_binary(results, results.study.primary.metric):
         columns = [_pass_column(results, name, k) for name in results.study.evaluation.sets for k in _ks(results)]
         tables.append(_table(results, "pass_at_k", "pass@k", PASS_NOTE, columns, confidence))
@@ -131,10 +135,14 @@ def _is_binary(results: Results, metric: str) -> bool:
 
 
 def _exists(results: Results, metric: str) -> bool:
-    """Whether a metric has a column; the primary one has it even before anything is scored."""
-    return metric == results.study.primary.metric or any(
-        metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values()
-    )
+    """Whether a metric has a column: the primary one always, another if it could be judged anywhere.
+
+    Where prompts have no options to choose from, no metric of choices could be.
+    """
+    if metric == results.study.primary.metric:
+        return True
+    frames = [scores.counts for scores in results.scores.values()]
+    return any(int(count) > 0 for frame in frames for (_, name), count in frame.sum().items() if name == metric)
 
 
 def _ks(results: Results) -> list[int]:
