@@ -38,7 +38,7 @@ PASS_NOTE = "The chance that at least one of k sampled completions is right, est
 
 
 def build_tables(results: Results, confidence: float) -> dict[TableName, Table]:
-    """The tables by name; `pass_at_k` only when the primary metric is 0 or 1, `parsing` only if prompts have options."""
+    """The tables by name; `pass_at_k` only for a primary metric of 0 or 1, `parsing` only where prompts have options."""
     tables = [
         _table(results, "main", "Results", _main_note(results), _main_columns(results), confidence),
         _table(results, "length", "Length and truncation", LENGTH_NOTE, _columns(results, LENGTH), confidence),
