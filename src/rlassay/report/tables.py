@@ -12,10 +12,7 @@ Mode = Literal["sampled", "greedy"]
 TITLES = {
     "choice_accuracy": "accuracy",
     "choice_accuracy_lenient": "accuracy, lenient parser",
-    "math_accuracy": "math accuracy",
-    "exact_match": "exact match",
     "think_answer_format": "format",
-    "think_format": "thinking format",
     "strict_think_answer_format": "strict format",
     "token_count": "completion length",
     "truncated": "truncated",
@@ -23,7 +20,7 @@ TITLES = {
     "parse_failure_lenient": "parse failures, lenient",
     DISAGREEMENT: "strict and lenient disagree",
 }
-"""Metric -> heading; other metrics are headed by their names."""
+"""Metric -> heading, where its name is none."""
 LOWER = {"truncated", "parse_failure", "parse_failure_lenient", DISAGREEMENT}
 """Metrics of which less is better."""
 LENGTH = ("token_count", "truncated")
@@ -38,7 +35,7 @@ PASS_NOTE = "The chance that at least one of k sampled completions is right, est
 
 
 def build_tables(results: Results, confidence: float) -> dict[TableName, Table]:
-    """The tables by name; `pass_at_k` only for a primary metric of 0 or 1, `parsing` only where prompts have options."""
+    """The tables by name; `pass_at_k` only for a primary metric of 0 or 1, `parsing` only for prompts with options."""
     tables = [
         _table(results, "main", "Results", _main_note(results), _main_columns(results), confidence),
         _table(results, "length", "Length and truncation", LENGTH_NOTE, _columns(results, LENGTH), confidence),
@@ -102,7 +99,7 @@ def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None
 
 def _pass_column(results: Results, name: str, k: int) -> Column:
     metric = results.study.primary.metric
-    title = f"{TITLES.get(metric, metric)}, pass@{k}"
+    title = f"{heading(metric)}, pass@{k}"
     return _column(results, name, f"{PASS_AT}{k}", "sampled", title)
 
 
@@ -111,7 +108,7 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
     if title is None:
         averaged = mode == "sampled" and metric not in (*LENGTH, *PARSING)
         how = f"avg@{results.study.evaluation.num_samples}" if averaged else mode
-        title = f"{TITLES.get(metric, metric)}, {how}"
+        title = f"{heading(metric)}, {how}"
     return Column(
         key=f"{name}/{metric}/{mode}",
         set=name,
@@ -122,6 +119,11 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
         better="lower" if metric in LOWER else "neither" if metric == "token_count" else "higher",
         primary=(name, metric, mode) == (primary.set, primary.metric, primary.mode),
     )
+
+
+def heading(metric: str) -> str:
+    """A metric in words."""
+    return TITLES.get(metric, metric.replace("_", " "))
 
 
 def _unit(results: Results, metric: str) -> Unit:
