@@ -144,7 +144,8 @@ def _exists(results: Results, metric: str) -> bool:
     if metric == results.study.primary.metric:
         return True
     frames = [scores.counts for scores in results.scores.values()]
-    return any(int(count) > 0 for frame in frames for (_, name), count in frame.sum().items() if name == metric)
+    found = [frame.loc[:, frame.columns.get_level_values("metric") == metric] for frame in frames]
+    return any(bool(frame.to_numpy().any()) for frame in found)
 
 
 def _ks(results: Results) -> list[int]:
