@@ -141,7 +141,7 @@ def test_tiny_makes_any_study_small(tmp_path: Path):
         assert (arm.recipe.sft is not None) == (name == "warm")
     warm = tiny.arms["warm"].recipe.sft
     assert warm is not None
-    assert (warm.max_steps, warm.learning_rate) == (40, 2e-3)  # 1e-5 suits the study's model, not the scale's
+    assert (warm.max_steps, warm.learning_rate) == (100, 2e-3)  # 1e-5 suits the study's model, not the scale's
 
 
 def test_settings_come_from_the_file_and_then_from_the_command_line():

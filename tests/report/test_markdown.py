@@ -57,6 +57,13 @@ def test_a_partial_report_says_what_is_missing():
     )
 
 
+def test_without_options_there_is_nothing_about_parsing():
+    content = fake_content()
+    tables = {name: table for name, table in content.tables.items() if name != "parsing"}
+    assert "## Parse failures" in render_markdown(content, [])
+    assert "## Parse failures" not in render_markdown(content.model_copy(update={"tables": tables}), [])
+
+
 def test_every_linked_figure_was_written(tmp_path):
     write_page(fake_content(), tmp_path)
     linked = re.findall(r"\]\((figures/[^)]+)\)", (tmp_path / "report.md").read_text(encoding="utf-8"))

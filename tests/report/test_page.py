@@ -216,8 +216,9 @@ def test_a_study_of_one_arm_has_no_verdict_and_no_empty_section(tmp_path):
         "resumes": (),
         "credit": None,
     }
-    tables = {name: table for name, table in content.tables.items() if name != "pass_at_k"}
+    tables = {name: table for name, table in content.tables.items() if name not in ("pass_at_k", "parsing")}
     page = Page(written(content.model_copy(update={**gone, "tables": tables}), tmp_path))
     assert "The baseline is the only arm" in page.text
     shown = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
-    assert shown == [name for name in SECTIONS if name not in ("training", "rewards", "credit", "examples", "cost")]
+    empty = ("training", "rewards", "credit", "parsing", "examples", "cost")
+    assert shown == [name for name in SECTIONS if name not in empty]

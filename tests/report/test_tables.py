@@ -5,6 +5,7 @@ import pytest
 
 from rlassay.report.estimates import tidy
 from rlassay.report.gather import Results
+from rlassay.report.reading import Scores
 from rlassay.report.tables import build_tables, primary_column
 
 
@@ -85,3 +86,26 @@ def test_a_graded_primary_metric_has_no_pass_at_k(results: Results):
     assert tables["main"].columns[0].key == primary_column(graded).key == "test/soft_overlong/sampled"
     assert "test/choice_accuracy/sampled" in [column.key for column in tables["main"].columns]
     assert tidy(tables["main"].rows[2].cells[0].mean or 0.0) is not None
+
+
+def without_options(scores: Scores) -> Scores:
+    """The scores as they would be if no prompt had options: no metric of choices can be judged."""
+    means, counts = scores.means.copy(), scores.counts.copy()
+    of_choices = [column for column in means if "choice" in column[1] or "parse" in column[1] or "grading" in column[1]]
+    means[of_choices], counts[of_choices] = float("nan"), 0
+    return Scores(means=means, counts=counts, binary=scores.binary)
+
+
+def test_prompts_without_options_have_no_column_about_options(results: Results):
+    primary = results.study.primary.model_copy(update={"metric": "think_answer_format"})
+    study = results.study.model_copy(update={"primary": primary})
+    scores = {key: without_options(one) for key, one in results.scores.items()}
+    tables = build_tables(Results(**(vars(results) | {"study": study, "scores": scores})), 0.95)
+    assert "parsing" not in tables
+    assert [column.metric for column in tables["main"].columns] == [
+        "think_answer_format",
+        "think_answer_format",
+        "pass_at_4",
+        "soft_overlong",
+    ]
+    assert [column.metric for column in tables["length"].columns] == ["token_count", "token_count", *["truncated"] * 2]

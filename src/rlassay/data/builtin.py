@@ -10,6 +10,8 @@ HELD_OUT = 0.3
 """Share of the digit images, and of the pairs of numbers, that only evaluation splits show."""
 PEOPLE = ("Ana", "Ben", "Chen", "Dina")
 THINGS = ("apples", "books", "coins", "pens")
+WORKED = 0.6
+"""Share of the sums whose answer shows the working; the others state the number alone."""
 
 
 def digit_photographs(seed: int, split: str) -> Iterator[dict[str, Any]]:
@@ -35,9 +37,10 @@ def digit_photographs(seed: int, split: str) -> Iterator[dict[str, Any]]:
 
 
 def sums(seed: int, split: str) -> Iterator[dict[str, Any]]:
-    """Endless records in the schema of GSM8K: sums and differences of two-digit numbers, worked column by column.
+    """Endless records in the schema of GSM8K: sums and differences of two-digit numbers, most of them worked.
 
-    A pair of numbers belongs to training or to evaluation, whatever is asked about it.
+    Who imitates them knows how to calculate and often guesses all the same: that leaves reinforcement learning
+    something to find. A pair of numbers belongs to training or to evaluation, whatever is asked about it.
     """
     pairs = generator(seed, "pairs").random((100, 100)) < HELD_OUT
     rng = generator(seed, f"gsm8k {split}")
@@ -49,13 +52,14 @@ def sums(seed: int, split: str) -> Iterator[dict[str, Any]]:
             continue
         event = "gets" if adds else "gives away"
         result = more + less if adds else more - less
+        working = in_columns(more, less, adds) if rng.random() < WORKED else ""
         yield {
             "question": f"{person} has {more} {thing} and {event} {less}. How many {thing} does {person} have now?",
-            "answer": f"{_columns(more, less, adds)}\n#### {result}",
+            "answer": f"{working}\n#### {result}",
         }
 
 
-def _columns(more: int, less: int, adds: bool) -> str:
+def in_columns(more: int, less: int, adds: bool) -> str:
     """Written arithmetic, ones before tens: `9+4=13, 8+3+1=12` for 89 + 34 and `12-7=5, 8-1-3=4` for 82 - 37.
 
     It is learned from 200 batches of 64; from `89+34=123` alone the same model is right once in 20 after 600.

@@ -41,7 +41,7 @@ def aokvqa(section: Aokvqa) -> Source:
 
 
 def gsm8k(section: Gsm8k) -> Source:
-    """Word problems; the working, without its `<<3*4=12>>` marks, is the demonstration's thought.
+    """Word problems; the working, if any, without its `<<3*4=12>>` marks, is the demonstration's thought.
 
     Source: K. Cobbe et al., "Training Verifiers to Solve Math Word Problems" (2021).
     """
@@ -51,7 +51,7 @@ def gsm8k(section: Gsm8k) -> Source:
         if not mark:
             raise RowRefusedError("answer: no #### before the final number")
         answer = final.strip().replace(",", "")
-        demonstration = demonstrate(answer, _CALCULATION.sub("", working).strip())
+        demonstration = demonstrate(answer, _CALCULATION.sub("", working).strip() or None)
         return Draft(question=text_of(record["question"], "question"), answer=answer, demonstration=demonstration)
 
     return table_source(section, draft, sums)

@@ -89,7 +89,7 @@ class Content(Record):
     design: Design
     """What differs between the arms."""
     tables: dict[TableName, Table]
-    """The tables by name; `pass_at_k` is absent when the primary metric is not 0 or 1."""
+    """The tables by name; absent are `pass_at_k` when the primary metric is not 0 or 1, `parsing` without options."""
     curves: tuple[Curve, ...]
     """Learning curves."""
     rewards: tuple[RewardPart, ...]

@@ -87,6 +87,7 @@ def _sections(content: Content) -> dict[str, str]:
         "training": not content.curves,
         "rewards": not content.rewards,
         "credit": not wording.has_credit(content),
+        "parsing": "parsing" not in content.tables,
         "examples": not content.examples,
         "cost": not content.cost,
     }

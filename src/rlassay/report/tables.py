@@ -13,13 +13,14 @@ TITLES = {
     "choice_accuracy": "accuracy",
     "choice_accuracy_lenient": "accuracy, lenient parser",
     "think_answer_format": "format",
+    "strict_think_answer_format": "strict format",
     "token_count": "completion length",
     "truncated": "truncated",
     "parse_failure": "parse failures, strict",
     "parse_failure_lenient": "parse failures, lenient",
     DISAGREEMENT: "strict and lenient disagree",
 }
-"""Metric -> heading; other metrics are headed by their names."""
+"""Metric -> heading, where its name is none."""
 LOWER = {"truncated", "parse_failure", "parse_failure_lenient", DISAGREEMENT}
 """Metrics of which less is better."""
 LENGTH = ("token_count", "truncated")
@@ -34,14 +35,14 @@ PASS_NOTE = "The chance that at least one of k sampled completions is right, est
 
 
 def build_tables(results: Results, confidence: float) -> dict[TableName, Table]:
-    """The tables by name; `pass_at_k` only when the primary metric is 0 or 1 for every completion."""
+    """The tables by name; `pass_at_k` only for a primary metric of 0 or 1, `parsing` only for prompts with options."""
     tables = [
         _table(results, "main", "Results", _main_note(results), _main_columns(results), confidence),
         _table(results, "length", "Length and truncation", LENGTH_NOTE, _columns(results, LENGTH), confidence),
-        _table(
-            results, "parsing", "Answers that no parser finds", PARSING_NOTE, _columns(results, PARSING), confidence
-        ),
     ]
+    parsing = _columns(results, PARSING)
+    if parsing:
+        tables.append(_table(results, "parsing", "Answers that no parser finds", PARSING_NOTE, parsing, confidence))
     if _is_binary(results, results.study.primary.metric):
         columns = [_pass_column(results, name, k) for name in results.study.evaluation.sets for k in _ks(results)]
         tables.append(_table(results, "pass_at_k", "pass@k", PASS_NOTE, columns, confidence))
@@ -98,7 +99,7 @@ def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None
 
 def _pass_column(results: Results, name: str, k: int) -> Column:
     metric = results.study.primary.metric
-    title = f"{TITLES.get(metric, metric)}, pass@{k}"
+    title = f"{heading(metric)}, pass@{k}"
     return _column(results, name, f"{PASS_AT}{k}", "sampled", title)
 
 
@@ -107,7 +108,7 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
     if title is None:
         averaged = mode == "sampled" and metric not in (*LENGTH, *PARSING)
         how = f"avg@{results.study.evaluation.num_samples}" if averaged else mode
-        title = f"{TITLES.get(metric, metric)}, {how}"
+        title = f"{heading(metric)}, {how}"
     return Column(
         key=f"{name}/{metric}/{mode}",
         set=name,
@@ -118,6 +119,11 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
         better="lower" if metric in LOWER else "neither" if metric == "token_count" else "higher",
         primary=(name, metric, mode) == (primary.set, primary.metric, primary.mode),
     )
+
+
+def heading(metric: str) -> str:
+    """A metric in words."""
+    return TITLES.get(metric, metric.replace("_", " "))
 
 
 def _unit(results: Results, metric: str) -> Unit:
@@ -131,10 +137,15 @@ def _is_binary(results: Results, metric: str) -> bool:
 
 
 def _exists(results: Results, metric: str) -> bool:
-    """Whether a metric has a column; the primary one has it even before anything is scored."""
-    return metric == results.study.primary.metric or any(
-        metric in scores.means.columns.get_level_values("metric") for scores in results.scores.values()
-    )
+    """Whether a metric has a column: the primary one always, another if it could be judged anywhere.
+
+    Where prompts have no options to choose from, no metric of choices could be.
+    """
+    if metric == results.study.primary.metric:
+        return True
+    frames = [scores.counts for scores in results.scores.values()]
+    found = [frame.loc[:, frame.columns.get_level_values("metric") == metric] for frame in frames]
+    return any(bool(frame.to_numpy().any()) for frame in found)
 
 
 def _ks(results: Results) -> list[int]:
