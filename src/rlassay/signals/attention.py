@@ -1,0 +1,190 @@
+"""Attention mass of a transformers model, recorded while it attends in its own way."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from rlassay.models.hub import Model
+from rlassay.signals.mass import Scoring, segment_mass
+from rlassay.signals.passes import ModelPass, scoring_mode, unwrapped
+
+_SUFFIX = "+attention_mass"
+
+# What transformers' function for an implementation leaves out, although a model passes it.
+_LEFT_OUT = {"sdpa": {"softcap", "s_aux"}}
+
+
+def attention_mass(
+    model: Model,
+    model_inputs: Mapping[str, Any],
+    segment_ids: Int[Tensor, "batch keys"],
+    completion_length: int,
+    layers: Sequence[int] | None = None,
+    *,
+    num_segments: int | None = None,
+) -> Float[Tensor, "layers batch time segments"]:
+    """Attention mass per completion token, layer and key segment, mean over heads, from one teacher-forced pass.
+
+    Row t belongs to the query that *predicted* completion token t, at position P - 1 + t of a prompt of P positions.
+    Exact under every attention implementation of transformers that takes a mask (eager, sdpa, flash), since the model's
+    own queries and keys are scored a second time for the rows of the completion only; no matrix of all positions by all
+    positions is ever made. Only the text decoder is looked at, never a vision tower.
+
+    Args:
+        model: a causal LM or a vision-language model, with or without PEFT adapters; it is run in evaluation mode
+            without gradients, and left as it was.
+        model_inputs: what its `forward` takes: `input_ids` and `attention_mask`, both (B, P+C), pixels and the like.
+        segment_ids: (B, P+C), the segment of each position as a key; -1 is not counted.
+        completion_length: C.
+        layers: indices of the layers wanted, in the order wanted; None means every layer that attends.
+        num_segments: S; None means the largest id + 1.
+
+    Rows of positions that `attention_mask` hides (after the end of a completion) are 0. Others sum to 1 over the
+    segments if every key is in a segment, unless the layer has attention sinks, which take the rest.
+
+    Errors: ValueError if shapes do not fit, a layer wanted never attends, or the model attends in a way that cannot be
+    scored again (flex attention, position biases, keys that are not the positions of `input_ids`).
+    """
+    recording = Recording(segment_ids, completion_length, layers, num_segments)
+    with scoring_mode(model), recorded_attention(model, recording):
+        ModelPass(model, model_inputs, completion_length)
+    return recording.mass(model_inputs["attention_mask"])
+
+
+class Recording:
+    """What one pass shall record, and what it has recorded."""
+
+    def __init__(
+        self,
+        segment_ids: Int[Tensor, "batch keys"],
+        completion_length: int,
+        layers: Sequence[int] | None,
+        num_segments: int | None,
+    ) -> None:
+        size = int(segment_ids.max()) + 1 if num_segments is None else num_segments
+        if not 0 < completion_length < segment_ids.shape[1] or int(segment_ids.max()) >= size:
+            raise ValueError(
+                f"segment_ids: got shape {tuple(segment_ids.shape)} and ids up to {int(segment_ids.max())}, expected "
+                f"more than completion_length={completion_length} positions and ids below num_segments={size}"
+            )
+        self.indicator = (segment_ids[..., None] == torch.arange(size, device=segment_ids.device)).float()
+        self.completion_length = completion_length
+        self.layers = layers
+        self.by_layer: dict[int, Tensor] = {}
+
+    def add(self, module: Any, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> None:
+        """Score the completion's rows of one attention layer again."""
+        if self.layers is not None and module.layer_idx not in self.layers:
+            return
+        size = self.indicator.shape[1]
+        if not query.shape[2] == key.shape[2] == size:
+            raise ValueError(
+                f"layer {module.layer_idx} attends from {query.shape[2]} positions to {key.shape[2]}, but "
+                f"segment_ids has {size}; only self-attention over the input's own positions can be recorded"
+            )
+        if options.get("position_bias") is not None:
+            raise ValueError(f"layer {module.layer_idx} adds position biases, which cannot be recorded")
+        rows = slice(size - self.completion_length - 1, size - 1)
+        scaling = options.get("scaling")
+        scoring = Scoring(
+            scaling=query.shape[3] ** -0.5 if scaling is None else scaling,
+            softcap=options.get("softcap"),
+            sinks=options.get("s_aux"),
+        )
+        seen = _row_mask(mask, rows, size, options.get("sliding_window")).to(query.device)
+        indicator = self.indicator.to(query.device)
+        self.by_layer[module.layer_idx] = segment_mass(query[:, :, rows], key, seen, indicator, scoring)
+
+    def mass(self, attention_mask: Int[Tensor, "batch keys"]) -> Float[Tensor, "layers batch time segments"]:
+        """All layers; 0 where `attention_mask` hides the completion's token."""
+        missing = set(self.layers or ()) - set(self.by_layer)
+        if missing or not self.by_layer:
+            raise ValueError(
+                f"layers: {sorted(missing) or 'any'} never attended through transformers' attention interface; "
+                f"recorded: {sorted(self.by_layer)}"
+            )
+        wanted = sorted(self.by_layer) if self.layers is None else self.layers
+        mass = torch.stack([self.by_layer[layer].to(attention_mask.device) for layer in wanted])
+        is_token = attention_mask[:, -self.completion_length :, None].bool()
+        return torch.where(is_token, mass, 0.0)
+
+
+# Which pass records which attention modules: filled for the time of a pass, and weak in case it is never left.
+_RECORDINGS: WeakKeyDictionary[nn.Module, Recording] = WeakKeyDictionary()
+
+
+@contextmanager
+def recorded_attention(model: Model, recording: Recording) -> Iterator[None]:
+    """Let the text decoder's attention layers record, and restore their implementation afterwards."""
+    decoder: Any = unwrapped(model).get_decoder()
+    config = decoder.config
+    implementation = config._attn_implementation
+    name = _registered(implementation)
+    modules = list(decoder.modules())
+    try:
+        _RECORDINGS.update(dict.fromkeys(modules, recording))
+        config._attn_implementation = {"": name}  # in this form it leaves the configs inside it alone
+        yield
+    finally:
+        config._attn_implementation = {"": implementation}
+        for module in modules:
+            _RECORDINGS.pop(module, None)
+
+
+def _registered(implementation: str) -> str:
+    # The suffix comes last: transformers recognises flash attention by its name, and each kind takes its own masks.
+    if implementation.endswith(_SUFFIX) or implementation == "flex_attention" or implementation.startswith("paged|"):
+        raise ValueError(
+            f"attn_implementation: got {implementation!r}, expected eager, sdpa or flash attention, not recorded yet"
+        )
+    name = implementation + _SUFFIX
+    AttentionInterface.register(name, partial(_attend, implementation))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
+    return name
+
+
+def _attend(
+    implementation: str,
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The model's own attention for its output; then the recording, where there is one."""
+    home = vars(sys.modules[type(module).__module__])
+    attend = home["ALL_ATTENTION_FUNCTIONS"].get_interface(implementation, home.get("eager_attention_forward"))
+    recorded_as = module.config._attn_implementation
+    module.config._attn_implementation = {"": implementation}  # flash attention picks its kernel by this name
+    try:
+        output = attend(module, query, key, value, attention_mask, **options)
+    finally:
+        module.config._attn_implementation = {"": recorded_as}
+    recording = _RECORDINGS.get(module)
+    if recording is not None:
+        used = {name: each for name, each in options.items() if name not in _LEFT_OUT.get(implementation, ())}
+        recording.add(module, query, key, attention_mask, used)
+    return output
+
+
+def _row_mask(mask: Tensor | None, rows: slice, size: int, sliding_window: int | None) -> Tensor:
+    """What the rows see, (batch or 1, heads or 1, rows, keys); flash attention leaves all but padding to its kernel."""
+    if mask is not None and mask.ndim == 4:
+        return mask[:, :, rows, :size]
+    device = None if mask is None else mask.device
+    keys = torch.arange(size, device=device)
+    queries = keys[rows, None]
+    seen = keys <= queries
+    if sliding_window is not None:
+        seen &= keys > queries - sliding_window
+    return seen[None, None] if mask is None else seen & mask[:, None, None, :].bool()

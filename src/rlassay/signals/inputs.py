@@ -1,0 +1,157 @@
+"""What a model takes in to score completions, made from prompts and images as its processor makes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from rlassay.models import tokenizer_of
+from rlassay.models.hub import Processor
+from rlassay.signals.system_block import system_length
+
+Prompt = str | list[dict[str, Any]]
+"""Plain text, or a conversation that ends where the completion begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInputs:
+    """Prompts with their completions: prompts padded on the left, completions on the right."""
+
+    by_token: dict[str, Int[Tensor, "batch keys"]]
+    """`input_ids`, `attention_mask` and whatever else has a number per position."""
+    by_image: tuple[dict[str, Tensor], ...]
+    """Pixels, grids and the like of each sample, which a model takes joined over the batch; empty without images."""
+    completion_length: int
+    """C, the longest completion, tokens."""
+    system_lengths: tuple[int, ...]
+    """Tokens of each prompt's system block, from its first token on."""
+
+    def __len__(self) -> int:
+        return len(self.by_image)
+
+    @property
+    def has_image(self) -> list[bool]:
+        """Whether each sample shows an image."""
+        return ["pixel_values" in each for each in self.by_image]
+
+    def batch(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """What `forward` takes for some of the samples."""
+        tokens = {name: values[list(rows)] for name, values in self.by_token.items()}
+        names = sorted({name for row in rows for name in self.by_image[row]})
+        images = {
+            name: torch.cat([self.by_image[row][name] for row in rows if name in self.by_image[row]]) for name in names
+        }
+        return {name: values.to(device) for name, values in {**tokens, **images}.items()}
+
+
+def model_inputs(
+    processor: Processor,
+    prompts: Sequence[Prompt],
+    images: Sequence[Sequence[Any] | None] | None,
+    completion_ids: Int[Tensor, "batch time"],
+    completion_mask: Int[Tensor, "batch time"],
+) -> ModelInputs:
+    """Inputs for a teacher-forced pass over completions; a prompt that comes several times is processed once.
+
+    Args:
+        processor: the model's processor, or its tokenizer if it sees no images.
+        prompts: one per completion.
+        images: PIL images of each prompt in the order in which it shows them; None where there are none.
+        completion_ids: (B, C), padded on the right.
+        completion_mask: (B, C), 1 where a completion has a token; 0 after its end.
+    """
+    shown = [list(each or ()) for each in images] if images is not None else [[] for _ in prompts]
+    known: dict[Any, _Processed] = {}
+    processed = []
+    for prompt, of_prompt in zip(prompts, shown, strict=True):
+        text = _rendered(processor, prompt)
+        key = (text, *map(id, of_prompt))
+        if key not in known:
+            known[key] = _processed(processor, prompt, text, of_prompt)
+        processed.append(known[key])
+    pad_token_id: Any = tokenizer_of(processor).pad_token_id
+    by_token = _by_token(processed, completion_ids, completion_mask, pad_token_id)
+    return ModelInputs(
+        by_token=by_token,
+        by_image=tuple(each.by_image for each in processed),
+        completion_length=completion_ids.shape[1],
+        system_lengths=tuple(each.system_length for each in processed),
+    )
+
+
+def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequence[Any] | None]) -> ModelInputs:
+    """The same inputs with other pixels, from images of the same sizes as those that they were made of.
+
+    Args:
+        processor: the model's processor.
+        inputs: what the other images led to.
+        images: PIL images of each sample; samples that showed none must show none.
+
+    Errors: ValueError if a sample's images are too few or too many, or lead to tensors of other names or shapes.
+    """
+    image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+    by_image = []
+    for sample, (of_sample, before) in enumerate(zip(images, inputs.by_image, strict=True)):
+        made = dict(image_processor(images=list(of_sample), return_tensors="pt")) if of_sample else {}
+        after = {**before, **made}
+        shapes = [{name: tuple(values.shape) for name, values in each.items()} for each in (before, after)]
+        if shapes[0] != shapes[1] or bool(of_sample) != inputs.has_image[sample]:
+            raise ValueError(f"images of sample {sample}: expected tensors of shapes {shapes[0]}, got {shapes[1]}")
+        by_image.append(after)
+    return replace(inputs, by_image=tuple(by_image))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Processed:
+    """One prompt."""
+
+    by_token: dict[str, Int[Tensor, "positions"]]
+    by_image: dict[str, Tensor]
+    system_length: int
+
+
+def _rendered(processor: Any, prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+
+
+def _processed(processor: Any, prompt: Prompt, text: str, images: list[Any]) -> _Processed:
+    # A template has already written the begin-of-sequence token where there is one; plain text has not.
+    options: dict[str, Any] = {"return_tensors": "pt", "add_special_tokens": isinstance(prompt, str)}
+    if isinstance(processor, ProcessorMixin):
+        made = processor(text=[text], images=images or None, **options)  # pyright: ignore[reportCallIssue]
+    else:
+        made = processor([text], **options)
+    per_token = made["input_ids"].shape
+    by_token = {name: values[0] for name, values in made.items() if values.shape == per_token}
+    return _Processed(
+        by_token=by_token,
+        by_image={name: values for name, values in made.items() if name not in by_token},
+        system_length=0 if isinstance(prompt, str) else system_length(processor, prompt, by_token["input_ids"]),
+    )
+
+
+def _by_token(
+    processed: Sequence[_Processed],
+    completion_ids: Int[Tensor, "batch time"],
+    completion_mask: Int[Tensor, "batch time"],
+    pad_token_id: int,
+) -> dict[str, Int[Tensor, "batch keys"]]:
+    """Prompts padded on the left, and completions after them; 0 where a prompt or the completion says nothing."""
+    length = max(len(each.by_token["input_ids"]) for each in processed)
+    joined = {}
+    for name in sorted({name for each in processed for name in each.by_token}):
+        fill = pad_token_id if name == "input_ids" else 0
+        table = torch.full((len(processed), length), fill, dtype=torch.long)
+        for row, each in zip(table, processed, strict=True):
+            if name in each.by_token:
+                row[length - len(each.by_token[name]) :] = each.by_token[name]
+        completion = {"input_ids": completion_ids, "attention_mask": completion_mask}.get(name)
+        after = torch.zeros_like(completion_ids) if completion is None else completion
+        joined[name] = torch.cat([table.to(after.device), after.long()], dim=1)
+    return joined
