@@ -12,7 +12,7 @@ from rlassay.config.estimates import (
     split_rows,
     weight_bytes,
 )
-from rlassay.config.model import HubModel, Lora, TinyVLM
+from rlassay.config.model import HubModel, Lora, TinyLM, TinyVLM
 from tests.config.studies import GONE, study
 
 
@@ -74,9 +74,10 @@ def test_rows_of_files_are_counted_where_they_are(tmp_path: Path):
         (TinyVLM(kind="tiny_vlm"), 1_000_576),
         (TinyVLM(kind="tiny_vlm", layers=2, width=64, vision_layers=1), 178_688),
         (TinyVLM(kind="tiny_vlm", vision_width=128, patch_size=8, image_size=32), 1_229_696),
+        (TinyLM(kind="tiny_lm"), 904_320),
     ],
 )
-def test_parameters_of_the_built_in_model(model: TinyVLM, counted: int):
+def test_parameters_of_a_built_in_model(model: TinyVLM | TinyLM, counted: int):
     assert parameters(model) == pytest.approx(counted, rel=0.02)
 
 

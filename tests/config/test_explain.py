@@ -68,15 +68,15 @@ MALFORMED = [
     ({"rl__max_step": 3}, "did you mean 'max_steps'?"),
     (
         {"arms__base__labl": "x"},
-        "arms.base.labl: unknown key; expected one of from, label, color, varies, model, sft, rl, rewards, credit; "
-        "did you mean 'label'?",
+        "arms.base.labl: unknown key; expected one of from, label, color, varies, model, sft, rl, rewards, credit, "
+        "credit_denominator, signals; did you mean 'label'?",
     ),
     ({"arms__base__from_": "x"}, "arms.base.from_: unknown key; "),
     (
         {"model__kind": "tinyvlm"},
-        "model: kind is the text 'tinyvlm', expected one of tiny_vlm, hub; did you mean 'tiny_vlm'?",
+        "model: kind is the text 'tinyvlm', expected one of tiny_vlm, tiny_lm, hub; did you mean 'tiny_vlm'?",
     ),
-    ({"model": {"layers": 2}}, "model: kind is missing; expected kind: one of tiny_vlm, hub"),
+    ({"model": {"layers": 2}}, "model: kind is missing; expected kind: one of tiny_vlm, tiny_lm, hub"),
     ({"model": {"kind": "hub"}}, "model.name: missing; expected: Hub name, or path of a local folder"),
     (
         {"model": {"kind": "hub", "name": "x", "lora": {"target_modules": 3}}},
@@ -93,7 +93,8 @@ MALFORMED = [
     ({"rl__scale_rewards": False}, "rl.scale_rewards: got false, expected one of group, batch, none"),
     (
         {"credit": [{"kind": "unifrm"}]},
-        "credit.0.kind: got the text 'unifrm', expected uniform; did you mean 'uniform'?",
+        "credit.0: kind is the text 'unifrm', expected one of uniform, attention_weights, entropy_filter, "
+        "perception_filter, trajectory_scaling, random_filter, shuffled_weights; did you mean 'uniform'?",
     ),
     ({"credit": {"kind": "uniform"}}, "credit: got a mapping, expected a list"),
     (

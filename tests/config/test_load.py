@@ -69,8 +69,8 @@ def test_an_unreadable_file_is_a_study_error(elsewhere: Path):
 def test_a_scale_is_checked_by_itself(elsewhere: Path):
     write(elsewhere / "config/scales/odd.yaml", {"sedes": [1]})
     assert message("digits", "odd") == (
-        "config/scales/odd.yaml: 1 problem\n  - sedes: unknown key; expected one of seeds, gpus, model, data, sft, rl, "
-        "evaluation, primary; did you mean 'seeds'?"
+        "config/scales/odd.yaml: 1 problem\n  - sedes: unknown key; expected one of model, data, sft, rl, rewards, "
+        "signals, evaluation, primary, seeds, gpus, adds_warm_start, by_source; did you mean 'seeds'?"
     )
     write(elsewhere / "config/scales/odd.yaml", {"rl": {"max_step": 1}})
     assert message("digits", "odd").startswith(
@@ -140,7 +140,7 @@ def test_tiny_makes_any_study_small(tmp_path: Path):
         assert (arm.recipe.sft is not None) == (name == "warm")
     warm = tiny.arms["warm"].recipe.sft
     assert warm is not None
-    assert (warm.max_steps, warm.learning_rate) == (20, 1e-5)  # the scale's steps, the study's own rate
+    assert (warm.max_steps, warm.learning_rate) == (40, 2e-3)  # 1e-5 suits the study's model, not the scale's
 
 
 def test_settings_come_from_the_file_and_then_from_the_command_line():

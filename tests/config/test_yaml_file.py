@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlassay.config.yaml_file import lay_scale, merge, read_yaml
+from rlassay.config.yaml_file import merge, read_yaml
 
 
 def read(folder: Path, text: str | bytes):
@@ -106,9 +106,3 @@ def test_merging_changes_neither_side(base: object, over: object):
     before = (repr(base), repr(over))
     merge(base, over)
     assert (repr(base), repr(over)) == before
-
-
-@pytest.mark.parametrize(("sft", "merged"), [({"x": 1, "y": 2}, {"x": 1, "y": 9}), (None, None)])
-def test_a_scale_reaches_a_warm_start_only_where_there_is_one(sft: object, merged: object):
-    assert lay_scale({"sft": sft, "rl": {"z": 1}}, {"sft": {"y": 9}, "rl": {"z": 3}}) == {"sft": merged, "rl": {"z": 3}}
-    assert lay_scale({"rl": {"z": 1}}, {"sft": {"y": 9}}) == {"rl": {"z": 1}}

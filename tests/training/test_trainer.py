@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlassay.credit import TokenSignals
 from rlassay.records import PromptRow
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.group_reward import GroupReward
@@ -112,13 +113,13 @@ def test_the_seed_decides_the_first_rollout_and_the_weights(tmp_path: Path):
 
 
 def test_credit_multiplies_and_reaches_the_loss(tmp_path: Path):
-    def first_token_only(completion_mask: torch.Tensor) -> torch.Tensor:
-        kept = torch.zeros_like(completion_mask, dtype=torch.float32)
+    def first_token_only(signals: TokenSignals) -> torch.Tensor:
+        kept = torch.zeros_like(signals.completion_mask, dtype=torch.float32)
         kept[:, 0] = 1.0
         return kept
 
-    def double(completion_mask: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(completion_mask, 2.0, dtype=torch.float32)
+    def double(signals: TokenSignals) -> torch.Tensor:
+        return torch.full_like(signals.completion_mask, 2.0, dtype=torch.float32)
 
     trainer = make_trainer(CreditGRPOTrainer, tmp_path, credit=[first_token_only, double])
     rollouts: list[Rollout] = []

@@ -5,9 +5,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlassay.config.explain import explain, nearest, one_of
+from rlassay.config.scale import lay_scale
 from rlassay.config.study import Arm
 from rlassay.config.training import Recipe
-from rlassay.config.yaml_file import lay_scale, merge, to_json
+from rlassay.config.yaml_file import merge, to_json
 
 
 def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[str, Arm], list[str]]:
@@ -15,7 +16,7 @@ def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[
 
     Args:
         content: the parsed study file; its arms are mappings of mappings.
-        overlay: the parsed scale overlay, laid over each arm last, so that no arm escapes it; empty for none.
+        overlay: a scale's overlay, laid over each arm last, so that no arm escapes it; empty for none.
 
     A problem that an arm inherits is reported only where it is written: in the shared sections or in the arm above.
     """

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 
+from rlassay.config.credit_checks import check_credit
 from rlassay.config.data import Digits
 from rlassay.config.explain import nearest, one_of
 from rlassay.config.model import TinyVLM
@@ -15,7 +16,7 @@ from rlassay.rewards import REWARDS, check_reward_options
 def check_study(study: Study) -> list[str]:
     """One sentence for everything that is wrong across the sections of a study; empty for a sound one."""
     of_study = [_seeds, _data, _evaluation, _primary]
-    of_recipe = [_image, _warm_start, _rewards, _groups, _prompts, _checkpoints]
+    of_recipe = [_image, _warm_start, _rewards, _groups, _prompts, _checkpoints, check_credit]
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 

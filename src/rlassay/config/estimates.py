@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlassay.config.data import Jsonl
-from rlassay.config.model import HubModel, ModelConfig
+from rlassay.config.model import HubModel, ModelConfig, TinyLM
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
 from rlassay.config.training import RLConfig
@@ -87,6 +87,8 @@ def parameters(model: ModelConfig) -> int | None:
         size = re.search(r"(\d+(?:\.\d+)?)([bm])\b", model.name.rsplit("/")[-1].lower())
         return round(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]) if size else None
     language = 13 * model.layers * model.width**2 + model.vocab_size * model.width
+    if isinstance(model, TinyLM):
+        return language
     vision = 8 * model.vision_layers * model.vision_width**2 + 3 * model.patch_size**2 * model.vision_width
     return language + vision + model.width * (model.vision_width + model.width)
 

@@ -38,7 +38,7 @@ def model_id(study: Study, recipe: Recipe) -> str:
     A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
     """
     model = recipe.model.model_dump(mode="json", exclude={"lora"})
-    return _digest(model, data_id(study) if recipe.model.kind == "tiny_vlm" else None)
+    return _digest(model, None if recipe.model.kind == "hub" else data_id(study))
 
 
 def sft_id(study: Study, recipe: Recipe) -> str:
@@ -64,7 +64,7 @@ def model_policy(study: Study, recipe: Recipe) -> str:
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """Identifies the weights of one arm and seed."""
     recipe = study.arms[arm_name].recipe
-    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit)
+    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit, recipe.credit_denominator, recipe.signals)
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 

@@ -9,10 +9,11 @@ from rlassay.config.arms import expand_arms
 from rlassay.config.checks import check_study
 from rlassay.config.design import check_design
 from rlassay.config.explain import StudyError, explain, nearest, one_of
+from rlassay.config.scale import ScaleFile, fit_scale, lay_scale, unknown_sources
 from rlassay.config.section import Section
 from rlassay.config.settings import Settings
-from rlassay.config.study import ScaleFile, Study, StudyFile
-from rlassay.config.yaml_file import lay_scale, merge, read_yaml, to_json
+from rlassay.config.study import Study, StudyFile
+from rlassay.config.yaml_file import merge, read_yaml, to_json
 
 CONFIG = Path("config")
 SectionT = TypeVar("SectionT", bound=Section)
@@ -47,8 +48,10 @@ def resolve_study(content: dict[str, Any], source: str = "study") -> Study:
 
 def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "study") -> Study:
     """The resolved study with a scale laid over it; its design was checked as written, since a scale may level arms."""
-    overlay = _read(overlay_path)
-    _validated(ScaleFile, overlay, str(overlay_path))
+    scale = _read(overlay_path)
+    _validated(ScaleFile, scale, str(overlay_path))
+    _raise_if_any(unknown_sources(scale), str(overlay_path))
+    content, overlay = fit_scale(content, scale)
     source = f"{source} with {overlay_path} laid over it"
     study = _build(content, overlay, source, scale=overlay_path.stem)
     _raise_if_any(check_study(study), source)

@@ -20,13 +20,31 @@ class Lora(Section):
     """Module names, or PEFT's `all-linear`."""
 
 
-class TinyVLM(Section):
-    """A LLaVA-shaped model of about 1M parameters with its own tokenizer, built from this section alone."""
+class TinyModel(Section):
+    """What the built-in models share: a small Llama with a tokenizer of its own."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the initial weights."""
+    layers: int = Field(default=4, ge=1)
+    """Layers of the language model."""
+    width: int = Field(default=128, ge=32, multiple_of=32)
+    """Width of the language model; heads are 32 wide."""
+    vocab_size: int = Field(default=400, ge=300)
+    """Size of the byte-pair vocabulary learned from the study's own training prompts."""
+
+
+class TinyLM(TinyModel):
+    """A Llama of about 1M parameters that reads text only, built from this section alone."""
+
+    kind: Literal["tiny_lm"]
+    """Selects this section."""
+
+
+class TinyVLM(TinyModel):
+    """A LLaVA-shaped model of about 1M parameters, built from this section alone."""
 
     kind: Literal["tiny_vlm"]
     """Selects this section."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the initial weights."""
     vision_layers: int = Field(default=2, ge=1)
     """Layers of the CLIP vision tower."""
     vision_width: int = Field(default=64, ge=16, multiple_of=16)
@@ -35,12 +53,6 @@ class TinyVLM(Section):
     """Side of a square image patch, pixels."""
     image_size: int = Field(default=16, ge=4)
     """Side of the square input image, pixels; a multiple of patch_size."""
-    layers: int = Field(default=4, ge=1)
-    """Layers of the language model."""
-    width: int = Field(default=128, ge=32, multiple_of=32)
-    """Width of the language model; heads are 32 wide."""
-    vocab_size: int = Field(default=400, ge=300)
-    """Size of the byte-pair vocabulary learned from the study's own training prompts."""
 
 
 class HubModel(Section):
@@ -62,4 +74,4 @@ class HubModel(Section):
     """Adapters to train; null trains every weight."""
 
 
-ModelConfig = Annotated[TinyVLM | HubModel, Field(discriminator="kind")]
+ModelConfig = Annotated[TinyVLM | TinyLM | HubModel, Field(discriminator="kind")]

@@ -10,7 +10,12 @@ from rlassay.config.study import StudyFile
 from rlassay.rewards import REWARDS
 
 SCHEMA = CONFIG / "schema.json"
-_SECTIONS = {"model": ("TinyVLM", "HubModel"), "sft": ("SFTConfig",), "rl": ("RLConfig",)}
+_SECTIONS = {
+    "model": ("TinyVLM", "TinyLM", "HubModel"),
+    "sft": ("SFTConfig",),
+    "rl": ("RLConfig",),
+    "signals": ("SignalsConfig",),
+}
 
 
 def study_schema() -> str:

@@ -128,6 +128,10 @@ class ArmFile(Section):
     """Differences in the rewards; a reward set to null is removed."""
     credit: list[dict[str, Any]] | None = None
     """The token credit, whole."""
+    credit_denominator: Literal["all", "selected"] | None = None
+    """Over which tokens the loss is a mean."""
+    signals: dict[str, Any] | None = None
+    """Differences in how signals are measured."""
 
 
 class StudyFile(Recipe):
@@ -155,24 +159,3 @@ class StudyFile(Recipe):
     """The arms whose p-values are corrected together; null takes all but the baseline."""
     arms: dict[Name, ArmFile] = Field(min_length=1)
     """The cells, by name."""
-
-
-class ScaleFile(Section):
-    """`config/scales/<scale>.yaml`: differences laid over a whole study and over each of its arms."""
-
-    seeds: list[Any] | None = None
-    """Replaces the study's seeds."""
-    gpus: int | None = None
-    """Replaces the study's number of GPUs."""
-    model: dict[str, Any] = Field(default={})
-    """Differences in the model section; another `kind` replaces it."""
-    data: dict[str, Any] = Field(default={})
-    """Differences in the data section; another `kind` replaces it."""
-    sft: dict[str, Any] = Field(default={})
-    """Differences in the warm start of those arms that have one."""
-    rl: dict[str, Any] = Field(default={})
-    """Differences in the RL section."""
-    evaluation: dict[str, Any] = Field(default={})
-    """Differences in the evaluation."""
-    primary: dict[str, Any] = Field(default={})
-    """Differences in the primary number."""

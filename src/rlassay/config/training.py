@@ -1,9 +1,10 @@
-"""The `sft`, `rl`, `rewards` and `credit` sections: what an arm trains with. Names and meanings are TRL's."""
+"""The `sft`, `rl` and `rewards` sections, and the recipe of an arm, which holds them. Names and meanings are TRL's."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
 from rlassay.config.model import ModelConfig
 from rlassay.config.section import Section
 
@@ -77,6 +78,10 @@ class RLConfig(Optimisation):
     """Weight the KL estimate by the importance ratio."""
     mask_truncated_completions: bool = False
     """Leave truncated completions out of the loss."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus: this times the mean entropy of the completion tokens, over the whole vocabulary, is
+    taken off the loss. A negative weight is a penalty, which lowers the entropy. The published penalty adds the mean
+    -log p of the sampled tokens instead, whose gradient is 0 on average over tokens drawn from the policy itself."""
 
 
 class RewardConfig(Section):
@@ -86,16 +91,6 @@ class RewardConfig(Section):
     """Its weight in the sum; 0 makes it an observer that is logged and never trains."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
-
-
-class UniformCredit(Section):
-    """Every completion token carries its completion's advantage."""
-
-    kind: Literal["uniform"]
-    """Selects this section."""
-
-
-CreditConfig = Annotated[UniformCredit, Field()]
 
 
 class Recipe(Section):
@@ -110,4 +105,8 @@ class Recipe(Section):
     rewards: dict[str, RewardConfig] = Field(min_length=1)
     """Rewards by name; at least one has a weight other than 0."""
     credit: tuple[CreditConfig, ...] = (UniformCredit(kind="uniform"),)
-    """Token-credit parts in the order in which they multiply."""
+    """Token-credit parts in their order: filters join by OR, weights and scales multiply."""
+    credit_denominator: Literal["all", "selected"] = "all"
+    """Whether the loss is a mean over all completion tokens, or over those that the filters select."""
+    signals: SignalsConfig = SignalsConfig()
+    """How the signals are measured that rewards and credit go by."""

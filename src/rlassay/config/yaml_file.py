@@ -58,8 +58,3 @@ def merge(base: Any, over: Any) -> Any:
     if "kind" in base and "kind" in over and base["kind"] != over["kind"]:
         return over
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
-
-
-def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """A scale overlay laid on sections; what a study leaves out (a warm start) stays out at every scale."""
-    return merge(sections, {key: over for key, over in overlay.items() if key != "sft" or sections.get("sft")})

@@ -1,7 +1,34 @@
-"""Token credit: how an advantage is spread over the tokens of its completion. Pure functions of tensors."""
+"""Token credit: how an advantage is spread over the tokens of its completion. Pure functions of tensors.
 
-from rlassay.credit.uniform import spread, uniform
+`compose(parts, signals)` joins the parts of an arm, `spread` multiplies the advantages. The parts take `TokenSignals`
+and stand in `CREDITS`; the functions that they rest on take tensors. `rlassay.credit.attention_weights` and
+`rlassay.credit.trajectory_scaling` are such functions; the parts of these names are `CREDITS[...]`.
+"""
 
-CREDITS = {"uniform": uniform}
+from rlassay.credit.attention import attention_weights
+from rlassay.credit.compose import Denominator, compose
+from rlassay.credit.dominance import attention_efficiency, modality_dominance
+from rlassay.credit.parts import CREDITS, NEEDS, needs, uniform
+from rlassay.credit.selection import top_fraction_mask
+from rlassay.credit.sensitivity import perception, trajectory_scaling
+from rlassay.credit.spread import spread
+from rlassay.credit.tokens import Credit, CreditPart, TokenSignals
 
-__all__ = ["CREDITS", "spread", "uniform"]
+__all__ = [
+    "CREDITS",
+    "NEEDS",
+    "Credit",
+    "CreditPart",
+    "Denominator",
+    "TokenSignals",
+    "attention_efficiency",
+    "attention_weights",
+    "compose",
+    "modality_dominance",
+    "needs",
+    "perception",
+    "spread",
+    "top_fraction_mask",
+    "trajectory_scaling",
+    "uniform",
+]

@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from rlassay.config.explain import StudyError
-from rlassay.config.model import HubModel, ModelConfig
+from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinyVLM
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
+from rlassay.models.tiny_lm import build_tiny_lm
 from rlassay.models.tiny_vlm import build_tiny_vlm
 from rlassay.prompts import messages
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
@@ -32,22 +33,30 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
 
     Args:
         config: the study's model section; it and `rows` decide everything, the global RNG nothing.
-        rows: training rows; the tiny model learns its vocabulary from them, and any model is checked against them.
+        rows: training rows; a tiny model learns its vocabulary from them, and any model is checked against them.
 
     Errors: StudyError if the model cannot be loaded, has no chat template, or cannot see the images that rows have;
     ValueError if the tiny model's sizes do not fit each other.
     """
-    if not isinstance(config, HubModel):
-        return build_tiny_vlm(config, (text for row in rows for text in _texts(row)))
-    try:
-        model, processor = _load(config.name, config, revision=config.revision)
-    except ValueError as error:
-        raise StudyError([f"model.name: {error}"]) from error
+    model, processor = _before_training(config, rows)
     num_with_images = sum(bool(row.media) for row in rows)
     if num_with_images and not isinstance(processor, ProcessorMixin):
-        problem = f"{num_with_images} of {len(rows)} rows show images, but {config.name!r} reads text only"
-        raise StudyError([f"model.name: {problem}; choose an image-text-to-text model"])
+        key, name = ("name", config.name) if isinstance(config, HubModel) else ("kind", config.kind)
+        problem = f"{num_with_images} of {len(rows)} rows show images, but {name!r} reads text only"
+        raise StudyError([f"model.{key}: {problem}; choose an image-text-to-text model"])
     return model, processor
+
+
+def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model, Processor]:
+    texts = (text for row in rows for text in _texts(row))
+    if isinstance(config, TinyVLM):
+        return build_tiny_vlm(config, texts)
+    if isinstance(config, TinyLM):
+        return build_tiny_lm(config, texts)
+    try:
+        return _load(config.name, config, revision=config.revision)
+    except ValueError as error:
+        raise StudyError([f"model.name: {error}"]) from error
 
 
 def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:

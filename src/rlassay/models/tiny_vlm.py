@@ -1,18 +1,21 @@
-"""The built-in model: LLaVA-shaped (a CLIP vision tower, a projector, a Llama), about 1M parameters at its defaults."""
+"""The built-in vision-language model, LLaVA-shaped: a CLIP vision tower, a projector, a Llama; 1.0M parameters."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from rlassay.config.model import TinyVLM
 from rlassay.models.hub import keep_names
+from rlassay.models.tiny_lm import INITIAL_STD, llama_config
 from rlassay.models.tokenizer import CHAT_TEMPLATE, IMAGE, train_tokenizer
-
-_MAX_LENGTH = 2048
-# Wider than transformers' 0.02, which suits widths above 1,000: it lets so narrow a model learn several times faster.
-_INITIAL_STD = 0.08
 
 
 def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
@@ -57,7 +60,7 @@ def _image_processor(image_size: int) -> CLIPImageProcessorPil:
     )
 
 
-def _llava_config(config: TinyVLM, tokenizer) -> LlavaConfig:
+def _llava_config(config: TinyVLM, tokenizer: Any) -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=config.vision_width,
         intermediate_size=2 * config.vision_width,
@@ -66,25 +69,11 @@ def _llava_config(config: TinyVLM, tokenizer) -> LlavaConfig:
         image_size=config.image_size,
         patch_size=config.patch_size,
         projection_dim=config.vision_width,
-        initializer_range=_INITIAL_STD,
-    )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=config.width,
-        intermediate_size=3 * config.width,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.width // 32,
-        num_key_value_heads=config.width // 32,
-        max_position_embeddings=_MAX_LENGTH,
-        initializer_range=_INITIAL_STD,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=INITIAL_STD,
     )
     return LlavaConfig(
         vision_config=vision,
-        text_config=text,
+        text_config=llama_config(config, tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",

@@ -12,6 +12,9 @@ from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.tracking.names import legal_name
 
+RL_SECTIONS = ("model", "sft", "rl", "reward", "credit", "credit_denominator", "signals")
+"""What the weights of a run depend on, apart from data and seed."""
+
 
 def run_params(study: Study, policy: Policy) -> dict[str, str]:
     """The params of one policy's runs."""
@@ -24,7 +27,7 @@ def parent_params(study: Study, policy: Policy) -> dict[str, str]:
 
 
 def _params(study: Study, policy: Policy, seed: int | None) -> dict[str, str]:
-    sections = {"model": ("model",), "sft": ("model", "sft"), "rl": ("model", "sft", "rl", "reward", "credit")}
+    sections = {"model": ("model",), "sft": ("model", "sft"), "rl": RL_SECTIONS}
     keys = dict.fromkeys(key for arm in study.arms.values() for key, _ in _recipe(arm.recipe))
     own = {key: value for key, value in _recipe(policy.recipe) if key.split(".")[0] in sections[policy.stage]}
     shared = {"seed": seed, "gpus": study.gpus, **dict(_flat("data", study.data.model_dump(mode="json")))}
@@ -52,6 +55,8 @@ def _recipe(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     yield "credit", [part["kind"] for part in content["credit"]]
     for part in content["credit"]:
         yield from _flat(f"credit.{part.pop('kind')}", part)
+    yield "credit_denominator", content["credit_denominator"]
+    yield from _flat("signals", content["signals"])
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
-            credit=[CREDITS[part.kind] for part in recipe.credit],
+            credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
+            credit_denominator=recipe.credit_denominator,
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -141,7 +143,6 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
-        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,

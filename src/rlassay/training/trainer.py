@@ -11,27 +11,26 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import spread
+from rlassay.credit import CreditPart, Denominator, TokenSignals, compose, spread
 from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
 from rlassay.training.rollouts import Rollout
 from rlassay.training.watched import TokenMeasures, watch
 
-CreditPart = Callable[[Int[Tensor, "batch time"]], Float[Tensor, "batch time"]]
-"""A token-credit part: completion mask -> weights, both (B, T)."""
-
 
 class CreditGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` with token credit, right reward statistics and a record of every completion.
 
-    Takes the arguments of `trl.GRPOTrainer` and, by keyword, `credit`: one part or several, whose weights multiply.
-    Advantages then become `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or
-    with `uniform`, it trains the same weights as `GRPOTrainer`, bit for bit.
+    Takes the arguments of `trl.GRPOTrainer` and, by keyword, `credit`: one part or several, each a function of the
+    batch's `TokenSignals` that gives a weight per token, a selection of tokens or a scale per completion (see
+    `rlassay.credit.CreditPart`), and `credit_denominator`, see `rlassay.credit.compose`. Advantages then become
+    `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or with `uniform`, it trains
+    the same weights as `GRPOTrainer`, bit for bit.
 
     `xp_listeners` are called with the `Rollout` of every generation batch of training, on the main process.
 
@@ -39,8 +38,15 @@ class CreditGRPOTrainer(GRPOTrainer):
     the share of groups without signal under every aggregation, which TRL's own is not (see `group_statistics`).
     """
 
-    def __init__(self, *args: Any, credit: CreditPart | Sequence[CreditPart] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        credit: CreditPart | Sequence[CreditPart] | None = None,
+        credit_denominator: Denominator = "all",
+        **kwargs: Any,
+    ) -> None:
         self.xp_credit = _as_parts(credit)
+        self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
@@ -60,7 +66,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         mask, advantages_B = output["completion_mask"], output["advantages"]
         weights_BT = torch.ones_like(mask, dtype=torch.float32)
         if self.xp_credit:
-            weights_BT = torch.stack([part(mask) for part in self.xp_credit]).prod(dim=0)
+            weights_BT = self._xp_weights(advantages_B, mask)
             output["advantages"] = spread(advantages_B, weights_BT, mask)
         if self._xp_is_training() and self.xp_listeners:
             self._xp_tell_listeners(inputs, self.accelerator.gather(advantages_B), weights_BT)
@@ -77,6 +83,14 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._xp_group_size()), self.xp_raw)
         self.xp_reward_seconds = time.perf_counter() - began
         return self.xp_scored
+
+    def _xp_weights(self, advantages_B: Tensor, completion_mask: Tensor) -> Float[Tensor, "batch time"]:
+        signals = TokenSignals(
+            completion_mask=completion_mask,
+            advantages_B=advantages_B,
+            has_image_B=torch.zeros_like(advantages_B, dtype=torch.bool),
+        )
+        return compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type).weights_BT
 
     def _xp_group_size(self) -> int:
         size = self.num_generations if self._xp_is_training() else self.num_generations_eval
@@ -131,5 +145,5 @@ def _as_parts(credit: CreditPart | Sequence[CreditPart] | None) -> list[CreditPa
     parts = [] if credit is None else [credit] if callable(credit) else list(credit)
     for part in parts:
         if not callable(part):
-            raise TypeError(f"credit: got {part!r}, expected a function of the completion mask, or a list of them")
+            raise TypeError(f"credit: got {part!r}, expected a function of the token signals, or a list of them")
     return parts

@@ -1,19 +1,8 @@
-"""The plainest credit, and the step that every credit ends in."""
+"""The step that every credit ends in."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-
-def uniform(completion_mask: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
-    """The same credit for every token: weights of 1.
-
-    Args:
-        completion_mask: (B, T), 1 where a completion has a token.
-
-    Source: GRPO (Shao et al. 2024, arXiv 2402.03300, eq. 3), where each token carries its completion's advantage.
-    """
-    return torch.ones_like(completion_mask, dtype=torch.float32)
 
 
 def spread(

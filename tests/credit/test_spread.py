@@ -1,16 +1,9 @@
 import pytest
 import torch
 
-from rlassay.credit import CREDITS, spread, uniform
+from rlassay.credit import spread
 
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])  # B=3, T=5
-
-
-def test_uniform_gives_every_token_a_weight_of_one():
-    weights = uniform(MASK)
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == [[1.0] * 5] * 3
-    assert CREDITS["uniform"] is uniform
 
 
 def test_spread_multiplies_and_leaves_nothing_outside_the_completion():
@@ -21,10 +14,9 @@ def test_spread_multiplies_and_leaves_nothing_outside_the_completion():
     assert spread(advantages, weights, MASK).tolist() == expected
 
 
-def test_spread_of_uniform_credit_changes_no_advantage():
+def test_spread_of_weights_of_one_changes_no_advantage():
     advantages = torch.tensor([0.1, -0.7, 1e-7])
-    spread_out = spread(advantages, uniform(MASK), MASK)
-    assert torch.equal(spread_out, advantages[:, None] * MASK)
+    assert torch.equal(spread(advantages, torch.ones(3, 5), MASK), advantages[:, None] * MASK)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.5])

@@ -1,0 +1,159 @@
+"""The credit parts that a study lists, by name: each takes the signals of a batch and says how credit is spread.
+
+The key in `CREDITS`, `kind` in a study and the function's name are one and the same word. Where a part has the name of
+a pure function (`attention_weights`, `trajectory_scaling`), the part takes signals and the pure function tensors.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rlassay.credit import attention, sensitivity
+from rlassay.credit.selection import batch_quantile_mask, top_fraction_mask
+from rlassay.credit.tokens import CreditPart, TokenSignals
+
+
+def uniform(signals: TokenSignals) -> Float[Tensor, "batch time"]:
+    """The same credit for every token: weights of 1.
+
+    Source: GRPO (Shao et al. 2024, arXiv 2402.03300, eq. 3), where each token carries its completion's advantage.
+    """
+    return torch.ones_like(signals.completion_mask, dtype=torch.float32)
+
+
+def attention_weights(
+    signals: TokenSignals,
+    clip: tuple[float, float] = (0.2, 3.0),
+    sigma: float = 0.0,
+    smooth_first: bool = False,
+    quantile_cap: float | None = None,
+    negative_scale: float = 1.0,
+) -> Float[Tensor, "batch time"]:
+    """Weights that favour the tokens which attended to the image; see the pure function of this name.
+
+    Args:
+        signals: with dominance.
+        clip, sigma, smooth_first: as there.
+        quantile_cap: weights are held at this quantile of their completion, last of all; None caps nothing.
+        negative_scale: completions whose advantage is not positive have their weights multiplied by it.
+
+    Source: JuncyLu/trl_DAPO (`smooth_first`, a cap of .95 and a negative scale of .5).
+    """
+    mask = signals.completion_mask
+    weights_BT = attention.attention_weights(seen(signals, "dominance"), mask, clip, sigma, smooth_first)
+    if quantile_cap is not None:
+        weights_BT = attention.cap_at_quantile(weights_BT, mask, quantile_cap)
+    return torch.where(signals.advantages_B[:, None] > 0, weights_BT, weights_BT * negative_scale)
+
+
+def entropy_filter(
+    signals: TokenSignals, fraction: float = 0.2, scope: Literal["completion", "batch"] = "completion"
+) -> Bool[Tensor, "batch time"]:
+    """The `fraction` of tokens with the highest entropy: of each completion, or above the quantile of the whole batch.
+
+    A completion without any measured entropy keeps all its tokens.
+
+    Source: within a completion TSYJ-He/Visual-Reweighting; over a batch "Beyond the 80/20 Rule" (arXiv 2506.01939).
+    """
+    choose = batch_quantile_mask if scope == "batch" else top_fraction_mask
+    return _where_judged(entropy_filter, choose(signals.named("entropy"), signals.completion_mask, fraction), signals)
+
+
+def perception_filter(signals: TokenSignals, fraction: float = 0.2) -> Bool[Tensor, "batch time"]:
+    """The `fraction` of each completion's tokens that owe most to the image; all of them without an image.
+
+    Source: token gradient filtering of VPPO (arXiv 2510.09285, eq. 4; its fraction is .4).
+    """
+    kept_BT = top_fraction_mask(signals.named("perception"), signals.completion_mask, fraction)
+    return _where_judged(perception_filter, kept_BT, signals)
+
+
+def trajectory_scaling(
+    signals: TokenSignals, min_scale: float = 0.8, max_scale: float | None = None
+) -> Float[Tensor, "batch"]:
+    """A scale per completion by what it owes to the image; see the pure function of this name. 1 without an image."""
+    return sensitivity.trajectory_scaling(seen(signals, "perception"), signals.completion_mask, min_scale, max_scale)
+
+
+def random_filter(signals: TokenSignals, fraction: float = 0.2) -> Bool[Tensor, "batch time"]:
+    """As many tokens of each completion as another filter of this `fraction` keeps, drawn at random: its control."""
+    return top_fraction_mask(signals.named("draws"), signals.completion_mask, fraction)
+
+
+def shuffled_weights(signals: TokenSignals) -> Int[Tensor, "batch time"]:
+    """A random order of each completion's tokens, in which the credit of the parts before it is dealt out anew.
+
+    The control of those parts: just as many tokens, the same weights, at the wrong places. After `entropy_filter` and
+    `perception_filter` it is a random filter of exactly their joint rate. A scale per completion it leaves as it is.
+    """
+    valid_BT = signals.completion_mask.bool()
+    draws_BT = torch.where(valid_BT, signals.named("draws"), torch.inf)
+    # Both orders end with the padding, in its own order, so that padding stays where it is.
+    places_BT = valid_BT.int().argsort(dim=1, descending=True, stable=True)
+    drawn_BT = draws_BT.argsort(dim=1, stable=True)
+    return torch.empty_like(places_BT).scatter(1, places_BT, drawn_BT)
+
+
+CREDITS: dict[str, Callable[..., Tensor]] = {
+    "uniform": uniform,
+    "attention_weights": attention_weights,
+    "entropy_filter": entropy_filter,
+    "perception_filter": perception_filter,
+    "trajectory_scaling": trajectory_scaling,
+    "random_filter": random_filter,
+    "shuffled_weights": shuffled_weights,
+}
+
+NEEDS: dict[str, frozenset[str]] = {
+    "uniform": frozenset(),
+    "attention_weights": frozenset({"dominance"}),
+    "entropy_filter": frozenset({"entropy"}),
+    "perception_filter": frozenset({"perception"}),
+    "trajectory_scaling": frozenset({"perception"}),
+    "random_filter": frozenset({"draws"}),
+    "shuffled_weights": frozenset({"draws"}),
+}
+"""The signals that each part reads."""
+
+OF_THE_IMAGE = frozenset({"perception", "dominance"})
+"""Signals that only completions with an image have."""
+
+
+def name_of(part: CreditPart) -> str | None:
+    """The name under which a part, with or without options, stands in `CREDITS`; None for a function of your own."""
+    function = part.func if isinstance(part, partial) else part
+    return next((name for name, known in CREDITS.items() if known is function), None)
+
+
+def needs(parts: Sequence[CreditPart]) -> frozenset[str]:
+    """The signals that parts of `CREDITS` read; what functions of your own read is not known here."""
+    return frozenset[str]().union(*(NEEDS.get(name_of(part) or "", ()) for part in parts))
+
+
+def judged(part: CreditPart, signals: TokenSignals) -> Bool[Tensor, "batch"]:
+    """(B,), the completions that a part can judge: each signal that it needs was measured on one of their tokens.
+
+    What is measured of the image is measured only where there is one. A function of your own judges all.
+    """
+    judged_B = torch.ones_like(signals.has_image_B)
+    for name in needs([part]):
+        signal_BT = seen(signals, name)
+        judged_B &= (signals.completion_mask.bool() & ~torch.isnan(signal_BT)).any(dim=1)
+    return judged_B
+
+
+def seen(signals: TokenSignals, name: str) -> Float[Tensor, "batch time"]:
+    """A signal; if it is one of the image, NaN on completions that have none."""
+    signal_BT = signals.named(name)
+    return torch.where(signals.has_image_B[:, None], signal_BT, torch.nan) if name in OF_THE_IMAGE else signal_BT
+
+
+def _where_judged(
+    part: CreditPart, kept_BT: Bool[Tensor, "batch time"], signals: TokenSignals
+) -> Bool[Tensor, "batch time"]:
+    """What a filter keeps; all tokens of a completion that it cannot judge."""
+    return torch.where(judged(part, signals)[:, None], kept_BT, signals.completion_mask.bool())

@@ -1,0 +1,52 @@
+"""The sections of token credit and the functions that they select are one and the same list."""
+
+import inspect
+from typing import Any, get_args
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from rlassay.config.credit import CreditConfig, SignalsConfig
+from rlassay.credit import CREDITS
+
+SECTIONS = {get_args(part.model_fields["kind"].annotation)[0]: part for part in get_args(get_args(CreditConfig)[0])}
+
+
+def read(**part: Any) -> Any:
+    return TypeAdapter(CreditConfig).validate_python(part)
+
+
+def test_every_part_has_a_section_under_its_name():
+    assert list(SECTIONS) == list(CREDITS)
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_a_section_has_the_options_and_defaults_of_its_part(kind: str):
+    parameters = list(inspect.signature(CREDITS[kind]).parameters.values())[1:]
+    assert read(kind=kind).model_dump(exclude={"kind"}) == {each.name: each.default for each in parameters}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"kind": "entropy_filter", "fraction": 0.0},
+        {"kind": "perception_filter", "fraction": 1.1},
+        {"kind": "random_filter", "fraction": -0.2},
+        {"kind": "entropy_filter", "scope": "group"},
+        {"kind": "trajectory_scaling", "min_scale": 1.1},
+        {"kind": "trajectory_scaling", "max_scale": 0.9},
+        {"kind": "attention_weights", "clip": (1.1, 3.0)},
+        {"kind": "attention_weights", "clip": (0.2, 0.9)},
+        {"kind": "attention_weights", "sigma": -1.0},
+        {"kind": "attention_weights", "quantile_cap": 0.0},
+        {"kind": "uniform", "fraction": 0.2},
+    ],
+)
+def test_options_out_of_range_are_refused(part: dict):
+    with pytest.raises(ValidationError):
+        read(**part)
+
+
+def test_the_layers_that_dominance_comes_from_are_a_segment_or_the_last_ones():
+    assert SignalsConfig().attention.dominance == "late"
+    assert SignalsConfig.model_validate({"attention": {"dominance": 6}}).attention.dominance == 6

@@ -1,0 +1,213 @@
+"""Parts together: filters by OR, weights by product, and what no batch, however odd, may break."""
+
+import math
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlassay.credit import CREDITS, TokenSignals, compose, spread
+from tests.credit.make import MASK, NAN, batches, signals
+
+ENTROPY = torch.tensor([[1.0, 5.0, 2.0, 3.0, 4.0, 9.0], [2.0, 1.0, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
+PERCEPTION = torch.tensor([[0.5, 0.1, 0.4, 0.3, 0.2, 9.0], [0.1, 0.3, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
+DRAWS = torch.tensor([[0.5, 0.1, 0.9, 0.3, 0.2, 0.0], [0.7, 0.6, 0.0, 0.0, 0.0, 0.0], [0.0] * 6])
+ALONE = [[name] for name in CREDITS if name != "shuffled_weights"]
+LISTS = [
+    *ALONE,
+    ["entropy_filter", "perception_filter"],
+    ["attention_weights", "perception_filter", "trajectory_scaling"],
+    ["entropy_filter", "perception_filter", "shuffled_weights"],
+    ["attention_weights", "shuffled_weights", "trajectory_scaling"],
+]
+WITHIN = [names for names in LISTS if "trajectory_scaling" not in names]
+"""Lists that go by each completion alone, so that cutting up the batch changes nothing."""
+
+
+FEW = settings(max_examples=30)
+
+
+def parts(*names: str) -> list[Any]:
+    return [CREDITS[name] for name in names]
+
+
+def top(name: str, fraction: float) -> Any:
+    return partial(CREDITS[name], fraction=fraction)
+
+
+def test_no_part_and_uniform_are_all_ones_on_the_completions():
+    for credit in (compose([], signals()), compose(parts("uniform"), signals())):
+        assert torch.equal(credit.weights_BT, MASK.float())
+        assert torch.equal(credit.selected_BT, MASK.bool())
+        assert credit.scale_B is None
+        assert credit.metrics == {"credit_weight_mean": 1.0, "combined_token_fraction": 1.0}
+
+
+def test_weights_and_scales_multiply():
+    given = signals(dominance_BT=torch.ones(3, 6), perception_BT=PERCEPTION)
+
+    def double_the_first(batch: TokenSignals) -> torch.Tensor:
+        weights = torch.ones(batch.completion_mask.shape)
+        weights[:, 0] = 2.0
+        return weights
+
+    credit = compose([double_the_first, double_the_first, *parts("trajectory_scaling")], given)
+    # Mean perceptions .3 and .2: scales min .8 for the second; n = 1, 0 with mean .5 -> top .8 + .2 / .5 = 1.2.
+    torch.testing.assert_close(credit.scale_B, torch.tensor([1.2, 0.8, 1.0]))
+    expected = torch.tensor([[4.8, 1.2, 1.2, 1.2, 1.2, 0.0], [3.2, 0.8, 0.0, 0.0, 0.0, 0.0], [0.0] * 6])
+    torch.testing.assert_close(credit.weights_BT, expected)
+    assert credit.metrics["scaling_factor_mean"] == pytest.approx(1.0)
+    assert credit.metrics["dynamic_scaling_max"] == pytest.approx(1.2)
+    assert credit.metrics["sensitivity_score_mean"] == pytest.approx(0.25)
+
+
+def test_filters_join_by_or():
+    given = signals(entropy_BT=ENTROPY, perception_BT=PERCEPTION)
+    credit = compose([top("entropy_filter", 0.4), top("perception_filter", 0.2)], given)
+    # Entropy keeps 1, 4 and 0; perception 0 and 1.
+    assert credit.selected_BT.int().tolist() == [[1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 0, 0], [0] * 6]
+    assert torch.equal(credit.weights_BT, credit.selected_BT.float())
+    assert credit.metrics["entropy_token_fraction"] == pytest.approx(3 / 7)
+    assert credit.metrics["perception_token_fraction"] == pytest.approx(2 / 7)
+    assert credit.metrics["combined_token_fraction"] == pytest.approx(5 / 7)
+    # Selected by perception: .5 and .3; rejected: .1 .4 .3 .2 and .1.
+    assert credit.metrics["low_var_kl_threshold"] == pytest.approx(0.3)
+    assert credit.metrics["low_var_kl_mean_selected"] == pytest.approx(0.4)
+    assert credit.metrics["low_var_kl_mean_rejected"] == pytest.approx(1.1 / 5)
+    assert credit.metrics["no_image_fraction"] == credit.metrics["unmeasured_token_fraction"] == 0.0
+
+
+def test_perception_does_nothing_to_a_completion_without_an_image():
+    given = signals(entropy_BT=ENTROPY, perception_BT=PERCEPTION, has_image_B=torch.tensor([False, True, True]))
+    alone = compose([top("perception_filter", 0.2)], given)
+    assert alone.selected_BT.int().tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
+    both = compose([top("entropy_filter", 0.2), top("perception_filter", 0.2)], given)
+    assert both.selected_BT.int().tolist() == [[0, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0] * 6]
+    assert both.metrics["no_image_fraction"] == pytest.approx(1 / 3)
+    assert both.metrics["perception_token_fraction"] == 0.5  # of the completion that it judges
+    assert both.metrics["entropy_token_fraction"] == pytest.approx(2 / 7)
+
+
+def test_shuffling_deals_out_what_came_before_and_nothing_after():
+    given = signals(entropy_BT=ENTROPY, perception_BT=PERCEPTION, draws_BT=DRAWS)
+    first, second = top("entropy_filter", 0.4), top("perception_filter", 0.2)
+    # Entropy keeps 1 and 4 of the first completion, 0 of the second; the order is 1, 4, 3, 0, 2 and 1, 0.
+    shuffled = compose([first, *parts("shuffled_weights")], given)
+    assert shuffled.selected_BT.int().tolist() == [[1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
+    joined = compose([first, *parts("shuffled_weights"), second], given)
+    assert joined.selected_BT.int().tolist() == [[1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
+    assert torch.equal(
+        compose([first, second, *parts("shuffled_weights")], given).selected_BT.sum(dim=1),
+        compose([first, second], given).selected_BT.sum(dim=1),
+    )
+
+
+def test_a_selected_denominator_gives_back_what_the_filter_took():
+    given = signals(entropy_BT=ENTROPY)
+    filtered = [top("entropy_filter", 0.4)]
+    # 3 of 7 tokens; 2 of 5 and 1 of 2.
+    of_batch = compose(filtered, given, "selected", "dapo")
+    assert of_batch.weights_BT[of_batch.selected_BT].tolist() == pytest.approx([7 / 3] * 3)
+    assert of_batch.metrics["credit_weight_mean"] == pytest.approx(1.0)
+    of_completion = compose(filtered, given, "selected", "grpo")
+    assert of_completion.weights_BT[of_completion.selected_BT].tolist() == pytest.approx([2.5, 2.5, 2.0])
+    assert compose(filtered, given, "all", "grpo").metrics["credit_weight_mean"] == pytest.approx(3 / 7)
+    assert torch.equal(compose(parts("uniform"), given, "selected").weights_BT, MASK.float())
+    with pytest.raises(ValueError, match="dr_grpo"):
+        compose(filtered, given, "selected", "dr_grpo")
+
+
+@pytest.mark.parametrize("denominator", ["all", "selected"])
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_a_filter_that_selects_nothing_gives_weights_of_zero(denominator: Any, loss_type: str):
+    credit = compose([lambda batch: torch.zeros_like(batch.completion_mask).bool()], signals(), denominator, loss_type)
+    assert not credit.weights_BT.any()
+    assert credit.metrics == {"credit_weight_mean": 0.0, "combined_token_fraction": 0.0}
+
+
+def test_a_batch_without_any_token_has_no_metrics_to_speak_of():
+    empty = torch.zeros_like(MASK)
+    every = signals(
+        empty,
+        entropy_BT=ENTROPY,
+        perception_BT=PERCEPTION,
+        dominance_BT=ENTROPY,
+        draws_BT=DRAWS,
+    )
+    credit = compose(list(CREDITS.values()), every, "selected")
+    assert not credit.weights_BT.any()
+    assert credit.metrics == {"no_image_fraction": 0.0}
+
+
+def test_tokens_that_should_have_been_measured_are_counted():
+    lost = PERCEPTION.clone()
+    lost[0, 0] = lost[1, 0] = lost[2, 0] = lost[0, 5] = NAN
+    given = signals(perception_BT=lost, has_image_B=torch.tensor([True, False, True]))
+    # Of 7 tokens one: the second completion needs no perception, the others are padding.
+    assert compose(parts("perception_filter"), given).metrics["unmeasured_token_fraction"] == pytest.approx(1 / 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [torch.ones(6), torch.ones(2, 6), torch.ones(3, 6, dtype=torch.int32), torch.ones(3, dtype=torch.bool)],
+)
+def test_a_part_that_gives_something_else_is_refused(wrong: torch.Tensor):
+    with pytest.raises(ValueError, match="expected \\(3, 6\\): bool for a filter"):
+        compose([lambda batch: wrong], signals())
+
+
+@pytest.mark.parametrize("names", LISTS, ids="+".join)
+@FEW
+@given(batches(), st.sampled_from([("all", "dapo"), ("selected", "dapo"), ("selected", "grpo")]))
+def test_no_batch_gives_a_weight_that_is_no_weight(names: list[str], batch: TokenSignals, over: Any):
+    credit = compose(parts(*names), batch, *over)
+    advantages = spread(batch.advantages_B, credit.weights_BT, batch.completion_mask)  # refuses NaN
+    assert bool(torch.isfinite(advantages).all())
+    assert not bool((credit.selected_BT & ~batch.completion_mask.bool()).any())
+    assert not any(math.isnan(value) for value in credit.metrics.values())
+    has_tokens = batch.completion_mask.any(dim=1)
+    assert torch.equal(credit.selected_BT.any(dim=1), has_tokens)  # no completion is lost as a whole
+
+
+@pytest.mark.parametrize("names", LISTS, ids="+".join)
+@FEW
+@given(batches(), st.randoms(use_true_random=False))
+def test_the_order_of_the_batch_changes_nothing(names: list[str], batch: TokenSignals, random: Any):
+    order = list(range(len(batch.completion_mask)))
+    random.shuffle(order)
+    credit, moved = compose(parts(*names), batch), compose(parts(*names), changed(batch, lambda each: each[order]))
+    torch.testing.assert_close(moved.weights_BT, credit.weights_BT[order], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("names", LISTS, ids="+".join)
+@FEW
+@given(batches(), st.integers(1, 4))
+def test_padding_changes_nothing(names: list[str], batch: TokenSignals, more: int):
+    def pad(each: torch.Tensor) -> torch.Tensor:
+        if each.ndim == 1:
+            return each
+        filler = torch.zeros(len(each), more, dtype=each.dtype)
+        return torch.cat([each, filler + (0 if each.dtype == torch.int32 else 99)], dim=1)
+
+    credit, padded = compose(parts(*names), batch), compose(parts(*names), changed(batch, pad))
+    torch.testing.assert_close(padded.weights_BT[:, :-more], credit.weights_BT, atol=1e-5, rtol=0)
+    assert not padded.weights_BT[:, -more:].any()
+
+
+@pytest.mark.parametrize("names", WITHIN, ids="+".join)
+@FEW
+@given(batches())
+def test_what_goes_by_completions_does_not_depend_on_how_the_batch_is_cut(names: list[str], batch: TokenSignals):
+    whole = compose(parts(*names), batch).weights_BT
+    for row in range(len(whole)):
+        alone = compose(parts(*names), changed(batch, lambda each, row=row: each[row : row + 1]))
+        torch.testing.assert_close(alone.weights_BT[0], whole[row], atol=1e-5, rtol=0)
+
+
+def changed(batch: TokenSignals, change: Any) -> TokenSignals:
+    """The batch with `change` made to each of its tensors."""
+    return replace(batch, **{field.name: change(getattr(batch, field.name)) for field in fields(batch)})
