@@ -17,10 +17,9 @@ class DefineMissingOperators(MetaPathFinder):
     library = None
 
     def find_spec(self, fullname, path=None, target=None):
-        """Never finds a module: it looks on, and leaves the finding to the finders behind it."""
+        """Never find a module: look on, and leave the finding to the finders behind it."""
         if fullname == "torchvision._autograd_registrations" and not sys.modules["torchvision.extension"]._has_ops():
             self.define()
-        return None
 
     def define(self):
         """Declare `nms` and `qnms`; torch forgets them when the library object goes, so it is kept."""

@@ -20,6 +20,7 @@ from rlassay.training.batch_rows import completion_text, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
 from rlassay.training.rollouts import Rollout
+from rlassay.training.vllm_images import mend_images
 from rlassay.training.watched import TokenMeasures, watch
 
 
@@ -49,6 +50,8 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
+        if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
+            mend_images(self.vllm_generation, self.processing_class.image_token_id)
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
         self.xp_raw = torch.empty(0)
         self.xp_scored = torch.empty(0)
