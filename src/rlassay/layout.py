@@ -25,6 +25,11 @@ class Layout:
         """Written last by the data stage: counts and refusals per split."""
         return self.data / "data.json"
 
+    @property
+    def data_parts(self) -> Path:
+        """What a data stage has done so far; undeclared, so that it survives kills, and gone once it has finished."""
+        return self.data / ".unfinished"
+
     def split(self, name: str) -> Path:
         """The rows of one split."""
         return self.data / f"{name}.jsonl"

@@ -69,6 +69,38 @@ class PromptRow(Record):
         return LETTERS[: len(self.choices)]
 
 
+class Histogram(Record):
+    """How whole numbers are spread."""
+
+    quartiles: tuple[int, ...]
+    """Smallest, lower quartile, median, upper quartile, largest."""
+    width: int
+    """Numbers per bar; the first bar begins at the smallest."""
+    bars: tuple[int, ...]
+    """How many numbers fall into each."""
+
+
+class SplitFacts(Record):
+    """What the data stage found out about one split; an entry of `data.json`."""
+
+    rows: int
+    """Rows kept."""
+    refused: dict[str, int]
+    """Reason -> records refused."""
+    choices: dict[str, int] = {}
+    """Number of options -> rows; 0 options = a free answer."""
+    media: dict[str, int] = {}
+    """Number of images and clips -> rows."""
+    answers: dict[str, int] = {}
+    """The most frequent gold answers -> rows; none where they are too many to tell apart."""
+    distinct_answers: int | None = None
+    """How many different gold answers there are; null where they are too many to tell apart."""
+    question_length: Histogram | None = None
+    """Length of the questions, characters; null without rows."""
+    answer_length: Histogram | None = None
+    """Length of the gold answers, or of the right options' texts, characters; null without rows."""
+
+
 class Completion(Record):
     """One sampled completion, with what a reward may look at."""
 
@@ -99,6 +131,8 @@ class CompletionRow(Record):
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool
     """False = truncated at the length limit."""
+    signals: dict[str, float] = {}
+    """Measurements that a reward of the study reads (none by default)."""
 
 
 class ScoreRow(Record):

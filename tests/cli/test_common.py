@@ -7,6 +7,7 @@ import pytest
 
 from rlassay.cli import common
 from rlassay.config import StudyError
+from rlassay.rewards.outcomes import RewardError
 from tests.config.studies import content, write
 
 
@@ -44,3 +45,11 @@ def test_only_study_errors_are_taken_for_mistakes_of_the_user():
 
     with pytest.raises(ValueError, match="a defect"):
         common.run_parsed(fail, arguments())
+
+
+def test_a_reward_that_cannot_be_worked_with_is_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]):
+    def fail(_: argparse.Namespace) -> int:
+        raise RewardError("reward custom: got 1 values for 4 completions")
+
+    assert common.run_parsed(fail, arguments()) == 2
+    assert capsys.readouterr().err == "error: reward custom: got 1 values for 4 completions\n"

@@ -47,6 +47,7 @@ EDITS = [
     ({"seeds": [1, 7]}, set()),
     ({"arms__new": {"rl": {"beta": 0.1}, "varies": ["rl"]}}, set()),
     ({"arms__dr_grpo__rl__beta": 0.1, "arms__dr_grpo__varies": ["rl"]}, set()),
+    ({"rewards__choice_accuracy__timeout": 2.0, "rewards__choice_accuracy__max_failures": 0.5}, set()),
     # What decides some.
     ({"rl__max_steps": 61}, {"rl"}),
     ({"rl__save_steps": 30}, {"rl"}),

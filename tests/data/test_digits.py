@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 
 from rlassay.answers import extract_choice
 from rlassay.config.data import Digits
-from rlassay.data.digits import QUESTIONS, digits, side_by_side, split_images
-from rlassay.data.images import Images
+from rlassay.data.digits import QUESTIONS, side_by_side, split_images
+from tests.data.taking import take
 
 SIZES = {"sft": 800, "train": 160, "test": 160}
 
@@ -19,7 +19,7 @@ SIZES = {"sft": 800, "train": 160, "test": 160}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    return folder, digits(Digits(kind="digits", splits=SIZES), Images(folder))
+    return folder / "out", take(Digits(kind="digits", splits=SIZES), folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_only_the_sft_split_has_demonstrations(rows):
 @pytest.mark.parametrize(("shares", "style"), [((1.0, 0.0), "guess"), ((0.0, 1.0), "misread"), ((0.0, 0.0), "right")])
 def test_a_pure_mixture_is_pure(tmp_path, shares, style):
     section = Digits(kind="digits", splits={"sft": 24}, guess_share=shares[0], misread_share=shares[1])
-    assert {row.meta["demonstration"] for row in digits(section, Images(tmp_path))["sft"]} == {style}
+    assert {row.meta["demonstration"] for row in take(section, tmp_path)[0]["sft"]} == {style}
 
 
 def test_no_prompt_stands_twice(rows):
@@ -150,7 +150,7 @@ def test_no_prompt_stands_twice(rows):
 
 def test_a_larger_split_begins_with_the_smaller_and_leaves_the_others_alone(tmp_path, rows):
     section = Digits(kind="digits", splits={"sft": 40, "validation": 8, "train": 16, "test": 200})
-    other = digits(section, Images(tmp_path))
+    other = take(section, tmp_path)[0]
     assert other["test"][:160] == rows["test"]
     assert other["sft"] == rows["sft"][:40]
     assert other["train"] == rows["train"][:16]
@@ -158,7 +158,7 @@ def test_a_larger_split_begins_with_the_smaller_and_leaves_the_others_alone(tmp_
 
 
 def test_another_seed_gives_other_prompts_and_other_held_out_images(tmp_path, rows):
-    other = digits(Digits(kind="digits", seed=1, splits={"test": 40}), Images(tmp_path))
+    other = take(Digits(kind="digits", seed=1, splits={"test": 40}), tmp_path)[0]
     assert {row.prompt_id for row in other["test"]}.isdisjoint(row.prompt_id for row in rows["test"])
     first, second = (split_images(seed=seed, held_out=0.3)[1].of_digit[0] for seed in (0, 1))
     assert first.tolist() != second.tolist()
@@ -167,6 +167,6 @@ def test_another_seed_gives_other_prompts_and_other_held_out_images(tmp_path, ro
 @pytest.mark.parametrize("num_choices", [2, 10])
 def test_two_to_ten_options(tmp_path, num_choices):
     section = Digits(kind="digits", num_choices=num_choices, splits={"test": 4 * num_choices})
-    rows = digits(section, Images(tmp_path))["test"]
+    rows = take(section, tmp_path)[0]["test"]
     assert Counter(row.answer for row in rows) == dict.fromkeys("ABCDEFGHIJ"[:num_choices], 4)
     assert all(len(set(row.choices)) == num_choices for row in rows)

@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from rlassay.config.data import Columns, Files, Table
-from rlassay.data import SOURCES
-from rlassay.data.drafts import RowRefusedError
-from rlassay.data.duplicates import plain
-from rlassay.data.images import Images
+from rlassay.data.drafts import UnsuitableError
+from rlassay.data.duplicates import FLAT, NEAR, Seen, Shown, plain
+from tests.data import taking
 
 
 def noise(seed, kind="PNG", size=(64, 48)):
@@ -30,11 +30,7 @@ def take(tmp_path, **splits):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
     origin = Files(kind="parquet", folder=str(tmp_path))
     section = Table(kind="table", origin=origin, columns=Columns(images="image"), splits=dict.fromkeys(splits))
-    found = {split: list(rows) for split, rows in SOURCES["table"](section, Images(tmp_path / "out")).items()}
-    kept = {split: [row for row in rows if not isinstance(row, RowRefusedError)] for split, rows in found.items()}
-    return kept, {
-        split: [str(row) for row in rows if isinstance(row, RowRefusedError)] for split, rows in found.items()
-    }
+    return taking.take(section, tmp_path)
 
 
 def test_within_a_split_the_same_words_and_the_same_picture_are_one_prompt(tmp_path):
@@ -77,3 +73,65 @@ def test_text_rows_leak_by_their_words_and_flat_images_by_their_bytes(tmp_path):
 def test_what_counts_as_the_same_words():
     assert plain("What  IS 3 + 4?") == plain("what is 3+4") != plain("what is 3 - 4")
     assert plain("Ｗhat, is it") == plain("what is it!")
+
+
+def test_prompts_with_several_images_are_the_same_only_in_all_of_them():
+    """Each pair of hashes differs in one bit, 1 of 256; `OTHER` in all."""
+    seen = Seen(split="train")
+    seen.add(Shown(text=1, exact=("a", "b"), hashes=(ONE, TWO)))
+    seen.add(Shown(text=1, exact=("c", "d"), hashes=(OTHER, OTHER)))
+    near = (nearby(ONE), nearby(TWO))
+    assert refused(seen, Shown(text=1, exact=("e", "f"), hashes=near))
+    for others in ((near[0], OTHER), near[::-1], near[:1], (*near, near[1])):
+        assert not refused(seen, Shown(text=1, exact=("e",) * len(others), hashes=others))
+    assert not refused(seen, Shown(text=2, exact=("e", "f"), hashes=near))
+
+
+def test_clips_are_compared_by_their_paths_beside_the_images():
+    seen = Seen(split="train")
+    seen.add(Shown(text=1, exact=("a", "clip.mp4"), hashes=(ONE,)))
+    assert refused(seen, Shown(text=1, exact=("b", "clip.mp4"), hashes=(nearby(ONE),)))
+    assert not refused(seen, Shown(text=1, exact=("b", "other.mp4"), hashes=(nearby(ONE),)))
+    with pytest.raises(UnsuitableError, match="leak"):
+        seen.refuse_shared_image(Shown(text=2, exact=("clip.mp4",)))
+
+
+def test_the_limits_of_near_and_flat():
+    seen = Seen(split="test")
+    seen.add(Shown(text=1, exact=("a",), hashes=(ONE,)))
+    for bits, leaks in ((NEAR, True), (NEAR + 1, False)):
+        shown = Shown(text=2, exact=("b",), hashes=(nearby(ONE, bits),))
+        assert refused(seen, shown, Seen.refuse_shared_image) == leaks
+    seen.add(Shown(text=3, exact=("c",), hashes=(flat(FLAT - 1),)))  # too flat to be recognised by its looks
+    assert not refused(seen, Shown(text=3, exact=("d",), hashes=(flat(FLAT),)))
+    assert not refused(seen, Shown(text=3, exact=("d",), hashes=(flat(FLAT),)), Seen.refuse_shared_image)
+    assert refused(seen, Shown(text=3, exact=("c",), hashes=(flat(FLAT - 1),)))
+
+
+def test_drawn_pictures_are_the_same_only_exactly():
+    seen = Seen(split="test", exactly=True)
+    seen.add(Shown(text=1, exact=("a",), hashes=(ONE,)))
+    looks = Shown(text=1, exact=("b",), hashes=(ONE,))
+    assert not refused(seen, looks)
+    assert not refused(seen, looks, Seen.refuse_shared_image)
+    assert refused(seen, Shown(text=1, exact=("a",), hashes=(ONE,)))
+
+
+ONE, TWO, OTHER = (f"{int(pair * 32, 16):064x}" for pair in ("a5", "3c", "5a"))
+
+
+def nearby(one, bits=1):
+    """The hash with its lowest bits flipped."""
+    return f"{int(one, 16) ^ (2**bits - 1):064x}"
+
+
+def flat(bits):
+    return f"{2**bits - 1:064x}"
+
+
+def refused(seen, shown, check=Seen.refuse_duplicate):
+    try:
+        check(seen, shown)
+    except UnsuitableError:
+        return True
+    return False

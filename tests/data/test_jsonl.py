@@ -10,8 +10,7 @@ from PIL import Image
 from rlassay.config import StudyError
 from rlassay.config.data import Jsonl
 from rlassay.data.identity import content_id
-from rlassay.data.images import Images
-from rlassay.data.jsonl import jsonl
+from tests.data import taking
 
 ROW = {"question": "Which animal?", "answer": "B", "choices": ["cat", "dog"], "media": [{"path": "red.png"}]}
 FREE = {"question": "Who wrote it?", "answer": "Sappho"}
@@ -40,38 +39,38 @@ def write(folder, **splits):
 
 def take(folder, splits=None):
     section = Jsonl(kind="jsonl", folder=str(folder), splits=splits or {"test": None})
-    return jsonl(section, Images(folder.parent / "results" / "data"))
+    return taking.take(section, folder.parent)
 
 
 def test_rows_are_taken_with_their_images(folder):
     given = ROW | {"prompt_id": "q-17", "meta": {"source": "zoo", "year": 1931, "hard": True}}
-    write(folder, train=[given, FREE], test=[ROW | {"question": "哪个动物?"}])
-    rows = take(folder, {"train": None, "test": None})
+    write(folder, train=[given, FREE], sft=[ROW | {"question": "哪个动物?", "demonstration": "B"}])
+    rows, refused = take(folder, {"train": None, "sft": None})
     first, second = rows["train"]
     assert (first.prompt_id, first.choices, first.meta["year"]) == ("q-17", ("cat", "dog"), 1931)
-    assert (folder.parent / "results" / "data" / first.media[0].path).read_bytes() == png()
+    assert (folder.parent / "out" / first.media[0].path).read_bytes() == png()
     assert (second.answer, second.choices, second.media) == ("Sappho", (), ())
     assert second.prompt_id == content_id(second)
-    assert rows["test"][0].media == first.media
+    assert rows["sft"][0].media == first.media
+    assert refused == {"train": [], "sft": []}
 
 
 def test_a_limit_takes_the_head_and_does_not_read_on(folder):
     write(folder, test=[FREE, ROW, b"this line is never read"])
-    assert [row.answer for row in take(folder, {"test": 2})["test"]] == ["Sappho", "B"]
+    assert [row.answer for row in take(folder, {"test": 2})[0]["test"]] == ["Sappho", "B"]
 
 
 def test_images_may_lie_in_folders_below_the_root(folder):
     (folder / "deep").mkdir()
     (folder / "deep" / "blue.png").write_bytes(png("blue"))
     write(folder, test=[ROW | {"media": [{"path": "deep/../deep/blue.png"}]}])
-    assert take(folder)["test"][0].media[0].path.startswith("images/")
+    assert take(folder)[0]["test"][0].media[0].path.startswith("images/")
 
 
 def changed(**fields):
     return [ROW | fields]
 
 
-MEDIA = "replace the image, or remove the row"
 BAD_ROWS = {
     "bad json": ([b'{"question": '], "mine/test.jsonl:1: the line: invalid JSON: EOF while parsing"),
     "blank line": ([ROW, b""], "test.jsonl:2: the line: invalid JSON: EOF while parsing"),
@@ -115,23 +114,23 @@ BAD_ROWS = {
     "demonstration elsewhere": (changed(demonstration="B"), "demonstration: rows of the test split have none; remove"),
     "duplicate id": (
         [ROW | {"prompt_id": "a"}, FREE | {"prompt_id": "a"}],
-        "test.jsonl:2: prompt_id: 'a' stands at .*test.jsonl:1 too; give each row its own, or leave it out",
+        "test.jsonl:2: prompt_id: 'a' belongs to another row of the split 'test' too; give each row its own, or leave",
     ),
-    "duplicate prompt": (
-        [ROW | {"prompt_id": "a"}, ROW | {"prompt_id": "b", "answer": "A"}],
-        r"test.jsonl:2: the same prompt \(question, choices and images\) stands at .*test.jsonl:1; remove one",
-    ),
-    "missing image": (changed(media=[{"path": "no.png"}]), f"media: 'no.png': no such image in .*mine .*; {MEDIA}"),
-    "image is a folder": (changed(media=[{"path": "."}]), "media: '.': no such image in"),
-    "absolute path": (changed(media=[{"path": "/etc/passwd"}]), "media: '/etc/passwd': leads outside of data.folder"),
+    "missing image": (changed(media=[{"path": "no.png"}]), r"test.jsonl:1 \(with 'no.png'\): image: no such file"),
+    "image is a folder": (changed(media=[{"path": "."}]), r"\(with '.'\): image: no such file"),
+    "absolute path": (changed(media=[{"path": "/etc/passwd"}]), "image: its path leaves the data root"),
     "path upwards": (
         changed(media=[{"path": "../x.png"}]),
-        f"media: '../x.png': leads outside of data.folder; .*{MEDIA}",
+        "image: its path leaves the data root",
     ),
-    "link outwards": (changed(media=[{"path": "link.png"}]), "media: 'link.png': leads outside of data.folder"),
-    "unreadable image": (changed(media=[{"path": "broken.png"}]), f"media: 'broken.png': unreadable .*; {MEDIA}"),
-    "not an image": (changed(media=[{"path": "test.jsonl"}]), "media: 'test.jsonl': unreadable"),
-    "null byte in a path": (changed(media=[{"path": "a\0.png"}]), "media: .*null byte"),
+    "link outwards": (changed(media=[{"path": "link.png"}]), "image: its path leaves the data root"),
+    "unreadable image": (
+        changed(media=[{"path": "broken.png"}]),
+        r"test.jsonl:1 \(with 'broken.png'\): image: unreadable",
+    ),
+    "not an image": (changed(media=[{"path": "test.jsonl"}]), "image: unreadable"),
+    "null byte in a path": (changed(media=[{"path": "a\0.png"}]), "image: not a possible path"),
+    "image of another kind": (changed(media=[{"path": "odd.tiff"}]), "image: its format is none of PNG, JPEG, WEBP"),
     "empty file": ([], "mine/test.jsonl: empty; expected one JSON object per line"),
 }
 
@@ -139,6 +138,7 @@ BAD_ROWS = {
 @pytest.mark.parametrize(("rows", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
 def test_every_mistake_is_named(folder, rows, message):
     (folder / "broken.png").write_bytes(png()[:40])
+    Image.new("RGB", (5, 3)).save(folder / "odd.tiff")
     (folder.parent / "outside.png").write_bytes(png())
     os.symlink(folder.parent / "outside.png", folder / "link.png")
     write(folder, test=rows)
@@ -154,34 +154,43 @@ def test_a_demonstration_is_needed_for_sft(folder):
     assert "sft.jsonl:2: demonstration: it is missing; rows of the sft split need" in caught.value.problems[0]
 
 
-def test_a_prompt_in_two_splits_is_a_leak(folder):
-    write(folder, train=[ROW], test=[ROW])
-    with pytest.raises(StudyError, match=r"test.jsonl:1: prompt_id: .* stands at .*train.jsonl:1 too"):
+def test_repeated_prompts_and_leaks_are_left_out_and_counted(folder):
+    write(folder, train=[ROW, FREE, FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "b", "answer": "A"}])
+    rows, refused = take(folder, {"train": None, "test": None})
+    assert [len(rows[split]) for split in ("train", "test")] == [1, 1]
+    repeated = "duplicate: nearly the same prompt stands in the split "
+    assert refused == {"test": [], "train": [f"{repeated}'test'", f"{repeated}'train'"]}
+
+
+def test_a_key_of_an_evaluation_row_cannot_be_a_training_row_s_too(folder):
+    write(folder, train=[FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "a"}])
+    with pytest.raises(StudyError, match=r"train.jsonl:1: prompt_id: 'a' belongs to another row of the split 'test'"):
         take(folder, {"train": None, "test": None})
 
 
 def test_splits_that_are_missing_or_too_short(folder):
     write(folder, test=[FREE])
     with pytest.raises(StudyError) as caught:
-        take(folder, {"train": None, "test": 5})
+        take(folder, {"train": None, "sft": None, "test": 5})
     assert caught.value.problems == (
         f"{folder}/train.jsonl: missing; add the file, or remove 'train' from data.splits",
-        f"{folder}/test.jsonl: has 1 rows, but data.splits.test asks for 5; lower it, or null",
+        f"{folder}/sft.jsonl: missing; add the file, or remove 'sft' from data.splits",
     )
+    with pytest.raises(
+        StudyError, match=r"data.splits.test: asks for 5 rows, but only 1 are usable; lower it, or null"
+    ):
+        take(folder, {"test": 5})
 
 
-def test_all_problems_are_listed_at_once_up_to_twenty(folder):
-    write(folder, test=[ROW | {"answer": "Z", "question": " "}] * 15)
+def test_all_problems_of_a_split_are_listed_at_once_up_to_twenty(folder):
+    write(folder, test=[ROW | {"answer": "Z", "question": " "}] * 30)
     with pytest.raises(StudyError) as caught:
         take(folder)
     assert len(caught.value.problems) == 21
+    assert "test.jsonl:1: question: it is blank; expected text; answer: got 'Z'" in caught.value.problems[0]
     assert caught.value.problems[-1] == "... and 10 more"
 
 
-def test_the_folder_must_exist_and_be_another_one(folder):
+def test_the_folder_must_exist(folder):
     with pytest.raises(StudyError, match=r"data.folder: .*nowhere is no folder; expected one that holds <split>.jsonl"):
         take(folder / "nowhere")
-    section = Jsonl(kind="jsonl", folder=str(folder / "data"), splits={"test": None})
-    images = Images(folder / "data")
-    with pytest.raises(StudyError, match=r"data.folder: .* lies in the study's own data folder; move your files"):
-        jsonl(section, images)

@@ -8,11 +8,11 @@ from PIL import Image
 
 from rlassay.config import StudyError
 from rlassay.config.data import Conversations, JsonlPrompts
-from rlassay.data import SOURCES, load_rows
+from rlassay.data import load_rows
 from rlassay.data.drafts import RowRefusedError
-from rlassay.data.images import Images
 from rlassay.data.media_records import frame_sampling
 from rlassay.records import FrameSampling, PromptRow, parse_row
+from tests.data.taking import take
 
 META = {"frame_cnts": [15, 11], "min_frames": 4, "max_frames": 8, "dynamic_sample": True}
 
@@ -33,8 +33,7 @@ def write(folder, *records, name="test.jsonl"):
 
 
 def refusals(section, tmp_path):
-    found = SOURCES[section.kind](section, Images(tmp_path / "out"))["test"]
-    return [str(row) for row in found if isinstance(row, RowRefusedError)]
+    return take(section, tmp_path)[1]["test"]
 
 
 def turns(question, reply):
@@ -140,7 +139,7 @@ def test_frame_counts_are_held_to_their_meaning(changes, reason):
 
 def test_missing_files_and_folders_are_named(folder, tmp_path):
     section = Conversations(kind="conversations", folder=str(folder), splits={"train": None})
-    with pytest.raises(StudyError, match=r"train.jsonl: missing; name the split's file in data.files"):
+    with pytest.raises(StudyError, match=r"train.jsonl: missing; name the file of 'train' in data.files"):
         list(load_rows(section, tmp_path / "out"))
     with pytest.raises(StudyError, match=r"data.folder: .*nowhere is no folder"):
         list(load_rows(section.model_copy(update={"folder": "nowhere"}), tmp_path / "out"))

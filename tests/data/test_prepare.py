@@ -33,6 +33,10 @@ def own(tmp_path, *rows):
     return study(Jsonl(kind="jsonl", folder=str(folder), splits={"test": None}))
 
 
+def numbers(counts):
+    return {split: (facts.rows, facts.refused) for split, facts in counts.items()}
+
+
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -40,15 +44,13 @@ def contents(folder):
 def test_it_leaves_rows_images_and_a_sentinel_that_vouches_for_them(tmp_path):
     layout = Layout(root=tmp_path)
     counts = run_prepare_data(small(), layout)
-    assert counts == {
-        split: {"rows": rows, "refused": {}} for split, rows in (("sft", 24), ("train", 16), ("test", 16))
-    }
+    assert numbers(counts) == {"sft": (24, {}), "train": (16, {}), "test": (16, {})}
     sentinel = json.loads(layout.data_sentinel.read_text(encoding="utf-8"))
-    assert sentinel["splits"] == counts
+    assert sentinel["splits"] == {split: facts.model_dump(mode="json") for split, facts in counts.items()}
     assert sentinel["id"] == data_id(small())
     for split, count in counts.items():
         rows = list(read_rows(layout.split(split)))
-        assert len(rows) == count["rows"]
+        assert len(rows) == count.rows
         assert all((layout.data / item.path).is_file() for row in rows for item in row.media)
         digest = hashlib.sha256(layout.split(split).read_bytes()).hexdigest()
         assert sentinel["sha256"][f"{split}.jsonl"] == digest
@@ -77,7 +79,7 @@ def test_the_sentinel_is_written_last_and_taken_back_first(tmp_path, monkeypatch
     layout = Layout(root=tmp_path)
     run_prepare_data(small(), layout)
 
-    def broken(section, images):
+    def broken(section):
         raise RuntimeError("the source broke")
 
     monkeypatch.setitem(SOURCES, "digits", broken)
@@ -100,7 +102,7 @@ def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, mo
     monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, 0.0, 1.0))
     layout = Layout(root=tmp_path)
     counts = run_prepare_data(own(tmp_path, CHOICE, CHOICE | {"question": "Which one?", "answer": "A"}), layout)
-    assert counts == {"test": {"rows": 1, "refused": {"choice_accuracy pays the gold answer 0 of 1": 1}}}
+    assert numbers(counts) == {"test": (1, {"choice_accuracy pays the gold answer 0 of 1": 1})}
     assert [row.question for row in read_rows(layout.split("test"))] == ["Which one?"]
 
     with pytest.raises(StudyError, match=r"no row of the split 'test' is left; refused were 1 because choice_accuracy"):
@@ -110,7 +112,7 @@ def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, mo
 
 def test_rows_of_ones_own_pass_through(tmp_path):
     layout = Layout(root=tmp_path)
-    assert run_prepare_data(own(tmp_path, CHOICE, FREE), layout) == {"test": {"rows": 2, "refused": {}}}
+    assert numbers(run_prepare_data(own(tmp_path, CHOICE, FREE), layout)) == {"test": (2, {})}
 
 
 def test_a_written_split_can_be_used_as_a_source(tmp_path):
@@ -120,6 +122,16 @@ def test_a_written_split_can_be_used_as_a_source(tmp_path):
     run_prepare_data(study(section), again)
     for split in section.splits:
         assert made.split(split).read_bytes() == again.split(split).read_bytes()
+
+
+def test_a_source_within_the_data_folder_is_refused_before_it_is_overwritten(tmp_path):
+    layout = Layout(root=tmp_path)
+    layout.data.mkdir()
+    (layout.data / "test.jsonl").write_text(json.dumps(FREE) + "\n", encoding="utf-8")
+    section = Jsonl(kind="jsonl", folder=str(layout.data), splits={"test": None})
+    with pytest.raises(StudyError, match=r"data/test.jsonl lies in the study's own data folder; move your files"):
+        run_prepare_data(study(section), layout)
+    assert layout.split("test").exists()
 
 
 def test_a_mistake_in_a_row_stops_before_any_split_is_written(tmp_path):
@@ -138,8 +150,7 @@ def test_what_a_source_refuses_is_counted_and_a_failure_leaves_no_half_file(tmp_
     layout = Layout(root=tmp_path)
     reason = "duplicate: nearly the same prompt stands in the split 'test'"
     counts = run_prepare_data(study(section), layout)
-    assert counts == {split: {"rows": 1, "refused": {reason: 1}} for split in ("train", "test")}
-    assert json.loads(layout.data_sentinel.read_text(encoding="utf-8"))["splits"] == counts
+    assert numbers(counts) == {split: (1, {reason: 1}) for split in ("train", "test")}
 
     before = set(contents(layout.data)) - {"data.json"}
     with pytest.raises(StudyError, match=r"data.splits.train: asks for 2 rows, but only 1 are usable"):

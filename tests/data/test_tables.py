@@ -10,9 +10,8 @@ from PIL import Image
 
 from rlassay.config import StudyError
 from rlassay.config.data import Aokvqa, Columns, Files, Gsm8k, Hub, ImagePolicy, Summarization, Table
-from rlassay.data import SOURCES, load_rows
-from rlassay.data.drafts import RowRefusedError
-from rlassay.data.images import Images
+from rlassay.data import load_rows
+from tests.data.taking import take
 
 
 def picture(seed, size=(32, 24), kind="PNG"):
@@ -28,15 +27,6 @@ def parquet(folder, **splits):
     for split, rows in splits.items():
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
     return Files(kind="parquet", folder=str(folder))
-
-
-def take(section, tmp_path):
-    """Rows and reasons of refusal by split."""
-    rows = {split: list(found) for split, found in SOURCES[section.kind](section, Images(tmp_path / "out")).items()}
-    kept = {split: [row for row in found if not isinstance(row, RowRefusedError)] for split, found in rows.items()}
-    return kept, {
-        split: [str(row) for row in found if isinstance(row, RowRefusedError)] for split, found in rows.items()
-    }
 
 
 def test_columns_are_mapped_and_images_stored(tmp_path):

@@ -35,10 +35,10 @@ def test_a_completion_ends_after_its_first_end_of_sequence_token():
     ids = torch.tensor([[a, eos, b, eos], [a, b, a, b], [a, b, b, eos], [eos, pad, pad, pad]])
 
     assert _decoded(ids, processor, [eos]) == [
-        Decoded(text="A", token_count=2, finished=True),
-        Decoded(text="ABAB", token_count=4, finished=False),
-        Decoded(text="ABB", token_count=4, finished=True),
-        Decoded(text="", token_count=1, finished=True),
+        Decoded(ids=[a, eos], text="A", finished=True),
+        Decoded(ids=[a, b, a, b], text="ABAB", finished=False),
+        Decoded(ids=[a, b, b, eos], text="ABB", finished=True),
+        Decoded(ids=[eos], text="", finished=True),
     ]
 
 
@@ -97,5 +97,5 @@ def test_an_image_token_is_never_sampled(tmp_path):
 
     (completion,) = decode_batch(model, processor, prompts, [[IMAGES[0]]], GREEDY)
 
-    assert completion.token_count > 0
+    assert len(completion.ids) > 0
     assert completion.text != ""

@@ -1,10 +1,13 @@
 import json
+import math
 
+import pyarrow.parquet as pq
 import pytest
 
 from rlassay.config import Study
 from rlassay.evaluation import generate
 from rlassay.evaluation.generate import Answerer, plan_batches, run_generate
+from rlassay.evaluation.score import run_score
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
 from rlassay.training.sft import run_sft
@@ -163,3 +166,24 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(generate, "Answerer", type("Counting", (Answerer,), {"answer": counting}))
     return numbers
+
+
+def test_what_a_reward_reads_is_measured_of_every_completion_and_scored(tmp_path):
+    rewards = {"modality_balance": {"weight": 1.0, "options": {"ratio": 40.0}}}
+    study = tiny_study(rewards=rewards, primary__metric="modality_balance", arms={"base": {"label": "base"}})
+    layout = layout_with_data(tmp_path)
+    policy = only(study, "model")
+    run_generate(study, layout, policy, "test")
+    run_score(study, layout, policy, "test")
+    answers = list(read_rows(layout.completions(policy.folder, "test"), CompletionRow))
+    rows = pq.read_table(layout.scores(policy.folder, "test")).to_pylist()
+    scores = {
+        (row["prompt_id"], row["mode"], row["sample"]): row for row in rows if row["metric"] == "modality_balance"
+    }
+    assert len(answers) == len(scores) == 3 * NUM_TEST
+    for answer in answers:
+        dominance = answer.signals["modality_dominance/late"]
+        balance = max(0.0, 1 - abs(math.log(dominance)) / math.log(40))
+        value = scores[answer.prompt_id, answer.mode, answer.sample]["value"]
+        assert value == pytest.approx(2 * balance - 1)
+        assert answer.signals["vision_tokens"] == 16

@@ -5,6 +5,7 @@ from rlassay.config import Study
 from rlassay.evaluation.score import metrics_of, run_score
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
+from rlassay.rewards.guard import here
 from tests.evaluation.tiny import NUM_TEST, layout_with_data, only, tiny_study
 
 RIGHT = "<think>7</think><answer>A</answer>"
@@ -74,11 +75,11 @@ def test_the_order_of_the_completions_does_not_matter(layout, study):
 def test_a_reward_sees_the_samples_of_one_prompt_and_mode_together(layout, study, monkeypatch):
     groups: list[tuple[str, int]] = []
 
-    def observing(completions, **options):
+    def observing(completions):
         groups.append((completions[0].row.prompt_id, len(completions)))
         return [0.0] * len(completions)
 
-    monkeypatch.setattr("rlassay.evaluation.score.REWARDS", dict.fromkeys(study.arms["base"].recipe.rewards, observing))
+    monkeypatch.setattr("rlassay.evaluation.score.guarded", lambda name, options, **limits: here(name, observing, {}))
     scored(layout, study, answers(layout, study))
 
     assert sorted(set(groups)) == [(f"test{index}", size) for index in range(NUM_TEST) for size in (1, 2)]
@@ -129,9 +130,22 @@ def test_completions_that_do_not_fit_the_rows_are_refused(layout, study, spoil, 
 
 def test_a_reward_that_forgets_a_completion_is_named(layout, study, monkeypatch):
     monkeypatch.setattr(
-        "rlassay.evaluation.score.REWARDS",
-        dict.fromkeys(study.arms["base"].recipe.rewards, lambda completions, **options: [0.0]),
+        "rlassay.evaluation.score.guarded",
+        lambda name, options, **limits: here(name, lambda completions: [0.0], {}),
     )
 
-    with pytest.raises(ValueError, match=r"choice_accuracy gave 1 values for the 2 completions of test0"):
+    with pytest.raises(ValueError, match=r"reward choice_accuracy, prompt test0: got 1 values for 2 completions"):
         scored(layout, study, answers(layout, study))
+
+
+def test_what_a_reward_fails_on_has_no_score_and_is_counted_in_the_log(layout, study, monkeypatch, caplog):
+    def spiteful(completions):
+        return [float("nan") if each.text == LENIENT else 0.5 for each in completions]
+
+    monkeypatch.setattr("rlassay.evaluation.score.guarded", lambda name, options, **limits: here(name, spiteful, {}))
+    scores = scored(layout, study, answers(layout, study))
+
+    assert scores["test0", "sampled", 0, "choice_accuracy"] == 0.5
+    assert scores["test0", "sampled", 1, "choice_accuracy"] is None
+    count = "1 of 15 completions failed (1 not_finite); their scores are empty"
+    assert f"reward choice_accuracy: {count}" in caplog.messages

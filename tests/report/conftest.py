@@ -10,6 +10,7 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.report.gather import Results, gather
 from tests.report.synthetic import Size, write_synthetic
+from tests.report.synthetic_credit import write_with_credit
 
 SETTINGS = Settings(study="synthetic", report=ReportSettings(examples=3))
 # Few prompts, so large effects.
@@ -33,5 +34,26 @@ def results(written: tuple[Study, Layout]) -> Results:
 def copied(written: tuple[Study, Layout], tmp_path: Path) -> tuple[Study, Layout]:
     """A copy to damage."""
     study, layout = written
+    shutil.copytree(layout.root, tmp_path / study.id)
+    return study, Layout(root=tmp_path / study.id)
+
+
+@pytest.fixture(scope="session")
+def credit_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Layout]:
+    """Four arms x two seeds with four kinds of token credit; read only."""
+    size = Size(seeds=(1, 2), items=4, samples=1, steps=4, prompts_per_step=2, generations=2)
+    return write_with_credit(tmp_path_factory.mktemp("credit"), size)
+
+
+@pytest.fixture(scope="session")
+def credit_results(credit_files: tuple[Study, Layout]) -> Results:
+    """The same, read."""
+    return gather(*credit_files, SETTINGS)
+
+
+@pytest.fixture
+def copied_credit(credit_files: tuple[Study, Layout], tmp_path: Path) -> tuple[Study, Layout]:
+    """A copy to damage."""
+    study, layout = credit_files
     shutil.copytree(layout.root, tmp_path / study.id)
     return study, Layout(root=tmp_path / study.id)

@@ -4,6 +4,7 @@ from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
 from rlassay.report.evidence import Design, DesignRow, Example, RewardPart, ShownCompletion
 from rlassay.report.numbers import Column, Curve, Difference, Estimate, Series, Table, TableRow
 from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
+from tests.report.fake_credit import fake_credit
 
 ARMS = {
     "base": "accuracy + format",
@@ -35,6 +36,7 @@ def fake_content() -> Content:
         curves=(_curve("reward", "reward"), _curve("completions/mean_length", "length"), _curve("entropy", "policy")),
         rewards=tuple(_part(arm, reward) for arm in ARMS for reward in ("choice_accuracy", "soft_overlong")),
         examples=(_example(),),
+        credit=fake_credit(),
         commands=(
             Command(target="accuracy only, seed 1", command="snakemake --cores all -R results/synthetic/x/train.json"),
         ),

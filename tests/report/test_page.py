@@ -17,7 +17,7 @@ TAGS = {
     *("html", "head", "meta", "title", "link", "style", "body", "div", "header", "main", "nav", "section", "article"),
     *("h1", "h2", "h3", "h4", "p", "ul", "ol", "li", "dl", "dt", "dd", "span", "strong", "code", "pre", "bdi", "a"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "img", "details", "summary"),
-    *("svg", "g", "defs", "path", "use", "text", "clippath", "rect"),
+    *("svg", "g", "defs", "path", "use", "text", "clippath", "rect", "image", "fieldset", "legend", "label", "input"),
 }
 
 
@@ -198,9 +198,18 @@ def test_a_partial_report_says_what_is_missing(tmp_path):
 
 def test_a_study_of_one_arm_has_no_verdict_and_no_empty_section(tmp_path):
     content = fake_content()
-    gone = {"verdicts": (), "gains": (), "curves": (), "rewards": (), "examples": (), "cost": (), "resumes": ()}
+    gone = {
+        "verdicts": (),
+        "gains": (),
+        "curves": (),
+        "rewards": (),
+        "examples": (),
+        "cost": (),
+        "resumes": (),
+        "credit": None,
+    }
     tables = {name: table for name, table in content.tables.items() if name != "pass_at_k"}
     page = Page(written(content.model_copy(update={**gone, "tables": tables}), tmp_path))
     assert "The baseline is the only arm" in page.text
     shown = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
-    assert shown == [name for name in SECTIONS if name not in ("training", "rewards", "examples", "cost")]
+    assert shown == [name for name in SECTIONS if name not in ("training", "rewards", "credit", "examples", "cost")]

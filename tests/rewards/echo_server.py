@@ -18,6 +18,10 @@ def load():
 
 def answer(question: Any) -> Any:
     print("to the output")
+    if isinstance(question, dict) and "each" in question:
+        return (answer(each) for each in question["each"])
+    if question == "read":
+        return sys.stdin.read()
     if question == "raise":
         raise ZeroDivisionError("by zero")
     if question == "die":

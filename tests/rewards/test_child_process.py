@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from rlassay.rewards.child_process import ChildError, ChildProcess, StartError, child_process
+from rlassay.rewards.child_process import ChildDeathError, ChildError, ChildProcess, StartError, child_process
 
 SERVER = "tests.rewards.echo_server"
 LONG = 60.0  # s, which no test waits for
@@ -67,7 +67,9 @@ def test_when_the_time_is_up_it_is_killed_and_the_next_question_starts_another(c
 
 
 def test_a_death_is_told_with_its_last_words_and_the_next_question_starts_another(child):
-    with pytest.raises(ChildError, match=r"^the process died; it printed last:\n(.*\n)*the last words$"):
+    with pytest.raises(
+        ChildError, match=r"^the process died \(exit status 3\); it printed last:\n(.*\n)*the last words$"
+    ):
         child.ask("die", LONG)
     assert child.ask(1, LONG) == 1
 
@@ -93,6 +95,34 @@ def test_what_does_not_start_says_why_and_is_not_tried_again():
 def test_too_slow_a_start_is_none():
     with pytest.raises(StartError, match=r"does not start: no reply within 0 s"):
         ChildProcess(SERVER, start_seconds=0.0).ask(1, LONG)
+
+
+def test_replies_in_turn_come_up_to_the_first_problem(child):
+    assert child.ask_in_turn({"each": [1, 2, 3]}, [LONG] * 3) == ([1, 2, 3], None)
+    for told, kind in {"raise": ChildError, "die": ChildDeathError}.items():
+        replies, problem = child.ask_in_turn({"each": [1, told, 3]}, [LONG] * 3)
+        assert replies == [1]
+        assert type(problem) is kind
+    replies, problem = child.ask_in_turn({"each": [1, "sleep", 3]}, [LONG, 0.5, LONG])
+    assert (replies, type(problem)) == ([1], TimeoutError)
+    assert child.ask(2, LONG) == 2
+
+
+def test_what_it_reads_is_empty(child):
+    assert child.ask("read", LONG) == ""
+    assert child.ask(1, LONG) == 1
+
+
+def test_a_forked_program_leaves_its_parents_child_alone(child):
+    child.ask(1, LONG)
+    first = child.running()
+    forked = os.fork()
+    if not forked:
+        child.stop()  # as at its exit
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    assert child.ask(2, LONG) == 2
+    assert child.running() == first
 
 
 def test_there_is_one_of_each_kind():

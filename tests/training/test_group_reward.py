@@ -1,8 +1,10 @@
+import math
 from typing import Any
 
 import pytest
 
 from rlassay.records import Completion, PromptRow
+from rlassay.rewards.guard import here
 from rlassay.training.group_reward import GroupReward
 
 END = 1
@@ -10,7 +12,7 @@ ROWS = {key: PromptRow(prompt_id=key, question=f"What is {key}?", answer=key) fo
 
 
 def adapted(reward: Any, **options: Any) -> GroupReward:
-    return GroupReward("probe", reward, options, rows=ROWS, num_generations=2, end_token_ids=[END, 0])
+    return GroupReward(here("probe", reward, options), rows=ROWS, num_generations=2, end_token_ids=[END, 0])
 
 
 def batch(*texts: str) -> dict[str, Any]:
@@ -62,22 +64,32 @@ def test_trl_finds_the_reward_by_its_name():
     [
         ([1.0], r"reward probe, prompt a: got 1 values for 2 completions"),
         ([1.0, 2.0, 3.0], r"got 3 values for 2 completions"),
-        ([1.0, float("nan")], r"reward probe, prompt a: got nan, expected a finite number or None"),
-        ([float("inf"), 1.0], r"got inf, expected a finite number"),
-        ([1.0, "2"], r"got '2', expected a finite number"),
+        ([1.0, "2"], r"got '2', expected a number or None"),
     ],
 )
-def test_values_that_are_none_are_errors_that_name_the_reward(values: list[Any], message: str):
+def test_a_wrong_output_is_an_error_that_names_the_reward(values: list[Any], message: str):
     with pytest.raises(ValueError, match=message):
         adapted(lambda group: values)(**batch("x", "y"))
 
 
-def test_an_exception_names_the_reward_and_the_prompt():
+def test_failures_are_none_at_their_place_and_their_kinds_are_kept_until_the_next_batch():
     def reward(group: list[Completion]) -> list[float]:
-        raise KeyError("gold")
+        if group[0].text == "raise":
+            raise KeyError("gold")
+        return [math.nan if each.text == "nan" else 1.0 for each in group]
 
-    with pytest.raises(ValueError, match=r"reward probe, prompt a: KeyError: 'gold'"):
-        adapted(reward)(**batch("x", "y"))
+    adapter = adapted(reward)
+    assert adapter(**batch("x", "nan", "raise", "y")) == [1.0, None, None, None]
+    assert adapter.failed == [None, "not_finite", "error", "error"]
+    assert adapter(**batch("x", "y")) == [1.0, 1.0]
+    assert adapter.failed == [None, None]
+
+
+def test_a_completion_carries_the_signals_that_were_measured_on_it():
+    adapter = adapted(lambda group: [each.signals.get("late") for each in group])
+    assert adapter(**batch("x", "y")) == [None, None]
+    adapter.signals = {"late": [1.0, 2.0, math.nan, 4.0]}
+    assert adapter(**batch("x", "y", "z", "w")) == [1.0, 2.0, None, 4.0]
 
 
 def test_a_batch_must_be_made_of_whole_groups():

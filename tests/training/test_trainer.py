@@ -6,6 +6,7 @@ import torch
 
 from rlassay.credit import TokenSignals
 from rlassay.records import PromptRow
+from rlassay.rewards.guard import here
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.rollouts import Rollout
@@ -73,9 +74,8 @@ def test_groups_without_signal_are_counted_when_rewards_are_normalised_first(tmp
 
 
 def test_a_completion_that_cannot_be_judged_is_neither_paid_nor_fined(tmp_path: Path):
-    reward = GroupReward(
-        "quality", lambda group: [1.0, None, 0.0, 0.5], {}, rows=ROWS, num_generations=4, end_token_ids=[1]
-    )
+    quality = here("quality", lambda group: [1.0, None, 0.0, 0.5], {})
+    reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
     rollout, logged = one_step(tmp_path, reward_funcs=reward, reward_weights=[2.0])
     # The judged ones have the mean .5, which stands in for None; deviation of 2, 1, 0, 1 is .8165.
     assert rollout.advantages.tolist() == pytest.approx([1.22460, 0.0, -1.22460, 0.0] * 2, abs=1e-4)
@@ -84,6 +84,16 @@ def test_a_completion_that_cannot_be_judged_is_neither_paid_nor_fined(tmp_path: 
     # Statistics are those of what was judged: 1, 0, .5 twice, deviation sqrt(1 / 5).
     assert logged["rewards/quality/mean"] == pytest.approx(0.5)
     assert logged["rewards/quality/std"] == pytest.approx(0.447214, abs=1e-5)
+
+
+def test_failures_are_logged_and_recorded_by_kind(tmp_path: Path):
+    quality = here("quality", lambda group: [1.0, float("nan"), 0.0, float("inf")], {}, max_failures=0.9)
+    reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
+    rollout, logged = one_step(tmp_path, reward_funcs=[reward, even_digits])
+    assert rollout.failed == {"quality": [None, "not_finite", None, "not_finite"] * 2}
+    assert {name: value for name, value in logged.items() if "failed" in name} == {
+        "rewards/quality/failed/not_finite": 4
+    }
 
 
 def test_every_completion_is_recorded_with_its_prompt_and_length(tmp_path: Path):

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlassay.report.credit_reading import COLUMNS
 from rlassay.training.rollouts import WatchedCompletion, watched_table
 from rlassay.training.watched import TokenMeasures, token_texts, watch
 from tests.training.test_rollouts import rollout
@@ -41,6 +42,7 @@ def test_a_row_holds_the_tokens_and_their_measurements():
     assert first == {"step": 7} | watched().__dict__
     assert second["entropy"] == [1.0, 2.0, 0.5]
     assert watched_table(7, []).schema == table.schema
+    assert set(COLUMNS) == set(table.column_names)  # what the report reads
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rlassay.config import Settings, Study, StudyError, load_settings, load_stud
 from rlassay.config.explain import nearest, one_of
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
+from rlassay.rewards.outcomes import RewardError
 from rlassay.training.refused import RefusedError
 
 USER_ERROR = 2
@@ -81,9 +82,9 @@ def main(
 
 
 def run_parsed(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """The exit code of `run`; 2 after printing a StudyError or a RefusedError."""
+    """The exit code of `run`; 2 after printing a StudyError, a RefusedError or a RewardError."""
     try:
         return run(args)
-    except (StudyError, RefusedError) as error:
+    except (StudyError, RefusedError, RewardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -17,9 +17,9 @@ def run(args: argparse.Namespace) -> int:
     check_fingerprint(args, data_id(study))
     from rlassay.data import run_prepare_data
 
-    for split, count in run_prepare_data(study, layout).items():
-        refused = "".join(f"; {number} refused: {reason}" for reason, number in count["refused"].items())
-        print(f"{layout.split(split)}: {count['rows']} rows{refused}")
+    for split, facts in run_prepare_data(study, layout).items():
+        refused = "".join(f"; {number} refused: {reason}" for reason, number in facts.refused.items())
+        print(f"{layout.split(split)}: {facts.rows} rows{refused}")
     return 0
 
 

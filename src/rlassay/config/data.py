@@ -10,7 +10,30 @@ Count = Annotated[int, Field(ge=1)]
 SplitName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
-class Digits(Section):
+class PromptLimit(Section):
+    """Prompts of too many tokens are refused and counted."""
+
+    tokens: int = Field(ge=1)
+    """Most tokens of a prompt, those that stand for its images and those of the chat template included.
+
+    A prompt counts in its longest form, with the system turn that states the completion format.
+    """
+    model: str = Field(min_length=1)
+    """Hub name, or path of a local folder, of the model whose processor counts."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub repository; pin it, since a branch moves."""
+    trust_remote_code: bool = False
+    """Whether code shipped with the processor may run on this machine."""
+
+
+class DataSection(Section):
+    """What all sources share."""
+
+    max_prompt_length: PromptLimit | None = None
+    """Refuses prompts that are too long for a model; null takes prompts of any length."""
+
+
+class Digits(DataSection):
     """Two real handwritten digits side by side and a question about them, with lettered options."""
 
     kind: Literal["digits"]
@@ -29,7 +52,7 @@ class Digits(Section):
     """Share of demonstrations that think first and then name a wrong letter; the rest think and are right."""
 
 
-class Jsonl(Section):
+class Jsonl(DataSection):
     """Rows that are already in this project's format: `<folder>/<split>.jsonl` and the images they name."""
 
     kind: Literal["jsonl"]
@@ -88,7 +111,7 @@ class Builtin(Section):
     """Seed of the rows."""
 
 
-class TableSection(Section):
+class TableSection(DataSection):
     """What the sources of tables share."""
 
     origin: Annotated[Files | Hub | Builtin, Field(discriminator="kind")]
@@ -150,7 +173,7 @@ class Summarization(TableSection):
     """Selects this section."""
 
 
-class RecordSection(Section):
+class RecordSection(DataSection):
     """What the sources of JSON records share: a `.jsonl` file of one object per line, or a `.json` list."""
 
     folder: str = Field(min_length=1)
@@ -187,14 +210,14 @@ class Conversations(RecordSection):
     """Selects this section."""
 
 
-class Docstrings(Section):
+class Docstrings(DataSection):
     """Summarization made from installed packages: a docstring's body and its first line."""
 
     kind: Literal["docstrings"]
     """Selects this section."""
     packages: tuple[str, ...] = Field(default=("numpy", "scipy", "pandas"), min_length=1)
     """Packages whose source files are read; none is imported."""
-    splits: dict[SplitName, Count] = Field(default={"sft": 1000, "train": 1000, "test": 100})
+    splits: dict[SplitName, Count] = Field(default={"sft": 500, "train": 500, "test": 100})
     """Rows per split; `sft` and `train` share no docstring with the other splits, nor with each other."""
     max_words: int = Field(default=200, ge=20)
     """A document is cut after as many words."""

@@ -10,26 +10,41 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 import rlassay
+from rlassay.config.data import Docstrings
 from rlassay.config.section import Section
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
+from rlassay.rewards import READING_SIGNALS
 
 DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
 _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
+PATIENCE = {"timeout", "max_failures"}
+"""Keys of a reward that enter no fingerprint."""
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
 
 def data_id(study: Study) -> str:
-    """Identifies the rows of all splits."""
-    return _digest(study.data)
+    """Identifies the rows of all splits; those made from installed packages follow the packages' versions."""
+    packages = study.data.packages if isinstance(study.data, Docstrings) else ()
+    return _digest(study.data, {name: package_version(name) for name in packages})
+
+
+def package_version(package: str) -> str | None:
+    """The installed version of the distribution that a package belongs to; None if there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the distribution has another name, as scikit-learn has for sklearn
+        names = packages_distributions().get(package, [])
+        return version(names[0]) if names else None
 
 
 def model_id(study: Study, recipe: Recipe) -> str:
@@ -62,15 +77,26 @@ def model_policy(study: Study, recipe: Recipe) -> str:
 
 
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
-    """Identifies the weights of one arm and seed."""
+    """Identifies the weights of one arm and seed.
+
+    How long a reward may take and how often it may fail decide whether the job stops; a run that stopped goes on when
+    these are raised.
+    """
     recipe = study.arms[arm_name].recipe
-    trained = (recipe.model, recipe.rl, recipe.rewards, recipe.credit, recipe.credit_denominator, recipe.signals)
+    judging = {name: reward.model_dump(mode="json", exclude=PATIENCE) for name, reward in recipe.rewards.items()}
+    trained = (recipe.model, recipe.rl, judging, recipe.credit, recipe.credit_denominator, recipe.signals)
     return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:
     """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
-    return _digest(study.evaluation, data_id(study), recipe.sft is None)
+    measured = recipe.signals.attention if reads_signals(study) else None
+    return _digest(study.evaluation, data_id(study), recipe.sft is None, measured)
+
+
+def reads_signals(study: Study) -> bool:
+    """Whether a reward of the study goes by what is measured of a completion."""
+    return not READING_SIGNALS.isdisjoint(study.rewards)
 
 
 def recipe_id(recipe: Recipe) -> str:

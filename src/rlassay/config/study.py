@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rlassay.config.data import DataConfig
 from rlassay.config.section import Section
-from rlassay.config.training import Recipe
+from rlassay.config.training import Recipe, RewardConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -94,17 +94,17 @@ class Study(Section):
         return self.name if self.scale is None else f"{self.name}-{self.scale}"
 
     @property
-    def rewards(self) -> dict[str, dict[str, Any]]:
+    def rewards(self) -> dict[str, RewardConfig]:
         """Every reward of any arm, with the options that all policies are measured by.
 
         They are the baseline's; of a reward that it has not, the first arm's.
         """
-        options: dict[str, dict[str, Any]] = {}
+        sections: dict[str, RewardConfig] = {}
         for name, arm in self.arms.items():
             for reward, section in arm.recipe.rewards.items():
-                if reward not in options or name == self.baseline:
-                    options[reward] = section.options
-        return options
+                if reward not in sections or name == self.baseline:
+                    sections[reward] = section
+        return sections
 
 
 class ArmFile(Section):

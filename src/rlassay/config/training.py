@@ -91,6 +91,10 @@ class RewardConfig(Section):
     """Its weight in the sum; 0 makes it an observer that is logged and never trains."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds that judging one completion may take; then it counts as failed, and is not judged."""
+    max_failures: float = Field(default=0.1, ge=0, lt=1)
+    """Share of completions that may fail (by exception, time-out, crash or NaN) before the job stops."""
 
 
 class Recipe(Section):

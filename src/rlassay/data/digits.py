@@ -3,18 +3,17 @@
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rlassay.bar import progress_bar
-from rlassay.config.data import Digits
-from rlassay.data.identity import content_id
-from rlassay.data.images import Images
+from rlassay.config.data import Digits, ImagePolicy
+from rlassay.data.drafts import Draft, Source
 from rlassay.prompts import demonstrate
-from rlassay.records import LETTERS, TRAINING_SPLITS, PromptRow
+from rlassay.records import LETTERS, TRAINING_SPLITS
 
 QUESTIONS = {
     "left": "Which digit is on the left?",
@@ -34,31 +33,20 @@ class Pool:
     """For each digit 0..9, the indices of this pool's images that show it."""
 
 
-def digits(section: Digits, images: Images) -> dict[str, list[PromptRow]]:
-    """The rows of every split.
+def digits(section: Digits) -> Source:
+    """The endless rows of every split.
 
     The images are parted by digit into training ones and held-out ones; `sft` and `train` draw on the first, every
     other split on the second. Question kinds and gold letters take turns, so that every split is balanced in both.
     Digits, distractors and images are drawn uniformly, by a generator of each split's own: enlarging one split leaves
-    the others as they are. No prompt stands twice.
+    the others as they are, but for a prompt that is drawn twice, which stands in the first of the two splits.
 
     Source: the handwritten digits of scikit-learn (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998).
     """
     training, held_out = split_images(section.seed, section.held_out)
-    seen: set[str] = set()
-    rows: dict[str, list[PromptRow]] = {}
-    with progress_bar("digits", sum(section.splits.values()), "row") as bar:
-        for split, count in section.splits.items():
-            pool = training if split in TRAINING_SPLITS else held_out
-            rows[split] = []
-            for row in _draw_rows(section, pool, images, split):
-                if row.prompt_id not in seen:
-                    seen.add(row.prompt_id)
-                    rows[split].append(row)
-                    bar.update()
-                if len(rows[split]) == count:
-                    break
-    return rows
+    pools = {split: training if split in TRAINING_SPLITS else held_out for split in section.splits}
+    drafts = {split: partial(_draw_rows, section, pool, split) for split, pool in pools.items()}
+    return Source(drafts=drafts, images=ImagePolicy(), drawn=True)
 
 
 def split_images(seed: int, held_out: float) -> tuple[Pool, Pool]:
@@ -81,34 +69,30 @@ def split_images(seed: int, held_out: float) -> tuple[Pool, Pool]:
     return Pool(pixels=pixels, of_digit=training), Pool(pixels=pixels, of_digit=held)
 
 
-def _draw_rows(section: Digits, pool: Pool, images: Images, split: str) -> Iterator[PromptRow]:
+def _draw_rows(section: Digits, pool: Pool, split: str) -> Iterator[Draft]:
     rng = generator(section.seed, split)
     kinds = list(QUESTIONS)
     position = 0
     while True:
         turn, kind = divmod(position, len(kinds))
         gold = turn % section.num_choices
-        row = _draw_row(kinds[kind], gold, section.num_choices, pool, images, rng)
+        row = _draw_row(kinds[kind], gold, section.num_choices, pool, rng)
         yield _with_demonstration(row, section, rng) if split == "sft" else row
         position += 1
 
 
-def _draw_row(
-    kind: str, gold: int, num_choices: int, pool: Pool, images: Images, rng: np.random.Generator
-) -> PromptRow:
+def _draw_row(kind: str, gold: int, num_choices: int, pool: Pool, rng: np.random.Generator) -> Draft:
     target, left, right = draw_pair(kind, rng)
     options = [int(digit) for digit in rng.permutation(10) if digit != target][: num_choices - 1]
     options.insert(gold, target)
     shown = [int(rng.choice(pool.of_digit[digit])) for digit in (left, right)]
-    row = PromptRow(
-        prompt_id="",
+    return Draft(
         question=QUESTIONS[kind],
         answer=LETTERS[gold],
         choices=tuple(str(option) for option in options),
-        media=(images.add(side_by_side(pool.pixels[shown[0]], pool.pixels[shown[1]])),),
+        images=(side_by_side(pool.pixels[shown[0]], pool.pixels[shown[1]]),),
         meta={"kind": kind, "left": left, "right": right, "left_image": shown[0], "right_image": shown[1]},
     )
-    return row.model_copy(update={"prompt_id": content_id(row)})
 
 
 def draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
@@ -127,7 +111,7 @@ def draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
     return (target, target, other) if on_left else (target, other, target)
 
 
-def _with_demonstration(row: PromptRow, section: Digits, rng: np.random.Generator) -> PromptRow:
+def _with_demonstration(row: Draft, section: Digits, rng: np.random.Generator) -> Draft:
     """Demonstrations of mixed quality: guessed at once, thought and then wrong, thought and right.
 
     Perfect ones would leave reinforcement learning nothing to find (measured: no gain in 100 steps). A thought reads
@@ -136,17 +120,18 @@ def _with_demonstration(row: PromptRow, section: Digits, rng: np.random.Generato
     where tags stand between them, nor within 300 where the digit is repeated for it, as in `3 7 7B`.
     """
     draw = rng.random()
-    asked = row.choices[row.letters.index(row.answer)]
+    letters = LETTERS[: len(row.choices)]
+    asked = row.choices[letters.index(row.answer)]
     read = (str(row.meta["left"]), str(row.meta["right"]))
     thinking: str | None = " ".join(digit + row.answer if digit == asked else digit for digit in read)
     if draw < section.guess_share:
-        style, thinking, letter = "guess", None, str(rng.choice(list(row.letters)))
+        style, thinking, letter = "guess", None, str(rng.choice(list(letters)))
     elif draw < section.guess_share + section.misread_share:
-        style, letter = "misread", str(rng.choice([letter for letter in row.letters if letter != row.answer]))
+        style, letter = "misread", str(rng.choice([letter for letter in letters if letter != row.answer]))
     else:
         style, letter = "right", row.answer
     meta = {**row.meta, "demonstration": style}
-    return row.model_copy(update={"demonstration": demonstrate(letter, thinking), "meta": meta})
+    return replace(row, demonstration=demonstrate(letter, thinking), meta=meta)
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> bytes:

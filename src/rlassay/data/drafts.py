@@ -1,16 +1,21 @@
 """What a source reads off one record, before its media are admitted and its content is checked."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rlassay.config.data import ImagePolicy
 from rlassay.records import FrameSampling
 
 
 class RowRefusedError(Exception):
     """A row that cannot be used; its text is the reason, worded alike for alike rows, so that it can be counted."""
+
+
+class UnsuitableError(RowRefusedError):
+    """A row that says nothing wrong, but stands elsewhere too, is too long, or is paid unfairly by the rewards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,45 @@ class Draft:
     """A completion to imitate; it is kept in the `sft` split only."""
     meta: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     """What the source knows besides."""
+    prompt_id: str = ""
+    """The row's key, where the source has given it one; by default it is a digest of the content."""
+    where: str = ""
+    """`file:line` for messages."""
+
+
+Drafts = Callable[[], Iterator[Draft | RowRefusedError]]
+"""Reads the records of one split from the first on, one by one, the same ones each time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the rows of a study come from."""
+
+    drafts: Mapping[str, Drafts]
+    """By split; a record that is no draft is the reason why."""
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """The files behind each split: once one has changed, what was read of it before counts no longer."""
+    images: ImagePolicy | None = None
+    """What becomes of the images; None keeps them as they are."""
+    strict: bool = False
+    """Whether a row that cannot be used is a mistake to be mended instead of one to be left out and counted."""
+    drawn: bool = False
+    """Whether rows are drawn at random from small parts that evaluation and training splits do not share.
+
+    Then no prompt stands in two splits, and pictures that merely look alike are different ones.
+    """
+
+
+Read = TypeVar("Read")
+
+
+def draft_each(records: Iterable[Read], draft: Callable[[Read], Draft]) -> Iterator[Draft | RowRefusedError]:
+    """Each record put into this project's words by `draft`, or the reason why that cannot be done."""
+    for record in records:
+        try:
+            yield draft(record)
+        except RowRefusedError as refused:
+            yield refused
 
 
 def text_of(value: Any, name: str) -> str:

@@ -59,12 +59,17 @@ def below(value: Any, root: Path | None, what: str) -> Path:
     return file
 
 
-def encode(value: Any, root: Path | None, policy: ImagePolicy, jpeg: bool) -> tuple[bytes, str, Image.Image]:
+def encode(value: Any, root: Path | None, policy: ImagePolicy | None, jpeg: bool) -> tuple[bytes, str, Image.Image]:
     """The image as it is stored, its file name's ending, and the image itself, RGB and within the limits.
 
     Bytes that comply already are kept as they are; others become PNG, or JPEG of quality 95 where `jpeg` is set.
+    Without a policy every image in an accepted format is kept as it is.
     """
     original, content = read_image(value, root)
+    if policy is None:
+        if content is None or original.format not in SUFFIXES:
+            raise RowRefusedError(f"image: its format is none of {', '.join(SUFFIXES)}")
+        return content, SUFFIXES[original.format], original
     image = _fit(_to_rgb(original), policy)
     untouched = original.mode == "RGB" and image.size == original.size and not original.getexif().get(0x0112)
     if content is not None and untouched and original.format in SUFFIXES and (original.format == "JPEG" or not jpeg):
@@ -74,14 +79,14 @@ def encode(value: Any, root: Path | None, policy: ImagePolicy, jpeg: bool) -> tu
     return encoded.getvalue(), "jpg" if jpeg else "png", image
 
 
-def perceptual_hash(image: Image.Image) -> np.ndarray:
-    """(256,) booleans: where a 16x17 grey miniature grows clearly brighter from left to right.
+def perceptual_hash(image: Image.Image) -> str:
+    """256 bits in 64 hex digits: where a 16x17 grey miniature grows clearly brighter from left to right.
 
     Source: N. Krawetz, "Kind of Like That" (dHash, 2013); here with a margin, which compression noise does not cross.
     """
     small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR)
     grey = np.asarray(small, dtype=np.int16)
-    return (grey[:, 1:] - grey[:, :-1] > FAINT).reshape(-1)
+    return np.packbits(grey[:, 1:] - grey[:, :-1] > FAINT).tobytes().hex()
 
 
 def _decoded(image: Image.Image) -> Image.Image:

@@ -2,92 +2,77 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from rlassay.bar import progress_bar
 from rlassay.config import StudyError
 from rlassay.config.data import Jsonl
-from rlassay.data.identity import content_id
-from rlassay.data.images import Images, image_suffix
+from rlassay.data.drafts import Draft, RowRefusedError, Source
 from rlassay.data.row_checks import row_problems
-from rlassay.records import Media, PromptRow, parse_row
-
-SHOWN_PROBLEMS = 20
+from rlassay.records import parse_row
 
 
-@dataclass(kw_only=True)
-class Intake:
-    """What reading the files has found so far."""
+def jsonl(section: Jsonl) -> Source:
+    """The rows of every split, strictly: what is wrong with one is an error that names file and line.
 
-    folder: Path
-    """Root that image paths may not leave."""
-    images: Images
-    """Receives the images."""
-    problems: list[str] = field(default_factory=list)
-    """One sentence each, beginning with `file:line`."""
-    seen: dict[str, str] = field(default_factory=dict)
-    """Where each prompt_id and each content stood first."""
+    A `prompt_id` may be left out, and is then the content's digest. Repeated prompts and training rows that an
+    evaluation split has too are left out and counted, as with every source.
 
-
-def jsonl(section: Jsonl, images: Images) -> dict[str, list[PromptRow]]:
-    """The rows of every split, checked one by one; a `prompt_id` may be left out, and is then the content's digest.
-
-    Errors: StudyError listing what is wrong, each with file and line, what was got, what is expected and how to mend
-        it; nothing is written to the split files then.
+    Errors: StudyError if the folder or a file is missing.
     """
     folder = Path(section.folder)
     if not folder.is_dir():
         raise StudyError([f"data.folder: {folder} is no folder; expected one that holds <split>.jsonl files"])
-    if folder.resolve().is_relative_to(images.data.resolve()):
-        raise StudyError([f"data.folder: {folder} lies in the study's own data folder; move your files elsewhere"])
-    intake = Intake(folder=folder, images=images)
-    rows = {split: _read_split(split, limit, intake) for split, limit in section.splits.items()}
-    if intake.problems:
-        more = len(intake.problems) - SHOWN_PROBLEMS
-        raise StudyError(intake.problems[:SHOWN_PROBLEMS] + ([f"... and {more} more"] if more > 0 else []))
-    return rows
+    files = {split: folder / f"{split}.jsonl" for split in section.splits}
+    missing = [
+        f"{file}: missing; add the file, or remove {split!r} from data.splits"
+        for split, file in files.items()
+        if not file.is_file()
+    ]
+    if missing:
+        raise StudyError(missing)
+    return Source(
+        drafts={split: partial(_drafts, file, split) for split, file in files.items()},
+        files={split: (file,) for split, file in files.items()},
+        strict=True,
+    )
 
 
-def _read_split(split: str, limit: int | None, intake: Intake) -> list[PromptRow]:
-    path = intake.folder / f"{split}.jsonl"
-    if not path.is_file():
-        intake.problems.append(f"{path}: missing; add the file, or remove {split!r} from data.splits")
-        return []
-    with path.open("rb") as lines, progress_bar(split, None, "row") as bar:
-        rows: list[PromptRow] = []
+def _drafts(file: Path, split: str) -> Iterator[Draft | RowRefusedError]:
+    with file.open("rb") as lines:
         number = 0
         for number, line in enumerate(lines, 1):
-            bar.update()
-            if limit is not None and number > limit:
-                return rows
-            row = _read_row(line, split, f"{path}:{number}", intake)
-            if row is not None:
-                rows.append(row)
+            yield _draft(line, split, file, number)
     if number == 0:
-        intake.problems.append(f"{path}: empty; expected one JSON object per line")
-    elif limit is not None and number < limit:
-        intake.problems.append(
-            f"{path}: has {number} rows, but data.splits.{split} asks for {limit}; lower it, or null"
-        )
-    return rows
+        raise StudyError([f"{file}: empty; expected one JSON object per line"])
 
 
-def _read_row(line: bytes, split: str, where: str, intake: Intake) -> PromptRow | None:
-    """The complete row; None after adding its problems."""
+def _draft(line: bytes, split: str, file: Path, number: int) -> Draft | RowRefusedError:
+    """The row as a draft, or everything that is wrong with what it says itself."""
+    where = f"{file}:{number}"
     try:
         row = parse_row(_with_prompt_id(line), where)
     except ValueError as error:
-        intake.problems.append(str(error))
-        return None
+        return RowRefusedError(str(error))
     problems = list(row_problems(row, split))
-    media = [_take_image(item, problems, intake) for item in row.media]
-    if not problems:
-        row = row.model_copy(update={"media": tuple(item for item in media if item is not None)})
-        row = row.model_copy(update={"prompt_id": row.prompt_id or content_id(row)})
-        problems += _repetitions(row, where, intake)
-    intake.problems += [f"{where}: {problem}" for problem in problems]
-    return None if problems else row
+    problems += [
+        f"media: {item.path!r}: a {item.kind}; expected an image; use a source that takes videos"
+        for item in row.media
+        if item.kind != "image"
+    ]
+    if problems:
+        return RowRefusedError(f"{where}: {'; '.join(problems)}")
+    return Draft(
+        question=row.question,
+        answer=row.answer,
+        choices=row.choices,
+        images=tuple(item.path for item in row.media),
+        media_root=file.parent,
+        demonstration=row.demonstration,
+        meta=row.meta,
+        prompt_id=row.prompt_id,
+        where=where,
+    )
 
 
 def _with_prompt_id(line: bytes) -> bytes:
@@ -97,35 +82,3 @@ def _with_prompt_id(line: bytes) -> bytes:
     except ValueError:
         return line
     return json.dumps({"prompt_id": "", **row}).encode() if isinstance(row, dict) else line
-
-
-def _take_image(item: Media, problems: list[str], intake: Intake) -> Media | None:
-    if item.kind != "image":
-        problems.append(f"media: {item.path!r}: a {item.kind}; expected an image; use a source that takes videos")
-        return None
-    try:
-        content = _read_image(intake.folder, item.path)
-        return intake.images.add(content, image_suffix(content))
-    except ValueError as error:
-        problems.append(f"media: {item.path!r}: {error}; replace the image, or remove the row")
-        return None
-
-
-def _read_image(folder: Path, path: str) -> bytes:
-    file = (folder / path).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise ValueError(f"leads outside of data.folder; expected a path below {folder}")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"no such image in {folder} ({error.strerror}); expected a file") from None
-
-
-def _repetitions(row: PromptRow, where: str, intake: Intake) -> Iterator[str]:
-    first = intake.seen.setdefault(f"id {row.prompt_id}", where)
-    if first != where:
-        yield f"prompt_id: {row.prompt_id!r} stands at {first} too; give each row its own, or leave it out"
-        return
-    first = intake.seen.setdefault(f"content {content_id(row)}", where)
-    if first != where:
-        yield f"the same prompt (question, choices and images) stands at {first}; remove one of the two"

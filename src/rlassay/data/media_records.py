@@ -10,23 +10,24 @@ from typing import Any
 from rlassay.config import StudyError
 from rlassay.config.data import Conversations, JsonlPrompts, RecordSection
 from rlassay.config.explain import nearest
-from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
-from rlassay.data.images import Images
-from rlassay.data.intake import Intake, Rows, take_in
+from rlassay.data.drafts import Draft, RowRefusedError, Source, draft_each, list_of, text_of
 from rlassay.data.tables import answer_block
 from rlassay.records import FrameSampling
 
 _MARKS = re.compile(r"<(?:image|video)>\n?")
+Located = tuple[dict[str, Any], str]
+"""A record, and the `file:line` where it stands."""
 _FRAME_KEYS = {"frame_cnts", "min_frames", "max_frames", "dynamic_sample"}
 
 
-def jsonl_prompts(section: JsonlPrompts, images: Images) -> Rows:
+def jsonl_prompts(section: JsonlPrompts) -> Source:
     """Records with a prompt, an answer and lists of image and video paths; the answer is what `sft` imitates."""
     root = Path(section.folder) / section.image_dir
     if not root.resolve().is_relative_to(Path(section.folder).resolve()):
         raise StudyError([f"data.image_dir: {section.image_dir!r} leads outside of data.folder {section.folder}"])
 
-    def draft(record: dict[str, Any], where: str) -> Draft:
+    def draft(located: Located) -> Draft:
+        record, where = located
         if section.prompt_key not in record:
             known = ", ".join(record) or "none"
             hint = nearest(section.prompt_key, record)
@@ -41,14 +42,15 @@ def jsonl_prompts(section: JsonlPrompts, images: Images) -> Rows:
             demonstration=answer,
         )
 
-    return _rows_of_records(section, images, draft)
+    return _record_source(section, draft)
 
 
-def conversations(section: Conversations, images: Images) -> Rows:
+def conversations(section: Conversations) -> Source:
     """One human and one gpt turn each; the gold answer is the reply's `<answer>` block, or the whole reply."""
     root = Path(section.folder)
 
-    def draft(record: dict[str, Any], where: str) -> Draft:
+    def draft(located: Located) -> Draft:
+        record, where = located
         if "conversations" not in record:
             raise StudyError([f"{where}: no key 'conversations'; it has {', '.join(record) or 'none'}"])
         question, reply = _two_turns(record["conversations"])
@@ -65,7 +67,7 @@ def conversations(section: Conversations, images: Images) -> Rows:
             meta={} if record.get("id") is None else {"id": text_of(record["id"], "id")},
         )
 
-    return _rows_of_records(section, images, draft)
+    return _record_source(section, draft)
 
 
 def frame_sampling(meta: Any) -> FrameSampling:
@@ -109,30 +111,34 @@ def _two_turns(turns: Any) -> tuple[str, str]:
     return text_of(said[0][1], "question"), text_of(said[1][1], "answer")
 
 
-def _rows_of_records(section: RecordSection, images: Images, draft: Callable[[dict[str, Any], str], Draft]) -> Rows:
-    if not Path(section.folder).is_dir():
+def _record_source(section: RecordSection, draft: Callable[[Located], Draft]) -> Source:
+    folder = Path(section.folder)
+    if not folder.is_dir():
         raise StudyError([f"data.folder: {section.folder} is no folder; expected one that holds the splits' files"])
-    drafts = {split: partial(_drafts, section, split, draft) for split in section.splits}
-    return take_in(drafts, section.splits, Intake(policy=section.images, images=images))
+    files = {split: folder / section.files.get(split, f"{split}.jsonl") for split in section.splits}
+    missing = [
+        f"{file}: missing; name the file of {split!r} in data.files, or remove the split"
+        for split, file in files.items()
+        if not file.is_file()
+    ]
+    if missing:
+        raise StudyError(missing)
+    return Source(
+        drafts={split: partial(_drafts, file, draft) for split, file in files.items()},
+        files={split: (file,) for split, file in files.items()},
+        images=section.images,
+    )
 
 
-def _drafts(
-    section: RecordSection, split: str, draft: Callable[[dict[str, Any], str], Draft]
-) -> Iterator[Draft | RowRefusedError]:
-    for record, where in read_records(Path(section.folder) / section.files.get(split, f"{split}.jsonl")):
-        try:
-            yield draft(record, where)
-        except RowRefusedError as refused:
-            yield refused
+def _drafts(file: Path, draft: Callable[[Located], Draft]) -> Iterator[Draft | RowRefusedError]:
+    return draft_each(read_records(file), draft)
 
 
-def read_records(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def read_records(file: Path) -> Iterator[Located]:
     """Each object of a `.jsonl` file, read line by line, or of a `.json` list, read whole; and where it stands.
 
-    Errors: StudyError naming file and line for a missing file, bad UTF-8, bad JSON and what is no object.
+    Errors: StudyError naming file and line for bad UTF-8, bad JSON and what is no object.
     """
-    if not file.is_file():
-        raise StudyError([f"{file}: missing; name the split's file in data.files, or remove the split"])
     if file.suffix == ".json":
         records = _parse(file.read_bytes(), str(file))
         if not isinstance(records, list):

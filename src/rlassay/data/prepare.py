@@ -1,57 +1,61 @@
-"""The data stage: source -> gold check -> `<split>.jsonl` -> `data.json`."""
+"""The data stage: source -> what becomes of each record -> `<split>.jsonl` -> `data.json`."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from rlassay.config import Study, StudyError
 from rlassay.config.data import DataConfig
-from rlassay.config.fingerprints import data_id
-from rlassay.data.drafts import RowRefusedError
+from rlassay.config.fingerprints import code_digest, data_id
+from rlassay.data.drafts import Source
 from rlassay.data.images import Images
+from rlassay.data.intake import Intake, in_order, take_in
+from rlassay.data.journal import Journal, Kept
+from rlassay.data.lengths import length_check
 from rlassay.data.sources import SOURCES
-from rlassay.files import write_json
+from rlassay.data.tally import Tally
+from rlassay.files import sha256, write_json
 from rlassay.layout import Layout
-from rlassay.records import TRAINING_SPLITS, PromptRow, write_rows
-from rlassay.rewards.gold import gold_refusal
+from rlassay.records import TRAINING_SPLITS, PromptRow, SplitFacts, parse_row
 
 
-def run_prepare_data(study: Study, layout: Layout) -> dict[str, dict[str, Any]]:
+def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
     """Write the rows and images of every split, and `data.json` last; the same study gives the same bytes.
 
-    Returns: per split, `rows` (how many were kept) and `refused` (how many for which reason).
+    A killed attempt is gone on with: what it had made of the source's records is not made again.
 
-    Errors: StudyError listing what is wrong with the source's rows, or naming a split of which no row is left.
+    Returns: per split, how many rows were kept, how many were refused for which reason, and what the rows are like.
+
+    Errors: StudyError listing what is wrong with the source's rows, naming a split of which no row is left, or saying
+        that another process is at work.
     """
-    layout.data_sentinel.unlink(missing_ok=True)
-    images = Images(layout.data)
-    splits = SOURCES[study.data.kind](study.data, images)
-    counts: dict[str, dict[str, Any]] = {}
-    digests: dict[str, str] = {}
-    for split, rows in splits.items():
-        refused: Counter[str] = Counter()
-        kept = write_rows(layout.split(split), _usable(rows, refused))
-        if not kept:
-            reasons = ", ".join(f"{count} because {reason}" for reason, count in refused.most_common())
-            raise StudyError([f"data: no row of the split {split!r} is left; refused were {reasons or 'none'}"])
-        counts[split] = {"rows": kept, "refused": dict(sorted(refused.items()))}
-        digests[layout.split(split).name] = hashlib.sha256(layout.split(split).read_bytes()).hexdigest()
-    _remove_leftovers(layout, images, set(splits))
-    digests["images"] = images.digest()
-    write_json(layout.data_sentinel, {"id": data_id(study), "splits": counts, "sha256": digests})
-    return counts
-
-
-def _usable(rows: Iterable[PromptRow | RowRefusedError], refused: Counter[str]) -> Iterator[PromptRow]:
-    """The rows that the source keeps and the rewards can judge fairly; `refused` counts the others by their reasons."""
-    for row in rows:
-        reason = str(row) if isinstance(row, RowRefusedError) else gold_refusal(row)
-        if reason is not None:
-            refused[reason] += 1
-        elif isinstance(row, PromptRow):
-            yield row
+    with _unfinished(layout):
+        # 1. What vouches for the old rows goes first.
+        layout.data_sentinel.unlink(missing_ok=True)
+        # 2. Every record, one split after the other; no file is replaced before all splits are sound.
+        source, images = SOURCES[study.data.kind](study.data), Images(layout.data)
+        _check_place(source, layout)
+        intake = Intake(source=source, images=images, too_long=length_check(study.data.max_prompt_length))
+        states = _states(study, source)
+        made = {split: _prepare_split(split, study, layout, intake, states[split]) for split in states}
+        # 3. The rows take their places, and nothing stays of a study that has been edited since.
+        for split in made:
+            _part(layout, split).replace(layout.split(split))
+        images.prune()
+        for file in layout.data.glob("*.jsonl"):
+            if file.stem not in made:
+                file.unlink()
+        # 4. What vouches for them.
+        facts = {split: made[split] for split in source.drafts}
+        digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
+        splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
+        content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
+        write_json(layout.data_sentinel, content)
+    return facts
 
 
 def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -> Iterator[PromptRow]:
@@ -64,20 +68,73 @@ def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -
 
     Errors: StudyError listing what is wrong with the section or with the source's files.
     """
-    rows = SOURCES[section.kind](section, Images(Path(root)))
-    if split is not None and split not in rows:
-        raise StudyError([f"data.splits: no split {split!r}; got {', '.join(rows) or 'none'}"])
-    for name in rows:  # an evaluation split is read on the way to a training split, which must share nothing with it
+    source = SOURCES[section.kind](section)
+    if split is not None and split not in source.drafts:
+        raise StudyError([f"data.splits: no split {split!r}; got {', '.join(source.drafts) or 'none'}"])
+    intake = Intake(source=source, images=Images(Path(root)), too_long=length_check(section.max_prompt_length))
+    for name in in_order(source.drafts):
+        # An evaluation split is read on the way to a training split, which must share nothing with it.
         if split in (None, name) or name not in TRAINING_SPLITS:
-            usable = _usable(rows[name], Counter())
-            yield from (row for row in usable if split in (None, name))
+            for outcome in take_in(name, section.splits[name], intake):
+                if isinstance(outcome, Kept) and split in (None, name):
+                    yield parse_row(outcome.row.encode("utf-8"), name)
         if split == name:
             return
 
 
-def _remove_leftovers(layout: Layout, images: Images, splits: set[str]) -> None:
-    """The data folder holds what `data.json` lists and nothing from a study that has been edited since."""
-    images.prune()
-    for file in layout.data.glob("*.jsonl"):
-        if file.stem not in splits:
-            file.unlink()
+@contextmanager
+def _unfinished(layout: Layout) -> Iterator[None]:
+    """Hold the lock of the unfinished work, which a kill leaves behind for the next attempt.
+
+    It is removed at the end, and after a StudyError too: whoever mends the cause changes what is read. StudyError if
+    another process holds the lock; the kernel frees it however that process ends.
+    """
+    layout.data_parts.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(layout.data_parts / "lock", timeout=0):
+            try:
+                yield
+            except StudyError:
+                shutil.rmtree(layout.data_parts)
+                raise
+            shutil.rmtree(layout.data_parts)
+    except Timeout:
+        raise StudyError([f"{layout.data}: another process prepares this data; wait for it, or stop it"]) from None
+
+
+def _check_place(source: Source, layout: Layout) -> None:
+    for file in (file for files in source.files.values() for file in files):
+        if file.resolve().is_relative_to(layout.data.resolve()):
+            raise StudyError([f"data: {file} lies in the study's own data folder; move your files elsewhere"])
+
+
+def _part(layout: Layout, split: str) -> Path:
+    return layout.data_parts / f"{split}.jsonl"
+
+
+def _prepare_split(split: str, study: Study, layout: Layout, intake: Intake, state: str) -> SplitFacts:
+    """Write a split's rows beside those that they will replace; a journal of another state is not gone on with."""
+    tally = Tally()
+    with Journal(layout.data_parts / f"{split}.journal", state) as journal:
+        done = journal.outcomes(lambda outcome: intake.recall(outcome, split))
+        for outcome in take_in(split, study.data.splits[split], intake, done):
+            journal.append(outcome)
+        with _part(layout, split).open("w", encoding="utf-8", newline="\n") as rows:
+            for outcome in journal.outcomes():
+                tally.add(outcome)
+                if isinstance(outcome, Kept):
+                    rows.write(outcome.row)
+    if not tally.rows:
+        raise StudyError([f"data: no row of the split {split!r} is left; refused were {tally.refusals()}"])
+    return tally.facts()
+
+
+def _states(study: Study, source: Source) -> dict[str, str]:
+    """Split -> all that decides what becomes of its records: the study, the code, and the files read up to then."""
+    state = [data_id(study), code_digest("rlassay.data.prepare")]
+    states: dict[str, str] = {}
+    for split in in_order(source.drafts):
+        about = [(file, file.stat()) for file in source.files.get(split, ())]
+        state += [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in about]
+        states[split] = json.dumps(state)
+    return states

@@ -6,16 +6,14 @@ from pathlib import Path
 from rlassay.config import StudyError
 from rlassay.config.data import Aokvqa, Gsm8k, Summarization
 from rlassay.data.builtin import digit_photographs, sums
-from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
-from rlassay.data.images import Images
-from rlassay.data.intake import Rows
-from rlassay.data.tables import Record, letter_of, rows_of_table
+from rlassay.data.drafts import Draft, RowRefusedError, Source, list_of, text_of
+from rlassay.data.tables import Record, letter_of, table_source
 from rlassay.prompts import demonstrate
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
-def aokvqa(section: Aokvqa, images: Images) -> Rows:
+def aokvqa(section: Aokvqa) -> Source:
     """Questions about photographs with four options; the first rationale is the demonstration's thought.
 
     Source: D. Schwenk et al., "A-OKVQA: A Benchmark for Visual Question Answering using World Knowledge" (2022).
@@ -39,10 +37,10 @@ def aokvqa(section: Aokvqa, images: Images) -> Rows:
             meta={"question_id": name},
         )
 
-    return rows_of_table(section, images, draft, digit_photographs)
+    return table_source(section, draft, digit_photographs)
 
 
-def gsm8k(section: Gsm8k, images: Images) -> Rows:
+def gsm8k(section: Gsm8k) -> Source:
     """Word problems; the working, without its `<<3*4=12>>` marks, is the demonstration's thought.
 
     Source: K. Cobbe et al., "Training Verifiers to Solve Math Word Problems" (2021).
@@ -56,17 +54,17 @@ def gsm8k(section: Gsm8k, images: Images) -> Rows:
         demonstration = demonstrate(answer, _CALCULATION.sub("", working).strip())
         return Draft(question=text_of(record["question"], "question"), answer=answer, demonstration=demonstration)
 
-    return rows_of_table(section, images, draft, sums)
+    return table_source(section, draft, sums)
 
 
-def summarization(section: Summarization, images: Images) -> Rows:
+def summarization(section: Summarization) -> Source:
     """Documents with their summaries."""
 
     def draft(record: Record) -> Draft:
         summary = text_of(record["summary"], "summary")
         return Draft(question=text_of(record["document"], "document"), answer=summary, demonstration=summary)
 
-    return rows_of_table(section, images, draft)
+    return table_source(section, draft)
 
 
 def _question_ids(file: Path) -> set[str]:

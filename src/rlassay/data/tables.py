@@ -1,7 +1,7 @@
 """Sources that are tables: any dataset in Parquet or JSON files or on the hub, by the names of its columns."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,7 @@ from typing import Any
 from rlassay.config import StudyError
 from rlassay.config.data import Builtin, Columns, Files, Hub, Table, TableSection
 from rlassay.config.explain import nearest
-from rlassay.data.drafts import Draft, RowRefusedError, list_of, text_of
-from rlassay.data.images import Images
-from rlassay.data.intake import Intake, Rows, take_in
+from rlassay.data.drafts import Draft, RowRefusedError, Source, draft_each, list_of, text_of
 from rlassay.records import LETTERS
 
 Made = Callable[[int, str], Iterator[dict[str, Any]]]
@@ -37,23 +35,24 @@ class Record:
         return self.values[column]
 
 
-def table(section: Table, images: Images) -> Rows:
+def table(section: Table) -> Source:
     """The rows of any table, by a mapping of its columns."""
     if section.columns is not None and section.preset is not None:
         raise StudyError(["data.preset: columns are given too; remove one of the two"])
     columns = section.columns or (PRESETS[section.preset] if section.preset else Columns())
-    return rows_of_table(section, images, partial(_draft, columns=columns))
+    return table_source(section, partial(_draft, columns=columns))
 
 
-def rows_of_table(
-    section: TableSection, images: Images, draft: Callable[[Record], Draft], builtin: Made | None = None
-) -> Rows:
+def table_source(section: TableSection, draft: Callable[[Record], Draft], builtin: Made | None = None) -> Source:
     """The rows of every split, each record put into this project's words by `draft`.
 
     Args:
         builtin: makes the endless records of a split from a seed, for the origin `builtin`.
     """
     origin = section.origin
+    files: dict[str, tuple[Path, ...]] = {}
+    if isinstance(origin, Files):
+        files = {split: _files(origin, split) for split in section.splits}
     if not isinstance(origin, Builtin):
         records = partial(read_table, origin)
     elif builtin is None:
@@ -64,7 +63,7 @@ def rows_of_table(
         records = partial(_made, builtin, origin.seed)
     root = Path(origin.folder) if isinstance(origin, Files) else None
     drafts = {split: partial(_drafts, partial(records, split), root, draft) for split in section.splits}
-    return take_in(drafts, section.splits, Intake(policy=section.images, images=images))
+    return Source(drafts=drafts, files=files, images=section.images)
 
 
 def letter_of(answer: Any, choices: tuple[str, ...]) -> str:
@@ -81,19 +80,11 @@ def letter_of(answer: Any, choices: tuple[str, ...]) -> str:
 def _drafts(
     records: Callable[[], Iterator[Record]], root: Path | None, draft: Callable[[Record], Draft]
 ) -> Iterator[Draft | RowRefusedError]:
-    for record in records():
-        try:
-            yield _with_root(draft(record), root)
-        except RowRefusedError as refused:
-            yield refused
+    return draft_each(records(), lambda record: replace(draft(record), media_root=root))
 
 
 def _made(builtin: Made, seed: int, split: str) -> Iterator[Record]:
     return (Record(values=values, where="data.origin (builtin)") for values in builtin(seed, split))
-
-
-def _with_root(draft: Draft, root: Path | None) -> Draft:
-    return Draft(**{**vars(draft), "media_root": root})
 
 
 def read_table(origin: Files | Hub, split: str) -> Iterator[Record]:
@@ -104,7 +95,7 @@ def read_table(origin: Files | Hub, split: str) -> Iterator[Record]:
     where = f"data.origin ({_place(origin)}), split {split!r}"
     try:
         if isinstance(origin, Files):
-            files = _files(origin, split)
+            files = [str(file) for file in _files(origin, split)]
             rows = datasets.load_dataset(origin.kind, data_files={split: files}, split=split, streaming=True)
         else:
             its, name = origin.names.get(split, split), origin.name
@@ -117,13 +108,13 @@ def read_table(origin: Files | Hub, split: str) -> Iterator[Record]:
         raise StudyError([f"{where}: cannot be read: {' '.join(str(error).split())[:300]}"]) from error
 
 
-def _files(origin: Files, split: str) -> list[str]:
+def _files(origin: Files, split: str) -> tuple[Path, ...]:
     folder = Path(origin.folder)
     pattern = origin.files.get(split, f"{split}*.{origin.kind}*")
     try:
-        found = sorted(str(file) for file in folder.glob(pattern) if file.is_file())
+        found = tuple(sorted(file for file in folder.glob(pattern) if file.is_file()))
     except (NotImplementedError, ValueError):
-        found = []
+        found = ()
     if not found:
         raise StudyError([f"data.origin: no file {pattern!r} in {folder}, for the split {split!r}; add it to files"])
     return found

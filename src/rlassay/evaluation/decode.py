@@ -31,10 +31,10 @@ class Decoding:
 class Decoded:
     """One completion."""
 
+    ids: list[int]
+    """Its tokens, the end-of-sequence token included."""
     text: str
     """Without special tokens."""
-    token_count: int
-    """Tokens, the end-of-sequence token included."""
     finished: bool
     """Whether it ended by itself."""
 
@@ -106,6 +106,6 @@ def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: 
     rows = [ids[:count] for ids, count in zip(completion_ids.tolist(), counts.tolist(), strict=True)]
     texts = tokenizer_of(processor).batch_decode(rows, skip_special_tokens=True)
     return [
-        Decoded(text=text, token_count=len(ids), finished=ended)
+        Decoded(ids=ids, text=text, finished=ended)
         for text, ids, ended in zip(texts, rows, finished.tolist(), strict=True)
     ]

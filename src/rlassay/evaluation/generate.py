@@ -3,16 +3,18 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from rlassay.bar import progress_bar
-from rlassay.config.fingerprints import code_digest, evaluation_id
+from rlassay.config.credit import AttentionSignal
+from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
 from rlassay.evaluation.decode import Decoding, decode_batch
@@ -22,6 +24,9 @@ from rlassay.models import build_policy, load_policy, on_device, training_rows
 from rlassay.models.chat import chat, is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import CompletionRow, PromptRow, read_rows, write_rows
+from rlassay.signals.measuring import Measurer, Sampled, SignalPlan
+from rlassay.signals.readings import completion_signals
+from rlassay.signals.scoring import How
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,7 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
                 evaluation=study.evaluation,
                 seed=policy.seed or 0,
                 told=is_told(policy.recipe),
+                attention=policy.recipe.signals.attention if reads_signals(study) else None,
             )
             for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
                 work.add(batch.number, answerer.answer(batch))
@@ -96,21 +102,49 @@ class Answerer:
     """The run's seed."""
     told: bool
     """Whether a system turn states the completion format."""
+    attention: AttentionSignal | None
+    """How attention is measured; None where no reward reads it."""
 
     def answer(self, batch: Batch) -> list[CompletionRow]:
         """The completions of a batch, in its order."""
         rows = [row for row, _ in batch.items]
-        decoded = decode_batch(
-            self.model,
-            self.processor,
-            [chat(row, self.processor, self.told) for row in rows],
-            [[_image(self.data / item.path) for item in row.media] for row in rows],
-            self._decoding(batch),
-        )
+        chats = [chat(row, self.processor, self.told) for row in rows]
+        images = [[_image(self.data / item.path) for item in row.media] for row in rows]
+        decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
+        signals = self._signals(batch, chats, images, [each.ids for each in decoded])
         return [
-            CompletionRow(prompt_id=row.prompt_id, mode=batch.mode, sample=sample, **asdict(completion))
-            for (row, sample), completion in zip(batch.items, decoded, strict=True)
+            CompletionRow(
+                prompt_id=row.prompt_id,
+                mode=batch.mode,
+                sample=sample,
+                text=each.text,
+                token_count=len(each.ids),
+                finished=each.finished,
+                signals=of_completion,
+            )
+            for (row, sample), each, of_completion in zip(batch.items, decoded, signals, strict=True)
         ]
+
+    def _signals(
+        self, batch: Batch, chats: list[Any], images: list[list[Any]], ids: list[list[int]]
+    ) -> list[dict[str, float]]:
+        """What rewards read of each completion: the attention of the policy while it wrote it."""
+        if self.attention is None:
+            return [{} for _ in ids]
+        plan = SignalPlan(attention=True, layers=self.attention.layers)
+        how = How(temperature=self.evaluation.temperature, batch_size=self.evaluation.batch_size)
+        sampled = Sampled(
+            prompts=chats,
+            images=images,
+            completion_ids=ids,
+            prompt_ids=[row.prompt_id for row, _ in batch.items],
+            samples=[sample for _, sample in batch.items],
+            step=0,
+        )
+        measured = Measurer(self.processor, plan, frozenset(), how, self.seed)(self.model, sampled)
+        readings = {} if measured.attention is None else measured.attention.per_completion
+        found = completion_signals(readings) or [{} for _ in ids]
+        return [{name: value for name, value in each.items() if isfinite(value)} for each in found]
 
     def _decoding(self, batch: Batch) -> Decoding:
         seeds = np.random.SeedSequence([self.evaluation.seed, self.seed, batch.number])

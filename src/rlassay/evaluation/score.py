@@ -1,9 +1,9 @@
 """The stage that judges completions, on CPU, with the very functions that training pays by."""
 
+import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,11 +14,12 @@ from rlassay.config.study import Evaluation, Study
 from rlassay.files import replacing
 from rlassay.layout import Layout
 from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
-from rlassay.rewards import REWARDS
+from rlassay.rewards.guard import GuardedReward, guarded
 
 Metric = Callable[[Sequence[Completion]], list[float | None]]
 """From one prompt's completions to one value each; None = cannot be judged."""
 
+logger = logging.getLogger(__name__)
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -35,7 +36,10 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
 
     A reward judges the completions of one prompt and one mode together, as training lets it judge a group.
 
-    Errors: ValueError if the completions are not exactly those that the rows and the evaluation section ask for.
+    What a reward fails on has no value, and is counted in the log.
+
+    Errors: ValueError if the completions are not exactly those that the rows and the evaluation section ask for;
+    RewardError if a reward fails too often, or gives what is no list of values.
     """
     rows = {row.prompt_id: row for row in read_rows(layout.split(split))}
     source = layout.completions(policy.folder, split)
@@ -48,11 +52,17 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
         for score in score_group(rows[prompt_id], list(group), metrics)
     ]
     _write(layout.scores(policy.folder, split), scores)
+    for metric in metrics.values():
+        if isinstance(metric, GuardedReward) and metric.counts:
+            logger.warning("%s; their scores are empty", metric.summary())
 
 
 def metrics_of(study: Study) -> dict[str, Metric]:
-    """Every metric by name: the rewards of any arm, then those that no arm may train on."""
-    rewards = {name: _with_options(REWARDS[name], options) for name, options in sorted(study.rewards.items())}
+    """Every metric by name: the rewards of any arm, guarded as in training, then those that no arm may train on."""
+    rewards = {
+        name: guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures)
+        for name, reward in sorted(study.rewards.items())
+    }
     return rewards | {
         "choice_accuracy_lenient": _each(_lenient_accuracy),
         "parse_failure": _each(lambda one: _failed(one, extract_choice)),
@@ -68,7 +78,8 @@ def score_group(row: PromptRow, answers: Sequence[CompletionRow], metrics: dict[
     Errors: ValueError naming the metric and the prompt if a metric returns another number of values.
     """
     group = [
-        Completion(text=each.text, token_count=each.token_count, finished=each.finished, row=row) for each in answers
+        Completion(text=each.text, token_count=each.token_count, finished=each.finished, row=row, signals=each.signals)
+        for each in answers
     ]
     scores: list[ScoreRow] = []
     for name, metric in metrics.items():
@@ -101,10 +112,6 @@ def check_complete(
 
 def _each(measure: Callable[[Completion], float | None]) -> Metric:
     return lambda group: [measure(one) for one in group]
-
-
-def _with_options(reward: Callable[..., list[float | None]], options: dict[str, Any]) -> Metric:
-    return lambda group: reward(group, **options)
 
 
 def _failed(one: Completion, extract: Callable[[str, str], str | None]) -> float | None:

@@ -58,6 +58,17 @@ def load_pretrained(
     return model, processor
 
 
+def load_processor(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Processor:
+    """What prepares the inputs of the model at `source`, without the model; arguments and errors as above."""
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    _check_folder(source)
+    try:
+        config = AutoConfig.from_pretrained(source, **origin)
+        return (AutoProcessor if _sees_images(config, source) else AutoTokenizer).from_pretrained(source, **origin)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"cannot load the processor of {source!r}: {_first_line(error)}") from error
+
+
 def keep_names(model: PreTrainedModel) -> None:
     """Let the model save its tensors under the names that they have in memory.
 

@@ -2,6 +2,7 @@
 
 from rlassay.config.settings import ReportSettings
 from rlassay.report.content import ArmFacts, Content, StudyFacts
+from rlassay.report.credit_view import build_credit
 from rlassay.report.curves import build_curves
 from rlassay.report.design import build_design
 from rlassay.report.examples import build_examples
@@ -28,6 +29,7 @@ def analyse(results: Results, settings: ReportSettings) -> Content:
         curves=tuple(build_curves(results, confidence)),
         rewards=tuple(build_reward_parts(results, confidence)),
         examples=tuple(build_examples(results, settings.examples)),
+        credit=build_credit(results, confidence),
         commands=tuple(build_commands(results)),
         policies=tuple(build_policies(results)),
         data=tuple(build_splits(results)),

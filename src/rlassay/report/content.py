@@ -6,6 +6,7 @@ Byte-identical for the same results, except below the keys `cost` and `resumes`,
 from typing import Any, Literal
 
 from rlassay.records import Record
+from rlassay.report.credit_records import TokenCredit
 from rlassay.report.evidence import Design, Example, RewardPart
 from rlassay.report.numbers import Curve, Difference, Table, TableName
 from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
@@ -95,6 +96,8 @@ class Content(Record):
     """Reward decomposition, observers included."""
     examples: tuple[Example, ...]
     """Completions side by side."""
+    credit: TokenCredit | None = None
+    """Token credit word by word; null = no run recorded any."""
     commands: tuple[Command, ...]
     """How to rerun each arm."""
     policies: tuple[PolicyFacts, ...]

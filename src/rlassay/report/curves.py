@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from rlassay.report.credit_curves import CREDIT_CURVES, credit_metrics
 from rlassay.report.estimates import tidy
 from rlassay.report.gather import Results, Row
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
@@ -36,22 +37,20 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in results.study.rewards}
     shown |= {"reward_std": ("spread within groups", "value")}
     groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {"reward": shown, "length": LENGTHS, "policy": POLICY}
-    for group, metrics in groups.items():
+    logged = credit_metrics(results)
+    for group, metrics in (groups | CREDIT_CURVES).items():
         for metric, (title, unit) in metrics.items():
             arms = [row for row in results.rows.values() if row.kind == "arm"]
-            series = tuple(_series(results, row, metric, confidence) for row in arms if _logged(results, row, metric))
+            series = tuple(_series(logged, row, metric, confidence) for row in arms if _logged(logged, row, metric))
             yield Curve(metric=metric, title=title, unit=unit, group=group, series=series)
 
 
-def _logged(results: Results, row: Row, metric: str) -> bool:
-    return any(
-        metric in results.metrics[folder] and results.metrics[folder][metric].notna().any()
-        for folder in row.folders.values()
-    )
+def _logged(logged: dict[str, pd.DataFrame], row: Row, metric: str) -> bool:
+    return any(metric in logged[folder] and logged[folder][metric].notna().any() for folder in row.folders.values())
 
 
-def _series(results: Results, row: Row, metric: str, confidence: float) -> Series:
-    runs = [results.metrics[folder][metric] for folder in row.folders.values() if metric in results.metrics[folder]]
+def _series(logged: dict[str, pd.DataFrame], row: Row, metric: str, confidence: float) -> Series:
+    runs = [logged[folder][metric] for folder in row.folders.values() if metric in logged[folder]]
     values = pd.concat(runs, axis=1).sort_index().dropna(how="all")
     steps = values.index.to_numpy(dtype=int)
     stretches = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))

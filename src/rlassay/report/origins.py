@@ -3,12 +3,14 @@
 import hashlib
 import json
 
+import numpy as np
+
 from rlassay.report.estimates import tidy
 from rlassay.report.gather import Results, Row
 from rlassay.report.provenance import Command, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
 from rlassay.report.reading import column_or_nan
 
-TIMES = ("step", "generation", "reward")
+TIMES = ("step", "generation", "reward", "signals")
 """The parts of a step whose seconds are logged as `time/<part>`."""
 
 
@@ -42,6 +44,7 @@ def build_cost(results: Results) -> list[PolicyCost]:
             generated_tokens=proof["generated_tokens"],
             peak_memory_mb=None if proof.get("peak_memory_mb") is None else round(float(proof["peak_memory_mb"]), 1),
             seconds_per_step=_seconds_per_step(results, folder),
+            signals_share=_signals_share(results, folder),
         )
         for row, seed, folder in _trained(results)
         for proof in [results.proofs[folder]]
@@ -91,3 +94,12 @@ def _seconds_per_step(results: Results, folder: str) -> dict[str, float]:
         return {}
     means = {part: tidy(column_or_nan(results.metrics[folder], f"time/{part}").mean()) for part in TIMES}
     return {part: mean for part, mean in means.items() if mean is not None}
+
+
+def _signals_share(results: Results, folder: str) -> float | None:
+    """Part of the training time that went into measuring signals; None for a job that timed none."""
+    metrics = results.metrics.get(folder)
+    if metrics is None or not {"time/step", "time/signals"} <= set(metrics):
+        return None
+    signals, steps = (np.nansum(metrics[name].to_numpy(dtype=float)) for name in ("time/signals", "time/step"))
+    return tidy(signals / steps)

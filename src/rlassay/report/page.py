@@ -12,6 +12,7 @@ from PIL import Image
 
 from rlassay.report import typeset, wording
 from rlassay.report.content import Content
+from rlassay.report.credit_page import switch_rules, viewer_facts
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
 from rlassay.report.markdown import render_markdown
@@ -22,6 +23,7 @@ SECTIONS = {
     "design": "Design",
     "training": "Learning curves",
     "rewards": "Reward by reward",
+    "credit": "Token credit",
     "length": "Length and truncation",
     "parsing": "Parse failures",
     "examples": "Completions side by side",
@@ -53,9 +55,10 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= typeset.FILTERS
-    style = _style(environment, marks)
+    style = _style(environment, marks, content)
     return environment.get_template("page.html.jinja").render(
         **wording.facts(content),
+        **viewer_facts(content, folder),
         sections=_sections(content),
         marks=marks,
         shapes=MARKERS,
@@ -67,11 +70,11 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
     )
 
 
-def _style(environment: Environment, marks: dict[str, Mark]) -> str:
+def _style(environment: Environment, marks: dict[str, Mark], content: Content) -> str:
     """The style sheet; its hash goes into the content security policy, so no other style applies."""
     rules = dark_rules([mark.color for mark in marks.values()], prefix="svg ")
-    source, _, _ = TEMPLATES.get_source(environment, "page.css")
-    return f"{source}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
+    source = "".join(TEMPLATES.get_source(environment, name)[0] for name in ("page.css", "credit.css"))
+    return f"{source}{switch_rules(content)}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
 
 
 def _sections(content: Content) -> dict[str, str]:
@@ -79,6 +82,7 @@ def _sections(content: Content) -> dict[str, str]:
     empty = {
         "training": not content.curves,
         "rewards": not content.rewards,
+        "credit": not wording.has_credit(content),
         "examples": not content.examples,
         "cost": not content.cost,
     }

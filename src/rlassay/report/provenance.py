@@ -73,7 +73,9 @@ class PolicyCost(Record):
     peak_memory_mb: float | None
     """Highest memory use, MB (GPU memory where there is one)."""
     seconds_per_step: dict[str, float]
-    """Mean seconds per optimiser step: `step`, and of it `generation` and `reward`."""
+    """Mean seconds per optimiser step: `step`, and of it `generation`, `reward` and, where measured, `signals`."""
+    signals_share: float | None = None
+    """Part of the time in steps that went into measuring signals; null = none was timed."""
 
 
 class PolicyResumes(Record):

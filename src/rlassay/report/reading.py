@@ -99,7 +99,8 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     """Sums over the completions of each step, one row per step, ascending.
 
     Columns: `completions` (how many), `tokens`, and per reward `raw.<reward>`, `weighted.<reward>` (sums over judged
-    completions) and `judged.<reward>` (how many were judged).
+    completions) and `judged.<reward>` (how many were judged). With trajectory scaling, `scale_spread` (deviation of the
+    factors).
     """
     shards = sorted(folder.glob("step*.parquet"))
     if not shards:
@@ -107,13 +108,16 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     data = ds.dataset([str(shard) for shard in shards], format="parquet")
     rewards = [name.removeprefix("raw.") for name in data.schema.names if name.startswith("raw.")]
     parts = [f"{part}.{reward}" for reward in rewards for part in ("raw", "weighted")]
-    frame = data.to_table(columns=["step", "token_count", *parts]).to_pandas()
-    frame[parts] = frame[parts].astype(float)  # shards hold single precision, too coarse for sums
+    scale = [name for name in ("scale",) if name in data.schema.names]
+    frame = data.to_table(columns=["step", "token_count", *parts, *scale]).to_pandas()
+    # Shards hold single precision, too coarse for sums.
+    frame[[*parts, *scale]] = frame[[*parts, *scale]].astype(float)
     by_step = frame.groupby("step")
     sums = by_step[["token_count", *parts]].sum().rename(columns={"token_count": "tokens"}).astype(float)
     judged = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
     judged.columns = [f"judged.{reward}" for reward in rewards]
-    return sums.join(judged).assign(completions=by_step.size().astype(float)).sort_index()
+    spread = by_step[scale].std(ddof=0).rename(columns={"scale": "scale_spread"})
+    return sums.join(judged).join(spread).assign(completions=by_step.size().astype(float)).sort_index()
 
 
 def read_proof(path: Path) -> dict[str, Any]:

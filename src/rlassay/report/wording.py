@@ -3,7 +3,8 @@
 from typing import Any
 
 from rlassay.report.content import Content, Outcome
-from rlassay.report.typeset import ITEMS_ONLY, LEVEL_UNIT, duration
+from rlassay.report.credit_curves import CREDIT_CURVES
+from rlassay.report.typeset import ITEMS_ONLY, LEVEL_UNIT, duration, number
 
 VERDICTS: dict[Outcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
@@ -28,8 +29,8 @@ def what_was_run(content: Content) -> str:
     return ", ".join(part for part in parts if part) + "."
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+def _count(how_many: int, thing: str) -> str:
+    return f"{how_many:,} {thing}" + ("" if how_many == 1 else "s")
 
 
 def how_intervals_are_computed(content: Content) -> tuple[str, str, str]:
@@ -56,6 +57,20 @@ def total_cost(content: Content) -> str:
     return f"{jobs} took {duration(seconds)} of wall time in all and sampled {tokens:,} tokens."
 
 
+def has_credit(content: Content) -> bool:
+    """Whether there is anything to say about token credit: completions word by word, or curves."""
+    return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)
+
+
+def signals_cost(content: Content) -> str:
+    """What measuring the signals took; empty where no job measured any."""
+    shares = sorted(cost.signals_share for cost in content.cost if cost.signals_share is not None)
+    if not shares:
+        return ""
+    ends = dict.fromkeys(f"{number(share, 'share')} %" for share in (shares[0], shares[-1]))
+    return f"Measuring signals took {' to '.join(ends)} of the time in steps ({_count(len(shares), 'run')})."
+
+
 def resumed(content: Content) -> str:
     """Which jobs were interrupted and went on from a checkpoint."""
     stops = [f"{job.policy} at step {', '.join(map(str, job.steps))}" for job in content.resumes if job.steps]
@@ -78,6 +93,8 @@ def facts(content: Content) -> dict[str, Any]:
         "run_line": what_was_run(content),
         "interval_sentences": how_intervals_are_computed(content),
         "total_cost": total_cost(content),
+        "has_credit": has_credit(content),
+        "signals_cost": signals_cost(content),
         "resumed": resumed(content),
         "versions": versions(content),
         "outcomes": VERDICTS,

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rlassay.report.content import Content
+from rlassay.report.credit_tables import credit_frames
 from rlassay.report.numbers import Table
 
 
@@ -36,7 +37,7 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
             for point in _points(one.steps, one.mean, one.low, one.high)
         ]
     )
-    return frames
+    return frames | ({} if content.credit is None else credit_frames(content.credit))
 
 
 def _cells(table: Table) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from rlassay.rewards.custom import custom
 from rlassay.rewards.form import strict_think_answer_format, think_answer_format, think_format
 from rlassay.rewards.group import score_with
 from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
-from rlassay.rewards.lift import Reward
+from rlassay.rewards.lift import Reward, is_lifted
 from rlassay.rewards.mathematics import math_accuracy
 from rlassay.rewards.modality import modality_balance, vision_gain
 from rlassay.rewards.options import check_options
@@ -36,6 +36,16 @@ REWARDS: dict[str, Reward] = {
     "rouge_l": rouge_l,
     "custom": custom,
 }
+
+READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
+"""Rewards that go by what was measured of a completion, or may do so."""
+IN_THEIR_OWN_PROCESS: frozenset[str] = frozenset()
+"""Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
+
+
+def judges_singly(name: str, options: Mapping[str, object]) -> bool:
+    """Whether `REWARDS[name]` judges each completion by itself, so that a failure on one costs no other."""
+    return is_lifted(REWARDS[name]) or (name == "custom" and not options.get("batch", False))
 
 
 def check_reward_options(name: str, options: dict[str, object]) -> None:

@@ -3,15 +3,23 @@
 import atexit
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from threading import Event, Lock, Thread, Timer
+from threading import Lock, Thread
 from typing import Any
 
+from rlassay.rewards.serving import LIFELINE
+
 _SHOWN = 12  # lines of its error output that an error quotes
+_QUOTED = 1000  # bytes of them, from the end
+_PIECE = 65_536  # bytes of its replies that are read at once
 
 
 class StartError(RuntimeError):
@@ -19,7 +27,11 @@ class StartError(RuntimeError):
 
 
 class ChildError(RuntimeError):
-    """A child process died, or raised while it answered; the text says which."""
+    """A child process raised while it answered; the text says what."""
+
+
+class ChildDeathError(ChildError):
+    """A child process died; the text has its last words."""
 
 
 class ChildProcess:
@@ -38,95 +50,149 @@ class ChildProcess:
         self.command = [sys.executable, "-m", module, *arguments]
         self.start_seconds = start_seconds
         self._lock = Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._printed: deque[str] = deque(maxlen=_SHOWN)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._input = self._output = -1
+        self._received = b""
+        self._printed: deque[bytes] = deque(maxlen=_SHOWN)
         self._reader: Thread | None = None
         self._failure: str | None = None
+        self._owner = os.getpid()
+        self._lifeline = -1
         atexit.register(self.stop)
 
     def ask(self, question: Any, seconds: float) -> Any:
         """Its reply to a question, both of the types that JSON has.
 
-        Errors: TimeoutError when the time is up: it is killed, and the next question starts another one. ChildError if
-        it dies, likewise, or raises. StartError if it does not start, which is tried once.
+        Errors: TimeoutError when the time is up: it is killed, and the next question starts another one.
+        ChildDeathError if it dies, likewise. ChildError if it raises. StartError if it does not start, which is tried
+        once.
         """
+        replies, problem = self.ask_in_turn(question, [seconds])
+        if problem is not None:
+            raise problem
+        return replies[0]
+
+    def ask_in_turn(self, question: Any, limits: Sequence[float]) -> tuple[list[Any], Exception | None]:
+        """The replies to a question that several answer, one for each limit in seconds, and what kept the rest away.
+
+        Errors: StartError; the other errors of `ask` come as the second value.
+        """
+        replies: list[Any] = []
         with self._lock:
             if self._failure is not None:
                 raise StartError(self._failure)
             if self._process is None:
                 self._start()
-            return self._exchange(json.dumps(question) + "\n", seconds)
+            line = json.dumps(question).encode() + b"\n"
+            try:
+                for seconds in limits:
+                    replies.append(self._exchange(line, seconds))
+                    line = b""
+            except (TimeoutError, ChildError) as error:
+                return replies, error
+        return replies, None
 
     def running(self) -> int | None:
         """Its process id, while it runs."""
         return None if self._process is None else self._process.pid
 
     def stop(self) -> None:
-        """End the process, if there is one."""
-        if self._process is not None and self._reader is not None:
+        """End the process, if there is one; a forked program leaves its parent's alone."""
+        if self._process is not None and self._reader is not None and os.getpid() == self._owner:
+            os.close(self._lifeline)
             self._process.kill()
             self._process.wait()
             self._reader.join(1)
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 assert pipe is not None
-                with suppress(BrokenPipeError):  # it still holds what the process never read
-                    pipe.close()
+                pipe.close()
             self._process = None
 
     def _start(self) -> None:
+        ends, self._lifeline = os.pipe()
         # A session of its own: Ctrl-C or a signal to the job's group leaves it to the job how the child ends.
         self._process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
+            bufsize=0,
             start_new_session=True,
+            pass_fds=[ends],
+            env=os.environ | {LIFELINE: str(ends)},
         )
+        os.close(ends)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._input, False)  # a child that does not read must not hold up who asks
+        self._received = b""
         self._printed = deque(maxlen=_SHOWN)
         self._reader = Thread(target=self._printed.extend, args=(self._process.stderr,), daemon=True)
         self._reader.start()
         try:
-            self._exchange("", self.start_seconds)
+            self._exchange(b"", self.start_seconds)
         except (ChildError, TimeoutError) as error:
             self._failure = f"{self.command[2]} does not start: {error}"
             raise StartError(self._failure) from None
 
-    def _exchange(self, line: str, seconds: float) -> Any:
-        """Send a line, if there is one, and wait for the reply; killing it frees a write and a read alike."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        expired = Event()
-        timer = Timer(seconds, _expire, (process, expired))
-        timer.start()
+    def _exchange(self, line: bytes, seconds: float) -> Any:
+        """Send a line, if there is one, and wait for the reply."""
+        deadline = time.monotonic() + seconds
         try:
-            process.stdin.write(line)
-            process.stdin.flush()
-            reply = process.stdout.readline()
+            self._send(line, deadline)
+            reply = self._receive(deadline)
+        except TimeoutError:
+            self.stop()
+            raise TimeoutError(f"no reply within {seconds:g} s") from None
         except BrokenPipeError:
-            reply = ""
+            reply = b""
         except BaseException:  # an interrupted exchange would leave its reply to the next question
             self.stop()
             raise
-        finally:
-            timer.cancel()
-            timer.join()
-        if expired.is_set() or not reply:
-            self.stop()
-        if expired.is_set():
-            raise TimeoutError(f"no reply within {seconds:g} s")
-        return self._opened(reply)
-
-    def _opened(self, reply: str) -> Any:
-        message = json.loads(reply) if reply else {"error": "the process died"}
+        if not reply:
+            raise ChildDeathError(self._death())
+        message = json.loads(reply)
         if "error" in message:
-            printed = "".join(self._printed).strip() if self._process is None else ""
-            raise ChildError(message["error"] + (f"; it printed last:\n{printed}" if printed else ""))
+            raise ChildError(message["error"])
         return message["reply"]
+
+    def _death(self) -> str:
+        """How it ended, and its last words."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        status = self._process.poll()
+        self.stop()
+        how = "its output closed" if status is None else f"exit status {status}"
+        if status is not None and status < 0:
+            how = signal.Signals(-status).name
+        printed = b"".join(self._printed)[-_QUOTED:].decode("utf-8", "replace").strip()
+        return f"the process died ({how})" + (f"; it printed last:\n{printed}" if printed else "")
+
+    def _send(self, line: bytes, deadline: float) -> None:
+        while line:
+            _wait(self._input, select.POLLOUT, deadline)
+            line = line[os.write(self._input, line) :]
+
+    def _receive(self, deadline: float) -> bytes:
+        """One line; nothing when there are no more."""
+        while b"\n" not in self._received:
+            _wait(self._output, select.POLLIN, deadline)
+            more = os.read(self._output, _PIECE)
+            if not more:
+                return b""
+            self._received += more
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+
+def _wait(descriptor: int, event: int, deadline: float) -> None:
+    """Return when a pipe is ready or broken; TimeoutError at the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError
 
 
 _CREATION = Lock()
@@ -141,8 +207,3 @@ def child_process(module: str, *arguments: str, start_seconds: float = 120.0) ->
 @cache
 def _child(_: int, module: str, arguments: tuple[str, ...], start_seconds: float) -> ChildProcess:
     return ChildProcess(module, arguments, start_seconds)
-
-
-def _expire(process: "subprocess.Popen[str]", expired: Event) -> None:
-    expired.set()
-    process.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlassay.records import Completion
+from rlassay.rewards.outcomes import WrongOutputError
 
 OVERALL = "overall"
 
@@ -26,7 +27,8 @@ def custom(completions: Sequence[Completion], *, path: str, batch: bool = False)
         batch: hand over the whole group at once.
 
     Raises:
-        ValueError: no such file or function, a result of another shape, or of another length.
+        ValueError: no such file or function.
+        WrongOutputError: a result of another shape, or of another length.
 
     Source: both shapes of TSYJ-He/Visual-Reweighting, that of its manual and that of its code.
     """
@@ -36,10 +38,10 @@ def custom(completions: Sequence[Completion], *, path: str, batch: bool = False)
     inputs = [_as_dict(completion) for completion in completions]
     results = function(inputs) if batch else [function(each) for each in inputs]
     if not isinstance(results, list):
-        raise ValueError(f"custom {path}: got a {type(results).__name__} for a group; expected a list")
+        raise WrongOutputError(f"custom {path}: got a {type(results).__name__} for a group; expected a list")
     listed = cast(list[object], results)
     if len(listed) != len(inputs):
-        raise ValueError(f"custom {path}: got {len(listed)} values for {len(inputs)} completions")
+        raise WrongOutputError(f"custom {path}: got {len(listed)} values for {len(inputs)} completions")
     return [_as_value(result, path) for result in listed]
 
 
@@ -67,7 +69,7 @@ def _as_value(result: object, path: str) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float):
-        raise ValueError(
+        raise WrongOutputError(
             f"custom {path}: got {result!r}; expected a number, None, (reward, metrics) or a dict with {OVERALL!r}"
         )
     return float(value)

@@ -9,6 +9,7 @@ from rlassay.records import Completion
 Options = ParamSpec("Options")
 Reward = Callable[..., list[float | None]]
 """One prompt's completions, and the reward's own options by keyword, to one value per completion."""
+_LIFTED: set[Reward] = set()
 
 
 def lift(
@@ -20,4 +21,10 @@ def lift(
     def reward(completions: Sequence[Completion], *args: Options.args, **options: Options.kwargs) -> list[float | None]:
         return [score(completion, *args, **options) for completion in completions]
 
+    _LIFTED.add(reward)
     return reward
+
+
+def is_lifted(reward: Reward) -> bool:
+    """Whether a reward was made by `lift`, so that its completions may as well be handed over one at a time."""
+    return reward in _LIFTED

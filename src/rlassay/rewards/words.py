@@ -6,10 +6,10 @@ from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Kana and Chinese characters, which are written without blanks between words."""
-_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
-_CHARACTER = re.compile(rf"[{_CJK}]")
+_WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
+_CHARACTER = re.compile(rf"[{CJK}]")
 
 
 def words(text: str) -> list[str]:

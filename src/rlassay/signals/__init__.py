@@ -2,6 +2,8 @@
 
 from rlassay.signals.attention import attention_mass
 from rlassay.signals.inputs import ModelInputs, model_inputs, with_images
+from rlassay.signals.masking import Masking, masked_images, masked_inputs
+from rlassay.signals.randomness import draws, generator
 from rlassay.signals.scoring import How, Scores, teacher_forced
 from rlassay.signals.segments import (
     LAYER_SEGMENTS,
@@ -16,10 +18,15 @@ __all__ = [
     "LAYER_SEGMENTS",
     "SEGMENTS",
     "How",
+    "Masking",
     "ModelInputs",
     "Scores",
     "attention_mass",
+    "draws",
+    "generator",
     "layer_segments",
+    "masked_images",
+    "masked_inputs",
     "model_inputs",
     "segment_ids",
     "teacher_forced",

@@ -9,19 +9,21 @@ from typing import Any
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
-from rlassay.config.fingerprints import code_digest, sft_policy
+from rlassay.config.fingerprints import code_digest, reads_signals, sft_policy
 from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig
-from rlassay.credit import CREDITS
+from rlassay.credit import CREDITS, NEEDS
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
 from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
-from rlassay.rewards import REWARDS
+from rlassay.rewards.guard import guarded
+from rlassay.signals import Masking
+from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.hardware import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
@@ -65,6 +67,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             peft_config=peft_config(recipe.model),
             credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
             credit_denominator=recipe.credit_denominator,
+            signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -72,6 +75,24 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         # 4. Train from where the last attempt got to, and declare the run finished.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts))
+
+
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
+    """What is measured besides what the arm's own credit goes by: what other arms go by, so that they can be compared.
+
+    Attention is measured if a reward reads it, if an arm's credit does, or if the settings ask for it.
+    """
+    attention, perception = recipe.signals.attention, recipe.signals.perception
+    needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
+    return SignalPlan(
+        also=frozenset(needed - {"draws"}),
+        attention=reads_signals(study) or diagnostics.compute_attention_metrics,
+        layers=attention.layers,
+        dominance=attention.dominance,
+        masking=Masking(**perception.model_dump(exclude={"estimator"})),
+        estimator=perception.estimator,
+        balance_ratio=diagnostics.mdi_balance_ratio,
+    )
 
 
 def listeners(run: Run, rows: Sequence[PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
@@ -106,9 +127,7 @@ def group_rewards(recipe: Recipe, rows: Sequence[PromptRow], end_token_ids: Sequ
     by_id = {row.prompt_id: row for row in rows}
     return [
         GroupReward(
-            name,
-            REWARDS[name],
-            reward.options,
+            guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
             rows=by_id,
             num_generations=recipe.rl.num_generations,
             end_token_ids=end_token_ids,

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from torch import Tensor
 
+from rlassay.rewards.outcomes import FailureKind
+
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedCompletion:
@@ -64,6 +66,8 @@ class Rollout:
     """What each reward added to the completion's total: weight x value, or weight x the stand-in for NaN."""
     advantages: Float[Tensor, "batch"]
     """Advantages before credit spreads them over the tokens."""
+    failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)
+    """Per reward, how judging each completion failed; None where it did not."""
     signals: dict[str, Float[Tensor, "batch"]] = field(default_factory=dict)
     """Measurements per completion by name, such as `modality_dominance/late`; NaN = not defined."""
     scale: Float[Tensor, "batch"] | None = None
@@ -107,6 +111,7 @@ def rollout_table(rollout: Rollout) -> pa.Table:
     for index, name in enumerate(rollout.reward_names):
         columns[f"raw.{name}"] = _column(rollout.raw[:, index])
         columns[f"weighted.{name}"] = _column(rollout.weighted[:, index])
+    columns |= {f"failed.{name}": pa.array(kinds, pa.string()) for name, kinds in rollout.failed.items()}
     columns |= {f"signal.{name}": _column(values) for name, values in rollout.signals.items()}
     if rollout.scale is not None:
         columns["scale"] = _column(rollout.scale)

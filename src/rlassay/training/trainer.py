@@ -15,28 +15,39 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import CreditPart, Denominator, TokenSignals, compose, spread
-from rlassay.training.batch_rows import completion_text, prompt_key
+from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
+from rlassay.rewards.outcomes import FAILURE_KINDS, FailureKind
+from rlassay.signals import How
+from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
+from rlassay.signals.readings import attention_metrics, columns_of
+from rlassay.training.batch_rows import completion_text, images_of, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
-from rlassay.training.rollouts import Rollout
+from rlassay.training.rollouts import Rollout, WatchedCompletion
 from rlassay.training.vllm_images import mend_images
-from rlassay.training.watched import TokenMeasures, watch
+from rlassay.training.watched import WATCHED_GROUPS, TokenMeasures, watch
+from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
 
 
 class CreditGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` with token credit, right reward statistics and a record of every completion.
 
-    Takes the arguments of `trl.GRPOTrainer` and, by keyword, `credit`: one part or several, each a function of the
-    batch's `TokenSignals` that gives a weight per token, a selection of tokens or a scale per completion (see
-    `rlassay.credit.CreditPart`), and `credit_denominator`, see `rlassay.credit.compose`. Advantages then become
-    `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or with `uniform`, it trains
-    the same weights as `GRPOTrainer`, bit for bit.
+    Takes the arguments of `trl.GRPOTrainer` and, by keyword:
+
+    - `credit`, one part or several, each a function of the batch's `TokenSignals` that gives a weight per token, a
+      selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
+    - `credit_denominator`, see `rlassay.credit.compose`;
+    - `signals`, how the signals are measured that credit and rewards go by. What the parts of `rlassay.credit.CREDITS`
+      need is measured in any case, by a pass over the finished completions, whatever engine sampled them.
+
+    Advantages then become `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or
+    with `uniform`, it trains the same weights as `GRPOTrainer`, bit for bit.
 
     `xp_listeners` are called with the `Rollout` of every generation batch of training, on the main process.
 
-    Metrics besides TRL's: `time/generation` and `time/reward`, seconds per generation batch. `frac_reward_zero_std` is
-    the share of groups without signal under every aggregation, which TRL's own is not (see `group_statistics`).
+    Metrics besides TRL's: `time/generation`, `time/reward` and `time/signals`, seconds per generation batch, and those
+    of the credit and of the attention. `frac_reward_zero_std` is the share of groups without signal under every
+    aggregation, which TRL's own is not (see `group_statistics`).
     """
 
     def __init__(
@@ -44,6 +55,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         *args: Any,
         credit: CreditPart | Sequence[CreditPart] | None = None,
         credit_denominator: Denominator = "all",
+        signals: SignalPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit = _as_parts(credit)
@@ -52,48 +64,88 @@ class CreditGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
             mend_images(self.vllm_generation, self.processing_class.image_token_id)
+        self.xp_plan = signals or SignalPlan()
+        self.xp_measurer = self._xp_measurer()
+        self.xp_measured: Measured | None = None
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
+        self.xp_failed: dict[str, list[FailureKind | None]] = {}
         self.xp_raw = torch.empty(0)
         self.xp_scored = torch.empty(0)
         self.xp_sampled: tuple[list[Any], list[list[int]]] = ([], [])
-        self.xp_reward_seconds = 0.0
+        self.xp_readings: list[dict[str, float]] = []
+        self.xp_seconds: dict[str, float] = {}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
         output = super()._generate_and_score_completions(inputs)
+        metrics = self._metrics["train" if self._xp_is_training() else "eval"]
+        metrics["time/reward"].append(self.xp_seconds["reward"])
+        metrics["time/signals"].append(self.xp_seconds["signals"])
+        metrics["time/generation"].append(time.perf_counter() - began - sum(self.xp_seconds.values()))
         if self._xp_is_training():
-            metrics = self._metrics["train"]
-            metrics["time/reward"].append(self.xp_reward_seconds)
-            metrics["time/generation"].append(time.perf_counter() - began - self.xp_reward_seconds)
             self._xp_restate_rewards(metrics)
-        mask, advantages_B = output["completion_mask"], output["advantages"]
-        weights_BT = torch.ones_like(mask, dtype=torch.float32)
-        if self.xp_credit:
-            weights_BT = self._xp_weights(advantages_B, mask)
-            output["advantages"] = spread(advantages_B, weights_BT, mask)
-        if self._xp_is_training() and self.xp_listeners:
-            self._xp_tell_listeners(inputs, self.accelerator.gather(advantages_B), weights_BT)
+        self._xp_give_credit(inputs, output, metrics)
         return output
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Float[Tensor, "batch rewards"]:
         began = time.perf_counter()
+        self.xp_measured = self._xp_measure(inputs, prompts, completion_ids_list)
+        self.xp_readings = whole_readings(self.accelerator, self.xp_measured)
+        measured = time.perf_counter()
         self.xp_raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self.xp_sampled = (completions, completion_ids_list)
+        ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
+        self.xp_failed = {reward.__name__: gather_object(reward.failed) for reward in ours}
         # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
         judged = torch.tensor(self.xp_judged, device=self.xp_raw.device)
         self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._xp_group_size()), self.xp_raw)
-        self.xp_reward_seconds = time.perf_counter() - began
+        self.xp_seconds = {"signals": measured - began, "reward": time.perf_counter() - measured}
         return self.xp_scored
 
-    def _xp_weights(self, advantages_B: Tensor, completion_mask: Tensor) -> Float[Tensor, "batch time"]:
-        signals = TokenSignals(
-            completion_mask=completion_mask,
-            advantages_B=advantages_B,
-            has_image_B=torch.zeros_like(advantages_B, dtype=torch.bool),
+    def _xp_measurer(self) -> Measurer:
+        size = self.args.per_device_train_batch_size
+        how = How(temperature=self.temperature, batch_size=size)
+        processor: Any = self.processing_class  # one that TRL takes
+        return Measurer(processor, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
+
+    def _xp_measure(self, inputs: Any, prompts: Any, completion_ids: list[list[int]]) -> Measured:
+        """Measure what credit and rewards go by, and let our rewards know."""
+        first = self.accelerator.process_index * len(inputs)
+        size = self._xp_group_size()
+        sampled = Sampled(
+            prompts=prompts,
+            images=[images_of(prompt) for prompt in prompts],
+            completion_ids=completion_ids,
+            prompt_ids=[prompt_key(row) for row in inputs],
+            samples=[(first + place) % size for place in range(len(inputs))],
+            step=self.state.global_step + 1,
         )
-        return compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type).weights_BT
+        measured = self.xp_measurer(self.accelerator.unwrap_model(self.model), sampled)
+        readings = {} if measured.attention is None else measured.attention.per_completion
+        for reward in self.reward_funcs:
+            if isinstance(reward, GroupReward):
+                reward.signals = {name: values.tolist() for name, values in readings.items()}
+        return measured
+
+    def _xp_give_credit(
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], metrics: dict[str, list[Any]]
+    ) -> None:
+        """Spread the advantages over the tokens, log what that means, and tell the listeners."""
+        assert self.xp_measured is not None  # rewards have been calculated
+        mask, advantages_B = output["completion_mask"], output["advantages"]
+        signals = whole_signals(self.accelerator, self.xp_measured, mask, advantages_B)
+        credit = compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type)
+        if self.xp_credit:
+            output["advantages"] = spread(advantages_B, own_rows(self.accelerator, credit.weights_BT, mask), mask)
+        if self._xp_is_training():
+            columns = columns_of(self.xp_readings)
+            logged = attention_metrics(columns, self.xp_plan.balance_ratio) | (credit.metrics if self.xp_credit else {})
+            for name, value in logged.items():
+                metrics[name].append(value)
+            if self.xp_listeners:
+                self._xp_tell_listeners(inputs, signals, credit, logged)
 
     def _xp_group_size(self) -> int:
         size = self.num_generations if self._xp_is_training() else self.num_generations_eval
@@ -119,9 +171,13 @@ class CreditGRPOTrainer(GRPOTrainer):
             if len(values) < len(self.xp_raw):
                 metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
                 metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
+        for name, kinds in self.xp_failed.items():
+            for kind in FAILURE_KINDS:
+                if kind in kinds:
+                    metrics[f"rewards/{name}/failed/{kind}"].append(kinds.count(kind))
 
     def _xp_tell_listeners(
-        self, inputs: list[dict[str, Any]], advantages_B: Any, weights_BT: Float[Tensor, "batch time"]
+        self, inputs: list[dict[str, Any]], signals: TokenSignals, credit: Credit, logged: dict[str, float]
     ) -> None:
         completions, completion_ids = self.xp_sampled
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
@@ -135,13 +191,33 @@ class CreditGRPOTrainer(GRPOTrainer):
             reward_names=self.reward_func_names,
             raw=self.xp_raw,
             weighted=self.xp_scored * self.reward_weights.to(self.xp_scored.device),
-            advantages=advantages_B,
+            advantages=signals.advantages_B,
+            failed=self.xp_failed,
+            signals=columns_of(self.xp_readings),
+            scale=credit.scale_B,
+            metrics=logged,
         )
         if self.accelerator.is_main_process:
-            watched = watch(rollout, TokenMeasures(weights_BT=weights_BT), completion_ids, self._tokenizer)
-            rollout = replace(rollout, watched=watched)
+            rollout = replace(rollout, watched=self._xp_watch(rollout, signals, credit, completion_ids))
             for listener in self.xp_listeners:
                 listener(rollout)
+
+    def _xp_watch(
+        self, rollout: Rollout, signals: TokenSignals, credit: Credit, completion_ids: list[list[int]]
+    ) -> tuple[WatchedCompletion, ...]:
+        """The first groups, token by token; they are the main process's own."""
+        assert self.xp_measured is not None  # rewards have been calculated
+        model = self.accelerator.unwrap_model(self.model)
+        count = min(WATCHED_GROUPS * rollout.num_generations, len(completion_ids))
+        measured = self.xp_measured
+        measures = TokenMeasures(
+            weights_BT=credit.weights_BT,
+            entropy_BT=signals.entropy_BT,
+            perception_BT=signals.perception_BT if measured.perception_BT is not None else None,
+            dominance_BT=signals.dominance_BT if measured.attention is not None else None,
+            vision=self.xp_measurer.image_attention(model, measured, count),
+        )
+        return watch(rollout, measures, completion_ids[:count], self._tokenizer)
 
 
 def _as_parts(credit: CreditPart | Sequence[CreditPart] | None) -> list[CreditPart]:

@@ -1,0 +1,185 @@
+"""How the credit viewer looks: shades, tints, thumbnails, switches, and what the page and report.md say."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rlassay.report.content import Content
+from rlassay.report.credit_page import (
+    LARGEST,
+    Shading,
+    heat_paths,
+    heat_top,
+    numbers_of,
+    shadings,
+    switch_rules,
+    thumbnail,
+    weighted_text,
+    word_classes,
+)
+from rlassay.report.credit_records import Heat
+from rlassay.report.figures import assign_marks
+from rlassay.report.figures_style import Drawing
+from rlassay.report.markdown import render_markdown
+from rlassay.report.page import render_page
+from rlassay.report.writing import build_frames
+from tests.report.fake_content import fake_content
+from tests.report.fake_credit import fake_credit
+
+
+def _page(content: Content, folder: Path, *drawings: Drawing) -> str:
+    (folder / "report").mkdir(exist_ok=True)
+    return render_page(content, assign_marks(content), list(drawings), folder / "report")
+
+
+@pytest.mark.parametrize(
+    ("weight", "css_class"),
+    [
+        (0.0, "w-5"),
+        (0.5, "w-3"),
+        (0.9, "w-1"),
+        (0.98, ""),
+        (1.0, ""),
+        (1.1, "w1"),
+        (2.0, "w3"),
+        (3.0, "w5"),
+        (9.0, "w5"),
+    ],
+)
+def test_weights_are_shaded_on_either_side_of_one(weight: float, css_class: str):
+    assert Shading(signal="weight", top=3.0).css_class(weight) == css_class
+
+
+@pytest.mark.parametrize(
+    ("value", "css_class"), [(None, ""), (0.0, ""), (0.05, ""), (0.1, "p1"), (0.4, "p4"), (2.0, "p5")]
+)
+def test_signals_are_shaded_from_nothing_up(value: float | None, css_class: str):
+    assert Shading(signal="perception", top=0.5).css_class(value) == css_class
+
+
+def test_one_scale_for_all_arms_and_only_for_what_was_measured():
+    scales = {scale.signal: scale.top for scale in shadings(fake_credit())}
+    # Perception: 0, .4, .1 in six completions; their 95 % quantile is .4.
+    assert scales == {"weight": 2.0, "perception": pytest.approx(0.4), "entropy": 0.25, "dominance": 8.0}
+    base = fake_credit().scenes[0].completions[0]
+    scene = fake_credit().scenes[0].model_copy(update={"completions": (base,)})
+    only_weights = fake_credit().model_copy(update={"scenes": (scene,)})
+    assert [(scale.signal, scale.top) for scale in shadings(only_weights)] == [("weight", 1.5)]
+
+
+def test_a_word_has_one_class_per_signal_and_all_its_numbers():
+    word = fake_credit().scenes[0].completions[1].words[1]
+    assert word_classes(word, shadings(fake_credit())) == ' class="w5 p5 e5 d5"'
+    assert numbers_of(word) == "1 token · weight 2.000 · perception 0.400 nats · entropy 0.250 nats · dominance 8.000"
+    assert word_classes(word.model_copy(update={"weight": 1.0}), [Shading(signal="weight", top=2.0)]) == ""
+
+
+def test_cells_of_one_tint_are_one_path():
+    # Of 8 steps up to .1: 0 -> none, .05 -> 4, .1 -> 8; the two cells of the second row are one rectangle.
+    heat = Heat(rows=2, cols=2, cells=(0.0, 0.05, 0.1, 0.1), total=0.25)
+    assert heat_paths(heat, 0.1) == [(0.425, "M1 0h1v1h-1z"), (0.85, "M0 1h2v1h-2z")]
+    assert heat_paths(Heat(rows=1, cols=1, cells=(0.0,), total=0.0), 0.0) == []
+    assert heat_top(fake_credit().scenes[0]) == 0.1
+
+
+def test_small_images_are_taken_as_they_are(tmp_path: Path):
+    path = tmp_path / "digit.png"
+    Image.new("L", (16, 12), 200).save(path)
+    shown = thumbnail(path)
+    assert (shown["width"], shown["height"]) == (16, 12)
+    assert base64.b64decode(str(shown["uri"]).split(",")[1]) == path.read_bytes()
+    assert thumbnail(tmp_path / "gone.png")["uri"] == ""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_large_images_are_made_small(tmp_path: Path, mode: str):
+    path = tmp_path / "photo.png"
+    Image.new(mode, (1000, 500)).save(path)
+    kind, encoded = str(thumbnail(path)["uri"]).split(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(BytesIO(base64.b64decode(encoded))) as small:
+        assert small.size == (LARGEST, LARGEST // 2)
+        assert small.getpixel((0, 0)) == ((255, 255, 255) if mode == "RGBA" else (0, 0, 0))
+
+
+def test_switches_hide_what_was_not_asked_for():
+    rules = switch_rules(fake_content())
+    assert ".viewer:has(#show-scene-1:checked) .scene:not(.scene-1){display:none}\n" in rules
+    assert ".viewer:has(#show-arm-3:checked) .watched:not(.arm-3){display:none}\n" in rules
+    assert rules.count("\n") == 2 + 4
+    assert switch_rules(fake_content().model_copy(update={"credit": None})) == ""
+
+
+def test_the_viewer_is_on_the_page(tmp_path: Path):
+    Image.new("L", (16, 8), 90).save(tmp_path / "digit.png")
+    text = _page(fake_content(), tmp_path)
+    assert text.count('<image id="seen-0"') == 1  # one image, however many arms look at it
+    assert text.count('<use href="#seen-0"/>') == 2 * (1 + 3)
+    assert text.count("reward 1.500 · advantage −0.750 · scale 1.050 · completion 3 of 8 · 25.0 %") == 2
+    assert text.count("… 17 words left out …") == 2
+    assert '<span class="w5 p5 e5 d5" title="1 token · weight 2.000' in text
+    assert '<g transform="scale(8.0000 4.0000)">' in text
+    assert text.count("every word 1.000") == 1
+    assert text.count("1,200 completions of 3 seeds, 31 words") == 4
+    assert "<script" not in text
+
+
+def test_a_missing_image_is_said(tmp_path: Path):
+    text = _page(fake_content(), tmp_path)
+    assert text.count("The image ../digit.png is not there.") == 2
+    assert "<use" not in text
+
+
+@pytest.mark.parametrize("group", ["attention", "layers", "selection", "scaling"])
+def test_curves_alone_make_a_section_that_says_why_there_are_no_words(tmp_path: Path, group: str):
+    content = fake_content()
+    curve = content.curves[0].model_copy(update={"group": group, "metric": "attention/all/mdi"})
+    drawing = Drawing(name="curve", part=group, alt="MDI", svg="<svg>drawn</svg>")
+    text = _page(content.model_copy(update={"credit": None, "curves": (*content.curves, curve)}), tmp_path, drawing)
+    section = text.split('<section id="credit"')[1].split("</section>")[0]
+    assert "the runs left no record of single tokens" in section
+    assert section.count("drawn") == 1
+    assert 'class="viewer"' not in section
+
+
+def test_without_credit_the_page_is_as_it_was(tmp_path: Path):
+    content = fake_content().model_copy(update={"credit": None})
+    text = _page(content, tmp_path)
+    assert 'id="credit"' not in text
+    assert "Measuring signals" not in text
+    assert "Token credit" not in render_markdown(content, [])
+    assert not {"credit_words", "credit_scenes"} & set(build_frames(content))
+
+
+def test_what_measuring_took_is_said(tmp_path: Path):
+    content = fake_content()
+    jobs = tuple(
+        cost.model_copy(update={"signals_share": share}) for cost, share in zip(content.cost, (0.126, 0.2), strict=True)
+    )
+    said = "Measuring signals took 12.6 % to 20.0 % of the time in steps (2 runs)."
+    assert said in _page(content.model_copy(update={"cost": jobs}), tmp_path)
+    assert said in render_markdown(content.model_copy(update={"cost": jobs}), [])
+
+
+def test_report_md_has_words_with_their_weights_and_the_same_table():
+    text = render_markdown(fake_content(), [])
+    completion = fake_credit().scenes[0].completions[1]
+    assert weighted_text(completion) == (
+        "<think>(0.000) seven(2.000)\n<script>alert('inert?')</script>(0.500) B(1.000)"
+    )
+    assert f"```text\n{weighted_text(completion)}\n```" in text
+    assert " … 17 words left out …" in weighted_text(fake_credit().scenes[0].completions[3])
+    assert "| accuracy only | 3 | 1,200 | `seven` **2.000** (1.900 to 2.100; 240 times); `<script>" in text
+    assert "| accuracy + format | 3 | 1,200 | every word 1.000 |  |" in text
+    assert "### Step 30 (last): Which digit is larger?" in text
+
+
+def test_tables_hold_every_word():
+    frames = build_frames(fake_content())
+    assert len(frames["credit_words"]) == 3 * 3
+    assert len(frames["credit_scenes"]) == 2 * 4 * 4
+    first = frames["credit_words"].iloc[0]
+    assert (first["arm"], first["end"], first["word"], first["num_items"]) == ("accuracy_only", "most", "seven", 240)

@@ -1,0 +1,100 @@
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from rlassay.rewards import REWARDS, judges_singly
+from rlassay.rewards.guard import MINIMUM, TooManyFailuresError, guarded, here
+from rlassay.rewards.outcomes import Failure, WrongOutputError
+from tests.rewards.make import completion
+
+GROUP = [completion(str(index)) for index in range(8)]
+TROUBLE = Path(__file__).parent / "trouble.py"
+
+
+def failing(count, **limits):
+    """A reward that gives NaN to the first `count` of a group, and 1 to the rest."""
+    return here("probe", lambda group: [math.nan if int(each.text) < count else 1.0 for each in group], {}, **limits)
+
+
+def test_failures_are_none_and_counted_by_kind(caplog):
+    reward = failing(1)
+    with caplog.at_level(logging.WARNING):
+        assert reward(GROUP) == [None, *[1.0] * 7]
+        reward(GROUP)
+    assert (reward.counts, reward.total) == ({"not_finite": 2}, 16)
+    assert reward.summary() == "reward probe: 2 of 16 completions failed (2 not_finite)"
+    assert caplog.messages == [
+        "reward probe: not_finite on prompt p: got nan. Such completions are not judged, and counted as failed."
+    ]
+
+
+def test_too_high_a_rate_stops_the_run_with_all_that_is_needed():
+    reward = failing(1, max_failures=0.1)
+    # 1 of 8 is 12.5 %, but a rate needs 32 completions.
+    for _ in range(MINIMUM // 8 - 1):
+        reward(GROUP)
+    with pytest.raises(TooManyFailuresError) as stopped:
+        reward(GROUP)
+    assert str(stopped.value) == (
+        "reward probe: 4 of 32 completions failed (4 not_finite): 12.5%, allowed are 10.0%; the first not_finite, "
+        "prompt p: got nan. To go on, mend the reward, or raise rewards.probe.max_failures or, for time-outs, "
+        "rewards.probe.timeout in the study, and run the same command again."
+    )
+
+
+def test_the_allowed_rate_itself_stops_nothing():
+    reward = failing(1, max_failures=0.125)
+    for _ in range(20):
+        assert reward(GROUP)[0] is None
+
+
+def test_without_tolerance_one_failure_of_many_stops():
+    reward = here("probe", lambda group: [1.0] * len(group), {}, max_failures=0.0)
+    for _ in range(10):
+        reward(GROUP)
+    reward.judge = lambda group: [Failure(kind="crash", text="SIGSEGV")] * len(group)
+    with pytest.raises(TooManyFailuresError, match="8 of 88 completions failed"):
+        reward(GROUP)
+
+
+def test_a_wrong_output_names_the_reward_and_the_prompt():
+    with pytest.raises(WrongOutputError, match=r"^reward probe, prompt p: got 1 values for 8 completions$"):
+        here("probe", lambda group: [1.0], {})(GROUP)
+
+
+def test_rewards_judge_in_the_worker_or_in_a_process_of_their_own(monkeypatch):
+    path = {"path": f"{TROUBLE}:does_as_told"}
+    group = [completion("os._exit"), completion("b", token_count=2)]
+    assert guarded("custom", path, timeout=60.0, max_failures=0.5)(group) == [None, 0.2]
+    monkeypatch.setattr("rlassay.rewards.guard.IN_THEIR_OWN_PROCESS", {"custom"})
+    reward = guarded("custom", path, timeout=60.0, max_failures=0.5)
+    assert reward([completion("raise"), completion("b", token_count=2)]) == [None, 0.2]
+    with pytest.raises(SystemExit):
+        reward([completion("sys.exit")])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "singly"),
+    [
+        ("choice_accuracy", {}, True),
+        ("vision_gain", {}, False),
+        ("custom", {}, True),
+        ("custom", {"batch": False}, True),
+        ("custom", {"batch": True}, False),
+    ],
+)
+def test_which_rewards_judge_completions_singly(name, options, singly):
+    assert judges_singly(name, options) == singly
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_a_reward_that_judges_singly_says_of_each_what_it_says_of_all(name):
+    options = {"soft_overlong": {"max_completion_length": 9, "cache": 4}}.get(name, {})
+    options = {"accuracy_conditioned_length": {"max_completion_length": 9}}.get(name, options)
+    options = {"custom": {"path": f"{TROUBLE}:does_as_told"}}.get(name, options)
+    if judges_singly(name, options):
+        group = [completion("<answer>B</answer>"), completion("<think>a</think>", token_count=8)]
+        alone = [REWARDS[name]([each], **options)[0] for each in group]
+        assert REWARDS[name](group, **options) == alone

@@ -1,0 +1,62 @@
+"""Rewards that do what a completion's text says, as a user may write them by mistake."""
+
+import ctypes
+import math
+import os
+import re
+import sys
+import time
+from typing import Any
+
+
+def does_as_told(item: dict[str, Any]) -> Any:
+    """The text `stdout`, `raise`, ...; the length of any other text in tokens, over ten."""
+    told = item["response"]
+    if told in ACTIONS:
+        ACTIONS[told]()
+    if told in VALUES:
+        return VALUES[told]
+    return item["response_length"] / 10
+
+
+def group_does_as_told(items: list[dict[str, Any]]) -> list[Any]:
+    """The same of a group; one value is missing if a text says so."""
+    values = [does_as_told(item) for item in items]
+    return values[1:] if any(item["response"] == "too few" for item in items) else values
+
+
+def never_ending_search(item: dict[str, Any]) -> float:
+    """A search that takes 2^40 steps without letting another thread run."""
+    return float(re.match(r"(a+)+$", "a" * 40 + "b") is not None)
+
+
+def _raise() -> None:
+    raise KeyError("gold")
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _print() -> None:
+    print("to the output", "x" * 100_000)
+    print("to the errors", file=sys.stderr)
+    os.write(1, b'{"reply": 7}\n')
+
+
+def _read() -> None:
+    assert sys.stdin.read() == ""
+    assert os.read(0, 10) == b""
+
+
+ACTIONS = {
+    "raise": _raise,
+    "interrupt": _interrupt,
+    "sys.exit": lambda: sys.exit(3),
+    "os._exit": lambda: os._exit(3),
+    "segfault": lambda: ctypes.string_at(0),
+    "sleep": lambda: time.sleep(3600),
+    "print": _print,
+    "read": _read,
+}
+VALUES = {"nan": math.nan, "inf": -math.inf, "text": "good", "none": None}
