@@ -1,5 +1,6 @@
 """TRL's colocated vLLM under our trainer answers the prompts that are trained on, with the weights of each step."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from trl import GRPOConfig
 from trl.generation import vllm_generation
 
 from rlassay.config.model import HubModel, Lora
+from rlassay.credit import CREDITS
 from rlassay.models import build_policy, peft_config
 from rlassay.training import CreditGRPOTrainer
+from rlassay.training.rollouts import Rollout
 from tests.engines.qwen import save_qwen
 from tests.engines.vllm_process import needs_vllm, vllm_process
 from tests.models.hubs import hub, row
@@ -71,8 +74,8 @@ def variety(completions: list[Any], **columns: Any) -> list[float]:
     return [float(len(set(completion[0]["content"]))) for completion in completions]
 
 
-def differences(section: HubModel, folder: Path) -> list[float]:
-    """Train two steps and note how far vLLM's log-probs are from the policy's in each."""
+def train(section: HubModel, folder: Path) -> tuple[list[float], list[Rollout]]:
+    """Two steps with credit by attention and perception: how far vLLM was from the policy in each, and the rollouts."""
     model, processor = build_policy(section, [row(image="image.png")])
     arguments = GRPOConfig(
         output_dir=str(folder),
@@ -100,10 +103,13 @@ def differences(section: HubModel, folder: Path) -> list[float]:
         train_dataset=prompts(),
         processing_class=processor,
         peft_config=peft_config(section),
+        credit=[CREDITS["attention_weights"], CREDITS["perception_filter"]],
     )
+    rollouts: list[Rollout] = []
+    trainer.xp_listeners.append(rollouts.append)
     trainer.train()
     assert all(logged["grad_norm"] > 0 for logged in trainer.state.log_history[:2])
-    return trainer.differences
+    return trainer.differences, rollouts
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=4)], ids=["all weights", "adapters"])
@@ -114,7 +120,15 @@ def test_vllm_samples_from_the_policy_of_each_step_for_the_prompts_that_are_trai
     # TRL names no type, and vLLM takes half precision where a model is in single.
     with vllm_process() as patch:
         patch.setattr(vllm_generation, "LLM", partial(vllm_generation.LLM, dtype="float32"))
-        found = differences(section, tmp_path)
+        differences, rollouts = train(section, tmp_path)
 
-    assert len(found) == 2
-    assert max(found) < BETWEEN_ENGINES
+    assert len(differences) == 2
+    assert max(differences) < BETWEEN_ENGINES
+    for watched in (each for rollout in rollouts for each in rollout.watched):
+        assert watched.vision_grid in ([2, 2], [2, 3])
+        assert len(watched.vision_attention or ()) == watched.vision_grid[0] * watched.vision_grid[1]
+        assert len(watched.dominance or ()) == len(watched.perception or ()) == len(watched.tokens)
+        # Of six tokens or fewer the filter keeps 20 %, rounded up, and attention weights have a mean of 1.
+        kept = [weight for weight in watched.weight if weight > 0]
+        assert len(kept) == math.ceil(0.2 * len(watched.weight))
+    assert len({weight for each in rollouts[0].watched for weight in each.weight}) > len(rollouts[0].watched) / 2
