@@ -12,7 +12,7 @@ def messages(row: PromptRow, system: str | None = None) -> list[dict[str, Any]]:
     token of its own, which a small model needs in order to learn to name it. A model that has not been shown the
     completion format by demonstrations is told it by `system=instruction(row)`.
     """
-    parts = [{"type": item.kind} for item in row.media] + [{"type": "text", "text": _question(row)}]
+    parts = [{"type": item.kind} for item in row.media] + [{"type": "text", "text": question_text(row)}]
     turn = {"role": "user", "content": parts}
     return [turn] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}, turn]
 
@@ -32,7 +32,8 @@ def demonstrate(answer: str, thinking: str | None = None) -> str:
     return f"{thought}<answer>{answer}</answer>"
 
 
-def _question(row: PromptRow) -> str:
+def question_text(row: PromptRow) -> str:
+    """The question with its options, as the policy reads it."""
     if not row.choices:
         return row.question
     options = " ".join(f"({letter}){choice}" for letter, choice in zip(row.letters, row.choices, strict=True))

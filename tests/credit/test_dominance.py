@@ -78,3 +78,11 @@ def test_counts_per_completion_serve_masses_per_token():
     text, vision = torch.full((2, 3), 0.5), torch.full((2, 3), 0.25)
     found = modality_dominance(text, vision, torch.tensor([[4], [8]]), torch.tensor([[4], [4]]))
     assert found.tolist() == [[2.0] * 3, [1.0] * 3]
+
+
+def test_counts_may_be_plain_numbers():
+    text_mass, vision_mass = torch.tensor([0.6, 0.2]), torch.tensor([0.3, 0.4])
+    plain = modality_dominance(text_mass, vision_mass, 2, 4)
+    assert plain.tolist() == pytest.approx([4.0, 1.0])
+    assert torch.isnan(modality_dominance(text_mass, vision_mass, 2, 0)).all()
+    assert attention_efficiency(text_mass, vision_mass, 2, 4).tolist() == pytest.approx([2.0, 1.0])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from rlassay.config.model import HubModel, Lora, TinyVLM
 from rlassay.models.tiny_vlm import build_tiny_vlm
@@ -16,28 +16,54 @@ SMALLEST = TinyVLM(kind="tiny_vlm", layers=1, width=32, vision_layers=1, vision_
 
 def text_model(folder: Path) -> Path:
     """A Llama of width 32 whose chat template takes plain text, saved like a model of the hub."""
-    tokenizer = train_tokenizer(TEXTS, vocab_size=300)
+    tokenizer = _tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        LlamaForCausalLM(config).save_pretrained(folder)
+        LlamaForCausalLM(_llama(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def classifier(folder: Path, labels: int, *, pad: bool = True, template: bool = True) -> Path:
+    """The same Llama with a random head of so many labels; with `pad` its config names the padding token."""
+    tokenizer = _tokenizer()
+    if not template:
+        tokenizer.chat_template = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = LlamaForSequenceClassification(_llama(tokenizer, num_labels=labels))
+        model.score.weight.data.normal_()
+    if not pad:
+        model.config.pad_token_id = None
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _llama(tokenizer: PreTrainedTokenizerFast, **changes: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+        **changes,
+    )
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = train_tokenizer(TEXTS, vocab_size=300)
     tokenizer.chat_template = (
         "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
         "{% if message['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tokenizer
 
 
 def vision_model(folder: Path) -> Path:

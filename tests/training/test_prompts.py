@@ -46,6 +46,13 @@ def test_text_rows_have_no_image_column(tmp_path: Path):
     assert drawn["prompt"][1]["content"] == "How many?"
 
 
+def test_rows_with_and_without_an_image_are_not_mixed(tmp_path: Path):
+    layout = fresh_layout(tmp_path)
+    rows = [*read_rows(layout.split("train")), PromptRow(prompt_id="blind", question="How many?", answer="2")]
+    with pytest.raises(ValueError, match="1 rows without an image, such as blind, beside 4 with one"):
+        prompt_dataset(rows, ["blind"], tokenizer(), layout.data, told=True)
+
+
 def test_each_pass_takes_every_prompt_once_in_a_new_order():
     ids = [f"p{index}" for index in range(12)]
     order = prompt_order(ids, batch_size=3, num_batches=10, seed=5)

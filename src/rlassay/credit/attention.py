@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 NOT_ZERO = 1e-6
@@ -12,7 +12,7 @@ NOT_ZERO = 1e-6
 
 def attention_weights(
     dominance_BT: Float[Tensor, "batch time"],
-    completion_mask: Int[Tensor, "batch time"],
+    completion_mask: Shaped[Tensor, "batch time"],
     clip: tuple[float, float] = (0.2, 3.0),
     sigma: float = 0.0,
     smooth_first: bool = False,
@@ -50,7 +50,7 @@ def attention_weights(
 
 
 def cap_at_quantile(
-    weights_BT: Float[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], quantile: float
+    weights_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], quantile: float
 ) -> Float[Tensor, "batch time"]:
     """Weights held at or below a quantile, in [0, 1], of their own completion's weights; the mean falls.
 

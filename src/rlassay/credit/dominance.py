@@ -1,15 +1,18 @@
 """How attention is shared out between text and image, from attention mass and token counts."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor
+
+Count = Real[Tensor, "*#axes"] | int
+"""Numbers of tokens, which may be broadcast."""
 
 
 def modality_dominance(
     text_mass: Float[Tensor, "*axes"],
     vision_mass: Float[Tensor, "*axes"],
-    text_tokens: Int[Tensor, "*#axes"],
-    vision_tokens: Int[Tensor, "*#axes"],
+    text_tokens: Count,
+    vision_tokens: Count,
 ) -> Float[Tensor, "*axes"]:
     """Modality dominance MDI, which others call VGR: `(text_mass / text_tokens) / (vision_mass / vision_tokens)`.
 
@@ -26,15 +29,15 @@ def modality_dominance(
     Source: "When Language Overrules" (arXiv 2508.10552), eq. 1. Departs from JuncyLu/trl_DAPO, where no image gives
     infinity and the text mass counts special tokens that the text count leaves out.
     """
-    counted = (text_tokens > 0) & (vision_tokens > 0)
+    counted = torch.as_tensor((text_tokens > 0) & (vision_tokens > 0), device=text_mass.device)
     return torch.where(counted, text_mass * vision_tokens / (vision_mass * text_tokens), torch.nan)
 
 
 def attention_efficiency(
     mass: Float[Tensor, "*axes"],
     other_mass: Float[Tensor, "*axes"],
-    tokens: Int[Tensor, "*#axes"],
-    other_tokens: Int[Tensor, "*#axes"],
+    tokens: Count,
+    other_tokens: Count,
 ) -> Float[Tensor, "*axes"]:
     """Attention efficiency AEI of one kind of token: its share of the attention over its share of the tokens.
 
@@ -49,4 +52,6 @@ def attention_efficiency(
     Source: "When Language Overrules" (arXiv 2508.10552), eqs. 2-4.
     """
     share = mass / (mass + other_mass)
-    return torch.where(tokens > 0, share * (tokens + other_tokens) / tokens, torch.nan)
+    return torch.where(
+        torch.as_tensor(tokens > 0, device=mass.device), share * (tokens + other_tokens) / tokens, torch.nan
+    )

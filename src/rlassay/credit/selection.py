@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 ROUNDING = 1e-9
@@ -11,7 +11,7 @@ ROUNDING = 1e-9
 
 
 def top_fraction_mask(
-    signal_BT: Float[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], fraction: float
+    signal_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], fraction: float
 ) -> Bool[Tensor, "batch time"]:
     """The `ceil(fraction * n)` tokens with the largest signal within each completion of n tokens.
 
@@ -36,7 +36,7 @@ def top_fraction_mask(
 
 
 def batch_quantile_mask(
-    signal_BT: Float[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], fraction: float
+    signal_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], fraction: float
 ) -> Bool[Tensor, "batch time"]:
     """The tokens whose signal is at least the `1 - fraction` quantile of all measured tokens of the batch.
 

@@ -1,7 +1,7 @@
 """How much a completion owes to its image: perception per token, and a scale per completion from it."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 LOG_RATIO_BOUND = 20.0
@@ -35,7 +35,7 @@ def perception(
 
 
 def mean_perception(
-    perception_BT: Float[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"]
+    perception_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"]
 ) -> Float[Tensor, "batch"]:
     """Mean perception of each completion over its measured tokens, nats; NaN for one that has none."""
     measured_BT = completion_mask.bool() & ~torch.isnan(perception_BT)
@@ -44,7 +44,7 @@ def mean_perception(
 
 def trajectory_scaling(
     perception_BT: Float[Tensor, "batch time"],
-    completion_mask: Int[Tensor, "batch time"],
+    completion_mask: Shaped[Tensor, "batch time"],
     min_scale: float,
     max_scale: float | None = None,
 ) -> Float[Tensor, "batch"]:

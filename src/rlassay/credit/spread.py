@@ -1,14 +1,14 @@
 """The step that every credit ends in."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
 def spread(
     advantages_B: Float[Tensor, "batch"],
     weights_BT: Float[Tensor, "batch time"],
-    completion_mask: Int[Tensor, "batch time"],
+    completion_mask: Shaped[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time"]:
     """Advantages per token: `advantages_B[:, None] * weights_BT` on the completion, 0 outside it.
 

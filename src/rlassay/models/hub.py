@@ -1,5 +1,7 @@
 """Causal LMs and image-text-to-text models by hub name or from a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -9,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
     PretrainedConfig,
@@ -41,7 +44,7 @@ def load_pretrained(
     """
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
-    try:
+    with _loading(f"the model {source!r}"):
         config = AutoConfig.from_pretrained(source, **origin)
         sees_images = _sees_images(config, source)
         auto_model: Any = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
@@ -49,24 +52,31 @@ def load_pretrained(
             source, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True, **origin
         )
         processor = (AutoProcessor if sees_images else AutoTokenizer).from_pretrained(source, **origin)
-    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"cannot load the model {source!r}: {_first_line(error)}") from error
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
-        raise ValueError(f"the weights of {source!r} lack {len(missing)} tensors, the first being {missing[0]}")
+    _check_complete(loading, source)
     keep_names(model)
     return model, processor
+
+
+def load_classifier(
+    source: str, *, dtype: str, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The sequence-classification model at `source` and its tokenizer; arguments and errors as in `load_pretrained`."""
+    _check_folder(source)
+    auto_model: Any = AutoModelForSequenceClassification
+    with _loading(f"the model {source!r}"):
+        model, loading = auto_model.from_pretrained(source, dtype=dtype, revision=revision, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    _check_complete(loading, source)
+    return model, tokenizer
 
 
 def load_processor(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Processor:
     """What prepares the inputs of the model at `source`, without the model; arguments and errors as above."""
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
-    try:
+    with _loading(f"the processor of {source!r}"):
         config = AutoConfig.from_pretrained(source, **origin)
         return (AutoProcessor if _sees_images(config, source) else AutoTokenizer).from_pretrained(source, **origin)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"cannot load the processor of {source!r}: {_first_line(error)}") from error
 
 
 def keep_names(model: PreTrainedModel) -> None:
@@ -84,6 +94,20 @@ def _check_folder(source: str) -> None:
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
     if looks_local and not Path(source).is_dir():
         raise ValueError(f"there is no model folder {source!r} (a hub name reads <owner>/<model>)")
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"cannot load {what}: {_first_line(error)}") from error
+
+
+def _check_complete(loading: dict[str, Any], source: str) -> None:
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise ValueError(f"the weights of {source!r} lack {len(missing)} tensors, the first being {missing[0]}")
 
 
 def _sees_images(config: PretrainedConfig, source: str) -> bool:

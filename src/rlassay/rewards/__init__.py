@@ -12,11 +12,13 @@ from rlassay.rewards.action_set import action_set_iou
 from rlassay.rewards.custom import custom
 from rlassay.rewards.form import strict_think_answer_format, think_answer_format, think_format
 from rlassay.rewards.group import score_with
+from rlassay.rewards.judge import judge
 from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
 from rlassay.rewards.lift import Reward, is_lifted
 from rlassay.rewards.mathematics import math_accuracy
 from rlassay.rewards.modality import modality_balance, vision_gain
 from rlassay.rewards.options import check_options
+from rlassay.rewards.reward_model import reward_model
 from rlassay.rewards.rouge import rouge_average, rouge_l
 
 REWARDS: dict[str, Reward] = {
@@ -34,12 +36,14 @@ REWARDS: dict[str, Reward] = {
     "length_similarity": length_similarity,
     "rouge_average": rouge_average,
     "rouge_l": rouge_l,
+    "judge": judge,
+    "reward_model": reward_model,
     "custom": custom,
 }
 
 READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
 """Rewards that go by what was measured of a completion, or may do so."""
-IN_THEIR_OWN_PROCESS: frozenset[str] = frozenset()
+IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
 """Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
 
 

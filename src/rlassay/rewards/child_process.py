@@ -17,6 +17,8 @@ from typing import Any
 
 from rlassay.rewards.serving import LIFELINE
 
+LOADING = 3600.0
+"""Seconds that a model may take to load; it may have to come from the hub first."""
 _SHOWN = 12  # lines of its error output that an error quotes
 _QUOTED = 1000  # bytes of them, from the end
 _PIECE = 65_536  # bytes of its replies that are read at once

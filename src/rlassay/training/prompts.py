@@ -54,7 +54,15 @@ def prompt_dataset(
 
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
+
+    Errors: ValueError if some rows show images and others none, which TRL cannot train on in one batch.
     """
+    without = [row.prompt_id for row in rows if not row.media]
+    if without and len(without) < len(rows):
+        raise ValueError(
+            f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
+            f"{len(rows) - len(without)} with one; TRL cannot train on both in one batch: keep one kind"
+        )
     return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_Drawing(rows, processor, data, told))
 
 

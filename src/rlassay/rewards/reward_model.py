@@ -1,0 +1,62 @@
+"""Reward of a trained reward model, or of any other classifier of texts."""
+
+import json
+import math
+from collections.abc import Sequence
+
+from rlassay.prompts import question_text
+from rlassay.records import Completion
+from rlassay.rewards.child_process import LOADING, child_process
+
+SERVER = "rlassay.models.reward_server"
+
+
+def reward_model(
+    completions: Sequence[Completion],
+    *,
+    model: str,
+    revision: str | None = None,
+    label: int = 1,
+    timeout: int | float = 60.0,
+) -> list[float | None]:
+    """The logit of a sequence-classification model with one label; with several, the log-odds of one of them.
+
+    Log-odds are logit[label] - ln sum exp(the other logits): with two labels the difference of their logits, whose
+    logistic function is the label's probability. Both are unbounded and, unlike a probability, never saturate.
+
+    The model reads the question with its options, and the completion, in its own chat template, or without one as a
+    pair of texts; images are not shown to it. It runs in a process of its own. None for a text that is too long for
+    it. As with `judge`, its name identifies it.
+
+    Args:
+        completions: one prompt's group.
+        model: hub name or path of the model.
+        revision: commit, tag or branch on the hub; pin it, since a branch moves.
+        label: 0-based index of the label that is paid for; a model with one label has no choice.
+        timeout: seconds for each completion.
+
+    Raises:
+        ValueError: an option is out of range, `label` among them.
+        TimeoutError: the time for the group is up; the model is loaded again for the next one.
+        RuntimeError: the model does not load.
+    """
+    if label < 0:
+        raise ValueError(f"label: got {label}; expected 0 or more")
+    if not timeout > 0:
+        raise ValueError(f"timeout: got {timeout}; expected more than 0 seconds")
+    if not completions:
+        return []
+    pairs = [[question_text(each.row), each.text] for each in completions]
+    process = child_process(SERVER, json.dumps({"model": model, "revision": revision}), start_seconds=LOADING)
+    logits = process.ask(pairs, float(timeout * len(pairs)))
+    return [None if each is None else _value(each, label) for each in logits]
+
+
+def _value(logits: Sequence[float], label: int) -> float:
+    if len(logits) == 1:
+        return logits[0]
+    if label >= len(logits):
+        raise ValueError(f"label: got {label}, but the model has {len(logits)} labels, 0 to {len(logits) - 1}")
+    others = [logit for index, logit in enumerate(logits) if index != label]
+    highest = max(others)
+    return logits[label] - highest - math.log(sum(math.exp(logit - highest) for logit in others))

@@ -1,0 +1,90 @@
+"""A program that gives credit to one generation batch, on however many processes it is launched.
+
+`torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process>` writes `<rank>.pt`: the
+process's own token advantages, and the metrics that it would log.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from PIL import Image
+from trl import GRPOConfig
+
+from rlassay.credit import CREDITS
+from rlassay.models.tiny_vlm import build_tiny_vlm
+from rlassay.records import Media, PromptRow
+from rlassay.signals import Masking
+from rlassay.signals.measuring import SignalPlan
+from rlassay.training import CreditGRPOTrainer
+from rlassay.training.prompts import prompt_dataset
+from tests.models.hubs import SMALLEST, TEXTS
+
+NUM_GENERATIONS = 4
+VALUES = (1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 3.0, 1.0, 0.0)
+"""What each completion of the whole batch earns."""
+CREDIT = [
+    partial(CREDITS["attention_weights"], sigma=1.0, negative_scale=0.5),
+    partial(CREDITS["entropy_filter"], fraction=0.3),
+    partial(CREDITS["perception_filter"], fraction=0.3),
+    partial(CREDITS["trajectory_scaling"], min_scale=0.8),
+    CREDITS["shuffled_weights"],
+]
+
+
+def main(folder: Path, per_process: int) -> None:
+    """Score and credit this process's part of one batch."""
+    rank = PartialState(cpu=True).process_index
+
+    def earned(completions: list[Any], **columns: Any) -> list[float]:
+        first = rank * per_process
+        return list(VALUES[first : first + len(completions)])
+
+    model, processor = build_tiny_vlm(SMALLEST, TEXTS)
+    head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+    model.lm_head.weight = torch.nn.Parameter(head)  # one that does not repeat the last token for ever
+    rows = [_row(folder, index) for index in range(3)]
+    arguments = GRPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        per_device_train_batch_size=per_process,
+        num_generations=NUM_GENERATIONS,
+        max_completion_length=7,
+        top_k=1,  # greedy, so that the completions do not depend on a process's own random numbers
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+    )
+    trainer = CreditGRPOTrainer(
+        model=model,
+        reward_funcs=earned,
+        args=arguments,
+        train_dataset=prompt_dataset(rows, [row.prompt_id for row in rows], processor, folder, told=False),
+        processing_class=processor,
+        credit=CREDIT,
+        credit_denominator="selected",
+        signals=SignalPlan(attention=True, masking=Masking(block=4)),
+    )
+    whole = [trainer.train_dataset[index // NUM_GENERATIONS] for index in range(len(VALUES))]
+    own = whole[rank * per_process : (rank + 1) * per_process]
+    trainer.model.train()
+    output = trainer._generate_and_score_completions(own)
+    logged = {name: values[-1] for name, values in trainer._metrics["train"].items() if not name.startswith("time/")}
+    torch.save({"advantages": output["advantages"], "metrics": logged}, folder / f"{rank}.pt")
+
+
+def _row(folder: Path, index: int) -> PromptRow:
+    """A prompt with an image, which the first process draws."""
+    state = PartialState()
+    if state.is_main_process:
+        Image.linear_gradient("L").rotate(90 * index).resize((16, 16)).save(folder / f"{index}.png")
+    state.wait_for_everyone()
+    question = "Which? " * (1 + index)
+    media = (Media(path=f"{index}.png"),)
+    return PromptRow(prompt_id=f"p{index}", question=question, answer="A", choices=("3", "7"), media=media)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

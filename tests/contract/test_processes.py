@@ -1,0 +1,42 @@
+"""Credit does not depend on how many processes share a generation batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.contract.one_batch import VALUES
+
+ROOT = Path(__file__).parents[2]
+
+
+def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
+    """What each process wrote."""
+    folder.mkdir()
+    program = ["-m", "tests.contract.one_batch", str(folder), str(len(VALUES) // processes)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # by gloo
+    done = subprocess.run(
+        [*launch, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
+
+
+def test_two_processes_give_the_credit_of_one(tmp_path: Path):
+    (alone,) = launched(tmp_path / "one", 1)
+    first, second = launched(tmp_path / "two", 2)
+    # Both processes have a part of the group in the middle.
+    width = alone["advantages"].shape[1]
+    parts = [
+        torch.nn.functional.pad(each["advantages"], (0, width - each["advantages"].shape[1]))
+        for each in (first, second)
+    ]
+    torch.testing.assert_close(torch.cat(parts), alone["advantages"], rtol=1e-4, atol=1e-5)
+    assert alone["advantages"].abs().sum() > 0
+    for name in ("sensitivity_score_mean", "combined_token_fraction", "scaling_factor_mean", "attention/late/mdi"):
+        assert first["metrics"][name] == second["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-4)
