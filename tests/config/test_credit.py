@@ -7,7 +7,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from rlassay.config.credit import CreditConfig, SignalsConfig
+from rlassay.config.fingerprints import rl_id, sft_id
 from rlassay.credit import CREDITS
+from tests.config.studies import study
 
 SECTIONS = {get_args(part.model_fields["kind"].annotation)[0]: part for part in get_args(get_args(CreditConfig)[0])}
 
@@ -50,3 +52,20 @@ def test_options_out_of_range_are_refused(part: dict):
 def test_the_layers_that_dominance_comes_from_are_a_segment_or_the_last_ones():
     assert SignalsConfig().attention.dominance == "late"
     assert SignalsConfig.model_validate({"attention": {"dominance": 6}}).attention.dominance == 6
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"credit": [{"kind": "entropy_filter"}]},
+        {"credit_denominator": "selected", "arms": {"base": {}}},
+        {"entropy_penalty_coef": 0.06},
+        {"signals": {"perception": {"block": 4}}},
+    ],
+    ids=str,
+)
+def test_what_credit_is_and_how_it_is_measured_identify_the_weights_alone(edits: dict):
+    before, after = study(), study(**edits)
+    assert rl_id(after, "base", 1) != rl_id(before, "base", 1)
+    recipes = before.arms["base"].recipe, after.arms["base"].recipe
+    assert sft_id(before, recipes[0]) == sft_id(after, recipes[1])

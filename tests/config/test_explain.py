@@ -69,7 +69,7 @@ MALFORMED = [
     (
         {"arms__base__labl": "x"},
         "arms.base.labl: unknown key; expected one of from, label, color, varies, model, sft, rl, rewards, credit, "
-        "credit_denominator, signals; did you mean 'label'?",
+        "credit_denominator, entropy_penalty_coef, signals; did you mean 'label'?",
     ),
     ({"arms__base__from_": "x"}, "arms.base.from_: unknown key; "),
     (

@@ -44,10 +44,11 @@ def test_a_study_is_found_by_name_and_by_path():
 
 
 def test_unknown_names_and_paths():
+    known = ", ".join(sorted(path.stem for path in Path("config/studies").glob("*.yaml")))
     assert (
-        "config/studies/digts.yaml: no such file; expected the path of a file, or digits; did you mean 'digits'?"
-        in message("digts")
-    )
+        f"config/studies/digts.yaml: no such file; expected the path of a file, or one of {known}; "
+        "did you mean 'digits'?"
+    ) in message("digts")
     assert (
         "config/scales/tny.yaml: no such file; expected the path of a file, or tiny; did you mean 'tiny'?"
         in message("digits", "tny")
@@ -214,5 +215,5 @@ def test_a_reward_is_measured_with_the_baselines_options_or_else_the_first_arms(
     arms = {name: {"varies": ["rewards"], "rewards": {"soft_overlong": reward}} for name, reward in others.items()}
     with_it = study(arms={"early": arms["early"], "base": {}, "late": arms["late"]})
     without = study(rewards__soft_overlong=GONE, arms={"base": {}, **arms})
-    assert with_it.rewards["soft_overlong"]["cache"] == 4
-    assert without.rewards["soft_overlong"]["cache"] == 8
+    assert with_it.rewards["soft_overlong"].options["cache"] == 4
+    assert without.rewards["soft_overlong"].options["cache"] == 8

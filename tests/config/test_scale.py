@@ -113,10 +113,10 @@ def test_tiny_shortens_what_a_length_reward_pays_for():
         rewards__accuracy_conditioned_length={**longer, "options": {"max_completion_length": 384}},
     )
     rl = small.arms["base"].recipe.rl
-    options = small.rewards["soft_overlong"]
+    options = small.rewards["soft_overlong"].options
     assert options["max_completion_length"] == rl.max_completion_length == small.evaluation.max_completion_length
     assert options["cache"] < options["max_completion_length"]
-    assert small.rewards["accuracy_conditioned_length"] == {"max_completion_length": rl.max_completion_length}
+    assert small.rewards["accuracy_conditioned_length"].options == {"max_completion_length": rl.max_completion_length}
 
 
 def test_every_part_of_tiny_for_a_source_is_tested_here():

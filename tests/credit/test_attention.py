@@ -48,14 +48,20 @@ def test_smoothing_repeats_the_ends_and_sees_no_padding():
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
+def test_tokens_that_the_loss_leaves_out_are_nobodys_neighbours():
+    gapped, mask = torch.tensor([[9.0, 1.0, 0.1, 2.0, 4.0]]), torch.tensor([[0, 1, 0, 1, 1]])
+    found = attention_weights(gapped, mask, WIDE, sigma=0.8)
+    assert found[mask.bool()].tolist() == pytest.approx(
+        attention_weights(*row(1.0, 2.0, 4.0), WIDE, 0.8)[0, :3].tolist()
+    )
+    assert not found[~mask.bool()].any()
+
+
 def test_the_kernel_is_three_sigma_wide():
     dominance, mask = torch.full((1, 13), 50.0), torch.ones(1, 13, dtype=torch.int64)
-    dominance[0, 6] = 1.0
-    reach = (attention_weights(dominance, mask, WIDE, sigma=1.5) > 1.001 * 0.3).nonzero()[:, 1].tolist()
-    flat = attention_weights(dominance, mask, WIDE, sigma=1.5)[0]
-    assert flat[1].item() == pytest.approx(flat[0].item())  # 5 tokens away: beyond int(4.5) = 4
-    assert flat[2].item() > 1.01 * flat[0].item()
-    assert 6 in reach
+    dominance[0, 6] = 1.0  # its half width is int(3 x 1.5) = 4
+    weights = attention_weights(dominance, mask, WIDE, sigma=1.5)[0]
+    assert (weights > 1.01 * weights[0]).nonzero().flatten().tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_two_tokens_are_not_smoothed():

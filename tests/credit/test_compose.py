@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlassay.credit import CREDITS, TokenSignals, compose, spread
-from tests.credit.make import MASK, NAN, batches, signals
+from tests.credit.make import MASK, batches, signals
 
 ENTROPY = torch.tensor([[1.0, 5.0, 2.0, 3.0, 4.0, 9.0], [2.0, 1.0, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
 PERCEPTION = torch.tensor([[0.5, 0.1, 0.4, 0.3, 0.2, 9.0], [0.1, 0.3, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
@@ -141,14 +141,6 @@ def test_a_batch_without_any_token_has_no_metrics_to_speak_of():
     credit = compose(list(CREDITS.values()), every, "selected")
     assert not credit.weights_BT.any()
     assert credit.metrics == {"no_image_fraction": 0.0}
-
-
-def test_tokens_that_should_have_been_measured_are_counted():
-    lost = PERCEPTION.clone()
-    lost[0, 0] = lost[1, 0] = lost[2, 0] = lost[0, 5] = NAN
-    given = signals(perception_BT=lost, has_image_B=torch.tensor([True, False, True]))
-    # Of 7 tokens one: the second completion needs no perception, the others are padding.
-    assert compose(parts("perception_filter"), given).metrics["unmeasured_token_fraction"] == pytest.approx(1 / 7)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Params that parallel coordinates can plot: the same keys on every run, numbers wherever they can be."""
 
+from rlassay.config.credit import AttentionWeights, UniformCredit
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
-from rlassay.config.training import UniformCredit
 from rlassay.tracking.params import parent_params, run_params
 from tests.tracking.folders import small_study
 
@@ -58,10 +58,13 @@ def test_options_of_rewards_and_several_credit_parts_are_params_too() -> None:
     arm = study.arms["base"]
     rewards = arm.recipe.rewards
     format_reward = rewards["format"].model_copy(update={"options": {"cache": 4, "names": ["a", "b"]}})
-    parts = (UniformCredit(kind="uniform"), UniformCredit(kind="uniform"))
+    parts = (UniformCredit(kind="uniform"), AttentionWeights(kind="attention_weights"))
     recipe = arm.recipe.model_copy(update={"rewards": rewards | {"format": format_reward}, "credit": parts})
     study = study.model_copy(update={"arms": study.arms | {"base": arm.model_copy(update={"recipe": recipe})}})
     params = run_params(study, policies(study)["runs/base/seed1"])
     assert (params["reward.format.cache"], params["reward.format.names"]) == ("4", "a,b")
-    assert params["credit"] == "uniform,uniform"
+    assert params["credit"] == "uniform,attention_weights"
+    assert (params["credit.attention_weights.clip"], params["credit.attention_weights.sigma"]) == ("0.2,3.0", "0.0")
+    assert (params["credit_denominator"], params["entropy_penalty_coef"]) == ("all", "0.0")
+    assert params["signals.perception.block"] == "14"
     assert run_params(study, policies(study)["runs/plain/seed1"])["reward.format.cache"] == "none"

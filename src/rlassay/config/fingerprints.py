@@ -83,9 +83,8 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     these are raised.
     """
     recipe = study.arms[arm_name].recipe
-    judging = {name: reward.model_dump(mode="json", exclude=PATIENCE) for name, reward in recipe.rewards.items()}
-    trained = (recipe.model, recipe.rl, judging, recipe.credit, recipe.credit_denominator, recipe.signals)
-    return _digest(*trained, sft_policy(study, recipe, seed), data_id(study), seed)
+    trained = recipe.model_dump(mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}})
+    return _digest(trained, sft_policy(study, recipe, seed), data_id(study), seed)
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:

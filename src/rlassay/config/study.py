@@ -130,6 +130,8 @@ class ArmFile(Section):
     """The token credit, whole."""
     credit_denominator: Literal["all", "selected"] | None = None
     """Over which tokens the loss is a mean."""
+    entropy_penalty_coef: float | None = Field(default=None, ge=0)
+    """Weight of the published entropy penalty."""
     signals: dict[str, Any] | None = None
     """Differences in how signals are measured."""
 

@@ -78,10 +78,6 @@ class RLConfig(Optimisation):
     """Weight the KL estimate by the importance ratio."""
     mask_truncated_completions: bool = False
     """Leave truncated completions out of the loss."""
-    entropy_coef: float = 0.0
-    """Weight of an entropy bonus: this times the mean entropy of the completion tokens, over the whole vocabulary, is
-    taken off the loss. A negative weight is a penalty, which lowers the entropy. The published penalty adds the mean
-    -log p of the sampled tokens instead, whose gradient is 0 on average over tokens drawn from the policy itself."""
 
 
 class RewardConfig(Section):
@@ -112,5 +108,8 @@ class Recipe(Section):
     """Token-credit parts in their order: filters join by OR, weights and scales multiply."""
     credit_denominator: Literal["all", "selected"] = "all"
     """Whether the loss is a mean over all completion tokens, or over those that the filters select."""
+    entropy_penalty_coef: float = Field(default=0.0, ge=0)
+    """Weight of the published entropy penalty: this times the mean -log p of the sampled tokens is added to the loss,
+    by way of the advantages. It is no entropy bonus of the opposite sign, see `rlassay.credit.penalise_entropy`."""
     signals: SignalsConfig = SignalsConfig()
     """How the signals are measured that rewards and credit go by."""

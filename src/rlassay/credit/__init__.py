@@ -9,6 +9,7 @@ from rlassay.credit.attention import attention_weights
 from rlassay.credit.compose import Denominator, compose
 from rlassay.credit.dominance import attention_efficiency, modality_dominance
 from rlassay.credit.parts import CREDITS, NEEDS, needs, uniform
+from rlassay.credit.penalty import penalise_entropy
 from rlassay.credit.selection import top_fraction_mask
 from rlassay.credit.sensitivity import perception, trajectory_scaling
 from rlassay.credit.spread import spread
@@ -26,6 +27,7 @@ __all__ = [
     "compose",
     "modality_dominance",
     "needs",
+    "penalise_entropy",
     "perception",
     "spread",
     "top_fraction_mask",

@@ -12,7 +12,7 @@ from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.tracking.names import legal_name
 
-RL_SECTIONS = ("model", "sft", "rl", "reward", "credit", "credit_denominator", "signals")
+RL_SECTIONS = ("model", "sft", "rl", "reward", "credit", "credit_denominator", "entropy_penalty_coef", "signals")
 """What the weights of a run depend on, apart from data and seed."""
 
 
@@ -56,6 +56,7 @@ def _recipe(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     for part in content["credit"]:
         yield from _flat(f"credit.{part.pop('kind')}", part)
     yield "credit_denominator", content["credit_denominator"]
+    yield "entropy_penalty_coef", content["entropy_penalty_coef"]
     yield from _flat("signals", content["signals"])
 
 

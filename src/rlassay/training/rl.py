@@ -67,6 +67,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             peft_config=peft_config(recipe.model),
             credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
             credit_denominator=recipe.credit_denominator,
+            entropy_penalty=recipe.entropy_penalty_coef,
             signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback()],
         )
@@ -162,6 +163,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the data set has the run's whole order
         disable_dropout=False,
         top_entropy_quantile=1.0,
+        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,

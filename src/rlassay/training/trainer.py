@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, spread
+from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, penalise_entropy, spread
 from rlassay.rewards.outcomes import FAILURE_KINDS, FailureKind
 from rlassay.signals import How
 from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
@@ -36,7 +36,7 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     - `credit`, one part or several, each a function of the batch's `TokenSignals` that gives a weight per token, a
       selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
-    - `credit_denominator`, see `rlassay.credit.compose`;
+    - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
     - `signals`, how the signals are measured that credit and rewards go by. What the parts of `rlassay.credit.CREDITS`
       need is measured in any case, by a pass over the finished completions, whatever engine sampled them.
 
@@ -55,11 +55,13 @@ class CreditGRPOTrainer(GRPOTrainer):
         *args: Any,
         credit: CreditPart | Sequence[CreditPart] | None = None,
         credit_denominator: Denominator = "all",
+        entropy_penalty: float = 0.0,
         signals: SignalPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit = _as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
+        self.xp_entropy_penalty = entropy_penalty
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
@@ -137,8 +139,10 @@ class CreditGRPOTrainer(GRPOTrainer):
         mask, advantages_B = output["completion_mask"], output["advantages"]
         signals = whole_signals(self.accelerator, self.xp_measured, mask, advantages_B)
         credit = compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type)
-        if self.xp_credit:
+        if self.xp_credit or self.xp_entropy_penalty:
             output["advantages"] = spread(advantages_B, own_rows(self.accelerator, credit.weights_BT, mask), mask)
+        if self.xp_entropy_penalty:
+            output["advantages"] = penalise_entropy(output["advantages"], mask, self.xp_entropy_penalty)
         if self._xp_is_training():
             columns = columns_of(self.xp_readings)
             logged = attention_metrics(columns, self.xp_plan.balance_ratio) | (credit.metrics if self.xp_credit else {})
