@@ -65,7 +65,8 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
-            mend_images(self.vllm_generation, self.processing_class.image_token_id)
+            processor: Any = self.processing_class
+            mend_images(self.vllm_generation, processor.image_token_id)
         self.xp_plan = signals or SignalPlan()
         self.xp_measurer = self._xp_measurer()
         self.xp_measured: Measured | None = None
