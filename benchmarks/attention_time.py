@@ -107,6 +107,7 @@ def built(device: str, width: int, length: int) -> tuple[Any, ModelInputs, torch
         by_image=({},),
         completion_length=COMPLETION,
         system_lengths=(0,),
+        prompts=(0,),
     )
     return model, inputs, torch.randint(0, len(SEGMENTS), (1, length), device=device)
 

@@ -179,10 +179,10 @@ def _last_boxed(text: str) -> str | None:
     """The contents of the last `\\boxed{...}`, whose braces may nest; None without one, or with one left open."""
     _, opening, rest = text.rpartition(r"\boxed{")
     depth = 1
-    for i, character in enumerate(rest):
+    for i, character in enumerate(rest if opening else ""):
         depth += (character == "{") - (character == "}")
         if depth == 0:
-            return rest[:i] if opening else None
+            return rest[:i]
     return None
 
 

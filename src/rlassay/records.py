@@ -86,7 +86,7 @@ class SplitFacts(Record):
     rows: int
     """Rows kept."""
     refused: dict[str, int]
-    """Reason -> records refused."""
+    """Reason -> records; `duplicate: ...` = a prompt of the same split, `leak: ...` = of an evaluation split."""
     choices: dict[str, int] = {}
     """Number of options -> rows; 0 options = a free answer."""
     media: dict[str, int] = {}

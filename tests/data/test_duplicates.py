@@ -51,7 +51,7 @@ def test_training_rows_that_show_an_evaluation_image_are_refused(tmp_path):
     assert list(kept) == ["test", "train"]
     assert (len(kept["test"]), len(kept["train"])) == (2, 1)
     assert refused["train"] == [
-        "duplicate: nearly the same prompt stands in the split 'test'",
+        "leak: nearly the same prompt stands in the split 'test'",
         "leak: nearly the same image stands in the split 'test'",
     ]
 
@@ -67,7 +67,7 @@ def test_text_rows_leak_by_their_words_and_flat_images_by_their_bytes(tmp_path):
         train=[row("what is 3 + 4", None), row("What is 3 - 4?", None), row("Which colour?", blue), row("Tell", red)],
     )
     assert [item.question for item in kept["train"]] == ["What is 3 - 4?", "Which colour?"]
-    assert [reason.split(":")[0] for reason in refused["train"]] == ["duplicate", "leak"]
+    assert [reason.split(":")[0] for reason in refused["train"]] == ["leak", "leak"]
 
 
 def test_what_counts_as_the_same_words():

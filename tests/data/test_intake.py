@@ -62,7 +62,7 @@ def test_nothing_of_a_refused_row_is_kept(tmp_path, monkeypatch):
     def blind_to_b(completions):
         return [float(completion.text == "A") for completion in completions]
 
-    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, 0.0, 1.0))
+    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, lambda row: row.answer))
     choices = ("cat", "dog")
     unpaid = Draft(question="Which?", answer="B", choices=choices, images=(png("blue"),))
     paid = Draft(question="Which?", answer="A", choices=choices, images=(png("blue"),))

@@ -158,8 +158,8 @@ def test_repeated_prompts_and_leaks_are_left_out_and_counted(folder):
     write(folder, train=[ROW, FREE, FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "b", "answer": "A"}])
     rows, refused = take(folder, {"train": None, "test": None})
     assert [len(rows[split]) for split in ("train", "test")] == [1, 1]
-    repeated = "duplicate: nearly the same prompt stands in the split "
-    assert refused == {"test": [], "train": [f"{repeated}'test'", f"{repeated}'train'"]}
+    same = "nearly the same prompt stands in the split "
+    assert refused == {"test": [], "train": [f"leak: {same}'test'", f"duplicate: {same}'train'"]}
 
 
 def test_a_key_of_an_evaluation_row_cannot_be_a_training_row_s_too(folder):

@@ -99,7 +99,7 @@ def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, mo
     def blind_to_b(completions):
         return [float(completion.text == "A") for completion in completions]
 
-    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, 0.0, 1.0))
+    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, lambda row: row.answer))
     layout = Layout(root=tmp_path)
     counts = run_prepare_data(own(tmp_path, CHOICE, CHOICE | {"question": "Which one?", "answer": "A"}), layout)
     assert numbers(counts) == {"test": (1, {"choice_accuracy pays the gold answer 0 of 1": 1})}
@@ -148,9 +148,9 @@ def test_what_a_source_refuses_is_counted_and_a_failure_leaves_no_half_file(tmp_
     (folder / "train.jsonl").write_text('{"prompt": "one", "answer": "1"}\n{"prompt": "Two?", "answer": "2"}\n')
     section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder))
     layout = Layout(root=tmp_path)
-    reason = "duplicate: nearly the same prompt stands in the split 'test'"
+    reason = "nearly the same prompt stands in the split 'test'"
     counts = run_prepare_data(study(section), layout)
-    assert numbers(counts) == {split: (1, {reason: 1}) for split in ("train", "test")}
+    assert numbers(counts) == {"train": (1, {f"leak: {reason}": 1}), "test": (1, {f"duplicate: {reason}": 1})}
 
     before = set(contents(layout.data)) - {"data.json"}
     with pytest.raises(StudyError, match=r"data.splits.train: asks for 2 rows, but only 1 are usable"):

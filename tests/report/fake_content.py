@@ -3,8 +3,9 @@
 from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
 from rlassay.report.evidence import Design, DesignRow, Example, RewardPart, ShownCompletion
 from rlassay.report.numbers import Column, Curve, Difference, Estimate, Series, Table, TableRow
-from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
+from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes
 from tests.report.fake_credit import fake_credit
+from tests.report.fake_data import fake_data
 
 ARMS = {
     "base": "accuracy + format",
@@ -41,10 +42,7 @@ def fake_content() -> Content:
             Command(target="accuracy only, seed 1", command="snakemake --cores all -R results/synthetic/x/train.json"),
         ),
         policies=(_policy("runs/base/seed1", "base", 1), _policy("sft/0123abcd", "sft", None)),
-        data=(
-            SplitFacts(split="test", rows=400, refused={}),
-            SplitFacts(split="sft", rows=63, refused={"no image": 1}),
-        ),
+        data=fake_data(),
         config={"name": "synthetic", "seeds": [1, 2, 3]},
         cost=(_cost("runs/base/seed1", "accuracy + format", 1), _cost("sft/0123abcd", "SFT", None)),
         resumes=(PolicyResumes(policy="runs/base/seed1", steps=(20,)), PolicyResumes(policy="sft/0123abcd", steps=())),

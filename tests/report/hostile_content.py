@@ -57,8 +57,12 @@ def _replaced(value: Any, texts: Any) -> Any:
         old = getattr(value, field)
         if info.annotation is str and field not in KEPT:
             changed[field] = next(texts)
+        elif field in ("answers", "refused"):
+            changed[field] = {f"{key} {next(texts)}": count for key, count in old.items()}
         elif field == "tables":
             changed[field] = {name: _replaced(table, texts) for name, table in old.items()}
+        elif field in ("choices", "clips") and old and isinstance(old, tuple):
+            changed[field] = tuple(next(texts) for _ in old)
         elif isinstance(old, Record | tuple):
             changed[field] = _replaced(old, texts)
     return value.model_copy(update=changed)

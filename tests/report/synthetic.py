@@ -27,6 +27,11 @@ WEIGHTS = {
 ACCURACY = {"untrained": 0.05, "sft": 0.35, "base": 0.45, "accuracy_only": 0.57, "format_only": 0.33, "dr_grpo": 0.45}
 FORMAT = {"untrained": 0.0, "sft": 0.6, "base": 0.97, "accuracy_only": 0.9, "format_only": 0.99, "dr_grpo": 0.96}
 HOSTILE = "<script>alert('a completion must be inert')</script>"
+REFUSED = {
+    "duplicate: nearly the same prompt stands in the split 'sft'": 3,
+    "gold answer does not score": 1,
+    "leak: nearly the same image stands in the split 'test'": 2,
+}
 VERSIONS = {"torch": "2.13.0", "transformers": "5.17.0", "trl": "1.16.0", "rlassay": "0.1.0"}
 
 
@@ -116,7 +121,7 @@ def _write_data(layout: Layout, study: Study) -> list[PromptRow]:
     for split, count in study.data.splits.items():
         rows = [_row(split, number) for number in range(count or 0)]
         write_rows(layout.split(split), rows)
-        counts[split] = {"rows": len(rows), "refused": {"gold answer does not score": 1} if split == "sft" else {}}
+        counts[split] = {"rows": len(rows), "refused": REFUSED if split == "sft" else {}}
     layout.data_sentinel.write_text(json.dumps({"id": "d" * 8, "splits": counts, "sha256": {}}))
     return [_row("test", number) for number in range(study.data.splits["test"] or 0)]
 

@@ -1,7 +1,5 @@
 """How the credit viewer looks: shades, tints, thumbnails, switches, and what the page and report.md say."""
 
-import base64
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -9,14 +7,12 @@ from PIL import Image
 
 from rlassay.report.content import Content
 from rlassay.report.credit_page import (
-    LARGEST,
     Shading,
     heat_paths,
     heat_top,
     numbers_of,
     shadings,
     switch_rules,
-    thumbnail,
     weighted_text,
     word_classes,
 )
@@ -83,26 +79,6 @@ def test_cells_of_one_tint_are_one_path():
     assert heat_paths(heat, 0.1) == [(0.425, "M1 0h1v1h-1z"), (0.85, "M0 1h2v1h-2z")]
     assert heat_paths(Heat(rows=1, cols=1, cells=(0.0,), total=0.0), 0.0) == []
     assert heat_top(fake_credit().scenes[0]) == 0.1
-
-
-def test_small_images_are_taken_as_they_are(tmp_path: Path):
-    path = tmp_path / "digit.png"
-    Image.new("L", (16, 12), 200).save(path)
-    shown = thumbnail(path)
-    assert (shown["width"], shown["height"]) == (16, 12)
-    assert base64.b64decode(str(shown["uri"]).split(",")[1]) == path.read_bytes()
-    assert thumbnail(tmp_path / "gone.png")["uri"] == ""
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_large_images_are_made_small(tmp_path: Path, mode: str):
-    path = tmp_path / "photo.png"
-    Image.new(mode, (1000, 500)).save(path)
-    kind, encoded = str(thumbnail(path)["uri"]).split(",")
-    assert kind == "data:image/jpeg;base64"
-    with Image.open(BytesIO(base64.b64decode(encoded))) as small:
-        assert small.size == (LARGEST, LARGEST // 2)
-        assert small.getpixel((0, 0)) == ((255, 255, 255) if mode == "RGBA" else (0, 0, 0))
 
 
 def test_switches_hide_what_was_not_asked_for():

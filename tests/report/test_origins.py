@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from rlassay.report.gather import Results
-from rlassay.report.origins import build_commands, build_cost, build_policies, build_resumes, build_splits
+from rlassay.report.origins import build_commands, build_cost, build_policies, build_resumes
 
 
 def test_every_trained_policy_has_provenance(results: Results):
@@ -39,11 +39,6 @@ def test_interruptions(results: Results):
     found = {one.policy: one.steps for one in build_resumes(Results(**(vars(results) | {"proofs": proofs})))}
     assert found["runs/base/seed1"] == (4, 8)
     assert found["runs/base/seed2"] == ()
-
-
-def test_splits_by_name(results: Results):
-    assert [(one.split, one.rows) for one in build_splits(results)] == [("sft", 64), ("test", 24), ("train", 32)]
-    assert build_splits(results)[0].refused == {"gold answer does not score": 1}
 
 
 def test_every_run_has_a_command_that_repeats_it(results: Results):

@@ -16,7 +16,7 @@ from tests.report.hostile_content import TEXTS, hostile_content
 TAGS = {
     *("html", "head", "meta", "title", "link", "style", "body", "div", "header", "main", "nav", "section", "article"),
     *("h1", "h2", "h3", "h4", "p", "ul", "ol", "li", "dl", "dt", "dd", "span", "strong", "code", "pre", "bdi", "a"),
-    *("table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "img", "details", "summary"),
+    *("table", "caption", "figcaption", "thead", "tbody", "tr", "th", "td", "figure", "img", "details", "summary"),
     *("svg", "g", "defs", "path", "use", "text", "clippath", "rect", "image", "fieldset", "legend", "label", "input"),
 }
 
@@ -106,7 +106,15 @@ def test_every_other_fact_is_on_the_page(page):
     facts += [gain.sentence for gain in content.gains] + [item.command for item in content.commands]
     facts += [item.fingerprint for item in content.policies] + [example.reason for example in content.examples]
     facts += [shown.text for example in content.examples for shown in example.completions]
-    facts += ["1 min 02 s", "92,000", "no image: 1", "name: synthetic", "torch 2.13.0", "runs/base/seed1 at step 20"]
+    facts += [
+        "1 min 02 s",
+        "92,000",
+        "no image1",
+        "duplicate: nearly the same prompt stands in the split 'sft'4",
+        "name: synthetic",
+        "torch 2.13.0",
+        "runs/base/seed1 at step 20",
+    ]
     for fact in facts:
         assert fact in page.text
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rlassay.records import SplitFacts
 from rlassay.report.reading import (
     DISAGREEMENT,
     ResultsError,
@@ -108,8 +109,11 @@ def test_a_sentinel_that_lacks_a_key_says_which(tmp_path: Path):
 
 
 def test_splits_keep_counts_and_reasons(tmp_path: Path):
+    (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}}}}')
+    assert read_splits(tmp_path / "data.json") == {"test": SplitFacts(rows=3, refused={"no image": 1})}
     (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}, "more": 2}}}')
-    assert read_splits(tmp_path / "data.json") == {"test": {"rows": 3, "refused": {"no image": 1}}}
+    with pytest.raises(ValueError, match="more"):
+        read_splits(tmp_path / "data.json")
 
 
 @pytest.mark.parametrize(

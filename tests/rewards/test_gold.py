@@ -1,7 +1,9 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlassay.rewards import gold
-from tests.rewards.make import row
+from rlassay.rewards import REWARDS, gold
+from tests.rewards.make import completion, row
 
 
 @pytest.mark.parametrize("answer", ["A", "B", "C", "D"])
@@ -19,11 +21,57 @@ def test_a_gold_answer_that_is_not_paid_is_refused(answer):
     assert gold.gold_refusal(row(answer)) == "choice_accuracy pays the gold answer 0 of 1"
 
 
-def test_a_row_that_no_accuracy_reward_can_judge_is_kept():
-    assert gold.gold_refusal(row("anything", choices=())) is None
+TEXTS = [
+    "42",
+    "-1,000.5",
+    r"\boxed{\frac{1}{2}}",
+    r"The sum is $x^2$, hence \boxed{x^2}",
+    "<answer>New  York</answer>",
+    "Ｂ",
+    "今天天气很好。我们去公园。",
+    "Word",
+    "<think>so</think>because",
+    "(1) walk (2) run",
+    "<answer>(1)(1)(2)</answer>",
+    "(8) Non of the above",
+    "... 🙂",
+    "The cat sat.<n>It slept." * 400,
+]
 
 
-def test_a_reward_that_pays_for_nothing_is_found(monkeypatch):
-    generous = lambda completions: [1.0 for _ in completions]  # noqa: E731
-    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (generous, 0.0, 1.0))
-    assert gold.gold_refusal(row("B")) == "choice_accuracy pays an empty completion 1"
+@pytest.mark.parametrize("answer", TEXTS, ids=lambda text: text[:20])
+def test_every_free_answer_passes(answer):
+    assert gold.gold_refusal(row(answer, choices=())) is None
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_whatever_is_written_it_is_worth_the_maximum_wherever_it_can_be_judged(answer):
+    assert gold.gold_refusal(row(answer, choices=())) is None
+
+
+def test_no_process_is_started_for_it(monkeypatch):
+    """A gold answer equals itself; math-verify would take milliseconds for each of a million rows."""
+    monkeypatch.setattr("rlassay.rewards.mathematics.child_process", None)
+    for answer in TEXTS:
+        assert gold.gold_refusal(row(answer, choices=())) is None
+
+
+@pytest.mark.parametrize("name", [name for name in gold.GOLD_CHECKED if name != "choice_accuracy"])
+@pytest.mark.parametrize(
+    ("worth", "reason"),
+    [([0.5, 0.0], "{} pays the gold answer 0.5 of 1"), ([1.0, 0.2], "{} pays an empty completion 0.2")],
+)
+def test_every_reward_is_asked_of_the_rows_that_it_is_made_for(monkeypatch, name, worth, reason):
+    _, stating = gold.GOLD_CHECKED[name]
+    monkeypatch.setitem(gold.GOLD_CHECKED, name, (lambda _: worth, stating))
+    assert gold.gold_refusal(row("(1) walk", choices=())) == reason.format(name)
+
+
+def test_a_reward_for_rows_of_another_kind_is_not_asked(monkeypatch):
+    """What names no action is worth 0 to `action_set_iou`, however it is answered."""
+    assert gold.action_set_iou([completion("<answer>dog</answer>", of=row("dog", choices=()))]) == [0.0]
+    assert gold.gold_refusal(row("dog", choices=())) is None
+
+
+def test_each_accuracy_like_reward_is_in_the_registry():
+    assert all(REWARDS[name] is reward for name, (reward, _) in gold.GOLD_CHECKED.items())

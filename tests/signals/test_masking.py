@@ -91,7 +91,9 @@ def test_on_qwen_blocks_are_whole_patches_of_the_resized_image():
     image = Image.new("RGB", (150, 61), "white")  # no multiple of anything
     made = dict(image_processor(images=[image], return_tensors="pt"))
     token = torch.zeros(1, 1, dtype=torch.long)
-    inputs = ModelInputs(by_token={"input_ids": token}, by_image=(made,), completion_length=1, system_lengths=(0,))
+    inputs = ModelInputs(
+        by_token={"input_ids": token}, by_image=(made,), completion_length=1, system_lengths=(0,), prompts=(0,)
+    )
 
     after = masked_inputs(processor, inputs, [[image]], [np.random.default_rng(0)], Masking())
 

@@ -51,7 +51,9 @@ def test_qwen_gives_the_grid_in_patches_of_which_several_become_one_token():
     grids = batch["image_grid_thw"]
     by_image = tuple({"pixel_values": torch.zeros(1, 1), "image_grid_thw": grid[None]} for grid in grids)
     tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    inputs = ModelInputs(by_token=tokens, by_image=by_image, completion_length=length, system_lengths=(0, 0))
+    inputs = ModelInputs(
+        by_token=tokens, by_image=by_image, completion_length=length, system_lengths=(0, 0), prompts=(0, 1)
+    )
     segments = torch.where(batch["input_ids"] == 50, SEGMENTS.index("vision"), 0)
 
     assert [vision_grid(inputs, sample, segments) for sample in range(2)] == [(2, 3), (1, 2)]

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from array import array
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Shown:
     prompt_id: str = ""
     """The key that the source has given it."""
 
-    @property
+    @cached_property
     def whole(self) -> int:
         """Digest of all that is shown."""
         return digest_of(str(self.text), *self.exact)
@@ -105,10 +106,10 @@ class Seen:
     pictures: Pictures = field(default_factory=Pictures)
     """How the images look."""
 
-    def refuse_duplicate(self, shown: Shown) -> None:
+    def refuse_duplicate(self, shown: Shown, kind: str = "duplicate") -> None:
         """UnsuitableError for a prompt of the same text and look, RowRefusedError for a key that is in use."""
         if shown.whole in self.prompts or (not self.exactly and self.pictures.has_prompt_like(shown)):
-            raise UnsuitableError(f"duplicate: nearly the same prompt stands in the split {self.split!r}")
+            raise UnsuitableError(f"{kind}: nearly the same prompt stands in the split {self.split!r}")
         if shown.prompt_id and digest_of(shown.prompt_id) in self.prompt_ids:
             raise RowRefusedError(
                 f"prompt_id: {shown.prompt_id!r} belongs to another row of the split {self.split!r} too; "

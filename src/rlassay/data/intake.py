@@ -89,17 +89,19 @@ class Intake:
         return Stored(content=content, suffix=suffix, digest=hashlib.sha256(content).hexdigest(), picture=picture)
 
     def _seen(self, split: str) -> Seen:
-        return self.seen.setdefault(split, Seen(split=split, exactly=self.source.drawn))
+        if split not in self.seen:
+            self.seen[split] = Seen(split=split, exactly=self.source.drawn)
+        return self.seen[split]
 
     def _compare(self, shown: Shown, split: str) -> None:
         """A training row may show nothing that an evaluation split has; only splits drawn apart share no prompt."""
         self._seen(split).refuse_duplicate(shown)
         for name, other in self.seen.items():
-            held_out = split in TRAINING_SPLITS and name not in TRAINING_SPLITS
-            if name != split and (held_out or self.source.drawn):
-                other.refuse_duplicate(shown)
-            if held_out:
+            if split in TRAINING_SPLITS and name not in TRAINING_SPLITS:
+                other.refuse_duplicate(shown, "leak")
                 other.refuse_shared_image(shown)
+            elif name != split and self.source.drawn:
+                other.refuse_duplicate(shown)
 
 
 def in_order(splits: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -71,7 +71,9 @@ class Journal:
     def append(self, outcome: Outcome) -> None:
         """Write down what has become of the next record."""
         if isinstance(outcome, Kept):
-            about = {"shown": asdict(outcome.shown), "images": outcome.images}
+            shown = outcome.shown
+            about = {"text": shown.text, "exact": shown.exact, "hashes": shown.hashes, "prompt_id": shown.prompt_id}
+            about["images"] = outcome.images
             self._write(_line(f"{json.dumps(about)}\t{outcome.row.rstrip()}"))
         else:
             self._write(_line(json.dumps({"reason": outcome.reason})))
@@ -97,10 +99,10 @@ def _parse(line: bytes) -> Outcome | None:
     if not line.endswith(b"\n") or checksum != b"%08x" % crc32(content):
         return None
     about, mark, row = content.decode("utf-8").partition("\t")
-    fields: dict[str, Any] = json.loads(about)
+    told: dict[str, Any] = json.loads(about)
     if not mark:
-        return Refused(**fields)
-    shown: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields["shown"].items()
-    }
-    return Kept(row=f"{row}\n", shown=Shown(**shown), images=tuple(fields["images"]))
+        return Refused(**told)
+    shown = Shown(
+        text=told["text"], exact=tuple(told["exact"]), hashes=tuple(told["hashes"]), prompt_id=told["prompt_id"]
+    )
+    return Kept(row=f"{row}\n", shown=shown, images=tuple(told["images"]))

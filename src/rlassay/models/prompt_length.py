@@ -23,17 +23,17 @@ def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) 
 
     Errors: ValueError for a processor without a chat template, for images that it cannot see, and for clips.
     """
+    sees_images = isinstance(processor, ProcessorMixin)
     if not processor.chat_template:
         raise ValueError("the processor has no chat template; choose an instruction-tuned model")
     if any(item.kind == "video" for item in row.media):
         raise ValueError("the tokens of a clip cannot be counted; leave the limit out, or the rows with clips")
+    if images and not sees_images:
+        raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
     conversation = chat(row, processor, told=True)
     text: Any = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     # The template has already written the begin-of-sequence token where there is one.
     options: dict[str, Any] = {"add_special_tokens": False}
-    if isinstance(processor, ProcessorMixin):
+    if sees_images:
         options["images"] = [list(images)] if images else None
-        return len(processor(text=[text], **options)["input_ids"][0])
-    if images:
-        raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
-    return len(processor(text, **options)["input_ids"])
+    return len(processor(text=[text], **options)["input_ids"][0])

@@ -4,10 +4,11 @@ from rlassay.config.settings import ReportSettings
 from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit
 from rlassay.report.curves import build_curves
+from rlassay.report.data_splits import build_splits
 from rlassay.report.design import build_design
 from rlassay.report.examples import build_examples
 from rlassay.report.gather import Results
-from rlassay.report.origins import build_commands, build_cost, build_policies, build_resumes, build_splits
+from rlassay.report.origins import build_commands, build_cost, build_policies, build_resumes
 from rlassay.report.reward_parts import build_reward_parts
 from rlassay.report.tables import build_tables, primary_column
 from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of

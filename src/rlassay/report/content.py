@@ -9,7 +9,7 @@ from rlassay.records import Record
 from rlassay.report.credit_records import TokenCredit
 from rlassay.report.evidence import Design, Example, RewardPart
 from rlassay.report.numbers import Curve, Difference, Table, TableName
-from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
+from rlassay.report.provenance import Command, DataSplit, Missing, PolicyCost, PolicyFacts, PolicyResumes
 
 Outcome = Literal["better", "worse", "not resolved", "seed variance not measured", "missing"]
 
@@ -102,7 +102,7 @@ class Content(Record):
     """How to rerun each arm."""
     policies: tuple[PolicyFacts, ...]
     """Provenance of every trained policy."""
-    data: tuple[SplitFacts, ...]
+    data: tuple[DataSplit, ...]
     """The data splits."""
     config: dict[str, Any]
     """The resolved study."""

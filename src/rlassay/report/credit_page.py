@@ -1,18 +1,16 @@
 """How the credit viewer looks: classes that shade words, paths that tint images, thumbnails, rules that switch."""
 
-import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from rlassay.report.content import Content
 from rlassay.report.credit_records import CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
+from rlassay.report.thumbnails import thumbnail
 from rlassay.report.typeset import number
 
 STEPS = 5
@@ -21,10 +19,6 @@ NEUTRAL = 0.025
 """Weights nearer to 1 than this are not shaded."""
 HEAT_STEPS = 8
 """Opacities of the tint over an image; what is nearer to 0 than to the first gets none."""
-LARGEST = 320
-"""Pixels on the longer side of a thumbnail."""
-LIGHT_ENOUGH = 40_000
-"""Bytes up to which a file that is small enough is taken as it is."""
 UNITS = {"weight": "", "perception": "nats", "entropy": "nats", "dominance": ""}
 """Signal -> unit; in the order of the page."""
 
@@ -96,29 +90,6 @@ def heat_paths(heat: Heat, top: float) -> list[tuple[float, str]]:
 def opacity(level: int) -> float:
     """Opacity of one step of the tint."""
     return round(0.85 * level / HEAT_STEPS, 3)
-
-
-def thumbnail(file: Path) -> dict[str, str | int]:
-    """A small version of an image as a data URI, with its size in pixels; without one when the file is absent."""
-    if not file.is_file():
-        return {"uri": "", "width": 0, "height": 0}
-    with Image.open(file) as image:
-        content, kind, size = file.read_bytes(), Image.MIME[image.format or "PNG"], image.size
-        if max(size) > LARGEST or len(content) > LIGHT_ENOUGH:
-            content, kind, size = _shrunk(image)
-    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    return {"uri": uri, "width": size[0], "height": size[1]}
-
-
-def _shrunk(image: Image.Image) -> tuple[bytes, str, tuple[int, int]]:
-    image.draft("RGB", (2 * LARGEST, 2 * LARGEST))  # lets the JPEG decoder skip what will not be seen
-    small = image.convert("RGBA")
-    small.thumbnail((LARGEST, LARGEST))
-    paper = Image.new("RGB", small.size, "white")
-    paper.paste(small, mask=small)
-    buffer = BytesIO()
-    paper.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue(), "image/jpeg", paper.size
 
 
 def switch_rules(content: Content) -> str:

@@ -11,7 +11,7 @@ from rlassay.config.policies import Policy, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout
-from rlassay.records import PromptRow, read_rows
+from rlassay.records import PromptRow, SplitFacts, read_rows
 from rlassay.report.commands import Commands
 from rlassay.report.provenance import Missing
 from rlassay.report.reading import (
@@ -68,8 +68,8 @@ class Results:
     """Table rows by key: untrained models, warm starts, then the arms in the study's order."""
     prompts: dict[str, dict[str, PromptRow]]
     """Evaluation set -> prompt_id -> prompt."""
-    splits: dict[str, dict[str, Any]]
-    """Split -> rows kept and refused."""
+    splits: dict[str, SplitFacts]
+    """Split -> what the data stage says about it."""
     scores: dict[tuple[str, str], Scores]
     """(policy folder, evaluation set) -> its scores."""
     proofs: dict[str, dict[str, Any]]

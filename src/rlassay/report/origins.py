@@ -7,7 +7,7 @@ import numpy as np
 
 from rlassay.report.estimates import tidy
 from rlassay.report.gather import Results, Row
-from rlassay.report.provenance import Command, PolicyCost, PolicyFacts, PolicyResumes, SplitFacts
+from rlassay.report.provenance import Command, PolicyCost, PolicyFacts, PolicyResumes
 from rlassay.report.reading import column_or_nan
 
 TIMES = ("step", "generation", "reward", "signals")
@@ -57,11 +57,6 @@ def build_resumes(results: Results) -> list[PolicyResumes]:
         PolicyResumes(policy=folder, steps=tuple(resume["step"] for resume in results.proofs[folder]["resumes"]))
         for _, _, folder in _trained(results)
     ]
-
-
-def build_splits(results: Results) -> list[SplitFacts]:
-    """The data splits, by name."""
-    return [SplitFacts(split=name, **facts) for name, facts in sorted(results.splits.items())]
 
 
 def build_commands(results: Results) -> list[Command]:

@@ -13,9 +13,11 @@ from PIL import Image
 from rlassay.report import typeset, wording
 from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_facts
+from rlassay.report.data_splits import sample_images
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
 from rlassay.report.markdown import render_markdown
+from rlassay.report.thumbnails import thumbnail
 
 SECTIONS = {
     "verdicts": "Verdicts",
@@ -27,6 +29,7 @@ SECTIONS = {
     "length": "Length and truncation",
     "parsing": "Parse failures",
     "examples": "Completions side by side",
+    "data": "Data",
     "cost": "Cost",
     "commands": "Run it again",
     "intervals": "How the intervals are made",
@@ -63,6 +66,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
+        samples={path: thumbnail(folder / path) for path in sample_images(content)},
         images={example.prompt_id: [_image(folder, path) for path in example.images] for example in content.examples},
         config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
         style=Markup(style),
@@ -73,7 +77,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
 def _style(environment: Environment, marks: dict[str, Mark], content: Content) -> str:
     """The style sheet; its hash goes into the content security policy, so no other style applies."""
     rules = dark_rules([mark.color for mark in marks.values()], prefix="svg ")
-    source = "".join(TEMPLATES.get_source(environment, name)[0] for name in ("page.css", "credit.css"))
+    source = "".join(TEMPLATES.get_source(environment, name)[0] for name in ("page.css", "credit.css", "data.css"))
     return f"{source}{switch_rules(content)}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
 
 

@@ -1,6 +1,6 @@
 """Where the report's numbers come from, what they cost, and how to get them again."""
 
-from rlassay.records import Record
+from rlassay.records import Record, SplitFacts
 
 
 class Command(Record):
@@ -46,15 +46,36 @@ class PolicyFacts(Record):
     """Library -> version."""
 
 
-class SplitFacts(Record):
+class SampleRow(Record):
+    """One row of a split, shown as it is."""
+
+    prompt_id: str
+    """Which prompt."""
+    question: str
+    """The question, shortened."""
+    choices: tuple[str, ...]
+    """The option texts, shortened; empty for free answers."""
+    answer: str
+    """The gold answer, or its letter, shortened."""
+    demonstration: str | None
+    """The completion to imitate, shortened; null outside of the warm start."""
+    images: tuple[str, ...]
+    """Paths relative to the report folder."""
+    clips: tuple[str, ...]
+    """Names of the clips."""
+
+
+class DataSplit(SplitFacts):
     """One data split."""
 
     split: str
     """Its name."""
-    rows: int
-    """Rows kept."""
-    refused: dict[str, int]
-    """Reason -> rows refused."""
+    duplicates: int
+    """Records refused because the split has nearly the same prompt."""
+    leaks: int
+    """Records refused because an evaluation split has nearly the same prompt or image."""
+    samples: tuple[SampleRow, ...]
+    """A few rows, evenly spaced over the split."""
 
 
 class PolicyCost(Record):

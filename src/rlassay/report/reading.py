@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rlassay.config import StudyError
+from rlassay.records import PromptRow, SplitFacts, parse_row
 
 SCORE_COLUMNS = ["prompt_id", "mode", "sample", "metric", "value"]
 PROOF_KEYS = {
@@ -128,10 +129,26 @@ def read_proof(path: Path) -> dict[str, Any]:
     return proof
 
 
-def read_splits(path: Path) -> dict[str, dict[str, Any]]:
-    """Split -> its `rows` and the `refused` ones by reason, from the data stage's sentinel."""
-    splits: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["splits"]
-    return {name: {"rows": int(facts["rows"]), "refused": dict(facts["refused"])} for name, facts in splits.items()}
+def read_splits(path: Path) -> dict[str, SplitFacts]:
+    """Split -> what the data stage's sentinel says about it."""
+    splits: dict[str, Any] = json.loads(path.read_bytes())["splits"]
+    return {name: SplitFacts.model_validate_json(json.dumps(facts)) for name, facts in splits.items()}
+
+
+def sample_rows(path: Path, count: int) -> list[PromptRow]:
+    """At most `count` rows of a split, evenly spaced over its file, without reading what lies between them."""
+    size = path.stat().st_size
+    rows: dict[str, PromptRow] = {}
+    with path.open("rb") as lines:
+        for part in range(count):
+            lines.seek(size * part // count)
+            if part:  # most likely in the middle of a row
+                lines.readline()
+            place = lines.tell()
+            if line := lines.readline():
+                row = parse_row(line, f"{path}, byte {place}")
+                rows[row.prompt_id] = row
+    return list(rows.values())
 
 
 def column_or_nan(frame: pd.DataFrame, name: str) -> np.ndarray:

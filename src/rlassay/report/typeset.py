@@ -1,7 +1,9 @@
 """Numbers and times as readers see them: the one place that rounds."""
 
 import re
+from collections.abc import Mapping
 
+from rlassay.records import Histogram
 from rlassay.report.numbers import Difference, Estimate, Unit
 
 DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
@@ -64,8 +66,12 @@ def duration(seconds: float) -> str:
 
 def one_line(text: str, longest: int = 200) -> str:
     """Text for a single line of a figure: no control characters, no line breaks, shortened to `longest` characters."""
-    flat = re.sub(r"\s", " ", printable(text))
-    return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
+    return shortened(re.sub(r"\s", " ", printable(text)), longest)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or its beginning and an ellipsis, `longest` characters in all."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def printable(text: str) -> str:
@@ -73,11 +79,31 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub("\ufffd", text)
 
 
+def spread(lengths: Histogram | None) -> str:
+    """Where whole numbers lie, in words."""
+    if lengths is None:
+        return "none"
+    low, lower, median, upper, high = lengths.quartiles
+    if low == high:
+        return f"all {low:,}"
+    return f"{low:,} to {high:,}; half of them {lower:,} to {upper:,}, median {median:,}"
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """Number -> how many, in words: the number alone where it is always the same."""
+    if len(numbers) == 1:
+        return next(iter(numbers))
+    return ", ".join(f"{number} ({count:,})" for number, count in numbers.items()) or NOTHING
+
+
 FILTERS = {
+    "counts": counts,
+    "spread": spread,
     "number": number,
     "interval": interval,
     "size": size,
     "duration": duration,
     "printable": printable,
+    "shortened": shortened,
 }
 """What the templates may use."""

@@ -24,14 +24,23 @@ def action_set_iou(completion: Completion) -> float | None:
     block = _first_block(completion.text)
     if block is None:
         return 0.0
-    inside = _first_block(completion.row.answer)
-    gold_text = completion.row.answer if inside is None else inside
+    gold_text = _gold_text(completion.row.answer)
     named, gold = _ACTION.findall(block), _ACTION.findall(gold_text)
     if not gold:
         return float(not named and not gold_text.strip())
     if sorted(named) == sorted(gold):
         return 1.0
     return len(set(named) & set(gold)) / len(set(named) | set(gold))
+
+
+def names_actions(answer: str) -> bool:
+    """Whether a gold answer names an action, as this reward reads it."""
+    return _ACTION.search(_gold_text(answer)) is not None
+
+
+def _gold_text(answer: str) -> str:
+    inside = _first_block(answer)
+    return answer if inside is None else inside
 
 
 def _first_block(text: str) -> str | None:

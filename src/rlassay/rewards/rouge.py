@@ -9,7 +9,7 @@ from typing import Any
 
 from rlassay.records import Completion
 from rlassay.rewards.lift import lift
-from rlassay.rewards.words import stems, words
+from rlassay.rewards.words import has_word, stems, words
 
 _LONGEST_CHARACTERS = 20_000
 _LONGEST_WORDS = 512
@@ -33,25 +33,48 @@ _AVERAGED = ("rouge1", "rouge2", "rougeLsum")
 def rouge_average(completion: Completion) -> float | None:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-Lsum (sentence by sentence) against the row's answer, without stemming.
 
-    `<n>` stands for a line end. The first 512 words of either text are compared. 0 where either has no word.
+    `<n>` stands for a line end. The first 512 words of either text are compared. 0 for a completion without words;
+    None for an answer without any. An answer of one word has no pair of words, so that ROUGE-2 is left out.
 
-    Source: the reward of LingjieBao1998/Unlimited-Learning. Departures: words of every script, and the
-    limit, since the time grows with the product of the lengths.
+    Source: the reward of LingjieBao1998/Unlimited-Learning. Departures: words of every script, the answer of one word,
+    and the limit, since the time grows with the product of the lengths.
     """
-    scores = _scorer(_AVERAGED, words).score(_sentences(completion.row.answer), _sentences(completion.text))
-    return sum(float(scores[kind].fmeasure) for kind in _AVERAGED) / len(_AVERAGED)
+    decided = _decided(completion)
+    if decided is not None:
+        return decided.value
+    reference = _sentences(completion.row.answer)
+    scores = _scorer(_AVERAGED, words).score(reference, _sentences(completion.text))
+    kinds = [kind for kind in _AVERAGED if kind != "rouge2" or len(words(reference)) > 1]
+    return sum(float(scores[kind].fmeasure) for kind in kinds) / len(kinds)
 
 
 @lift
 def rouge_l(completion: Completion) -> float | None:
     """F1 of ROUGE-L, the longest common subsequence of stemmed words, against the row's answer.
 
-    The first 512 words of either text are compared. 0 where either has no word.
+    The first 512 words of either text are compared. 0 for a completion without words; None for an answer without any.
 
     Source: the reward of the chat variant of LingjieBao1998/Unlimited-Learning; departures as in `rouge_average`.
     """
+    decided = _decided(completion)
+    if decided is not None:
+        return decided.value
     reference, text = (each[:_LONGEST_CHARACTERS] for each in (completion.row.answer, completion.text))
     return float(_scorer(("rougeL",), stems).score(reference, text)["rougeL"].fmeasure)
+
+
+@dataclass(frozen=True)
+class _Decided:
+    value: float | None
+
+
+def _decided(completion: Completion) -> _Decided | None:
+    """The value where no comparison is needed to know it, which spares the check of every gold answer most work."""
+    if not has_word(completion.row.answer[:_LONGEST_CHARACTERS]):
+        return _Decided(None)
+    if not has_word(completion.text[:_LONGEST_CHARACTERS]):
+        return _Decided(0.0)
+    return _Decided(1.0) if completion.text == completion.row.answer else None
 
 
 def _sentences(text: str) -> str:

@@ -17,6 +17,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
+def has_word(text: str) -> bool:
+    """Whether `words` finds any."""
+    return _WORD.search(unicodedata.normalize("NFKC", text)) is not None
+
+
 def stems(text: str) -> list[str]:
     """The words, those of more than three letters without their English endings."""
     return [_stem(word) if len(word) > 3 else word for word in words(text)]

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from rlassay.models.hub import Model
 from rlassay.signals.mass import Scoring, segment_mass
 from rlassay.signals.passes import ModelPass, scoring_mode, unwrapped
+from rlassay.signals.sharing import SharedPrompts
 
 _SUFFIX = "+attention_mass"
 
@@ -54,7 +55,7 @@ def attention_mass(
     Errors: ValueError if shapes do not fit, a layer wanted never attends, or the model attends in a way that cannot be
     scored again (flex attention, position biases, keys that are not the positions of `input_ids`).
     """
-    recording = Recording(segment_ids, completion_length, layers, num_segments)
+    recording = Recording(segment_ids, completion_length, layers, num_segments=num_segments)
     with scoring_mode(model), recorded_attention(model, recording):
         ModelPass(model, model_inputs, completion_length)
     return recording.mass(model_inputs["attention_mask"])
@@ -67,8 +68,10 @@ class Recording:
         self,
         segment_ids: Int[Tensor, "batch keys"],
         completion_length: int,
-        layers: Sequence[int] | None,
-        num_segments: int | None,
+        layers: Sequence[int] | None = None,
+        *,
+        num_segments: int | None = None,
+        shared: SharedPrompts | None = None,
     ) -> None:
         size = int(segment_ids.max()) + 1 if num_segments is None else num_segments
         if not 0 < completion_length < segment_ids.shape[1] or int(segment_ids.max()) >= size:
@@ -79,30 +82,47 @@ class Recording:
         self.indicator = (segment_ids[..., None] == torch.arange(size, device=segment_ids.device)).float()
         self.completion_length = completion_length
         self.layers = layers
-        self.by_layer: dict[int, Tensor] = {}
+        self.shared = shared
+        self.by_layer: dict[int, dict[int, Tensor]] = {}  # rows by the first of them
 
     def add(self, module: Any, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> None:
         """Score the completion's rows of one attention layer again."""
         if self.layers is not None and module.layer_idx not in self.layers:
             return
-        size = self.indicator.shape[1]
-        if not query.shape[2] == key.shape[2] == size:
-            raise ValueError(
-                f"layer {module.layer_idx} attends from {query.shape[2]} positions to {key.shape[2]}, but "
-                f"segment_ids has {size}; only self-attention over the input's own positions can be recorded"
-            )
+        first = self._first(module.layer_idx, query.shape[2], key.shape[2])
         if options.get("position_bias") is not None:
             raise ValueError(f"layer {module.layer_idx} adds position biases, which cannot be recorded")
-        rows = slice(size - self.completion_length - 1, size - 1)
+        # Of the completion's rows, those that are among the queries.
+        size, num_keys = self.indicator.shape[1], key.shape[2]
+        start = max(size - self.completion_length - 1 - first, 0)
+        rows = slice(start, min(size - 1, num_keys) - first)
         scaling = options.get("scaling")
         scoring = Scoring(
             scaling=query.shape[3] ** -0.5 if scaling is None else scaling,
             softcap=options.get("softcap"),
             sinks=options.get("s_aux"),
         )
-        seen = _row_mask(mask, rows, size, options.get("sliding_window")).to(query.device)
-        indicator = self.indicator.to(query.device)
-        self.by_layer[module.layer_idx] = segment_mass(query[:, :, rows], key, seen, indicator, scoring)
+        seen = _row_mask(mask, rows, first, num_keys, options.get("sliding_window")).to(query.device)
+        indicator = self.indicator[:, :num_keys].to(query.device)
+        if self.shared is not None and first == 0:
+            mass = segment_mass(query[:, :, rows], key, seen, indicator[self.shared.first_rows], scoring)
+            mass = mass[self.shared.of_rows]
+        else:
+            mass = segment_mass(query[:, :, rows], key, seen, indicator, scoring)
+        self.by_layer.setdefault(module.layer_idx, {})[first + start] = mass
+
+    def _first(self, layer: int, num_queries: int, num_keys: int) -> int:
+        """Position of the first query: 0, or after the prompt where completions go on from a shared one."""
+        size = self.indicator.shape[1]
+        fits = num_queries == num_keys == size
+        if self.shared is not None:
+            fits = num_queries == num_keys == size - self.completion_length or num_keys == size - 1
+        if not fits:
+            raise ValueError(
+                f"layer {layer} attends from {num_queries} positions to {num_keys}, but segment_ids has {size}; "
+                "only self-attention over the input's own positions can be recorded"
+            )
+        return num_keys - num_queries
 
     def mass(self, attention_mask: Int[Tensor, "batch keys"]) -> Float[Tensor, "layers batch time segments"]:
         """All layers; 0 where `attention_mask` hides the completion's token."""
@@ -113,7 +133,8 @@ class Recording:
                 f"recorded: {sorted(self.by_layer)}"
             )
         wanted = sorted(self.by_layer) if self.layers is None else self.layers
-        mass = torch.stack([self.by_layer[layer].to(attention_mask.device) for layer in wanted])
+        by_layer = [torch.cat([rows for _, rows in sorted(self.by_layer[layer].items())], dim=1) for layer in wanted]
+        mass = torch.stack([each.to(attention_mask.device) for each in by_layer])
         is_token = attention_mask[:, -self.completion_length :, None].bool()
         return torch.where(is_token, mass, 0.0)
 
@@ -177,13 +198,22 @@ def _attend(
     return output
 
 
-def _row_mask(mask: Tensor | None, rows: slice, size: int, sliding_window: int | None) -> Tensor:
-    """What the rows see, (batch or 1, heads or 1, rows, keys); flash attention leaves all but padding to its kernel."""
+def _row_mask(
+    mask: Tensor | None, rows: slice, first: int, num_keys: int, sliding_window: int | None
+) -> Bool[Tensor, "#batch #heads rows keys"] | Float[Tensor, "#batch #heads rows keys"]:
+    """What the rows see; flash attention leaves all but padding to its kernel.
+
+    Args:
+        mask: what the layer was given.
+        rows: among the queries.
+        first: position of the first query.
+        num_keys: from the first position on.
+        sliding_window: keys that a query sees, itself included; None means all.
+    """
     if mask is not None and mask.ndim == 4:
-        return mask[:, :, rows, :size]
-    device = None if mask is None else mask.device
-    keys = torch.arange(size, device=device)
-    queries = keys[rows, None]
+        return mask[:, :, rows, :num_keys]
+    keys = torch.arange(num_keys, device=None if mask is None else mask.device)
+    queries = keys[first:][rows, None]
     seen = keys <= queries
     if sliding_window is not None:
         seen &= keys > queries - sliding_window

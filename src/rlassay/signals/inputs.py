@@ -11,6 +11,7 @@ from transformers import ProcessorMixin
 
 from rlassay.models import tokenizer_of
 from rlassay.models.hub import Processor
+from rlassay.signals.sharing import SharedPrompts
 from rlassay.signals.system_block import system_length
 
 Prompt = str | list[dict[str, Any]]
@@ -29,6 +30,8 @@ class ModelInputs:
     """C, the longest completion, tokens."""
     system_lengths: tuple[int, ...]
     """Tokens of each prompt's system block, from its first token on."""
+    prompts: tuple[int, ...]
+    """A number of each sample's prompt, equal for samples that have its tokens and its pixels in common."""
 
     def __len__(self) -> int:
         return len(self.by_image)
@@ -46,6 +49,21 @@ class ModelInputs:
             name: torch.cat([self.by_image[row][name] for row in rows if name in self.by_image[row]]) for name in names
         }
         return {name: values.to(device) for name, values in {**tokens, **images}.items()}
+
+    def shared_prompts(self, rows: Sequence[int], device: torch.device) -> SharedPrompts:
+        """The distinct prompts of some of the samples."""
+        numbers = [self.prompts[row] for row in rows]
+        distinct = list(dict.fromkeys(numbers))
+        first_rows = [numbers.index(number) for number in distinct]
+        inputs = self.batch([rows[first] for first in first_rows], device)
+        prompts = {
+            name: values[:, : -self.completion_length] for name, values in inputs.items() if name in self.by_token
+        }
+        return SharedPrompts(
+            inputs={**inputs, **prompts},
+            first_rows=first_rows,
+            of_rows=[distinct.index(number) for number in numbers],
+        )
 
 
 def model_inputs(
@@ -73,6 +91,7 @@ def model_inputs(
         if key not in known:
             known[key] = _processed(processor, prompt, text, of_prompt)
         processed.append(known[key])
+    order = [id(each) for each in known.values()]
     pad_token_id: Any = tokenizer_of(processor).pad_token_id
     by_token = _by_token(processed, completion_ids, completion_mask, pad_token_id)
     return ModelInputs(
@@ -80,6 +99,7 @@ def model_inputs(
         by_image=tuple(each.by_image for each in processed),
         completion_length=completion_ids.shape[1],
         system_lengths=tuple(each.system_length for each in processed),
+        prompts=tuple(order.index(id(each)) for each in processed),
     )
 
 
@@ -102,7 +122,7 @@ def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequ
         if shapes[0] != shapes[1] or bool(of_sample) != inputs.has_image[sample]:
             raise ValueError(f"images of sample {sample}: expected tensors of shapes {shapes[0]}, got {shapes[1]}")
         by_image.append(after)
-    return replace(inputs, by_image=tuple(by_image))
+    return replace(inputs, by_image=tuple(by_image), prompts=tuple(range(len(inputs))))
 
 
 @dataclass(frozen=True, kw_only=True)

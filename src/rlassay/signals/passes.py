@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlassay.models.hub import Model
+from rlassay.signals.sharing import SharedPrompts, run_shared
 
 
 class ModelPass:
@@ -24,11 +25,18 @@ class ModelPass:
         model: a causal LM or a vision-language model, with or without PEFT adapters.
         model_inputs: what its `forward` takes; `input_ids` and `attention_mask` are (B, P+C).
         completion_length: C.
+        shared: prompts that several completions have in common, which are then read only once.
 
     Errors: ValueError if the model has no trunk apart from its head.
     """
 
-    def __init__(self, model: Model, model_inputs: Mapping[str, Any], completion_length: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        model_inputs: Mapping[str, Any],
+        completion_length: int,
+        shared: SharedPrompts | None = None,
+    ) -> None:
         self.model: Any = model
         self.trunk: Any = unwrapped(model).base_model
         if self.trunk is unwrapped(model):
@@ -40,9 +48,12 @@ class ModelPass:
         rows = slice(-completion_length - 1, -1)
 
         def run_once(*args: Any, **kwargs: Any) -> Any:
-            output = run(*args, **kwargs)
-            hidden = output.last_hidden_state
-            self.output = _with_hidden(output, hidden[:, rows].clone())
+            if shared is None:
+                output = run(*args, **kwargs)
+                hidden = output.last_hidden_state[:, rows].clone()
+            else:
+                output, hidden = run_shared(run, decoder_config(model), self.inputs, shared)
+            self.output = _with_hidden(output, hidden)
             return _with_hidden(output, hidden[:, -1:])  # no logits are wanted yet
 
         with _forward_of(self.trunk, run_once):
@@ -74,6 +85,12 @@ def unwrapped(model: Model) -> PreTrainedModel:
     """The transformers model inside PEFT's wrapper, or the model itself."""
     module: Any = model
     return module if isinstance(module, PreTrainedModel) else module.get_base_model()
+
+
+def decoder_config(model: Model) -> Any:
+    """Config of the text decoder."""
+    decoder: Any = unwrapped(model).get_decoder()
+    return decoder.config
 
 
 def _with_hidden(output: Any, hidden: Tensor) -> Any:

@@ -13,8 +13,9 @@ from rlassay.models.hub import Model
 from rlassay.signals.attention import Recording, recorded_attention
 from rlassay.signals.distributions import DIVERGENCES, entropy, token_logps
 from rlassay.signals.inputs import ModelInputs
-from rlassay.signals.passes import ModelPass, scoring_mode
+from rlassay.signals.passes import ModelPass, decoder_config, scoring_mode, unwrapped
 from rlassay.signals.segments import SEGMENTS
+from rlassay.signals.sharing import can_share
 
 _LOGITS_AT_ONCE = 2**24
 """Numbers in a piece of logits: 64 MiB in single precision, a few times over."""
@@ -58,6 +59,9 @@ def teacher_forced(
 ) -> Scores:
     """Score completions in evaluation mode without gradients: one pass, and a second one if images are masked.
 
+    A prompt that several completions of a batch share is read once, and they go on from its keys and values, if the
+    model's layers keep all of these (see `can_share`).
+
     Args:
         model: a causal LM or a vision-language model, with or without PEFT adapters; its mode is restored, and no
             random number is drawn.
@@ -98,9 +102,13 @@ def _scored(
 ) -> Scores:
     batch = inputs.batch(rows, model.device)
     length = inputs.completion_length
-    recording = None if segment_ids is None else Recording(segment_ids, length, None, len(SEGMENTS))
+    shared = inputs.shared_prompts(rows, model.device)
+    shared = shared if can_share(unwrapped(model).base_model, decoder_config(model), shared) else None
+    recording = (
+        None if segment_ids is None else Recording(segment_ids, length, num_segments=len(SEGMENTS), shared=shared)
+    )
     with nullcontext() if recording is None else recorded_attention(model, recording):
-        plain = ModelPass(model, batch, length)
+        plain = ModelPass(model, batch, length, shared)
     shown = [index for index, row in enumerate(rows) if inputs.has_image[row]]
     masked = None
     if masked_inputs is not None and shown:

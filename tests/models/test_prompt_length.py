@@ -1,0 +1,71 @@
+"""Prompts counted in tokens: every image at its expanded length, words as the model's own tokenizer parts them."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rlassay.models.hub import Processor, load_processor
+from rlassay.models.policy import tokenizer_of
+from rlassay.models.prompt_length import count_tokens
+from rlassay.prompts import instruction
+from rlassay.records import Media, PromptRow
+from tests.models.hubs import text_model, vision_model
+
+IMAGE_TOKENS = 16
+"""The smallest built-in model sees 16 x 16 pixels in patches of 4 x 4."""
+
+
+@pytest.fixture(scope="module")
+def vision(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    return load_processor(str(vision_model(tmp_path_factory.mktemp("vision"))))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    return load_processor(str(text_model(tmp_path_factory.mktemp("text"))))
+
+
+def asking(question: str, images: int = 0) -> PromptRow:
+    return PromptRow(prompt_id="p", question=question, answer="7", media=(Media(path="a.png"),) * images)
+
+
+def of_instruction(processor: Processor) -> int:
+    return len(tokenizer_of(processor)(instruction(asking("7")), add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_image_counts_as_many_tokens_as_the_processor_makes_of_it(vision: Processor, number: int):
+    images = [Image.new("RGB", (40 + place, 30)) for place in range(number)]
+    # <|system|> instruction <|user|> images `7` ` ` `3` `?` <|assistant|>
+    expected = 1 + of_instruction(vision) + 1 + number * IMAGE_TOKENS + 4 + 1
+    assert count_tokens(asking("7 3?", number), images, vision) == expected
+
+
+def test_text_alone_counts_as_its_tokenizer_parts_it(text: Processor):
+    # the roles are no special tokens of this template's making alone: they are three of the same vocabulary
+    expected = 1 + of_instruction(text) + 1 + 5 + 1
+    assert count_tokens(asking("7 3 1"), [], text) == expected
+
+
+def test_what_cannot_be_counted_is_named(vision: Processor, text: Processor):
+    clip = asking("7").model_copy(update={"media": (Media(kind="video", path="a.mp4"),)})
+    with pytest.raises(ValueError, match="the tokens of a clip cannot be counted"):
+        count_tokens(clip, [], vision)
+    with pytest.raises(ValueError, match="the model reads text only"):
+        count_tokens(asking("7", 1), [Image.new("RGB", (4, 4))], text)
+
+
+def test_a_processor_without_a_chat_template_is_named(tmp_path: Path):
+    folder = text_model(tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        count_tokens(asking("7"), [], load_processor(str(folder)))
+
+
+def test_a_missing_processor_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="there is no model folder"):
+        load_processor(str(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text('{"model_type": ')
+    with pytest.raises(ValueError, match="cannot load the processor of"):
+        load_processor(str(tmp_path))
