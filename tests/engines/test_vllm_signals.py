@@ -49,6 +49,7 @@ def as_vllm_read(completions: Completions) -> ModelInputs:
         by_image=tuple(dict(pixels(images=each, return_tensors="pt")) if each else {} for each in pictures()),
         completion_length=after,
         system_lengths=(0, 0, 0),
+        prompts=(0, 1, 2),
     )
 
 
@@ -80,11 +81,16 @@ def test_signals_are_the_same_when_the_processor_makes_the_inputs(model: Any, co
     length = by_hand.completion_length
     ids, mask = (by_hand.by_token[name][:, -length:] for name in ("input_ids", "attention_mask"))
 
-    inputs = model_inputs(qwen_processor(), conversations(), pictures(), ids, mask)
+    # Twice: completions with a prompt in common have it read once.
+    inputs = model_inputs(qwen_processor(), conversations() * 2, pictures() * 2, ids.repeat(2, 1), mask.repeat(2, 1))
 
+    assert inputs.prompts == (0, 1, 2) * 2
     assert inputs.by_token.keys() == by_hand.by_token.keys()
-    assert all(torch.equal(inputs.by_token[name], values) for name, values in by_hand.by_token.items())
-    one, other = scored(model, inputs), scored(model, by_hand)
-    torch.testing.assert_close(one.per_token_logps, other.per_token_logps, rtol=0, atol=CLOSE)
-    torch.testing.assert_close(one.entropy_BT, other.entropy_BT, rtol=0, atol=CLOSE)
-    torch.testing.assert_close(one.attention_mass, other.attention_mass, rtol=0, atol=CLOSE)
+    for name, values in by_hand.by_token.items():
+        assert torch.equal(inputs.by_token[name], values.repeat(2, 1)), name
+    both, once = scored(model, inputs), scored(model, by_hand)
+    assert both.attention_mass is not None
+    assert once.attention_mass is not None
+    torch.testing.assert_close(both.per_token_logps, once.per_token_logps.repeat(2, 1), rtol=0, atol=CLOSE)
+    torch.testing.assert_close(both.entropy_BT, once.entropy_BT.repeat(2, 1), rtol=0, atol=CLOSE)
+    torch.testing.assert_close(both.attention_mass, once.attention_mass.repeat(1, 2, 1, 1), rtol=0, atol=CLOSE)
