@@ -2,11 +2,12 @@
 # make test                                                      lint, then every test
 # make lint                                                      style, types, who may import whom
 # Each of them first builds .venv when it is missing or out of date; `make .venv` does only that.
+# make .venv-vllm                                                what tests/engines needs; from then on `make test` runs them too
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := ablation_report
-.PHONY: ablation_report test lint .venv
+.PHONY: ablation_report test lint .venv .venv-vllm
 
 PYTHON ?= python3
 CORES ?= all
@@ -15,6 +16,9 @@ IN_VENV := export PATH="$(CURDIR)/.venv/bin:$$PATH";
 .venv:
 	@command -v $(PYTHON) >/dev/null || { echo "rlassay needs Python 3.11 or newer, and $(PYTHON) was not found" >&2; exit 1; }
 	@$(PYTHON) workflow/build_venv.py
+
+.venv-vllm: .venv
+	@.venv/bin/python workflow/build_vllm.py
 
 ablation_report: .venv
 	@$(IN_VENV) snakemake --cores $(CORES) ablation_report $(if $(STUDY)$(SCALE),--config $(if $(STUDY),study=$(STUDY)) $(if $(SCALE),scale=$(SCALE)))
@@ -30,3 +34,5 @@ lint: .venv
 # Two workers, one thread each: jobs that share cores with more threads than cores run many times slower.
 test: lint
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@if [ -d .venv-vllm ]; then $(MAKE) .venv-vllm && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile tests/engines; \
+	else echo "skipped: tests/engines, which need vLLM and torchvision (make .venv-vllm)"; fi

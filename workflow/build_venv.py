@@ -24,26 +24,25 @@ def main():
             f"rlassay needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}. "
             "Name a newer one, for example: make PYTHON=python3.12 .venv"
         )
-    with open(".venv.lock", "w") as lock:
+    build_once(VENV, INPUTS, build)
+
+
+def build_once(venv, inputs, build):
+    """Build an environment unless it was built to its end from the files as they are now.
+
+    A mark in it, with the hex digest of its input files, is written last. One process builds while others wait.
+    """
+    with open(f"{venv}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_finished():
+        wanted = hashlib.sha256(b"\0".join(path.read_bytes() for path in inputs)).hexdigest()
+        mark = venv / "finished"
+        if not (mark.is_file() and mark.read_text() == wanted):
             build()
-
-
-def digest():
-    """Hex digest of what decides the environment's content."""
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in INPUTS)).hexdigest()
-
-
-def is_finished():
-    """Whether the environment was built to its end from the files as they are now."""
-    mark = VENV / "finished"
-    return mark.is_file() and mark.read_text() == digest()
+            mark.write_text(wanted)
 
 
 def build():
-    """Create or renew the environment; the mark goes first and comes back last."""
-    wanted = digest()
+    """Create or renew the environment; the mark goes first."""
     mark = VENV / "finished"
     if mark.is_file():
         mark.unlink()  # a finished environment of older files: pip brings it up to date
@@ -51,7 +50,6 @@ def build():
         create()  # none yet, or the rest of an interrupted build
     print("Installing the packages of pyproject.toml into .venv (minutes, the first time) ...", flush=True)
     run(VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "-e", ".[dev]")
-    mark.write_text(wanted)
 
 
 def create():

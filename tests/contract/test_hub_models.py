@@ -1,48 +1,14 @@
 """A hub model with adapters goes through every stage, whether it sees images or only reads text."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-import pytest
-
-from rlassay.evaluation.generate import run_generate
-from rlassay.evaluation.score import run_score
-from rlassay.layout import Layout
-from rlassay.records import CompletionRow, read_rows, write_rows
-from rlassay.training.rl import run_rl
-from rlassay.training.sft import run_sft
-from tests.evaluation.tiny import NUM_TEST, only
+from tests.contract.hub_stages import take_through_every_stage
 from tests.models.hubs import text_model, vision_model
-from tests.training.short_run import RUN, fresh_layout, load_short, policy_of, proof
 
 
-@pytest.mark.parametrize("saved", [text_model, vision_model])
-def test_warm_start_rl_and_evaluation_of_a_hub_model_with_adapters(saved: Callable[[Path], Path], tmp_path: Path):
-    hub = {"kind": "hub", "name": str(saved(tmp_path / "hub")), "dtype": "float32", "lora": {"r": 4}}
-    quick = {"sft__learning_rate": 0.1, "sft__warmup_steps": 0, "rl__max_steps": 2, "evaluation__num_samples": 1}
-    edits: dict[str, Any] = {"model": hub, **quick}
-    study, layout = load_short(tmp_path, **edits), fresh_layout(tmp_path / "results")
-    if saved is text_model:
-        remove_images(layout)
-
-    run_sft(study, layout, only(study, "sft"))
-    run_rl(study, layout, policy_of(study))
-    policies = (only(study, "model"), only(study, "sft"), policy_of(study))
-    for policy in policies:
-        run_generate(study, layout, policy, "test")
-        run_score(study, layout, policy, "test")
-
-    assert list(proof(layout)["sha256"]) == ["adapter_model.safetensors"]
-    answers = [list(read_rows(layout.completions(each.folder, "test"), CompletionRow)) for each in policies]
-    assert [len(each) for each in answers] == [2 * NUM_TEST] * 3  # a sampled and a greedy one per prompt
-    assert len({tuple(one.text for one in each) for each in answers}) == 3
-    assert set(pd.read_parquet(layout.scores(RUN, "test"))["metric"]) > {"choice_accuracy", "soft_overlong"}
+def test_warm_start_rl_and_evaluation_of_a_text_model_with_adapters(tmp_path: Path):
+    take_through_every_stage(text_model(tmp_path / "hub"), tmp_path, with_images=False)
 
 
-def remove_images(layout: Layout) -> None:
-    """Let the rows be text alone."""
-    for split in ("sft", "train", "test"):
-        rows = [row.model_copy(update={"media": ()}) for row in read_rows(layout.split(split))]
-        write_rows(layout.split(split), rows)
+def test_warm_start_rl_and_evaluation_of_a_vision_model_with_adapters(tmp_path: Path):
+    take_through_every_stage(vision_model(tmp_path / "hub"), tmp_path, with_images=True)

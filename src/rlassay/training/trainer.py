@@ -27,6 +27,7 @@ from rlassay.training.group_statistics import with_stand_ins, without_signal
 from rlassay.training.reward_log import ScoredBatch, added, restated
 from rlassay.training.rollouts import Rollout, WatchedCompletion
 from rlassay.training.silent_rewards import SilentRewards
+from rlassay.training.vllm_images import mend_images
 from rlassay.training.watched import WATCHED_GROUPS, TokenMeasures, watch
 from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
 
@@ -70,6 +71,9 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_entropy_penalty = entropy_penalty
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
+        if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
+            processor: Any = self.processing_class
+            mend_images(self.vllm_generation, processor.image_token_id)
         self.xp_plan = signals or SignalPlan()
         self.xp_measurer = self._xp_measurer()
         self.xp_measured: Measured | None = None

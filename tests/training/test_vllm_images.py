@@ -1,0 +1,62 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlassay.training.vllm_images import mend_images, with_runs_as_one
+
+IMAGE = 5
+
+
+class Generation:
+    """TRL's interface to vLLM: writes `size` tokens per image token that it is sent, and answers 8."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.generation_kwargs: dict[str, Any] = {"seed": 3}
+        self.sent: list[list[int]] = []
+        self.done: list[str] = []
+        self.llm = SimpleNamespace(
+            llm_engine=SimpleNamespace(reset_encoder_cache=lambda: self.done.append("forgotten"))
+        )
+
+    def sync_weights(self) -> None:
+        self.done.append("synced")
+
+    def generate(self, *, prompts: list[list[int]], images: Any, num_generations: int) -> tuple[Any, ...]:
+        self.sent = prompts
+        read = [[each for token in ids for each in [token] * (self.size if token == IMAGE else 1)] for ids in prompts]
+        return read, [[8]] * len(prompts), None, None
+
+
+def test_only_runs_of_the_token_are_shortened():
+    assert with_runs_as_one([1, 5, 5, 5, 2, 2, 5, 1], IMAGE) == [1, 5, 2, 2, 5, 1]
+    assert with_runs_as_one([], IMAGE) == []
+
+
+def test_each_image_is_sent_as_one_token_and_never_sampled():
+    generation = Generation(size=3)
+    mend_images(generation, IMAGE)
+
+    results = generation.generate(prompts=[[1, 5, 5, 5, 2], [1, 2]], images=[["image"], None], num_generations=2)
+
+    assert generation.sent == [[1, 5, 2], [1, 2]]
+    assert results == ([[1, 5, 5, 5, 2], [1, 2]], [[8], [8]], None, None)
+    assert generation.generation_kwargs == {"logit_bias": {5: -100.0}, "seed": 3}
+
+
+def test_an_engine_that_reads_other_prompts_is_refused():
+    generation = Generation(size=4)
+    mend_images(generation, IMAGE)
+
+    with pytest.raises(ValueError, match="read a prompt of 6 tokens where the trainer has 5"):
+        generation.generate(prompts=[[1, 5, 5, 5, 2]], images=[["image"]], num_generations=1)
+
+
+def test_what_the_vision_tower_made_of_images_is_forgotten_after_its_weights_change():
+    generation = Generation(size=3)
+    mend_images(generation, IMAGE)
+
+    generation.sync_weights()
+
+    assert generation.done == ["synced", "forgotten"]
