@@ -210,6 +210,11 @@ def _part(arm: str, reward: str) -> RewardPart:
         last=_estimate(0.5),
         weighted_last=_estimate(0.0 if observer else 0.5),
         not_judged=0.0,
+        phases=((0.0, 0.0 if observer else 1.0),),
+        failed={"timeout": 2} if observer else {},
+        same_in_group=0.25,
+        silent=False,
+        correlations={"length": -0.5},
     )
 
 

@@ -36,6 +36,38 @@ def test_parts_by_hand():
     assert [part.role for part in (accuracy, form, overlong)] == ["trained", "trained", "observer"]
 
 
+def test_how_a_reward_judged_by_hand():
+    results = hand_results({"base": np.zeros((2, 2)), "sft": np.zeros((1, 2))})
+    folders = [folder for seed, folder in results.rows["base"].folders.items() if seed]
+    rollouts = {folder: _rollouts(seed) for seed, folder in enumerate(folders)}
+    rollouts[folders[0]]["failed.choice_accuracy.timeout"] = [0.0] * 18 + [1.0, 2.0]
+    rollouts[folders[1]]["failed.choice_accuracy.timeout"] = 0.0
+    rollouts[folders[1]]["failed.choice_accuracy.crash"] = [0.0] * 19 + [1.0]
+    metrics = {
+        folder: pd.DataFrame(
+            {
+                "rewards/choice_accuracy/frac_zero_std": [0.5, 1.0],
+                "rewards/think_answer_format/frac_zero_std": [0.8, 0.9],
+                "rewards/soft_overlong/frac_zero_std": [1.0, 1.0],
+                "rewards/choice_accuracy/correlation/length": [shift, np.nan],
+                "rewards/choice_accuracy/correlation/think_answer_format": [0.25, 0.75],
+                "rewards/choice_accuracy/correlation/soft_overlong": [np.nan, np.nan],
+            }
+        )
+        for folder, shift in zip(folders, (0.1, -0.5), strict=True)
+    }
+    parts = build_reward_parts(Results(**(vars(results) | {"rollouts": rollouts, "metrics": metrics})), 0.95)
+    accuracy, form, overlong = parts
+    assert (accuracy.failed, form.failed) == ({"timeout": 3, "crash": 1}, {})
+    assert [part.same_in_group for part in parts] == [0.75, 0.85, 1.0]
+    # An observer owes nobody a difference.
+    assert [part.silent for part in parts] == [False, True, False]
+    # Undefined steps do not count; a correlation is logged under the earlier reward.
+    assert accuracy.correlations == {"think_answer_format": 0.5, "soft_overlong": None, "length": -0.2}
+    assert form.correlations == {"choice_accuracy": 0.5, "soft_overlong": None, "length": None}
+    assert overlong.correlations["choice_accuracy"] is None
+
+
 def test_every_arm_and_reward_has_a_part(results: Results):
     parts = build_reward_parts(results, 0.95)
     assert [(part.arm, part.reward) for part in parts] == [
