@@ -118,13 +118,8 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     judged = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
     judged.columns = [f"judged.{reward}" for reward in rewards]
     spread = by_step[scale].std(ddof=0).rename(columns={"scale": "scale_spread"})
-    return (
-        sums.join(judged)
-        .join(_failures(frame, failed))
-        .join(spread)
-        .assign(completions=by_step.size().astype(float))
-        .sort_index()
-    )
+    joined = sums.join(judged).join(_failures(frame, failed)).join(spread)
+    return joined.assign(completions=by_step.size().astype(float)).sort_index()
 
 
 def _failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
