@@ -198,15 +198,15 @@ def _shift(values: tuple[float, ...], by: float) -> tuple[float, ...]:
 
 
 def _part(arm: str, reward: str) -> RewardPart:
-    observer = reward == "soft_overlong"
+    weight = 0.0 if reward == "soft_overlong" else 1.0
+    judging = {"failed": {"timeout": 2}, "same_in_group": 0.25, "silent": False, "correlations": {"length": -0.5}}
     return RewardPart(
         arm=arm,
         reward=reward,
-        role="observer" if observer else "trained",
-        weight=0.0 if observer else 1.0,
-        first=_estimate(0.35),
-        last=_estimate(0.5),
-        weighted_last=_estimate(0.0 if observer else 0.5),
+        role="trained" if weight else "observer",
+        weight=weight,
+        phases=((0.0, weight),),
+        **judging | {"first": _estimate(0.35), "last": _estimate(0.5), "weighted_last": _estimate(0.5 * weight)},
         not_judged=0.0,
     )
 

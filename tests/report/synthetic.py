@@ -228,6 +228,7 @@ def _rollout(
     for reward, weight in weights.items():
         frame[f"raw.{reward}"] = raw[reward].astype(float)
         frame[f"weighted.{reward}"] = weight * frame[f"raw.{reward}"]
+        frame[f"failed.{reward}"] = np.where((np.arange(count) == 0) & (reward == "soft_overlong"), "timeout", None)
     frame["reward"] = frame[[f"weighted.{reward}" for reward in weights]].sum(axis=1)
     return frame
 
@@ -240,6 +241,8 @@ def _metrics(step: int, rollout: pd.DataFrame, rewards: list[str], rng: np.rando
     line |= {"completions/clipped_ratio": float((~rollout["finished"]).mean())}
     line |= {f"rewards/{name}/mean": float(rollout[f"raw.{name}"].mean()) for name in rewards}
     line |= {f"rewards/{name}/std": float(rollout[f"raw.{name}"].std()) for name in rewards}
+    line |= {f"rewards/{name}/frac_zero_std": 0.9 if name == "think_answer_format" else 0.25 for name in rewards}
+    line |= {f"rewards/{name}/correlation/length": 0.1 * place - 0.125 for place, name in enumerate(rewards)}
     return line | {
         "time/step": 0.9 + 0.1 * rng.random(),
         "time/generation": 0.5,

@@ -73,7 +73,7 @@ def test_every_linked_figure_was_written(tmp_path):
 def test_tables_keep_their_shape_and_text_stays_text():
     lines = _outside_code_blocks(render_markdown(hostile_content(), []))
     tables = [list(group) for is_row, group in groupby(lines, lambda line: line.startswith("|")) if is_row]
-    assert len(tables) == 10  # four of results, design, rewards, credit, cost, policies, data
+    assert len(tables) == 11  # four of results, design, two of rewards, credit, cost, policies, data
     for table in tables:
         assert re.fullmatch(r"[|:-]+", table[1])
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {table[1].count("|")}

@@ -97,6 +97,15 @@ def test_rollouts_are_summed_by_step(tmp_path: Path):
     assert first == pytest.approx({"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "judged.x": 1, "completions": 2})
 
 
+def test_failures_are_counted_by_reward_kind_and_step(tmp_path: Path):
+    for step, kinds in ((1, [None, "timeout"]), (2, ["timeout", "timeout"]), (3, [None, "crash"])):
+        frame = pd.DataFrame({"step": step, "token_count": [3, 4], "raw.x": [1.0, 2.0], "weighted.x": [1.0, 2.0]})
+        frame.assign(**{"failed.x": pd.Series(kinds, dtype=object)}).to_parquet(tmp_path / f"step{step:06d}.parquet")
+    sums = read_rollouts(tmp_path)
+    assert sums["failed.x.timeout"].tolist() == [1.0, 2.0, 0.0]
+    assert sums["failed.x.crash"].tolist() == [0.0, 0.0, 1.0]
+
+
 def test_a_run_without_rollouts_is_missing_them(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         read_rollouts(tmp_path)

@@ -3,7 +3,19 @@
 import pytest
 
 from rlassay.report.numbers import Estimate
-from rlassay.report.typeset import duration, interval, number, one_line, printable, probability, size, with_interval
+from rlassay.report.typeset import (
+    correlations,
+    duration,
+    failures,
+    interval,
+    number,
+    one_line,
+    printable,
+    probability,
+    size,
+    weights,
+    with_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +70,18 @@ def test_text_that_no_file_can_carry_is_replaced():
     assert printable("a\x00b\ud800c\uffff\n\t😀") == "a\ufffdb\ufffdc\ufffd\n\t😀"
     assert one_line("two\nlines\x07") == "two lines\ufffd"
     assert one_line("x" * 50, 10) == "x" * 9 + "…"
+
+
+def test_weights_over_training():
+    assert weights(((0.0, 0.5),)) == "0.5"
+    assert weights(((0.0, 1.0), (0.1, -2.5))) == "1, from 10 % on −2.5"
+
+
+def test_correlations_begin_with_the_strongest_and_leave_out_the_undefined():
+    assert correlations({"form": 0.125, "other": None, "length": -0.31}) == "length −0.31, form +0.12"
+    assert correlations({"other": None}) == correlations({}) == "–"
+
+
+def test_failures_by_kind():
+    assert failures({"timeout": 1200, "not_finite": 1}) == "1,200 timeout, 1 not finite"
+    assert failures({}) == "–"

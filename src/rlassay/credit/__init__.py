@@ -8,7 +8,7 @@ and stand in `CREDITS`; the functions that they rest on take tensors. `rlassay.c
 from rlassay.credit.attention import attention_weights
 from rlassay.credit.compose import Denominator, compose
 from rlassay.credit.dominance import attention_efficiency, modality_dominance
-from rlassay.credit.parts import CREDITS, NEEDS, needs, uniform
+from rlassay.credit.parts import CREDITS, NEEDS, as_parts, needs, uniform
 from rlassay.credit.penalty import penalise_entropy
 from rlassay.credit.selection import top_fraction_mask
 from rlassay.credit.sensitivity import perception, trajectory_scaling
@@ -22,6 +22,7 @@ __all__ = [
     "CreditPart",
     "Denominator",
     "TokenSignals",
+    "as_parts",
     "attention_efficiency",
     "attention_weights",
     "compose",

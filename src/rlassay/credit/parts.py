@@ -123,6 +123,15 @@ OF_THE_IMAGE = frozenset({"perception", "dominance"})
 """Signals that only completions with an image have."""
 
 
+def as_parts(credit: CreditPart | Sequence[CreditPart] | None) -> list[CreditPart]:
+    """One part, several or none as a list; TypeError for anything that cannot be called."""
+    parts = [] if credit is None else [credit] if callable(credit) else list(credit)
+    for part in parts:
+        if not callable(part):
+            raise TypeError(f"credit: got {part!r}, expected a function of the token signals, or a list of them")
+    return parts
+
+
 def name_of(part: CreditPart) -> str | None:
     """The name under which a part, with or without options, stands in `CREDITS`; None for a function of your own."""
     function = part.func if isinstance(part, partial) else part

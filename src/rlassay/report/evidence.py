@@ -38,7 +38,9 @@ class RewardPart(Record):
     role: Literal["trained", "observer"]
     """An observer has weight 0: logged, never trained on."""
     weight: float
-    """Its weight in the sum."""
+    """Its weight in the sum, at the end of training."""
+    phases: tuple[tuple[float, float], ...]
+    """From which training progress (0 to 1) on it has which weight."""
     first: Estimate
     """Raw value over the first tenth of the steps."""
     last: Estimate
@@ -47,6 +49,15 @@ class RewardPart(Record):
     """Contribution to the summed reward over the last tenth of the steps."""
     not_judged: float
     """Share of completions for which the reward was null."""
+    failed: dict[str, int]
+    """How judging failed -> completions; they are among those not judged."""
+    same_in_group: float | None
+    """Share of groups in which it said the same of all completions, mean over steps and seeds; null = not logged."""
+    silent: bool
+    """True for a trained reward that says the same in most groups, and so teaches next to nothing."""
+    correlations: dict[str, float | None]
+    """`length` or another reward -> correlation over the completions of a step, mean over steps and seeds; null = never
+    defined."""
 
 
 class ShownCompletion(Record):

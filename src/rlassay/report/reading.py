@@ -100,8 +100,8 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     """Sums over the completions of each step, one row per step, ascending.
 
     Columns: `completions` (how many), `tokens`, and per reward `raw.<reward>`, `weighted.<reward>` (sums over judged
-    completions) and `judged.<reward>` (how many were judged). With trajectory scaling, `scale_spread` (deviation of the
-    factors).
+    completions) and `judged.<reward>` (how many were judged). Where judging failed, `failed.<reward>.<kind>` (how
+    many). With trajectory scaling, `scale_spread` (deviation of the factors).
     """
     shards = sorted(folder.glob("step*.parquet"))
     if not shards:
@@ -110,7 +110,8 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     rewards = [name.removeprefix("raw.") for name in data.schema.names if name.startswith("raw.")]
     parts = [f"{part}.{reward}" for reward in rewards for part in ("raw", "weighted")]
     scale = [name for name in ("scale",) if name in data.schema.names]
-    frame = data.to_table(columns=["step", "token_count", *parts, *scale]).to_pandas()
+    failed = [name for name in data.schema.names if name.startswith("failed.")]
+    frame = data.to_table(columns=["step", "token_count", *parts, *scale, *failed]).to_pandas()
     # Shards hold single precision, too coarse for sums.
     frame[[*parts, *scale]] = frame[[*parts, *scale]].astype(float)
     by_step = frame.groupby("step")
@@ -118,7 +119,19 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     judged = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
     judged.columns = [f"judged.{reward}" for reward in rewards]
     spread = by_step[scale].std(ddof=0).rename(columns={"scale": "scale_spread"})
-    return sums.join(judged).join(spread).assign(completions=by_step.size().astype(float)).sort_index()
+    joined = sums.join(judged).join(_failures(frame, failed)).join(spread)
+    return joined.assign(completions=by_step.size().astype(float)).sort_index()
+
+
+def _failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """For each column and each kind of failure in it, how often it happened in each step."""
+    step = frame["step"]
+    counts = {
+        f"{column}.{kind}": (frame[column] == kind).groupby(step).sum().astype(float)
+        for column in columns
+        for kind in sorted(frame[column].dropna().unique())
+    }
+    return pd.DataFrame(counts, index=sorted(step.unique()))
 
 
 def read_proof(path: Path) -> dict[str, Any]:

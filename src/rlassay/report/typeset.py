@@ -96,6 +96,23 @@ def counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} ({count:,})" for number, count in numbers.items()) or NOTHING
 
 
+def weights(phases: tuple[tuple[float, float], ...]) -> str:
+    """A reward's weight over training: `0.5`, or `1, from 10 % on 2.5`."""
+    words = [f"{weight:g}" if start == 0 else f"from {100 * start:g} % on {weight:g}" for start, weight in phases]
+    return ", ".join(words).replace("-", "−")
+
+
+def correlations(values: Mapping[str, float | None]) -> str:
+    """Correlations with their names, the strongest first: `length −0.31, form +0.12`; without undefined ones."""
+    known = sorted(((name, value) for name, value in values.items() if value is not None), key=lambda one: -abs(one[1]))
+    return ", ".join(f"{name} {value:+.2f}".replace("-", "−") for name, value in known) or NOTHING
+
+
+def failures(counts: Mapping[str, int]) -> str:
+    """How often judging failed: `2 timeout, 1 crash`."""
+    return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items()) or NOTHING
+
+
 FILTERS = {
     "counts": counts,
     "spread": spread,
@@ -105,5 +122,8 @@ FILTERS = {
     "duration": duration,
     "printable": printable,
     "shortened": shortened,
+    "weights": weights,
+    "correlations": correlations,
+    "failures": failures,
 }
 """What the templates may use."""

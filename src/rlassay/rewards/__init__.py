@@ -47,6 +47,8 @@ IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
 """Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
 
 
+MOSTLY_SILENT = 0.8
+"""A weighted reward that says the same of all completions in more than this share of the groups is warned of."""
 FIGURES: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
     "modality_balance": balance_figures,
     "vision_gain": gain_figures,

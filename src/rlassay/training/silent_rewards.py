@@ -4,8 +4,8 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-MOST = 0.8
-"""Share of groups above which a reward that says the same of all completions is worth a warning."""
+from rlassay.rewards import MOSTLY_SILENT
+
 MINIMUM = 64
 """Groups that must have been judged before."""
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class SilentRewards:
             self.silent[name] += round(share * num_groups)
             self.groups[name] += num_groups
             rate = self.silent[name] / self.groups[name]
-            if self.groups[name] >= MINIMUM and rate > MOST and name not in self.warned:
+            if self.groups[name] >= MINIMUM and rate > MOSTLY_SILENT and name not in self.warned:
                 self.warned.add(name)
                 logger.warning(
                     "reward %s says the same of all completions of a prompt in %.0f %% of %d groups so far: it has a "

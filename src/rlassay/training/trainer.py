@@ -15,7 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, penalise_entropy, spread
+from rlassay.credit import (
+    Credit,
+    CreditPart,
+    Denominator,
+    TokenSignals,
+    as_parts,
+    compose,
+    needs,
+    penalise_entropy,
+    spread,
+)
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import How
@@ -65,7 +75,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         signals: SignalPlan | None = None,
         **kwargs: Any,
     ) -> None:
-        self.xp_credit = _as_parts(credit)
+        self.xp_credit = as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_weight_phases = weight_phases
         self.xp_entropy_penalty = entropy_penalty
@@ -245,11 +255,3 @@ class CreditGRPOTrainer(GRPOTrainer):
             vision=vision,
         )
         return watch(rollout, measures, completion_ids[:count], self._tokenizer)
-
-
-def _as_parts(credit: CreditPart | Sequence[CreditPart] | None) -> list[CreditPart]:
-    parts = [] if credit is None else [credit] if callable(credit) else list(credit)
-    for part in parts:
-        if not callable(part):
-            raise TypeError(f"credit: got {part!r}, expected a function of the token signals, or a list of them")
-    return parts
