@@ -38,7 +38,7 @@ from rlassay.training.reward_log import ScoredBatch, added, restated
 from rlassay.training.rollouts import Rollout, WatchedCompletion
 from rlassay.training.silent_rewards import SilentRewards
 from rlassay.training.vllm_images import mend_images
-from rlassay.training.watched import WATCHED_GROUPS, TokenMeasures, watch
+from rlassay.training.watched import WATCHED_GROUPS, token_measures, watch
 from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
 
 
@@ -52,8 +52,7 @@ class CreditGRPOTrainer(GRPOTrainer):
     - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
     - `weight_phases`, for each reward from which progress on it has which weight (see `rlassay.rewards.weights`); None
       keeps `reward_weights`;
-    - `signals`, how the signals are measured that credit and rewards go by. What the parts of `rlassay.credit.CREDITS`
-      need is measured in any case, by a pass over the finished completions, whatever engine sampled them.
+    - `signals`, how the signals are measured that rewards and the parts of `rlassay.credit.CREDITS` go by.
 
     Advantages then become `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or
     with `uniform`, it trains the same weights as `GRPOTrainer`, bit for bit.
@@ -247,11 +246,5 @@ class CreditGRPOTrainer(GRPOTrainer):
         measured = self.xp_measured
         with self.accelerator.autocast():
             vision = self.xp_measurer.image_attention(model, measured, count)
-        measures = TokenMeasures(
-            weights_BT=credit.weights_BT,
-            entropy_BT=signals.entropy_BT,
-            perception_BT=signals.perception_BT if measured.perception_BT is not None else None,
-            dominance_BT=signals.dominance_BT if measured.attention is not None else None,
-            vision=vision,
-        )
+        measures = token_measures(signals, measured, credit, vision)
         return watch(rollout, measures, completion_ids[:count], self._tokenizer)

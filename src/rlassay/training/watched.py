@@ -11,6 +11,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from rlassay.credit import Credit, TokenSignals
+from rlassay.signals.measuring import ImageAttention, Measured
 from rlassay.training.rollouts import Rollout, WatchedCompletion
 
 WATCHED_GROUPS = 2
@@ -30,8 +32,24 @@ class TokenMeasures:
     """Sensitivities to the image, nats."""
     dominance_BT: Float[Tensor, "batch time"] | None = None
     """Modality dominances, ratios."""
-    vision: Sequence[tuple[list[float], list[int] | None] | None] | None = None
+    vision: Sequence[ImageAttention | None] | None = None
     """For each watched completion, the attention on each image token and the grid in which they lie."""
+
+
+def token_measures(
+    signals: TokenSignals,
+    measured: Measured,
+    credit: Credit,
+    vision: Sequence[ImageAttention | None] | None,
+) -> TokenMeasures:
+    """What is shown of a batch: its weights, and those signals that were measured rather than filled up with NaN."""
+    return TokenMeasures(
+        weights_BT=credit.weights_BT,
+        entropy_BT=signals.entropy_BT,
+        perception_BT=None if measured.perception_BT is None else signals.perception_BT,
+        dominance_BT=None if measured.attention is None else signals.dominance_BT,
+        vision=vision,
+    )
 
 
 def watch(
