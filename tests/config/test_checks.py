@@ -73,6 +73,34 @@ CONTRADICTIONS = [
             "expected at least one other than 0"
         ],
     ),
+    # 60 steps without a warm-up: the early phase ends at a tenth of them.
+    (
+        {
+            "rewards__choice_accuracy": {"weight": 1.0, "early_weight": 0.0},
+            "rewards__think_answer_format": {"weight": 0.0},
+            "arms": {"base": {}},
+        },
+        ["arms.base.rewards: every weight is 0, so that nothing would be learned; expected at least one other than 0"],
+    ),
+    (
+        {
+            "rewards__choice_accuracy": {"weight": 1.0, "schedule": [[0.25, 0.5], [0.5, 0.0]]},
+            "rewards__think_answer_format": {"weight": 1.0, "schedule": [[0.25, 0.0]]},
+            "arms": {"base": {}},
+        },
+        [
+            "arms.base.rewards: every weight is 0 from progress 0.5 on, so that nothing would be learned; "
+            "expected at least one other than 0"
+        ],
+    ),
+    (
+        {"rewards__choice_accuracy__early_weight": 1.0, "rewards__choice_accuracy__schedule": [[0.5, 2.0]]},
+        ["rewards.choice_accuracy: both early_weight and schedule say what its weight is; leave out one of them"],
+    ),
+    (
+        {"rewards__choice_accuracy__schedule": [[0.5, 2.0], [0.5, 3.0]]},
+        ["rewards.choice_accuracy.schedule: got the progress 0.5, 0.5; expected ascending numbers from 0 to 1"],
+    ),
     # 128 completions do not part into groups of 12; a multiple of 12 would.
     (
         {"rl__num_generations": 12},
@@ -162,3 +190,17 @@ def test_the_metrics_that_a_study_may_name_are_those_of_the_score_stage():
     assert set(metrics_of(loaded)) == {*loaded.arms["base"].recipe.rewards, *SCORE_METRICS}
     for metric in metrics_of(loaded):
         study(primary__metric=metric)
+
+
+def test_weights_may_change_over_training_as_long_as_one_is_not_0():
+    rewards = {
+        "choice_accuracy": {"weight": 2.5, "early_weight": 0.0},
+        "think_answer_format": {"weight": 0.5, "schedule": [[0, 2.0], [0.3, 0.0], [1, 1.0]]},
+    }
+    phases = study(rewards=rewards, arms={"base": {}}).arms["base"].recipe.weight_phases
+    assert phases == {
+        "choice_accuracy": ((0.0, 0.0), (0.1, 2.5)),
+        "think_answer_format": ((0.0, 0.5), (0.0, 2.0), (0.3, 0.0), (1.0, 1.0)),
+    }
+    warm = study(rewards=rewards, rl__warmup_steps=15, arms={"base": {}}).arms["base"].recipe
+    assert warm.weight_phases["choice_accuracy"] == ((0.0, 0.0), (0.25, 2.5))

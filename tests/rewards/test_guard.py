@@ -64,6 +64,16 @@ def test_a_wrong_output_names_the_reward_and_the_prompt():
         here("probe", lambda group: [1.0], {})(GROUP)
 
 
+def test_what_else_is_logged_of_some_rewards():
+    balance = guarded("modality_balance", {}, timeout=1.0, max_failures=0.5)
+    assert balance.figures([-1.0, 1.0, 0.25, -1.0]) == {"saturated": 0.75}
+    assert balance.figures([]) == {}
+    values = [0.5, 0.0, 0.5, 1.0]
+    for options, share in (({}, 0.5), ({"form": "tanh"}, 0.25), ({"hard_negative": True}, 0.25)):
+        assert guarded("vision_gain", options, timeout=1.0, max_failures=0.5).figures(values) == {"neutral": share}
+    assert failing(1).figures(values) == {}
+
+
 def test_rewards_judge_in_the_worker_or_in_a_process_of_their_own(monkeypatch):
     path = {"path": f"{TROUBLE}:does_as_told"}
     group = [completion("os._exit"), completion("b", token_count=2)]

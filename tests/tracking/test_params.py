@@ -53,6 +53,21 @@ def test_a_run_shows_only_the_sections_that_made_it() -> None:
     assert (model["model.kind"], model["sft.max_steps"]) == ("tiny_vlm", "none")
 
 
+def test_weights_that_change_over_training_are_params_too() -> None:
+    study = small_study()
+    arm = study.arms["base"]
+    changed = {
+        "accuracy": arm.recipe.rewards["accuracy"].model_copy(update={"early_weight": 0.25}),
+        "format": arm.recipe.rewards["format"].model_copy(update={"schedule": ((0.1, 2.0), (0.5, 0.0))}),
+    }
+    recipe = arm.recipe.model_copy(update={"rewards": arm.recipe.rewards | changed})
+    study = study.model_copy(update={"arms": study.arms | {"base": arm.model_copy(update={"recipe": recipe})}})
+    params = run_params(study, policies(study)["runs/base/seed1"])
+    assert (params["reward.accuracy"], params["reward_early.accuracy"]) == ("1.0", "0.25")
+    assert params["reward_schedule.format"] == "0.1:2,0.5:0"
+    assert run_params(study, policies(study)["runs/plain/seed1"])["reward_early.accuracy"] == "none"
+
+
 def test_options_of_rewards_and_several_credit_parts_are_params_too() -> None:
     study = small_study()
     arm = study.arms["base"]

@@ -5,7 +5,7 @@ import pytest
 
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards.guard import here
-from rlassay.training.group_reward import GroupReward
+from rlassay.training.group_reward import GroupReward, failure_counts
 
 END = 1
 ROWS = {key: PromptRow(prompt_id=key, question=f"What is {key}?", answer=key) for key in ("a", "b")}
@@ -81,6 +81,7 @@ def test_failures_are_none_at_their_place_and_their_kinds_are_kept_until_the_nex
     adapter = adapted(reward)
     assert adapter(**batch("x", "nan", "raise", "y")) == [1.0, None, None, None]
     assert adapter.failed == [None, "not_finite", "error", "error"]
+    assert failure_counts(adapter.failed) == {"failed/error": 2, "failed/not_finite": 1}
     assert adapter(**batch("x", "y")) == [1.0, 1.0]
     assert adapter.failed == [None, None]
 

@@ -10,7 +10,7 @@ from rlassay.rewards.guard import here
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.rollouts import Rollout
-from tests.training.tiny_lm import NUM_PROMPTS, even_digits, make_trainer, weights
+from tests.training.tiny_lm import NUM_PROMPTS, brevity, even_digits, make_trainer, weights
 
 ROWS = {f"p{index}": PromptRow(prompt_id=f"p{index}", question="count", answer="0") for index in range(NUM_PROMPTS)}
 
@@ -62,6 +62,52 @@ def test_an_observer_is_logged_and_never_changes_an_advantage(tmp_path: Path):
     assert logged["rewards/second/mean"] == pytest.approx(1.0)
     assert logged["rewards/second/std"] == pytest.approx(1.51186, abs=1e-5)
     assert logged["frac_reward_zero_std"] == 0.5
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_observers_of_any_kind_change_nothing_but_their_own_columns(aggregation: str, tmp_path: Path):
+    def run(*observers: Any) -> tuple[list[Rollout], dict[str, torch.Tensor], list[dict[str, float]]]:
+        seen: list[Rollout] = []
+        trainer = make_trainer(
+            CreditGRPOTrainer,
+            tmp_path,
+            max_steps=2,
+            reward_funcs=[even_digits, *observers, brevity],
+            reward_weights=[1.0, *[0.0] * len(observers), 0.25],
+            multi_objective_aggregation=aggregation,
+        )
+        trainer.xp_listeners.append(seen.append)
+        trainer.train()
+        return seen, weights(trainer), trainer.state.log_history[:2]
+
+    odd = here("odd", lambda group: [1e6, float("nan"), None, -3.0], {}, max_failures=0.9)
+    ours = GroupReward(odd, rows=ROWS, num_generations=4, end_token_ids=[1])
+    mute = GroupReward(here("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1])
+    (alone, weights_alone, logged_alone), (watched, weights_watched, logged) = (
+        run(),
+        run(scripted("theirs", *SECOND), ours, mute),
+    )
+    for one, other in zip(alone, watched, strict=True):
+        assert torch.equal(one.advantages, other.advantages)
+        assert torch.equal(one.raw, other.raw[:, [0, 4]])
+        assert one.completions == other.completions
+    assert all(torch.equal(weights_alone[name], value) for name, value in weights_watched.items())
+    for before, after in zip(logged_alone, logged, strict=True):
+        shared = {name for name in before if "time" not in name}
+        assert {name: before[name] for name in shared} == {name: after[name] for name in shared}
+    assert (logged[0]["rewards/odd/coverage"], logged[0]["rewards/mute/coverage"]) == (0.5, 0.0)
+    assert (logged[0]["rewards/odd/frac_zero_std"], logged[0]["rewards/mute/frac_zero_std"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_each_reward_is_described_by_itself_under_either_aggregation(aggregation: str, tmp_path: Path):
+    _, logged = one_step(tmp_path, reward_funcs=TWO_REWARDS, multi_objective_aggregation=aggregation)
+    # FIRST varies in its first group only, SECOND in both.
+    assert (logged["rewards/first/frac_zero_std"], logged["rewards/second/frac_zero_std"]) == (0.5, 0.0)
+    assert (logged["rewards/first/coverage"], logged["rewards/first/weight"]) == (1.0, 1.0)
+    # Means 5/8 and 1: sum of products 4 - 8 * 5/8 = -1; squares 5 - 25/8 = 15/8 and 24 - 8 = 16.
+    assert logged["rewards/first/correlation/second"] == pytest.approx(-1 / (15 / 8 * 16) ** 0.5)
+    assert "rewards/second/correlation/first" not in logged
 
 
 def test_groups_without_signal_are_counted_when_rewards_are_normalised_first(tmp_path: Path):

@@ -11,12 +11,13 @@ from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe
 from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
+from rlassay.rewards.weights import weight_at
 
 
 def check_study(study: Study) -> list[str]:
     """One sentence for everything that is wrong across the sections of a study; empty for a sound one."""
     of_study = [_seeds, _data, _evaluation, _primary]
-    of_recipe = [_image, _warm_start, _rewards, _groups, _prompts, _checkpoints, check_credit]
+    of_recipe = [_image, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, check_credit]
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 
@@ -96,8 +97,25 @@ def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
             check_reward_options(name, reward.options)
         except ValueError as error:
             yield f"rewards.{name}.options: {str(error).removeprefix(f'{name}: ')}"
-    if all(reward.weight == 0 for reward in recipe.rewards.values()):
-        yield "rewards: every weight is 0, so that nothing would be learned; expected at least one other than 0"
+
+
+def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
+    for name, reward in recipe.rewards.items():
+        if reward.early_weight is not None and reward.schedule:
+            yield f"rewards.{name}: both early_weight and schedule say what its weight is; leave out one of them"
+        starts = [start for start, _ in reward.schedule]
+        if starts != sorted(set(starts)):
+            got = ", ".join(f"{start:g}" for start in starts)
+            yield f"rewards.{name}.schedule: got the progress {got}; expected ascending numbers from 0 to 1"
+            return
+    phases = recipe.weight_phases.values()
+    for start in sorted({start for each in phases for start, _ in each if start < 1}):
+        if all(weight_at(each, start) == 0 for each in phases):
+            when = f" from progress {start:g} on" if start else ""
+            yield (
+                f"rewards: every weight is 0{when}, so that nothing would be learned; "
+                "expected at least one other than 0"
+            )
 
 
 def _groups(_: Study, recipe: Recipe) -> Iterator[str]:

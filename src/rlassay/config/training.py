@@ -1,12 +1,13 @@
 """The `sft`, `rl` and `rewards` sections, and the recipe of an arm, which holds them. Names and meanings are TRL's."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
 from rlassay.config.model import ModelConfig
 from rlassay.config.section import Section
+from rlassay.rewards.weights import Phase, early_steps, weight_phases
 
 
 class Optimisation(Section):
@@ -85,6 +86,12 @@ class RewardConfig(Section):
 
     weight: float
     """Its weight in the sum; 0 makes it an observer that is logged and never trains."""
+    early_weight: float | None = None
+    """Its weight in the early phase, which is `rl.warmup_steps` long, or without a warm-up a tenth of the steps; null
+    has no such phase."""
+    schedule: tuple[tuple[Annotated[float, Field(ge=0, le=1)], float], ...] = ()
+    """Pairs of training progress (steps done over `rl.max_steps`, ascending) and the weight from there on; `weight`
+    holds before the first."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
     timeout: float = Field(default=10.0, gt=0)
@@ -103,7 +110,7 @@ class Recipe(Section):
     rl: RLConfig
     """The reinforcement-learning stage."""
     rewards: dict[str, RewardConfig] = Field(min_length=1)
-    """Rewards by name; at least one has a weight other than 0."""
+    """Rewards by name; at any time at least one has a weight other than 0."""
     credit: tuple[CreditConfig, ...] = (UniformCredit(kind="uniform"),)
     """Token-credit parts in their order: filters join by OR, weights and scales multiply."""
     credit_denominator: Literal["all", "selected"] = "all"
@@ -113,3 +120,12 @@ class Recipe(Section):
     by way of the advantages. It is no entropy bonus of the opposite sign, see `rlassay.credit.penalise_entropy`."""
     signals: SignalsConfig = SignalsConfig()
     """How the signals are measured that rewards and credit go by."""
+
+    @property
+    def weight_phases(self) -> dict[str, tuple[Phase, ...]]:
+        """Each reward's weight over training: from which progress on, and the weight."""
+        share = early_steps(self.rl.max_steps, self.rl.warmup_steps) / self.rl.max_steps
+        return {
+            name: weight_phases(reward.weight, reward.early_weight, reward.schedule, share)
+            for name, reward in self.rewards.items()
+        }

@@ -4,7 +4,7 @@
 The key in `REWARDS`, the name in a study and the function's name are one and the same word.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rlassay.records import Completion
 from rlassay.rewards.accuracy import choice_accuracy, exact_match
@@ -16,7 +16,7 @@ from rlassay.rewards.judge import judge
 from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
 from rlassay.rewards.lift import Reward, is_lifted
 from rlassay.rewards.mathematics import math_accuracy
-from rlassay.rewards.modality import modality_balance, vision_gain
+from rlassay.rewards.modality import balance_figures, gain_figures, modality_balance, vision_gain
 from rlassay.rewards.options import check_options
 from rlassay.rewards.reward_model import reward_model
 from rlassay.rewards.rouge import rouge_average, rouge_l
@@ -45,6 +45,13 @@ READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
 """Rewards that go by what was measured of a completion, or may do so."""
 IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
 """Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
+
+
+FIGURES: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
+    "modality_balance": balance_figures,
+    "vision_gain": gain_figures,
+}
+"""What else is logged of a reward: from its values in a batch and its options to figures by name."""
 
 
 def judges_singly(name: str, options: Mapping[str, object]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from rlassay.records import Completion
-from rlassay.rewards import IN_THEIR_OWN_PROCESS, REWARDS, judges_singly
+from rlassay.rewards import FIGURES, IN_THEIR_OWN_PROCESS, REWARDS, judges_singly
 from rlassay.rewards.isolation import judge_in_worker
 from rlassay.rewards.outcomes import Failure, FailureKind, Outcome, RewardError, judged
 
@@ -23,16 +23,22 @@ class GuardedReward:
     """A reward with a count of its failures, of which each costs a None."""
 
     def __init__(
-        self, name: str, judge: Callable[[Sequence[Completion]], list[Outcome]], max_failures: float = 0.1
+        self,
+        name: str,
+        judge: Callable[[Sequence[Completion]], list[Outcome]],
+        options: Mapping[str, object],
+        max_failures: float,
     ) -> None:
         """
         Args:
             name: the reward's name.
             judge: from one prompt's completions to an outcome each.
+            options: the reward's options, which `judge` knows already.
             max_failures: the share of completions that may fail, since this job started.
         """
         self.name = name
         self.judge = judge
+        self.options = options
         self.max_failures = max_failures
         self.counts: Counter[FailureKind] = Counter()
         """Completions that failed, by kind."""
@@ -64,6 +70,10 @@ class GuardedReward:
         if self.total >= MINIMUM and self.counts.total() > self.max_failures * self.total:
             raise TooManyFailuresError(self._too_many())
         return outcomes
+
+    def figures(self, values: Sequence[float]) -> dict[str, float]:
+        """What else is logged of a batch's values, by name; nothing for most rewards."""
+        return FIGURES[self.name](values, self.options) if self.name in FIGURES and values else {}
 
     def summary(self) -> str:
         """The failures so far in one line."""
@@ -102,7 +112,7 @@ def guarded(name: str, options: Mapping[str, object], *, timeout: float, max_fai
     """
     if name in IN_THEIR_OWN_PROCESS:
         return here(name, REWARDS[name], options, singly=judges_singly(name, options), max_failures=max_failures)
-    return GuardedReward(name, partial(judge_in_worker, name, options, timeout=timeout), max_failures)
+    return GuardedReward(name, partial(judge_in_worker, name, options, timeout=timeout), options, max_failures)
 
 
 def here(
@@ -118,4 +128,4 @@ def here(
     def judge(completions: Sequence[Completion]) -> list[Outcome]:
         return [outcome for part in judged(reward, options, completions, singly=singly) for outcome in part]
 
-    return GuardedReward(name, judge, max_failures)
+    return GuardedReward(name, judge, options, max_failures)

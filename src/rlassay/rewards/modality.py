@@ -1,7 +1,7 @@
 """Rewards for looking at the image: they read the measured dominance of text over vision (MDI, also called VGR)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Literal
 
@@ -117,3 +117,15 @@ def _by_deviation(values: Sequence[float | None], sigma: float) -> list[float]:
         return [0.0 for _ in values]
     scale = 1.4826 * deviation + 1e-8
     return [0.0 if value is None else 0.5 * math.tanh((centre - value) / scale / sigma) for value in values]
+
+
+def balance_figures(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
+    """`saturated`: the share of values at either end, -1 or 1, where the reward tells nothing apart."""
+    return {"saturated": sum(abs(value) == 1 for value in values) / len(values)}
+
+
+def gain_figures(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
+    """`neutral`: the share of values that stand for "no difference": 0.5, or 0 for `tanh` and `hard_negative`."""
+    centred = options.get("form") == "tanh" or options.get("hard_negative", False)
+    neutral = 0.0 if centred else 0.5
+    return {"neutral": sum(value == neutral for value in values) / len(values)}

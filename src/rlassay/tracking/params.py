@@ -12,7 +12,9 @@ from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.tracking.names import legal_name
 
-RL_SECTIONS = ("model", "sft", "rl", "reward", "credit", "credit_denominator", "entropy_penalty_coef", "signals")
+_REWARD = ("reward", "reward_early", "reward_schedule")
+_CREDIT = ("credit", "credit_denominator", "entropy_penalty_coef")
+RL_SECTIONS = ("model", "sft", "rl", *_REWARD, *_CREDIT, "signals")
 """What the weights of a run depend on, apart from data and seed."""
 
 
@@ -51,6 +53,10 @@ def _recipe(recipe: Recipe) -> Iterator[tuple[str, Any]]:
         yield from _flat(section, content[section])
     for name, reward in content["rewards"].items():
         yield f"reward.{name}", reward["weight"]
+        if reward["early_weight"] is not None:
+            yield f"reward_early.{name}", reward["early_weight"]
+        if reward["schedule"]:
+            yield f"reward_schedule.{name}", [f"{start:g}:{weight:g}" for start, weight in reward["schedule"]]
         yield from _flat(f"reward.{name}", reward["options"])
     yield "credit", [part["kind"] for part in content["credit"]]
     for part in content["credit"]:

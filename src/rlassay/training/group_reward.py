@@ -6,7 +6,7 @@ from typing import Any
 
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards.guard import GuardedReward
-from rlassay.rewards.outcomes import Failure, FailureKind
+from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind
 from rlassay.training.batch_rows import completion_text
 
 TRLCompletion = str | list[dict[str, Any]]
@@ -86,3 +86,8 @@ class GroupReward:
             row=row,
             signals={name: value for name, value in measured.items() if not math.isnan(value)},
         )
+
+
+def failure_counts(failed: Sequence[FailureKind | None]) -> dict[str, int]:
+    """`failed/<kind>` -> how many completions failed that way; without the kinds that did not happen."""
+    return {f"failed/{kind}": failed.count(kind) for kind in FAILURE_KINDS if kind in failed}

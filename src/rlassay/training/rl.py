@@ -22,6 +22,7 @@ from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards.guard import guarded
+from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
@@ -61,6 +62,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         trainer = CreditGRPOTrainer(
             model=model,
             reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
+            weight_phases=list(recipe.weight_phases.values()),
             args=arguments,
             train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
@@ -151,7 +153,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
     as_written = rl.model_dump()  # its keys are TRL's
     return GRPOConfig(
         **as_written,
-        reward_weights=[reward.weight for reward in recipe.rewards.values()],
+        reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,

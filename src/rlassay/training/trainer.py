@@ -16,14 +16,17 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.credit import Credit, CreditPart, Denominator, TokenSignals, compose, needs, penalise_entropy, spread
-from rlassay.rewards.outcomes import FAILURE_KINDS, FailureKind
+from rlassay.rewards.outcomes import FailureKind
+from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import How
 from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
 from rlassay.signals.readings import attention_metrics, columns_of
 from rlassay.training.batch_rows import completion_text, images_of, prompt_key
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.group_statistics import with_stand_ins, without_signal
+from rlassay.training.reward_log import ScoredBatch, added, restated
 from rlassay.training.rollouts import Rollout, WatchedCompletion
+from rlassay.training.silent_rewards import SilentRewards
 from rlassay.training.watched import WATCHED_GROUPS, TokenMeasures, watch
 from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
 
@@ -36,6 +39,8 @@ class CreditGRPOTrainer(GRPOTrainer):
     - `credit`, one part or several, each a function of the batch's `TokenSignals` that gives a weight per token, a
       selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
     - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
+    - `weight_phases`, for each reward from which progress on it has which weight (see `rlassay.rewards.weights`); None
+      keeps `reward_weights`;
     - `signals`, how the signals are measured that credit and rewards go by. What the parts of `rlassay.credit.CREDITS`
       need is measured in any case, by a pass over the finished completions, whatever engine sampled them.
 
@@ -54,12 +59,14 @@ class CreditGRPOTrainer(GRPOTrainer):
         *args: Any,
         credit: CreditPart | Sequence[CreditPart] | None = None,
         credit_denominator: Denominator = "all",
+        weight_phases: Sequence[Sequence[Phase]] | None = None,
         entropy_penalty: float = 0.0,
         signals: SignalPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit = _as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
+        self.xp_weight_phases = weight_phases
         self.xp_entropy_penalty = entropy_penalty
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         super().__init__(*args, **kwargs)
@@ -68,6 +75,8 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_measured: Measured | None = None
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
         self.xp_failed: dict[str, list[FailureKind | None]] = {}
+        self.xp_lengths: Any = torch.empty(0)
+        self.xp_silent = SilentRewards()
         self.xp_raw = torch.empty(0)
         self.xp_scored = torch.empty(0)
         self.xp_sampled: tuple[list[Any], list[list[int]]] = ([], [])
@@ -90,11 +99,16 @@ class CreditGRPOTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Float[Tensor, "batch rewards"]:
         began = time.perf_counter()
+        if self.xp_weight_phases is not None and self._xp_is_training():
+            progress = self.state.global_step / self.state.max_steps
+            self.reward_weights = torch.tensor([weight_at(phases, progress) for phases in self.xp_weight_phases])
         self.xp_measured = self._xp_measure(inputs, prompts, completion_ids_list)
         self.xp_readings = whole_readings(self.accelerator, self.xp_measured)
         measured = time.perf_counter()
         self.xp_raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self.xp_sampled = (completions, completion_ids_list)
+        lengths = torch.tensor([float(len(ids)) for ids in completion_ids_list], device=self.xp_raw.device)
+        self.xp_lengths = self.accelerator.gather(lengths)
         ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
         self.xp_failed = {reward.__name__: gather_object(reward.failed) for reward in ours}
         # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
@@ -158,7 +172,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         return self.model.training
 
     def _xp_restate_rewards(self, metrics: dict[str, list[Any]]) -> None:
-        """Correct what TRL has just logged: dead groups, and means and deviations over judged completions only."""
+        """Correct what TRL has just logged (dead groups; means and deviations are over judged completions), and add."""
         dead = without_signal(
             self.xp_scored,
             self.reward_weights.to(self.xp_scored.device),
@@ -166,16 +180,21 @@ class CreditGRPOTrainer(GRPOTrainer):
             normalized_first=self.multi_objective_aggregation == "normalize_then_sum",
         )
         metrics["frac_reward_zero_std"][-1] = dead.float().mean().item()
-        for index, name in enumerate(self.reward_func_names):
-            values = self.xp_raw[:, index]
-            values = values[~torch.isnan(values)]
-            if len(values) < len(self.xp_raw):
-                metrics[f"rewards/{name}/mean"][-1] = values.mean().item()
-                metrics[f"rewards/{name}/std"][-1] = values.std().item() if len(values) > 1 else float("nan")
-        for name, kinds in self.xp_failed.items():
-            for kind in FAILURE_KINDS:
-                if kind in kinds:
-                    metrics[f"rewards/{name}/failed/{kind}"].append(kinds.count(kind))
+        batch = ScoredBatch(
+            names=self.reward_func_names,
+            rewards=self.reward_funcs,
+            raw=self.xp_raw,
+            lengths=self.xp_lengths,
+            weights=self.reward_weights,
+            failed=self.xp_failed,
+            num_generations=self._xp_group_size(),
+        )
+        for name, value in restated(batch).items():
+            metrics[name][-1] = value
+        for name, value in added(batch).items():
+            metrics[name].append(value)
+        paid = [name for name, weight in zip(batch.names, batch.weights, strict=True) if weight]
+        self.xp_silent({name: metrics[f"rewards/{name}/frac_zero_std"][-1] for name in paid}, len(dead))
 
     def _xp_tell_listeners(
         self, inputs: list[dict[str, Any]], signals: TokenSignals, credit: Credit, logged: dict[str, float]

@@ -1,0 +1,37 @@
+"""The weight of a reward over the progress of training. Pure."""
+
+from collections.abc import Sequence
+
+Phase = tuple[float, float]
+"""From which progress on, and the weight; progress is steps done over all steps, 0 to 1."""
+EARLY_SHARE = 0.1
+"""Share of the steps that the early phase takes where there is no warm-up."""
+
+
+def early_steps(max_steps: int, warmup_steps: int) -> int:
+    """Steps of the early phase: the warm-up, or without one int(0.1 max_steps).
+
+    Source: JuncyLu/trl_DAPO, branch main, where the warm-up is a share of the steps.
+    """
+    return warmup_steps or int(max_steps * EARLY_SHARE)
+
+
+def weight_phases(
+    weight: float, early_weight: float | None, schedule: Sequence[Phase], early_share: float
+) -> tuple[Phase, ...]:
+    """The phases of a reward's weight, in their order, the first from progress 0 on.
+
+    Args:
+        weight: the weight after the early phase, or until the schedule begins.
+        early_weight: the weight in the early phase; None for no such phase.
+        schedule: phases after the beginning.
+        early_share: the progress at which the early phase ends.
+    """
+    if early_weight is not None:
+        return ((0.0, early_weight), (early_share, weight))
+    return ((0.0, weight), *schedule)
+
+
+def weight_at(phases: Sequence[Phase], progress: float) -> float:
+    """The weight of the last phase that has begun, the one with the largest start <= progress."""
+    return [weight for start, weight in phases if start <= progress][-1]
