@@ -240,8 +240,7 @@ def _metrics(step: int, rollout: pd.DataFrame, rewards: list[str], rng: np.rando
     line |= {"completions/mean_length": float(rollout["token_count"].mean())}
     line |= {"completions/clipped_ratio": float((~rollout["finished"]).mean())}
     line |= {f"rewards/{name}/mean": float(rollout[f"raw.{name}"].mean()) for name in rewards}
-    line |= {f"rewards/{name}/std": float(rollout[f"raw.{name}"].std()) for name in rewards}
-    line |= {f"rewards/{name}/frac_zero_std": 0.9 if name == "think_answer_format" else 0.25 for name in rewards}
+    line |= {f"rewards/{name}/frac_zero_std": 0.9 if "format" in name else 0.25 for name in rewards}
     line |= {f"rewards/{name}/correlation/length": 0.1 * place - 0.125 for place, name in enumerate(rewards)}
     return line | {
         "time/step": 0.9 + 0.1 * rng.random(),
