@@ -62,7 +62,7 @@ def sums(seed: int, split: str) -> Iterator[dict[str, Any]]:
 def in_columns(more: int, less: int, adds: bool) -> str:
     """Written arithmetic, ones before tens: `9+4=13, 8+3+1=12` for 89 + 34 and `12-7=5, 8-1-3=4` for 82 - 37.
 
-    It is learned from 200 batches of 64; from `89+34=123` alone the same model is right once in 20 after 600.
+    From 300 batches of 64 a built-in model learns to be right in 95 %; from 600 of `89+34=123` alone, in 5 %.
     """
     (tens, ones), (other_tens, other_ones) = divmod(more, 10), divmod(less, 10)
     if adds:
