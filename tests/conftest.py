@@ -1,5 +1,6 @@
 """What holds for every test: one thread, no network, no display. Set before anything imports torch or matplotlib."""
 
+import logging
 import os
 
 import pytest
@@ -16,6 +17,14 @@ os.environ.update(
 # A busy machine makes a single example slow now and then; the time limit per test stays.
 settings.register_profile("rlassay", deadline=None)
 settings.load_profile("rlassay")
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Our loggers speak in every test: MLflow's migrations switch off all that are there before them."""
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("rlassay"):
+            logging.getLogger(name).disabled = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,9 +27,9 @@ def test_arms_and_stages_are_listed_with_their_work(tmp_path: Path, capsys: pyte
     assert f"digits-tiny, seeds 1, 2, to {tmp_path}/not/yet/digits-tiny/" in printed
     assert cells(printed, "base") == ["base", "the baseline", "2", "4", "64"]
     assert cells(printed, "dr_grpo") == ["dr_grpo", "rl.loss_type, rl.scale_rewards", "2", "4", "64"]
-    # 8 runs x 4 steps x 16 completions of at most 16 tokens; 10 policies x 24 prompts x 5 completions.
-    assert cells(printed, "rl_train")[:5] == ["rl_train", "8", "32", "512", "8,192"]
-    assert cells(printed, "generate")[:5] == ["generate", "10", "-", "1,200", "19,200"]
+    # 8 runs x 4 steps x 16 completions of at most 24 tokens; 10 policies x 24 prompts x 5 completions.
+    assert cells(printed, "rl_train")[:5] == ["rl_train", "8", "32", "512", "12,288"]
+    assert cells(printed, "generate")[:5] == ["generate", "10", "-", "1,200", "28,800"]
     assert "WARNING" not in printed
     assert not (tmp_path / "not").exists()
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.rewards import REWARDS, check_reward_options
+from rlassay.rewards import IN_THEIR_OWN_PROCESS, REWARDS, check_reward_options
 
 LENGTH = {"max_completion_length": 16, "cache": 4}
 OPTIONS: dict[str, dict[str, object]] = {
@@ -75,6 +75,5 @@ def test_every_reward_gives_one_value_per_completion():
     from tests.rewards.make import completion
 
     group = [completion("<answer>B</answer>"), completion(""), completion("B")]
-    for name, reward in REWARDS.items():
-        options = OPTIONS.get(name, {})
-        assert len(reward(group, **options)) == 3
+    for name in REWARDS.keys() - IN_THEIR_OWN_PROCESS:  # those need a model
+        assert len(REWARDS[name](group, **OPTIONS.get(name, {}))) == 3

@@ -1,5 +1,6 @@
 """A reward that misbehaves inside a real run costs what it judged, and nothing else."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_wrong_length_stops_the_run_and_names_the_reward(warm_started: Path, t
         run(tmp_path, warm_started, "pass", options=options)
 
 
-def test_too_many_failures_stop_the_run_which_goes_on_once_more_are_allowed(warm_started: Path, tmp_path: Path):
+def test_too_many_failures_stop_the_run_which_goes_on_where_it_was(warm_started: Path, tmp_path: Path):
     (tmp_path / "mine.py").write_text("def reward(item):\n    return float(item['response_length']) / 0\n")
     mine = {"weight": 0.0, "options": {"path": f"{tmp_path / 'mine.py'}:reward"}}
     layout = copied(warm_started, tmp_path)
@@ -93,12 +94,11 @@ def test_too_many_failures_stop_the_run_which_goes_on_once_more_are_allowed(warm
     with pytest.raises(TooManyFailuresError, match=r"32 of 32 .*the first error, prompt \w+: ZeroDivisionError: "):
         run_rl(study, layout, policy_of(study))
     study = load_short(tmp_path, rl__max_steps=6, rewards__custom=mine | {"max_failures": 0.999})
-    with pytest.raises(TooManyFailuresError):
+    with pytest.raises(TooManyFailuresError):  # it goes on from step 2, and its own count begins anew
         run_rl(study, layout, policy_of(study))
-    (tmp_path / "mine.py").write_text("def reward(item):\n    return 1.0\n")
-    run_rl(study, layout, policy_of(study))
-    assert [resume["step"] for resume in proof(layout)["resumes"]] == [2, 4]
-    assert [line["step"] for line in timeless_metrics(layout)] == [1, 2, 3, 4, 5, 6]
+    attempts = json.loads((layout.state(RUN) / "run.json").read_text())["attempts"]
+    assert [attempt["step"] for attempt in attempts] == [0, 2]
+    assert [line["step"] for line in timeless_metrics(layout)] == [1, 2, 3, 4, 5]
 
 
 def test_one_worker_serves_all_rewards_of_the_job(undisturbed: Layout):

@@ -1,10 +1,9 @@
 """A reward from a file of the user's own."""
 
-import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from rlassay.records import Completion
@@ -89,7 +88,7 @@ def locate(path: str) -> tuple[Path, str]:
 
 def _load(path: str) -> Callable[[Any], object]:
     source, name = locate(path)
-    members = _members(source, hashlib.sha256(source.read_bytes()).hexdigest())
+    members = _members(source, source.read_bytes())
     function = members.get(name)
     if not callable(function):
         public = ", ".join(key for key, value in members.items() if callable(value) and not key.startswith("_"))
@@ -98,14 +97,12 @@ def _load(path: str) -> Callable[[Any], object]:
 
 
 @lru_cache(maxsize=16)
-def _members(source: Path, digest: str) -> dict[str, object]:
-    """What a file defines; it is run once per content, under a name of its own."""
-    spec = importlib.util.spec_from_file_location(f"rlassay_custom_{digest[:16]}", source)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"path: {source} is no Python file")
-    module = importlib.util.module_from_spec(spec)
+def _members(source: Path, content: bytes) -> dict[str, object]:
+    """What a file defines; it is run once per content, and never from a bytecode cache, which overlooks quick edits."""
+    module = ModuleType(source.stem)
+    module.__file__ = str(source)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(source), "exec"), vars(module))
     except Exception as error:
         raise ValueError(f"path: {source} cannot be run: {type(error).__name__}: {error}") from error
     return vars(module)
