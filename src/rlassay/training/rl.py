@@ -14,7 +14,7 @@ from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig
-from rlassay.credit import CREDITS, NEEDS
+from rlassay.credit import CREDITS, NEEDS, CreditPart
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
@@ -67,7 +67,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
-            credit=[partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in recipe.credit],
+            credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
             signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
@@ -78,6 +78,12 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         # 4. Train from where the last attempt got to, and declare the run finished.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts))
+
+
+def credit_parts(recipe: Recipe) -> list[CreditPart]:
+    """The arm's credit parts with their options; uniform credit is none, and has nothing to log."""
+    sections = [part for part in recipe.credit if part.kind != "uniform"]
+    return [partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in sections]
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
