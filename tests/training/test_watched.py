@@ -17,6 +17,9 @@ class ByteTokenizer:
         assert skip_special_tokens
         return bytes(each for each in ids if each).decode("utf-8", errors="replace")
 
+    def batch_decode(self, rows: list[list[int]], skip_special_tokens: bool) -> list[str]:
+        return [self.decode(ids, skip_special_tokens) for ids in rows]
+
 
 def watched(**changes: Any) -> WatchedCompletion:
     content: dict[str, Any] = {

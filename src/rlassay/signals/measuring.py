@@ -103,14 +103,16 @@ class Measurer:
     def __call__(self, model: Model, sampled: Sampled) -> Measured:
         """The signals of a batch; the model's mode and all random state are left as they were."""
         shown = sampled.images
-        ids, mask = _padded(sampled.completion_ids, self.processor, model.device)
-        draws_BT = None
+        device = model.device
+        measured = Measured(has_image_B=torch.tensor([bool(each) for each in shown], device=device))
         if "draws" in self.needed:
-            draws_BT = draws(self.seed, sampled.step, sampled.prompt_ids, sampled.samples, ids.shape[1]).to(mask.device)
-        measured = Measured(has_image_B=torch.tensor([bool(each) for each in shown]).to(mask.device), draws_BT=draws_BT)
+            length = max(len(ids) for ids in sampled.completion_ids)
+            drawn = draws(self.seed, sampled.step, sampled.prompt_ids, sampled.samples, length)
+            measured = replace(measured, draws_BT=drawn.to(device))
         wanted = self._wanted(sees=any(shown))
         if not wanted:
             return measured
+        ids, mask = _padded(sampled.completion_ids, self.processor, device)
         inputs = model_inputs(self.processor, sampled.prompts, shown, ids, mask)
         segments = segment_ids(inputs, self.processor, model.config) if "dominance" in wanted else None
         masked = self._masked(inputs, sampled) if "perception" in wanted else None

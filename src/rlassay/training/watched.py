@@ -89,7 +89,10 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
     A character of several tokens belongs to the token that completes it.
     """
-    texts: list[str] = []
+    texts: list[str] = tokenizer.batch_decode([[each] for each in ids], skip_special_tokens=True)
+    if "".join(texts) == tokenizer.decode(ids, skip_special_tokens=True):
+        return texts  # hardly a text has characters of several tokens
+    texts = []
     begun = read = 0  # tokens from `begun` on are decoded together, those before `read` have had their text
     for end in range(1, len(ids) + 1):
         known = tokenizer.decode(ids[begun:read], skip_special_tokens=True)
