@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlassay.data.digits import QUESTIONS, draw_pair, generator, side_by_side, split_images
-from rlassay.data.intake import TRAINING_SPLITS
+from rlassay.records import TRAINING_SPLITS
 
 HELD_OUT = 0.3
 """Share of the digit images, and of the pairs of numbers, that only evaluation splits show."""

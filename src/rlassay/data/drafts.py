@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlassay.config import StudyError
 from rlassay.config.data import ImagePolicy
 from rlassay.records import FrameSampling
 
@@ -98,3 +99,23 @@ def list_of(value: Any) -> tuple[Any, ...]:
     if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def split_files(folder: Path, names: Mapping[str, str], *, holds: str, remedy: str) -> dict[str, Path]:
+    """The file of each split, all of which exist.
+
+    Args:
+        folder: where they lie.
+        names: file names by split.
+        holds: what a folder should hold, for the message.
+        remedy: what to do about a missing file, with `{split!r}` in it.
+
+    Errors: StudyError if the folder, or any of the files, is missing.
+    """
+    if not folder.is_dir():
+        raise StudyError([f"data.folder: {folder} is no folder; expected one that holds {holds}"])
+    files = {split: folder / name for split, name in names.items()}
+    missing = [f"{file}: missing; {remedy.format(split=split)}" for split, file in files.items() if not file.is_file()]
+    if missing:
+        raise StudyError(missing)
+    return files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlassay.config import StudyError
 from rlassay.config.data import Jsonl
-from rlassay.data.drafts import Draft, RowRefusedError, Source
+from rlassay.data.drafts import Draft, RowRefusedError, Source, split_files
 from rlassay.data.row_checks import row_problems
 from rlassay.records import parse_row
 
@@ -20,17 +20,12 @@ def jsonl(section: Jsonl) -> Source:
 
     Errors: StudyError if the folder or a file is missing.
     """
-    folder = Path(section.folder)
-    if not folder.is_dir():
-        raise StudyError([f"data.folder: {folder} is no folder; expected one that holds <split>.jsonl files"])
-    files = {split: folder / f"{split}.jsonl" for split in section.splits}
-    missing = [
-        f"{file}: missing; add the file, or remove {split!r} from data.splits"
-        for split, file in files.items()
-        if not file.is_file()
-    ]
-    if missing:
-        raise StudyError(missing)
+    files = split_files(
+        Path(section.folder),
+        {split: f"{split}.jsonl" for split in section.splits},
+        holds="<split>.jsonl files",
+        remedy="add the file, or remove {split!r} from data.splits",
+    )
     return Source(
         drafts={split: partial(_drafts, file, split) for split, file in files.items()},
         files={split: (file,) for split, file in files.items()},

@@ -10,7 +10,7 @@ from typing import Any
 from rlassay.config import StudyError
 from rlassay.config.data import Conversations, JsonlPrompts, RecordSection
 from rlassay.config.explain import nearest
-from rlassay.data.drafts import Draft, RowRefusedError, Source, draft_each, list_of, text_of
+from rlassay.data.drafts import Draft, RowRefusedError, Source, draft_each, list_of, split_files, text_of
 from rlassay.data.tables import answer_block
 from rlassay.records import FrameSampling
 
@@ -112,17 +112,12 @@ def _two_turns(turns: Any) -> tuple[str, str]:
 
 
 def _record_source(section: RecordSection, draft: Callable[[Located], Draft]) -> Source:
-    folder = Path(section.folder)
-    if not folder.is_dir():
-        raise StudyError([f"data.folder: {section.folder} is no folder; expected one that holds the splits' files"])
-    files = {split: folder / section.files.get(split, f"{split}.jsonl") for split in section.splits}
-    missing = [
-        f"{file}: missing; name the file of {split!r} in data.files, or remove the split"
-        for split, file in files.items()
-        if not file.is_file()
-    ]
-    if missing:
-        raise StudyError(missing)
+    files = split_files(
+        Path(section.folder),
+        {split: section.files.get(split, f"{split}.jsonl") for split in section.splits},
+        holds="the splits' files",
+        remedy="name the file of {split!r} in data.files, or remove the split",
+    )
     return Source(
         drafts={split: partial(_drafts, file, draft) for split, file in files.items()},
         files={split: (file,) for split, file in files.items()},

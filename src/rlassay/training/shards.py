@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlassay.files import replacing
 from rlassay.training.rollouts import Rollout
 
 
@@ -22,11 +23,8 @@ class ShardWriter:
         if rollout.step != self._step:
             self._step, self._tables = rollout.step, []
         self._tables.append(self.table(rollout))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = shard(self.folder, rollout.step)
-        unfinished = path.with_name(f".{path.name}")
-        pq.write_table(pa.concat_tables(self._tables), unfinished)
-        unfinished.replace(path)
+        with replacing(shard(self.folder, rollout.step)) as unfinished:
+            pq.write_table(pa.concat_tables(self._tables), unfinished)
 
 
 def shard(folder: Path, step: int) -> Path:

@@ -131,8 +131,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         return self.xp_scored
 
     def _xp_measurer(self) -> Measurer:
-        size = self.args.per_device_train_batch_size
-        how = How(temperature=self.temperature, batch_size=size)
+        how = How(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
         processor: Any = self.processing_class  # one that TRL takes
         return Measurer(processor, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
 
@@ -151,9 +150,10 @@ class CreditGRPOTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             measured = self.xp_measurer(self.accelerator.unwrap_model(self.model), sampled)
         readings = {} if measured.attention is None else measured.attention.per_completion
+        of_completions = {name: values.tolist() for name, values in readings.items()}
         for reward in self.reward_funcs:
             if isinstance(reward, GroupReward):
-                reward.signals = {name: values.tolist() for name, values in readings.items()}
+                reward.signals = of_completions
         return measured
 
     def _xp_give_credit(
