@@ -11,7 +11,7 @@ from statistics import median
 
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards import REWARDS
-from rlassay.rewards.guard import guarded
+from rlassay.rewards.sandbox.guard import guarded
 from rlassay.training.group_reward import GroupReward
 
 GROUPS, SIZE = 16, 8

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlassay.signals import SEGMENTS, How, ModelInputs, teacher_forced
-from rlassay.signals.distributions import entropy, token_logps
+from rlassay.signals import SEGMENTS, ModelInputs, ScoringConfig, teacher_forced
+from rlassay.signals.scoring import entropy, token_logps
 
 COMPLETION = 256
 LENGTH = 2048
@@ -71,7 +71,7 @@ def prepared(way: str, model: Any, inputs: ModelInputs, segment_ids: torch.Tenso
     if way == "eager":
         return lambda: eager(model, inputs, segment_ids)
     ids = segment_ids if way == "mass" else None
-    return lambda: teacher_forced(model, inputs, How(), segment_ids=ids)
+    return lambda: teacher_forced(model, inputs, ScoringConfig(), segment_ids=ids)
 
 
 @torch.no_grad()

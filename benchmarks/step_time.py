@@ -19,8 +19,7 @@ from rlassay.credit import uniform
 from rlassay.data import run_prepare_data
 from rlassay.layout import Layout
 from rlassay.training import CreditGRPOTrainer
-from rlassay.training.rollouts import rollout_table
-from rlassay.training.shards import ShardWriter
+from rlassay.training.rollouts import ShardWriter, rollout_table
 
 
 def main() -> None:

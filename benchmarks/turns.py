@@ -79,7 +79,7 @@ def build(trainer_class: Any, layout: Layout, steps: int, rl: dict[str, Any] | N
         model=model,
         reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
         args=arguments,
-        train_dataset=prompt_dataset(rows, order, processor, layout.data, told=False),
+        train_dataset=prompt_dataset(rows, order, processor, layout.data, with_format_instruction=False),
         processing_class=processor,
         **ours,
     )

@@ -77,7 +77,7 @@ def test_an_exception_is_told_and_sigterm_is_a_kill(layout: Layout) -> None:
     assert killed.identity == failed.identity  # it went on
     with open_run(layout, PLAN):
         pass
-    layout.train_sentinel(POLICY).unlink(missing_ok=True)
+    layout.train_manifest(POLICY).unlink(missing_ok=True)
     (layout.state(POLICY) / "COMPLETE").touch()  # the user asked for it to be made again
     with open_run(layout, PLAN):
         pass

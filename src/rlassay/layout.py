@@ -21,7 +21,7 @@ class Layout:
         return self.root / "data"
 
     @property
-    def data_sentinel(self) -> Path:
+    def data_manifest(self) -> Path:
         """Written last by the data stage: counts and refusals per split."""
         return self.data / "data.json"
 
@@ -54,7 +54,7 @@ class Layout:
         """Folder of `step<n>.parquet`, the watched completions of every step, token by token."""
         return self.state(policy) / "tokens"
 
-    def train_sentinel(self, policy: str) -> Path:
+    def train_manifest(self, policy: str) -> Path:
         """Written last by a training job: `train.json` of an arm, `sft.json` of a warm start."""
         return self.root / policy / ("train.json" if policy.startswith("runs/") else "sft.json")
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from math import isfinite
 from typing import NamedTuple
 
-from rlassay.rewards.words import CJK
+from rlassay.rewards.rouge import CJK
 
 END = "⟨end⟩"
 """Stands for the end-of-sequence token, which has no text."""

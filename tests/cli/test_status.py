@@ -62,7 +62,7 @@ def test_who_is_killed_failed_or_finished_is_told_apart(job: FakeJob, capsys: py
     lines = printed(job, capsys)
     assert lines["base seed 1"].split()[3] == "finished"
     assert lines["base seed 1"].split()[-1] == "test"
-    job.layout.train_sentinel(RUN).unlink()  # forced to be made again
+    job.layout.train_manifest(RUN).unlink()  # forced to be made again
     assert printed(job, capsys)["base seed 1"].split()[3:] == ["waiting", "0/4", "test"]
 
 

@@ -1,10 +1,28 @@
 """Arms are written out in full: `from` chains, deep merges, removals; what is wrong is reported where it is written."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.config.studies import GONE, content, problems, study
+from rlassay.config import Study, StudyError, load_study
+from rlassay.config.arms import (
+    Difference,
+    differences,
+    fit_scale,
+    idle,
+    lay_scale,
+    recipe_differences,
+    undeclared,
+    unknown_sources,
+)
+from rlassay.config.load import scale_study
+from rlassay.config.yaml_file import read_yaml
+from tests.config.studies import GONE, content, problems, study, write
+
+# MERGED FROM test_arms.py: Arms are written out in full: `from` chains, deep merges, removals; what is wrong is
+# reported where it is written.
 
 VARY_ALL = ["model", "sft", "rl", "rewards", "credit"]
 
@@ -119,3 +137,175 @@ def test_the_written_content_is_left_as_it_was():
     before = content()
     study()
     assert content() == before
+
+
+# MERGED FROM test_confounds.py: Differences between recipes, by hand.
+
+
+def recipe(**arm: object):
+    """The recipe of an arm with these differences."""
+    return study(arms={"base": {}, "arm": {"varies": list(arm), **arm}}).arms["arm"].recipe
+
+
+BASE = study().arms["base"].recipe
+
+
+def test_each_differing_value_is_one_path():
+    found = differences(study())
+    assert found["base"] == []
+    assert found["dr_grpo"] == [
+        Difference(path="rl.loss_type", baseline="dapo", arm="dr_grpo"),
+        Difference(path="rl.scale_rewards", baseline="group", arm="none"),
+    ]
+    assert found["format_only"] == [Difference(path="rewards.choice_accuracy.weight", baseline=1.0, arm=0.0)]
+
+
+def test_a_section_or_a_reward_that_only_one_has_is_one_path():
+    without = recipe(sft=None, rewards={"soft_overlong": None})
+    assert [difference.path for difference in recipe_differences(BASE, without)] == ["sft", "rewards.soft_overlong"]
+    removed = recipe_differences(BASE, without)[1]
+    assert removed.baseline["options"] == {"max_completion_length": 16, "cache": 4}
+    assert removed.arm is None
+
+
+def test_sections_of_another_kind_are_compared_whole():
+    (difference,) = recipe_differences(BASE, recipe(model={"kind": "hub", "name": "x"}))
+    assert (difference.path, difference.baseline["kind"], difference.arm["kind"]) == ("model", "tiny_vlm", "hub")
+
+
+def test_options_are_compared_one_by_one():
+    (difference,) = recipe_differences(BASE, recipe(rewards={"soft_overlong": {"options": {"cache": 2}}}))
+    assert difference == Difference(path="rewards.soft_overlong.options.cache", baseline=4, arm=2)
+
+
+def test_a_path_covers_what_lies_below_it():
+    found = [Difference(path=path, baseline=0, arm=1) for path in ("rl.beta", "rl.beta_two", "sft")]
+    assert [difference.path for difference in undeclared(found, ["rl.beta"])] == ["rl.beta_two", "sft"]
+    assert undeclared(found, ["rl", "sft"]) == []
+    assert idle(found, ["rl", "sft.seed", "rl.epsilon", "sft"]) == ["sft.seed", "rl.epsilon"]
+
+
+@given(st.dictionaries(st.sampled_from(["beta", "epsilon", "temperature"]), st.floats(0.25, 0.75), max_size=3))
+def test_differences_are_exactly_the_edited_keys_and_change_sides_when_swapped(edits: dict[str, float]):
+    other = BASE.model_copy(update={"rl": BASE.rl.model_copy(update=edits)})
+    forth, back = recipe_differences(BASE, other), recipe_differences(other, BASE)
+    assert {difference.path for difference in forth} == {
+        f"rl.{key}" for key in edits if edits[key] != getattr(BASE.rl, key)
+    }
+    assert [(d.path, d.baseline, d.arm) for d in forth] == [(d.path, d.arm, d.baseline) for d in back]
+
+
+# MERGED FROM test_scale.py: Scales by hand: what they reach, what they leave alone, and what depends on the
+# study's data.
+
+TINY = Path("config/scales/tiny.yaml")
+HUB = {"kind": "hub", "name": "openai/gsm8k", "revision": "main", "config": "main"}
+SOURCES = {
+    "gsm8k": {"kind": "gsm8k", "origin": HUB, "splits": {"train": None, "test": None, "more": None}},
+    "aokvqa": {"kind": "aokvqa", "origin": HUB, "question_ids": "ids.txt"},
+    "table": {"kind": "table", "origin": {"kind": "parquet"}, "preset": "image_problem_solution"},
+    "summarization": {"kind": "summarization", "origin": {"kind": "json"}},
+    "docstrings": {"kind": "docstrings", "max_words": 50},
+    "jsonl_prompts": {"kind": "jsonl_prompts", "folder": "/nowhere"},
+    "conversations": {"kind": "conversations", "folder": "/nowhere"},
+    "jsonl": {"kind": "jsonl", "folder": "/nowhere"},
+}
+TINY_SOURCES = {
+    "gsm8k": ("gsm8k", "tiny_lm"),
+    "aokvqa": ("aokvqa", "tiny_vlm"),
+    "summarization": ("docstrings", "tiny_lm"),
+    "docstrings": ("docstrings", "tiny_lm"),
+}
+
+
+def tiny(**edits: object) -> Study:
+    """The built-in study with edits, made tiny."""
+    return scale_study(content(**edits), TINY)
+
+
+@pytest.mark.parametrize(("sft", "merged"), [({"x": 1, "y": 2}, {"x": 1, "y": 9}), (None, None)])
+def test_a_scale_reaches_a_warm_start_only_where_there_is_one(sft: object, merged: object):
+    assert lay_scale({"sft": sft, "rl": {"z": 1}}, {"sft": {"y": 9}, "rl": {"z": 3}}) == {"sft": merged, "rl": {"z": 3}}
+    assert lay_scale({"rl": {"z": 1}}, {"sft": {"y": 9}}) == {"rl": {"z": 1}}
+
+
+def test_a_scale_reaches_a_reward_only_where_there_is_one():
+    sections = {"rewards": {"a": {"weight": 2, "options": {"x": 1, "y": 2}}}}
+    over = {"rewards": {"a": {"options": {"y": 9}}, "b": {"options": {"y": 9}}}}
+    assert lay_scale(sections, over) == {"rewards": {"a": {"weight": 2, "options": {"x": 1, "y": 9}}}}
+
+
+def test_splits_are_replaced_and_not_merged():
+    sections = {"data": {"seed": 7, "splits": {"train": 500, "more": None}}}
+    over = {"data": {"splits": {"train": 5}}}
+    assert lay_scale(sections, over) == {"data": {"seed": 7, "splits": {"train": 5}}}
+    assert sections["data"]["splits"] == {"train": 500, "more": None}
+
+
+SCALE = {
+    "seeds": [1],
+    "data": {"kind": "digits", "seed": 3},
+    "sft": {"max_steps": 2},
+    "rl": {"max_steps": 4, "beta": 0.1},
+    "by_source": {"gsm8k": {"data": {"splits": {"train": 9}}, "rl": {"max_steps": 6}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "max_steps"), [("gsm8k", {"splits": {"train": 9}}, 6), ("table", {"kind": "digits", "seed": 3}, 4)]
+)
+def test_the_part_for_a_source_is_laid_over_the_rest_and_replaces_its_data(kind: str, data: dict, max_steps: int):
+    _, overlay = fit_scale({"data": {"kind": kind}, "arms": {}}, SCALE)
+    assert overlay == {"seeds": [1], "data": data, "sft": {"max_steps": 2}, "rl": {"max_steps": max_steps, "beta": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("adds", "written", "added"),
+    [
+        (True, {"arms": {"a": {}, "b": {"rl": {}}}}, True),
+        (False, {"arms": {"a": {}}}, False),
+        (True, {"arms": {"a": {}}, "sft": {"max_steps": 9}}, False),
+        # An arm tests the warm start: the others go without one at every scale.
+        (True, {"arms": {"a": {}, "b": {"sft": {"max_steps": 9}}}}, False),
+    ],
+)
+def test_a_warm_start_is_added_where_the_whole_study_has_none(adds: bool, written: dict, added: bool):
+    written = {"data": {"kind": "table"}, **written}
+    fitted, _ = fit_scale(written, {**SCALE, "adds_warm_start": adds})
+    assert fitted == ({**written, "sft": {"max_steps": 2}} if added else written)
+
+
+def test_a_source_that_no_study_can_have_is_named(tmp_path: Path):
+    assert unknown_sources(SCALE) == []
+    path = write(tmp_path / "odd.yaml", {"by_source": {"gsm8": {"rl": {"max_steps": 1}}}})
+    with pytest.raises(StudyError, match=r"by_source.gsm8: unknown kind of data; .* did you mean 'gsm8k'\?"):
+        load_study("digits", path)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_tiny_needs_no_download_whatever_the_source(source: str):
+    small = tiny(data=SOURCES[source], sft=GONE)
+    kind, model = TINY_SOURCES.get(source, ("digits", "tiny_vlm"))
+    assert small.data.kind == kind
+    assert small.data.splits == {"sft": 256, "train": 64, "test": 24}
+    assert getattr(getattr(small.data, "origin", None), "kind", "builtin") == "builtin"
+    assert getattr(small.data, "question_ids", None) is None
+    for arm in small.arms.values():
+        assert (arm.recipe.model.kind, arm.recipe.sft is not None) == (model, True)
+
+
+def test_tiny_shortens_what_a_length_reward_pays_for():
+    longer = {"weight": 1.0, "options": {"max_completion_length": 384, "cache": 50}}
+    small = tiny(
+        rewards__soft_overlong=longer,
+        rewards__accuracy_conditioned_length={**longer, "options": {"max_completion_length": 384}},
+    )
+    rl = small.arms["base"].recipe.rl
+    options = small.rewards["soft_overlong"].options
+    assert options["max_completion_length"] == rl.max_completion_length == small.evaluation.max_completion_length
+    assert options["cache"] < options["max_completion_length"]
+    assert small.rewards["accuracy_conditioned_length"].options == {"max_completion_length": rl.max_completion_length}
+
+
+def test_every_part_of_tiny_for_a_source_is_tested_here():
+    assert set(read_yaml(TINY)["by_source"]) == set(TINY_SOURCES)

@@ -1,11 +1,15 @@
 """Rules that hold across sections, each with the sentence a user reads."""
 
+from typing import Any
+
 import pytest
 
 from rlassay.config.study import SCORE_METRICS
 from rlassay.evaluation.score import metrics_of
 from rlassay.rewards import REWARDS
 from tests.config.studies import GONE, problems, study
+
+# MERGED FROM test_checks.py: Rules that hold across sections, each with the sentence a user reads.
 
 HUB = {"kind": "hub", "name": "x/y-1B"}
 
@@ -204,3 +208,168 @@ def test_weights_may_change_over_training_as_long_as_one_is_not_0():
     }
     warm = study(rewards=rewards, rl__warmup_steps=15, arms={"base": {}}).arms["base"].recipe
     assert warm.weight_phases["choice_accuracy"] == ((0.0, 0.0), (0.25, 2.5))
+
+
+# MERGED FROM test_credit_checks.py: Rules of token credit, each with the sentence a user reads.
+
+PERCEPTION = {"kind": "perception_filter"}
+GSM8K = {"kind": "gsm8k", "origin": {"kind": "builtin"}, "splits": {"sft": 6000, "train": 2000, "test": 400}}
+TABLE = GSM8K | {"kind": "table"}
+
+CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"credit": [PERCEPTION, {"kind": "uniform"}, PERCEPTION]},
+        "credit.2: perception_filter stands in the list twice; expected one of each kind",
+    ),
+    (
+        {"credit": [{"kind": "shuffled_weights"}, PERCEPTION]},
+        "credit.0: shuffled_weights has nothing to shuffle; expected a filter or attention_weights before it",
+    ),
+    (
+        {"credit": [{"kind": "trajectory_scaling"}, {"kind": "shuffled_weights"}]},
+        "credit.1: shuffled_weights has nothing to shuffle; expected a filter or attention_weights before it",
+    ),
+    (
+        {"credit": [{"kind": "random_filter"}, {"kind": "shuffled_weights"}]},
+        "credit: random_filter and shuffled_weights go by the same random draws, and a random choice needs no "
+        "shuffling; leave one out",
+    ),
+    (
+        {"credit": [{"kind": "entropy_filter"}, PERCEPTION], "data": GSM8K},
+        "credit.1: perception_filter needs an image, and rows of data.kind gsm8k have none; leave it out",
+    ),
+    (
+        {"credit": [{"kind": "attention_weights"}], "data": TABLE},
+        "credit.0: attention_weights needs an image, and rows of data.kind table have none; leave it out",
+    ),
+    (
+        {"credit": [{"kind": "trajectory_scaling"}], "model": {"kind": "tiny_lm"}},
+        "credit.0: trajectory_scaling needs an image, and model.kind tiny_lm sees none; leave it out",
+    ),
+    (
+        {"credit_denominator": "selected"},
+        "arms.dr_grpo.credit_denominator: selected, but rl.loss_type dr_grpo divides by no number of tokens; expected "
+        "all, or another loss_type",
+    ),
+    (
+        {"credit": [{"kind": "entropy_filter", "fraction": 0.0}]},
+        "credit.0.fraction: got the number 0.0, expected a number above 0",
+    ),
+    (
+        {"signals": {"attention": {"dominance": "last"}}},
+        "signals.attention.dominance: got the text 'last', expected one of early, middle, late, all; "
+        "did you mean 'late'? or a whole number",
+    ),
+    (
+        {"signals": {"attention": {"dominance": 0}}},
+        "signals.attention.dominance: got the number 0, expected one of early, middle, late, all or a number "
+        "of at least 1",
+    ),
+    (
+        {"signals": {"perception": {"mode": "gray"}}},
+        "signals.perception.mode: got the text 'gray', expected one of black, noise, blur, grey; did you mean 'grey'?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("edits", "expected"), CREDIT_CHECKS_CONTRADICTIONS, ids=lambda value: str(value)[:60])
+def test_credit_that_contradicts_itself_or_the_study(edits: dict, expected: str):
+    assert [problem for problem in problems(**edits) if "credit" in problem or "signals" in problem] == [expected]
+
+
+def test_controls_and_what_they_control_are_accepted():
+    everything = [{"kind": kind} for kind in ("attention_weights", "entropy_filter", "perception_filter")]
+    everything += [{"kind": "shuffled_weights"}, {"kind": "trajectory_scaling", "min_scale": 0.9}]
+    assert len(study(credit=everything).arms["base"].recipe.credit) == 5
+    with_images = TABLE | {"columns": {"images": "image"}}
+    assert study(credit=[{"kind": "random_filter"}], data=GSM8K).data.kind == "gsm8k"
+    assert study(credit=[PERCEPTION], data=with_images).data.kind == "table"
+
+
+def test_an_arm_may_differ_in_credit_denominator_and_signals():
+    arm = {
+        "from": "base",
+        "varies": ["credit", "credit_denominator", "signals.perception.block"],
+        "credit": [PERCEPTION],
+        "credit_denominator": "selected",
+        "signals": {"perception": {"block": 4}},
+    }
+    recipe = study(arms__perception=arm).arms["perception"].recipe
+    assert recipe.credit_denominator == "selected"
+    assert (recipe.signals.perception.block, recipe.signals.perception.probability) == (4, 0.5)
+    undeclared = arm | {"varies": ["credit", "credit_denominator"]}
+    (confound,) = problems(arms__perception=undeclared)
+    assert "signals.perception.block is 4 here and 14 in the baseline" in confound
+
+
+# MERGED FROM test_design.py: What a study compares: named arms exist, no two are the same, differences are
+# declared and declarations differ.
+
+ARMS = "one of base, accuracy_only, format_only, dr_grpo"
+
+UNSOUND = [
+    ({"baseline": "bse"}, [f"baseline: got the text 'bse', expected an arm: {ARMS}; did you mean 'base'?"]),
+    (
+        {"family": ["accuracy_only", "dr_gpo"]},
+        [f"family.1: got the text 'dr_gpo', expected an arm: {ARMS}; did you mean 'dr_grpo'?"],
+    ),
+    ({"family": ["base"]}, ["family.0: 'base' is the baseline, which is not compared with itself; leave it out"]),
+    ({"family": ["dr_grpo", "dr_grpo"]}, ["family.1: 'dr_grpo' stands in the list twice"]),
+    (
+        {"arms__dr_grpo__label": "accuracy only"},
+        ["arms.dr_grpo.label: 'accuracy only' is also the label of 'accuracy_only'; expected another text"],
+    ),
+    (
+        {"arms__copy": {"from": "dr_grpo", "varies": ["rl"]}},
+        ["arms.copy: equal to arms.dr_grpo and would train the same weights; change or remove one"],
+    ),
+    # Equal once the defaults are written out.
+    (
+        {"arms__copy": {"rl": {"top_p": 1.0}}},
+        ["arms.copy: equal to arms.base and would train the same weights; change or remove one"],
+    ),
+    (
+        {"arms__dr_grpo__varies": ["rl.scale_rewards"]},
+        [
+            "arms.dr_grpo: rl.loss_type is 'dr_grpo' here and 'dapo' in the baseline 'base', a confound; add "
+            "rl.loss_type to `varies` if it is what this arm tests, or take the difference out"
+        ],
+    ),
+    (
+        {"arms__accuracy_only__sft": None},
+        [
+            "arms.accuracy_only: sft is nothing (null) here and a mapping in the baseline 'base', a confound; add sft "
+            "to `varies` if it is what this arm tests, or take the difference out"
+        ],
+    ),
+    (
+        {"arms__dr_grpo__varies": ["rl", "rl.loss_tpe"]},
+        [
+            "arms.dr_grpo.varies: nothing below 'rl.loss_tpe' differs from the baseline 'base'; this arm differs in "
+            "rl.loss_type, rl.scale_rewards; did you mean 'rl.loss_type'?"
+        ],
+    ),
+    ({"arms__base__varies": ["rl"]}, ["arms.base.varies: nothing below 'rl' differs from the baseline 'base'"]),
+]
+
+
+@pytest.mark.parametrize(("edits", "expected"), UNSOUND, ids=lambda value: str(value)[:60])
+def test_an_unsound_comparison_is_refused(edits: dict, expected: list[str]):
+    assert problems(**edits) == expected
+
+
+def test_a_declared_path_covers_everything_below_it_and_nothing_beside_it():
+    study(arms__dr_grpo__varies=["rl"])
+    assert len(problems(arms__dr_grpo__varies=["r"])) == 3  # two confounds and a declaration in which nothing differs
+
+
+def test_the_family_is_all_arms_but_the_baseline_unless_it_is_written():
+    assert study().family == ("accuracy_only", "format_only", "dr_grpo")
+    assert study(baseline="dr_grpo", arms={"a": {"rl": {"beta": 0.1}, "varies": ["rl"]}, "dr_grpo": {}}).family == (
+        "a",
+    )
+    assert study(family=["dr_grpo"]).family == ("dr_grpo",)
+
+
+def test_one_arm_is_a_study():
+    assert study(arms={"base": {}}).family == ()

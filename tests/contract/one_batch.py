@@ -15,7 +15,7 @@ from PIL import Image
 from trl import GRPOConfig
 
 from rlassay.credit import CREDITS
-from rlassay.models.tiny_vlm import build_tiny_vlm
+from rlassay.models.tiny import build_tiny_vlm
 from rlassay.records import Media, PromptRow
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
@@ -61,7 +61,9 @@ def main(folder: Path, per_process: int) -> None:
         model=model,
         reward_funcs=earned,
         args=arguments,
-        train_dataset=prompt_dataset(rows, [row.prompt_id for row in rows], processor, folder, told=False),
+        train_dataset=prompt_dataset(
+            rows, [row.prompt_id for row in rows], processor, folder, with_format_instruction=False
+        ),
         processing_class=processor,
         credit=CREDIT,
         credit_denominator="selected",

@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlassay.credit import CREDITS, TokenSignals, compose, spread
+from rlassay.credit.compose import selected_denominator
 from tests.credit.make import MASK, batches, signals
+
+# MERGED FROM test_compose.py: Parts together: filters by OR, weights by product, and what no batch, however
+# odd, may break.
 
 ENTROPY = torch.tensor([[1.0, 5.0, 2.0, 3.0, 4.0, 9.0], [2.0, 1.0, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
 PERCEPTION = torch.tensor([[0.5, 0.1, 0.4, 0.3, 0.2, 9.0], [0.1, 0.3, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
@@ -203,3 +207,73 @@ def test_what_goes_by_completions_does_not_depend_on_how_the_batch_is_cut(names:
 def changed(batch: TokenSignals, change: Any) -> TokenSignals:
     """The batch with `change` made to each of its tensors."""
     return replace(batch, **{field.name: change(getattr(batch, field.name)) for field in fields(batch)})
+
+
+# MERGED FROM test_spread.py:
+
+SPREAD_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])  # B=3, T=5
+
+
+def test_spread_multiplies_and_leaves_nothing_outside_the_completion():
+    advantages = torch.tensor([2.0, -1.0, 0.5])
+    weights = torch.tensor([[1.0, 0.5, 2.0, 0.0, 1.5], [3.0, 1.0, 7.0, 7.0, 7.0], [2.0, 7.0, 7.0, 7.0, 7.0]])
+    # Row 1: 2 x (1, .5, 2, 0, 1.5). Row 2: -1 x (3, 1), padding 0. Row 3: .5 x 2, padding 0.
+    expected = [[2.0, 1.0, 4.0, 0.0, 3.0], [-3.0, -1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]
+    assert spread(advantages, weights, SPREAD_MASK).tolist() == expected
+
+
+def test_spread_of_weights_of_one_changes_no_advantage():
+    advantages = torch.tensor([0.1, -0.7, 1e-7])
+    assert torch.equal(spread(advantages, torch.ones(3, 5), SPREAD_MASK), advantages[:, None] * SPREAD_MASK)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.5])
+def test_spread_refuses_weights_that_are_no_weights(bad: float):
+    weights = torch.ones(3, 5)
+    weights[1, 1] = bad
+    with pytest.raises(ValueError, match="finite and not negative"):
+        spread(torch.ones(3), weights, SPREAD_MASK)
+
+
+def test_what_a_weight_is_outside_the_completion_does_not_matter():
+    weights = torch.ones(3, 5)
+    weights[2, 4] = float("nan")
+    assert torch.equal(spread(torch.ones(3), weights, SPREAD_MASK), SPREAD_MASK.float())
+
+
+# MERGED FROM test_denominator.py:
+
+SELECTED = torch.tensor([[1, 0, 1, 0, 0, 1], [1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "bnpo", "cispo", "vespo"])
+def test_a_mean_over_the_tokens_of_the_batch_has_one_factor(loss_type: str):
+    # 7 tokens, 3 of them selected; the selected padding does not count.
+    assert selected_denominator(SELECTED, MASK, loss_type).tolist() == pytest.approx([7 / 3] * 3)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "sapo"])
+def test_a_mean_over_each_completion_has_a_factor_for_each(loss_type: str):
+    assert selected_denominator(SELECTED, MASK, loss_type).tolist() == pytest.approx([5 / 2, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_nothing_selected_is_not_divided_by(loss_type: str):
+    assert selected_denominator(torch.zeros_like(SELECTED), MASK, loss_type).tolist() == [1.0] * 3
+    assert selected_denominator(SELECTED, torch.zeros_like(MASK), loss_type).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("loss_type", ["dr_grpo", "luspo", "unknown"])
+def test_losses_that_count_no_tokens_are_refused(loss_type: str):
+    with pytest.raises(ValueError, match="counts no tokens"):
+        selected_denominator(SELECTED, MASK, loss_type)
+
+
+def test_the_loss_becomes_the_mean_over_selected_tokens():
+    """With the factor, TRL's formulas give what they would give with only the selected tokens in the mask."""
+    losses = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 9.0], [6.0, 7.0, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
+    kept = losses * (SELECTED & MASK.bool())
+    token_mean = (kept * selected_denominator(SELECTED, MASK, "dapo")[:, None]).sum() / MASK.sum()
+    assert token_mean.item() == pytest.approx((1.0 + 3.0 + 6.0) / 3)
+    per_completion = (kept * selected_denominator(SELECTED, MASK, "grpo")[:, None]).sum(1) / MASK.sum(1).clamp(min=1)
+    assert per_completion.tolist() == pytest.approx([(1.0 + 3.0) / 2, 6.0, 0.0])

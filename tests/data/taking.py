@@ -5,9 +5,8 @@ from typing import Any
 
 from rlassay.data import SOURCES
 from rlassay.data.images import Images
-from rlassay.data.intake import Intake, in_order, take_in
+from rlassay.data.intake import Intake, in_order, length_check, take_in
 from rlassay.data.journal import Kept
-from rlassay.data.lengths import length_check
 from rlassay.records import PromptRow, parse_row
 
 

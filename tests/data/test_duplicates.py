@@ -6,12 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from rlassay.config.data import Columns, Files, Table
 from rlassay.data.drafts import UnsuitableError
-from rlassay.data.duplicates import FLAT, NEAR, Seen, Shown, plain
+from rlassay.data.duplicates import FLAT, NEAR, SMALLEST, Digests, Seen, Shown, digest_of, plain
 from tests.data import taking
+
+# MERGED FROM test_duplicates.py: Near-duplicates and leaks, through the whole of a source.
 
 
 def noise(seed, kind="PNG", size=(64, 48)):
@@ -135,3 +139,39 @@ def refused(seen, shown, check=Seen.refuse_duplicate):
     except UnsuitableError:
         return True
     return False
+
+
+# MERGED FROM test_digests.py:
+
+DIGESTS = st.integers(1, 2**64 - 1) | st.integers(1, 40).map(lambda n: n * SMALLEST)  # the latter want one place
+
+
+@given(st.lists(DIGESTS, max_size=60), DIGESTS)
+def test_it_holds_what_a_set_holds(added, asked):
+    digests, expected = Digests(), set()
+    for digest in added:
+        assert digests.add(digest) == (digest not in expected)
+        expected.add(digest)
+    assert len(digests) == len(expected)
+    assert (asked in digests) == (asked in expected)
+
+
+def test_it_grows_and_forgets_nothing():
+    digests, many = Digests(), [digest_of(str(number)) for number in range(5 * SMALLEST)]
+    assert all(digests.add(digest) for digest in many)
+    assert all(digest in digests for digest in many)
+    assert digest_of("absent") not in digests
+    assert len(digests) == len(many)
+
+
+def test_a_million_take_no_more_than_32_bytes_each():
+    digests = Digests()
+    for number in range(1, 20_001):
+        digests.add(number)
+    assert digests._places.buffer_info()[1] * 8 <= 32 * len(digests) + 8 * SMALLEST
+
+
+def test_parts_are_told_apart():
+    assert digest_of("a", "b") != digest_of("ab") != digest_of("a\0b!")
+    # the first 8 bytes of sha256("abc"), the first test vector of FIPS 180
+    assert digest_of("abc") == 0xBA7816BF8F01CFEA

@@ -1,6 +1,15 @@
 import hashlib
+import io
 
-from rlassay.data.images import Images
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlassay.config.data import ImagePolicy
+from rlassay.data.drafts import RowRefusedError
+from rlassay.data.images import Images, encode, perceptual_hash, read_image
+
+# MERGED FROM test_images.py:
 
 
 def test_equal_contents_share_a_file_and_leftovers_are_removed(tmp_path):
@@ -39,3 +48,107 @@ def test_an_image_of_an_earlier_attempt_counts_only_if_it_is_whole(tmp_path):
     later.add(b"torn")
     assert (tmp_path / torn).read_bytes() == b"torn"
     assert later.digest() == first.digest()
+
+
+# MERGED FROM test_image_policy.py: Images in every form: what is kept as it is, what is changed, what is
+# refused, and what looks alike.
+
+
+def noise(seed, size=(40, 30)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_every_form_gives_the_same_pixels(tmp_path):
+    image = noise(0)
+    (tmp_path / "a.png").write_bytes(encoded(image))
+    content = encoded(image)
+    for form in (content, image, "a.png", {"bytes": content, "path": "gone.png"}, {"image": {"path": "a.png"}}):
+        assert read_image(form, tmp_path)[0].tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (None, "it is missing"),
+        ({}, "it is missing"),
+        (7, "neither a path nor bytes"),
+        (b"text", "unreadable"),
+        (encoded(noise(0))[:200], "unreadable"),
+        ("gone.png", "no such file"),
+        ("../outside.png", "leaves the data root"),
+        ("/etc/hostname", "leaves the data root"),
+        ("link.png", "leaves the data root"),
+        ("a\0.png", "not a possible path"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, form, reason):
+    (tmp_path / "outside.png").write_bytes(encoded(noise(0)))
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(RowRefusedError, match=f"^image: .*{reason}"):
+        read_image(form, root)
+    with pytest.raises(RowRefusedError, match="the source has no data root"):
+        read_image("a.png", None)
+
+
+def test_images_that_comply_keep_their_bytes_and_others_become_rgb(tmp_path):
+    policy, image = ImagePolicy(), noise(0)
+    for content, suffix in ((encoded(image), "png"), (encoded(image, "JPEG"), "jpg")):
+        assert encode(content, None, policy, False)[:2] == (content, suffix)
+    content, suffix, _ = encode(encoded(image), None, policy, True)
+    assert (Image.open(io.BytesIO(content)).format, suffix) == ("JPEG", "jpg")
+
+    palette = image.convert("P")
+    assert encode(encoded(palette, "GIF"), None, None, False)[1] == "gif"  # without a policy, bytes stay as they are
+    assert encode(encoded(palette, "GIF"), None, policy, False)[1] == "png"
+    with pytest.raises(RowRefusedError, match="its format is none of PNG, JPEG"):
+        encode(encoded(image, "TIFF"), None, None, False)
+
+    clear = Image.new("RGBA", (4, 2), (255, 0, 0, 0))  # fully transparent red is seen as white
+    assert encode(clear, None, policy, False)[2].getpixel((0, 0)) == (255, 255, 255)
+    assert encode(Image.new("L", (4, 2), 9), None, policy, False)[2].getpixel((0, 0)) == (9, 9, 9)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright: 40 x 30 is meant as 30 x 40
+    assert encode(encoded(image, "JPEG", exif=turned), None, policy, False)[2].size == (30, 40)
+
+
+@pytest.mark.parametrize(
+    ("size", "policy", "expected"),
+    [
+        ((40, 30), {"max_side": 40}, (40, 30)),
+        ((40, 30), {"max_side": 20, "too_large": "resize"}, (20, 15)),
+        ((40, 30), {"max_pixels": 300}, (20, 15)),  # 1200 pixels x 1/4: half of each side
+        ((40, 30), {"min_pixels": 4800}, (80, 60)),
+        ((40, 30), {"min_pixels": 4800, "max_side": 60}, (60, 45)),
+    ],
+)
+def test_sizes_are_held_to_the_limits(size, policy, expected):
+    assert encode(noise(0, size), None, ImagePolicy(**policy), False)[2].size == expected
+
+
+@pytest.mark.parametrize("size", [(41, 30), (30, 41)])
+def test_an_image_above_the_limit_is_dropped(size):
+    with pytest.raises(RowRefusedError, match="image: a side above 40 pixels"):
+        encode(noise(0, size), None, ImagePolicy(max_side=40), False)
+
+
+def test_a_perceptual_hash_survives_compression_and_size_but_not_another_picture():
+    image = noise(0, (400, 300))
+    own = perceptual_hash(image)
+    again = Image.open(io.BytesIO(encoded(image.resize((200, 150)), "JPEG", quality=60)))
+    assert differing(own, perceptual_hash(again)) <= 8
+    assert differing(own, perceptual_hash(noise(1, (400, 300)))) > 60
+    assert perceptual_hash(Image.new("RGB", (9, 9), "red")) == 64 * "0"
+
+
+def differing(one, other):
+    """In how many bits two hashes differ."""
+    return (int(one, 16) ^ int(other, 16)).bit_count()

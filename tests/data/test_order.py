@@ -28,7 +28,7 @@ for kind, section in json.loads(sys.argv[1]).items():
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(root=Path(folder))
         run_prepare_data(load_study("digits", "tiny").model_copy(update={"data": data}), layout)
-        content = json.loads(layout.data_sentinel.read_text())
+        content = json.loads(layout.data_manifest.read_text())
         print(kind, hashlib.sha256(json.dumps([content["splits"], content["sha256"]]).encode()).hexdigest())
 """
 

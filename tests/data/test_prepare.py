@@ -45,15 +45,15 @@ def test_it_leaves_rows_images_and_a_sentinel_that_vouches_for_them(tmp_path):
     layout = Layout(root=tmp_path)
     counts = run_prepare_data(small(), layout)
     assert numbers(counts) == {"sft": (24, {}), "train": (16, {}), "test": (16, {})}
-    sentinel = json.loads(layout.data_sentinel.read_text(encoding="utf-8"))
-    assert sentinel["splits"] == {split: facts.model_dump(mode="json") for split, facts in counts.items()}
-    assert sentinel["id"] == data_id(small())
+    manifest = json.loads(layout.data_manifest.read_text(encoding="utf-8"))
+    assert manifest["splits"] == {split: facts.model_dump(mode="json") for split, facts in counts.items()}
+    assert manifest["id"] == data_id(small())
     for split, count in counts.items():
         rows = list(read_rows(layout.split(split)))
         assert len(rows) == count.rows
         assert all((layout.data / item.path).is_file() for row in rows for item in row.media)
         digest = hashlib.sha256(layout.split(split).read_bytes()).hexdigest()
-        assert sentinel["sha256"][f"{split}.jsonl"] == digest
+        assert manifest["sha256"][f"{split}.jsonl"] == digest
     assert sorted(contents(layout.data)) == sorted(
         {"data.json", "sft.jsonl", "train.jsonl", "test.jsonl"}
         | {item.path for split in counts for row in read_rows(layout.split(split)) for item in row.media}
@@ -85,13 +85,13 @@ def test_the_sentinel_is_written_last_and_taken_back_first(tmp_path, monkeypatch
     monkeypatch.setitem(SOURCES, "digits", broken)
     with pytest.raises(RuntimeError, match="the source broke"):
         run_prepare_data(small(), layout)
-    assert not layout.data_sentinel.exists()
+    assert not layout.data_manifest.exists()
 
 
 def test_nothing_is_younger_than_the_sentinel(tmp_path):
     layout = Layout(root=tmp_path)
     run_prepare_data(small(), layout)
-    written = os.stat(layout.data_sentinel).st_mtime_ns
+    written = os.stat(layout.data_manifest).st_mtime_ns
     assert all(os.stat(layout.data / name).st_mtime_ns <= written for name in contents(layout.data))
 
 
@@ -107,7 +107,7 @@ def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, mo
 
     with pytest.raises(StudyError, match=r"no row of the split 'test' is left; refused were 1 because choice_accuracy"):
         run_prepare_data(own(tmp_path, CHOICE), layout)
-    assert not layout.data_sentinel.exists()
+    assert not layout.data_manifest.exists()
 
 
 def test_rows_of_ones_own_pass_through(tmp_path):

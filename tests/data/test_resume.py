@@ -131,7 +131,7 @@ def admitted(monkeypatch):
 
 
 def test_after_a_kill_what_was_done_is_not_done_again_and_the_bytes_are_the_same(inputs, killed, quiet, admitted):
-    assert not killed.data_sentinel.exists()
+    assert not killed.data_manifest.exists()
     assert not killed.split("test").exists()  # nothing takes its place before all is sound
     written = list((killed.data / "images").iterdir())
     assert len(written) == 6 + 10  # of the 14 training records, 3, 6, 9 and 12 (from 0) repeat an earlier prompt

@@ -5,7 +5,7 @@ from rlassay.config import Study
 from rlassay.evaluation.score import metrics_of, run_score
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
-from rlassay.rewards.guard import here
+from rlassay.rewards.sandbox.guard import here
 from tests.evaluation.tiny import NUM_TEST, layout_with_data, only, tiny_study
 
 RIGHT = "<think>7</think><answer>A</answer>"

@@ -6,8 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from rlassay.config.model import HubModel, Lora, TinyVLM
-from rlassay.models.tiny_vlm import build_tiny_vlm
-from rlassay.models.tokenizer import train_tokenizer
+from rlassay.models.tiny import build_tiny_vlm, train_tokenizer
 from rlassay.records import Media, PromptRow
 
 TEXTS = ("Which digit is larger?\n(A)3 (B)7", "<think>7 3</think><answer>B</answer>")

@@ -12,7 +12,11 @@ from transformers import ProcessorMixin
 from rlassay.config.model import Lora
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of
 from rlassay.models.hub import Model, Processor
-from tests.models.hubs import SMALLEST, hub, row, text_model, vision_model
+from rlassay.models.policy import chat
+from rlassay.models.tiny import build_tiny_vlm
+from tests.models.hubs import SMALLEST, TEXTS, hub, row, text_model, vision_model
+
+# MERGED FROM test_policy.py:
 
 IMAGE = Image.linear_gradient("L").resize((16, 16))
 
@@ -161,3 +165,31 @@ def test_an_adapter_whose_base_is_gone_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match=r"cannot load this adapter: there is no model folder './gone/base'"):
         load_policy(hub("owner/model", Lora()), tmp_path)
+
+
+# MERGED FROM test_chat.py:
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_tiny_vlm(SMALLEST, TEXTS)[1]
+
+
+def test_a_processor_takes_parts(processor):
+    (turn,) = chat(row(image="x.png"), processor, with_format_instruction=False)
+
+    assert [part["type"] for part in turn["content"]] == ["image", "text"]
+
+
+def test_a_tokenizers_template_takes_plain_text(processor):
+    (turn,) = chat(row(), processor.tokenizer, with_format_instruction=False)
+
+    assert turn == {"role": "user", "content": "Which digit is larger?\n(A)3 (B)7 (C)1 (D)9"}
+
+
+def test_a_model_that_no_one_showed_the_format_is_told_it(processor):
+    system, user = chat(row(), processor.tokenizer, with_format_instruction=True)
+
+    assert system["role"] == "system"
+    assert "<answer>" in system["content"]
+    assert user["role"] == "user"

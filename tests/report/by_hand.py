@@ -10,8 +10,7 @@ from rlassay.config.settings import Settings
 from rlassay.layout import Layout
 from rlassay.records import PromptRow
 from rlassay.report.commands import Commands
-from rlassay.report.gather import Results, Row
-from rlassay.report.reading import Scores
+from rlassay.report.gather import Results, Row, Scores
 from tests.report.synthetic import Size, synthetic_study
 
 

@@ -1,9 +1,25 @@
 """A hand-made report record with every part filled, for tests of figures and page that need no files."""
 
 from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
-from rlassay.report.evidence import Design, DesignRow, Example, RewardPart, ShownCompletion
-from rlassay.report.numbers import Column, Curve, Difference, Estimate, Series, Table, TableRow
-from rlassay.report.provenance import Command, Missing, PolicyCost, PolicyFacts, PolicyResumes
+from rlassay.report.numbers import (
+    Column,
+    Command,
+    Curve,
+    Design,
+    DesignRow,
+    Difference,
+    Estimate,
+    Example,
+    Missing,
+    PolicyCost,
+    PolicyFacts,
+    PolicyResumes,
+    RewardPart,
+    Series,
+    ShownCompletion,
+    Table,
+    TableRow,
+)
 from tests.report.fake_credit import fake_credit
 from tests.report.fake_data import fake_data
 

@@ -1,6 +1,6 @@
 """A hand-made record of token credit: two scenes, four arms, every signal measured in all but the first."""
 
-from rlassay.report.credit_records import (
+from rlassay.report.content import (
     ArmWords,
     CreditWord,
     Heat,

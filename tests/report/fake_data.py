@@ -1,7 +1,7 @@
 """A hand-made data section: options and free answers, refusals of every sort, sample rows."""
 
 from rlassay.records import Histogram
-from rlassay.report.provenance import DataSplit, SampleRow
+from rlassay.report.numbers import DataSplit, SampleRow
 
 
 def fake_data() -> tuple[DataSplit, ...]:

@@ -122,7 +122,7 @@ def _write_data(layout: Layout, study: Study) -> list[PromptRow]:
         rows = [_row(split, number) for number in range(count or 0)]
         write_rows(layout.split(split), rows)
         counts[split] = {"rows": len(rows), "refused": REFUSED if split == "sft" else {}}
-    layout.data_sentinel.write_text(json.dumps({"id": "d" * 8, "splits": counts, "sha256": {}}))
+    layout.data_manifest.write_text(json.dumps({"id": "d" * 8, "splits": counts, "sha256": {}}))
     return [_row("test", number) for number in range(study.data.splits["test"] or 0)]
 
 
@@ -193,8 +193,8 @@ def _write_sentinel(layout: Layout, policy: str, fingerprint: str, steps: int) -
         "versions": VERSIONS,
         "peak_memory_mb": 512.0,
     }
-    layout.train_sentinel(policy).parent.mkdir(parents=True, exist_ok=True)
-    layout.train_sentinel(policy).write_text(json.dumps(content))
+    layout.train_manifest(policy).parent.mkdir(parents=True, exist_ok=True)
+    layout.train_manifest(policy).write_text(json.dumps(content))
 
 
 def _write_training(layout: Layout, policy: str, study: Study, arm: str, size: Size) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rlassay.report.content import Content
+from rlassay.report.content import Content, Heat
 from rlassay.report.credit_page import (
     Shading,
     heat_paths,
@@ -16,12 +16,11 @@ from rlassay.report.credit_page import (
     weighted_text,
     word_classes,
 )
-from rlassay.report.credit_records import Heat
 from rlassay.report.figures import assign_marks
 from rlassay.report.figures_style import Drawing
 from rlassay.report.markdown import render_markdown
 from rlassay.report.page import render_page
-from rlassay.report.writing import build_frames
+from rlassay.report.run import build_frames
 from tests.report.fake_content import fake_content
 from tests.report.fake_credit import fake_credit
 

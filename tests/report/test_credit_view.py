@@ -1,18 +1,42 @@
 """The credit viewer: what is shown, what is left out, and that it is left out where nothing was recorded."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from rlassay.config.study import Study
 from rlassay.layout import Layout
+from rlassay.records import Media, PromptRow
 from rlassay.report import credit_view
 from rlassay.report.analysis import analyse
-from rlassay.report.credit_view import build_credit
+from rlassay.report.content import Scene
+from rlassay.report.credit_view import (
+    MAX_CELLS,
+    MAX_STEPS,
+    MAX_WORDS,
+    MIN_COUNT,
+    RANKED,
+    AtStep,
+    Chosen,
+    build_credit,
+    build_scene,
+    candidates,
+    groups_by_stage,
+    pooled,
+    rank_words,
+    stages,
+    watched_runs,
+)
 from rlassay.report.figures import assign_marks
-from rlassay.report.gather import Results, gather
+from rlassay.report.gather import Results, ResultsError, gather, read_watched, watched_steps
 from rlassay.report.page import render_page
-from rlassay.report.reading import ResultsError
+from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS
-from tests.report.synthetic_credit import write_shard
+from tests.report.synthetic_credit import drop_columns, row_of, write_shard
+
+# MERGED FROM test_credit_view.py: The credit viewer: what is shown, what is left out, and that it is left out
+# where nothing was recorded.
 
 
 def test_every_scene_shows_every_arm_on_one_prompt(credit_results: Results):
@@ -92,7 +116,7 @@ def test_prompts_that_the_data_lack_are_named(copied_credit: tuple[Study, Layout
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     with pytest.raises(ResultsError, match=r"it lacks \d+ prompts that were trained on") as caught:
         build_credit(gather(study, layout, SETTINGS), 0.95)
-    assert f"-R {layout.data_sentinel}" in str(caught.value)
+    assert f"-R {layout.data_manifest}" in str(caught.value)
 
 
 def test_the_same_files_give_the_same_page_and_their_texts_stay_text(credit_files: tuple[Study, Layout]):
@@ -105,3 +129,239 @@ def test_the_same_files_give_the_same_page_and_their_texts_stay_text(credit_file
     assert "<script" not in page
     assert {job.signals_share for job in first.cost if job.policy.startswith("runs/base")} == {None}
     assert {job.signals_share for job in first.cost if job.policy.startswith("runs/dr_grpo")} == {0.25}
+
+
+# MERGED FROM test_credit_choice.py: Which prompts the credit viewer shows.
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen"),
+    [
+        ([], {}),
+        ([7], {"first": 7}),
+        ([1, 9], {"first": 1, "last": 9}),
+        ([1, 2, 9], {"first": 1, "last": 9, "middle": 2}),
+        ([1, 3, 5, 7], {"first": 1, "last": 7, "middle": 5}),
+    ],
+)
+def test_first_middle_and_last_step(steps: list[int], chosen: dict[str, int]):
+    assert stages(steps) == chosen
+    assert list(stages(steps)) == list(chosen)
+
+
+def test_candidates_are_the_prompts_that_all_arms_watched():
+    first = AtStep(1, {"base": {"p": [], "q": [], "r": []}, "other": {"r": [], "q": []}})
+    last = AtStep(9, {"base": {"s": []}, "other": {"s": []}})
+    # p is not watched by the other arm; q was watched before r by the first arm
+    assert candidates({"first": first, "last": last}) == [
+        Chosen(1, 0, "first", "q"),
+        Chosen(9, 0, "last", "s"),
+        Chosen(1, 1, "first", "r"),
+    ]
+
+
+def test_the_seed_that_most_arms_have(copied_credit: tuple[Study, Layout]):
+    study, layout = copied_credit
+    assert watched_runs(gather(study, layout, SETTINGS))[0] == 1
+    for path in layout.tokens("runs/base/seed1").iterdir():
+        path.unlink()
+    seed, runs = watched_runs(gather(study, layout, SETTINGS))
+    assert (seed, list(runs)) == (2, list(study.arms))
+    assert runs["base"] == "runs/base/seed2"
+
+
+def test_steps_that_an_arm_lacks_are_no_stage(copied_credit: tuple[Study, Layout]):
+    study, layout = copied_credit
+    results = gather(study, layout, SETTINGS)
+    _, runs = watched_runs(results)
+    watched_steps(layout.tokens(runs["base"]))[1].unlink()
+    watched_steps(layout.tokens(runs["dr_grpo"]))[4].unlink()
+    assert {stage: at.step for stage, at in groups_by_stage(results, runs).items()} == {
+        "first": 2,
+        "last": 3,
+    }
+
+
+def test_without_token_shards_nothing_is_watched(results: Results):
+    assert watched_runs(results) == (1, {})
+
+
+@pytest.mark.parametrize("damage", ["truncated", "column", "length"])
+def test_a_damaged_shard_is_named(copied_credit: tuple[Study, Layout], damage: str):
+    study, layout = copied_credit
+    path = watched_steps(layout.tokens("runs/format_only/seed1"))[1]
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:40])
+    else:
+        drop_columns(path, ["scale"] if damage == "column" else [], shorten=damage == "length")
+    results = gather(study, layout, SETTINGS)
+    with pytest.raises(ResultsError, match="is damaged") as caught:
+        groups_by_stage(results, watched_runs(results)[1])
+    assert str(path) in str(caught.value)
+    assert f"-R {layout.train_manifest('runs/format_only/seed1')}" in str(caught.value)
+    said = {"truncated": "", "column": "scale", "length": "weight has 7 values for 8 tokens"}
+    assert said[damage] in str(caught.value)
+
+
+def test_only_the_asked_columns_are_read(credit_files: tuple[Study, Layout]):
+    path = watched_steps(credit_files[1].tokens("runs/base/seed1"))[1]
+    assert [list(row) for row in read_watched(path, ("tokens", "weight"))] == [["tokens", "weight"]] * 4
+
+
+# MERGED FROM test_credit_scenes.py: From watched rows to scenes.
+
+PROMPT = PromptRow(prompt_id="p", question="?", answer="B", choices=("x", "y"), media=(Media(path="images/a.png"),))
+ROW: dict[str, Any] = {
+    "sample": 0,
+    "tokens": ["two", " wor", "ds", ""],
+    "weight": [0.5, 1.0, 2.0, 0.0],
+    "entropy": [0.1, 0.2, 0.4, 0.0],
+    "perception": [1.0, float("nan"), 3.0, None],
+    "dominance": None,
+    "vision_attention": [0.1, 0.0, 0.05, 0.2, 0.0, 0.05],
+    "vision_grid": [2, 3],
+    "advantage": 0.5,
+    "reward": 1.5,
+    "scale": None,
+}
+
+
+def _scene(*rows: dict[str, Any], prompt: PromptRow = PROMPT) -> Scene:
+    return build_scene(Chosen(4, 1, "middle", "p"), {"base": [ROW | row for row in rows]}, prompt)
+
+
+def test_a_scene_by_hand():
+    scene = _scene({})
+    assert (scene.stage, scene.step, scene.rank, scene.prompt_id, scene.group_size) == ("middle", 4, 1, "p", 1)
+    assert (scene.question, scene.choices, scene.answer, scene.image) == ("?", ("x", "y"), "B", "../data/images/a.png")
+    (shown,) = scene.completions
+    assert (shown.arm, shown.sample, shown.reward, shown.advantage, shown.scale) == ("base", 0, 1.5, 0.5, None)
+    two, words, end = shown.words
+    assert (two.text, two.weight, two.entropy, two.perception, two.num_tokens) == ("two", 0.5, 0.1, 1.0, 1)
+    # weight (1 + 2) / 2, entropy (.2 + .4) / 2, perception over the one finite value
+    assert (words.text, words.weight, words.entropy, words.perception, words.num_tokens) == ("words", 1.5, 0.3, 3.0, 2)
+    assert (end.weight, end.perception, end.dominance) == (0.0, None, None)
+    assert shown.heat is not None
+    assert (shown.heat.rows, shown.heat.cols, shown.heat.total) == (2, 3, 0.4)
+    assert shown.heat.cells == (0.1, 0.0, 0.05, 0.2, 0.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("advantages", "chosen"), [([0.5, -2.0, 1.0], 1), ([1.0, -1.0], 0), ([0.0, None], 0), ([float("nan"), 0.1], 1)]
+)
+def test_the_largest_advantage_in_size_is_shown(advantages: list[float | None], chosen: int):
+    scene = _scene(*({"advantage": value, "sample": place} for place, value in enumerate(advantages)))
+    assert scene.completions[0].sample == chosen
+    assert scene.group_size == len(advantages)
+
+
+def test_of_a_long_completion_both_ends_are_shown():
+    tokens = [f" {'ab'[place % 2]}" for place in range(MAX_WORDS + 7)]
+    values = [float(place) for place in range(len(tokens))]
+    signals = dict.fromkeys(("weight", "entropy", "perception"), values)
+    (shown,) = _scene({"tokens": tokens, **signals}).completions
+    assert (len(shown.words), shown.omitted) == (MAX_WORDS, 7)
+    half = MAX_WORDS // 2
+    assert [word.weight for word in shown.words] == values[:half] + values[half + 7 :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vision_attention": None},
+        {"vision_grid": None},
+        {"vision_grid": [3, 3]},
+        {"vision_attention": [0.1, None, 0.05, 0.2, 0.0, 0.05]},
+    ],
+)
+def test_no_heat_without_one_number_per_cell(change: dict[str, Any]):
+    assert _scene(change).completions[0].heat is None
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_no_heat_without_exactly_one_image(count: int):
+    scene = _scene({}, prompt=PROMPT.model_copy(update={"media": PROMPT.media * count}))
+    assert scene.image is None
+    assert scene.completions[0].heat is None
+
+
+def test_a_fine_grid_is_pooled_by_means():
+    # 30 x 48 tokens at 24 cells a side: blocks of 2 x 2
+    mass = np.arange(30 * 48, dtype=float).reshape(30, 48)
+    cells = pooled(mass)
+    assert cells.shape == (15, 24)
+    assert cells[0, 0] == (0 + 1 + 48 + 49) / 4
+    assert cells.mean() == pytest.approx(mass.mean())
+    assert pooled(np.ones((MAX_CELLS, 3))).shape == (MAX_CELLS, 3)
+    assert pooled(np.ones((25, 1))).shape == (13, 1)
+
+
+# MERGED FROM test_credit_ranking.py: The words with most and least credit.
+
+
+@pytest.fixture
+def hand(tmp_path) -> Results:
+    """Two arms x two seeds on an empty folder."""
+    made = hand_results({"base": np.zeros((2, 2)), "dr_grpo": np.zeros((2, 2)), "sft": np.zeros((1, 2))})
+    return Results(**(vars(made) | {"layout": Layout(root=tmp_path)}))
+
+
+def _write(results: Results, arm: str, seed: int, tokens: list[str], weight: list[float], steps: int = 1) -> None:
+    row: dict[str, Any] = row_of(tokens=tokens, weight=weight)
+    for step in range(1, steps + 1):
+        write_shard(results.layout.tokens(f"runs/{arm}/seed{seed}"), step, [row] * MIN_COUNT)
+
+
+def test_means_and_intervals_by_hand(hand: Results):
+    _write(hand, "base", 1, ["Cat", " dog.", " a"], [2.0, 0.4, 1.0])
+    _write(hand, "base", 2, [" cat", " DOG", " cat"], [2.4, 0.2, 3.0])
+    (base,) = rank_words(hand, 0.95)
+    assert (base.arm, base.num_seeds, base.num_completions) == ("base", 2, 2 * MIN_COUNT)
+    assert (base.num_words, base.even) == (3, None)
+    # Seed 1: cat 2, dog .4, a 1. Seed 2: cat (2.4 + 3) / 2 = 2.7, dog .2. Over seeds: cat 2.35, dog .3, a 1.
+    assert [(one.word, one.weight.mean) for one in (*base.most, *base.least)] == [("cat", 2.35), ("dog", 0.3)]
+    cat = base.most[0].weight
+    assert (cat.num_seeds, cat.num_items) == (2, 3 * MIN_COUNT)
+    # Two seeds: t(1) = 12.706205, s / sqrt(2) = |2 - 2.7| / 2.
+    assert cat.high == pytest.approx(2.35 + 12.706205 * 0.35, abs=1e-5)
+
+
+def test_rare_words_are_not_ranked(hand: Results):
+    rare = row_of(tokens=["rare"], weight=[9.0])
+    common = row_of(tokens=["b", " c"], weight=[1.0, 2.0])
+    write_shard(hand.layout.tokens("runs/base/seed1"), 1, [rare] * (MIN_COUNT - 1) + [common] * MIN_COUNT)
+    (base,) = rank_words(hand, 0.95)
+    assert base.num_words == 2
+    assert [one.word for one in (*base.most, *base.least)] == ["c", "b"]
+
+
+def test_alike_weights_are_said_and_not_ranked(hand: Results):
+    _write(hand, "dr_grpo", 1, ["a", " b", " c"], [0.7, 0.7, 0.7])
+    (arm,) = rank_words(hand, 0.95)
+    assert (arm.arm, arm.even, arm.most, arm.least) == ("dr_grpo", 0.7, (), ())
+
+
+def test_at_most_so_many_words_and_none_at_both_ends(hand: Results):
+    letters = [chr(ord("a") + place) for place in range(3 * RANKED)]
+    _write(hand, "base", 1, [f" {one}" for one in letters], [float(place) for place in range(len(letters))])
+    _write(hand, "dr_grpo", 1, [" a", " b", " c"], [1.0, 2.0, 3.0])
+    many, few = rank_words(hand, 0.95)
+    assert [one.word for one in many.most] == letters[: -RANKED - 1 : -1]
+    assert [one.word for one in many.least] == letters[:RANKED]
+    assert [one.word for one in (*few.most, *few.least)] == ["c", "a"]
+
+
+def test_ties_go_by_the_alphabet(hand: Results):
+    _write(hand, "base", 1, ["d", " c", " b", " a"], [1.0, 1.0, 0.0, 0.0])
+    (base,) = rank_words(hand, 0.95)
+    assert [one.word for one in base.most] == ["c", "d"]
+    assert [one.word for one in base.least] == ["a", "b"]
+
+
+def test_of_a_long_run_evenly_spaced_steps_are_read(hand: Results):
+    _write(hand, "base", 1, ["a"], [1.0], steps=3 * MAX_STEPS)
+    assert rank_words(hand, 0.95)[0].num_completions == MAX_STEPS * MIN_COUNT
+
+
+def test_without_shards_no_arm_is_ranked(hand: Results):
+    assert rank_words(hand, 0.95) == []

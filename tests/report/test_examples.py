@@ -1,16 +1,21 @@
 """Completions side by side: which prompts, and which completion of each row."""
 
+import base64
+from io import BytesIO
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
-from rlassay.report.estimates import scores_of
-from rlassay.report.examples import IN_ORDER, build_examples
-from rlassay.report.gather import Results, gather
-from rlassay.report.reading import ResultsError
-from rlassay.report.tables import primary_column
+from rlassay.report.examples import IN_ORDER, LARGEST, build_examples, thumbnail
+from rlassay.report.gather import Results, ResultsError, gather
+from rlassay.report.tables import primary_column, scores_of
 from tests.report.conftest import SETTINGS
+
+# MERGED FROM test_examples.py: Completions side by side: which prompts, and which completion of each row.
 
 
 def test_the_first_is_where_the_arms_differ_most(results: Results):
@@ -77,3 +82,26 @@ def test_completions_that_lack_a_shown_one_are_damaged(copied: tuple[Study, Layo
     with pytest.raises(ResultsError, match="lacks sample 0 of 3 prompts") as caught:
         build_examples(gather(study, layout, SETTINGS), 3)
     assert f"-R {path}" in str(caught.value)
+
+
+# MERGED FROM test_thumbnails.py: Small images are taken as they are, large ones are made small.
+
+
+def test_small_images_are_taken_as_they_are(tmp_path: Path):
+    path = tmp_path / "digit.png"
+    Image.new("L", (16, 12), 200).save(path)
+    shown = thumbnail(path)
+    assert (shown["width"], shown["height"]) == (16, 12)
+    assert base64.b64decode(str(shown["uri"]).split(",")[1]) == path.read_bytes()
+    assert thumbnail(tmp_path / "gone.png")["uri"] == ""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_large_images_are_made_small(tmp_path: Path, mode: str):
+    path = tmp_path / "photo.png"
+    Image.new(mode, (1000, 500)).save(path)
+    kind, encoded = str(thumbnail(path)["uri"]).split(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(BytesIO(base64.b64decode(encoded))) as small:
+        assert small.size == (LARGEST, LARGEST // 2)
+        assert small.getpixel((0, 0)) == ((255, 255, 255) if mode == "RGBA" else (0, 0, 0))

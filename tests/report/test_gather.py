@@ -5,14 +5,31 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from rlassay.config.study import Study
 from rlassay.layout import Layout
-from rlassay.report.gather import Results, gather
-from rlassay.report.reading import ResultsError
+from rlassay.records import SplitFacts
+from rlassay.report.gather import (
+    DISAGREEMENT,
+    Results,
+    ResultsError,
+    blaming,
+    column_or_nan,
+    gather,
+    read_metrics,
+    read_proof,
+    read_rollouts,
+    read_scores,
+    read_splits,
+)
 from tests.report.conftest import SETTINGS
 from tests.report.synthetic import Size, write_synthetic
+
+# MERGED FROM test_gather.py: Gathering: table rows, and clear words about files that are missing, damaged or
+# out of date.
 
 
 def test_rows_stand_in_table_order_with_their_policies(results: Results):
@@ -55,7 +72,7 @@ def test_of_many_missing_files_the_first_are_named(copied: tuple[Study, Layout])
     for seed in (1, 2, 3):
         for path in (layout.root / f"runs/base/seed{seed}").glob("eval/*"):
             path.unlink()
-    layout.train_sentinel("runs/base/seed1").unlink()
+    layout.train_manifest("runs/base/seed1").unlink()
     with pytest.raises(ResultsError) as caught:
         gather(study, layout, SETTINGS)
     assert len(caught.value.problems) == 6
@@ -64,7 +81,7 @@ def test_of_many_missing_files_the_first_are_named(copied: tuple[Study, Layout])
 
 def test_a_partial_report_leaves_the_unfinished_policy_out(copied: tuple[Study, Layout]):
     study, layout = copied
-    layout.train_sentinel("runs/base/seed2").unlink()
+    layout.train_manifest("runs/base/seed2").unlink()
     results = gather(study, layout, SETTINGS, partial=True)
     assert results.rows["base"].seeds == (1, 3)
     assert "runs/base/seed2" not in results.metrics
@@ -73,7 +90,7 @@ def test_a_partial_report_leaves_the_unfinished_policy_out(copied: tuple[Study, 
 
 def test_seed1_is_not_taken_for_seed10(tmp_path: Path):
     study, layout = write_synthetic(tmp_path, Size(arms=("base",), seeds=(1, 10), items=2, samples=1, steps=2))
-    layout.train_sentinel("runs/base/seed10").unlink()
+    layout.train_manifest("runs/base/seed10").unlink()
     assert gather(study, layout, SETTINGS, partial=True).rows["base"].seeds == (1,)
 
 
@@ -87,8 +104,8 @@ DAMAGE: dict[str, tuple[Callable[[Layout], Path], Callable[[Path], object], str]
     "no metrics": (lambda it: it.metrics("runs/base/seed1"), Path.unlink, "runs/base/seed1/train.json"),
     "no rollouts": (lambda it: it.rollouts("runs/base/seed1"), shutil.rmtree, "runs/base/seed1/train.json"),
     "rollout": (lambda it: it.rollouts("runs/base/seed1") / "step000001.parquet", _truncate, "runs/base/seed1/train"),
-    "sentinel": (lambda it: it.train_sentinel("runs/base/seed1"), _truncate, "runs/base/seed1/train.json"),
-    "data": (lambda it: it.data_sentinel, _truncate, "data/data.json"),
+    "sentinel": (lambda it: it.train_manifest("runs/base/seed1"), _truncate, "runs/base/seed1/train.json"),
+    "data": (lambda it: it.data_manifest, _truncate, "data/data.json"),
     "prompts": (lambda it: it.split("test"), _truncate, "data/data.json"),
 }
 
@@ -111,7 +128,128 @@ def test_damage_is_named_with_the_file_that_must_be_made_again(copied: tuple[Stu
 
 def test_a_run_of_another_version_of_the_study_is_refused(copied: tuple[Study, Layout]):
     study, layout = copied
-    path = layout.train_sentinel("runs/dr_grpo/seed3")
+    path = layout.train_manifest("runs/dr_grpo/seed3")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "00000000"}))
     with pytest.raises(ResultsError, match="another version of the study: its fingerprint is 00000000, now"):
         gather(study, layout, SETTINGS)
+
+
+# MERGED FROM test_reading.py: Reading result files: what is averaged, what is derived, and how damage is
+# reported.
+
+
+def _write_scores(path: Path, rows: list[tuple[str, str, int, str, float | None]]) -> Path:
+    columns = ["prompt_id", "mode", "sample", "metric", "value"]
+    pd.DataFrame(rows, columns=pd.Index(columns)).to_parquet(path, index=False)
+    return path
+
+
+def test_samples_are_averaged_by_prompt_and_what_cannot_be_judged_is_left_out(tmp_path: Path):
+    rows = [
+        ("b", "sampled", 0, "x", 1.0),
+        ("b", "sampled", 1, "x", 0.0),
+        ("b", "sampled", 2, "x", 1.0),
+        ("a", "sampled", 0, "x", None),
+        ("a", "sampled", 1, "x", 0.0),
+        ("a", "sampled", 2, "x", None),
+    ]
+    scores = read_scores(_write_scores(tmp_path / "s.parquet", rows), ["b", "a"])
+    assert list(scores.means.index) == ["a", "b"]
+    assert scores.means["sampled", "x"].tolist() == pytest.approx([0.0, 2 / 3])
+    assert scores.counts["sampled", "x"].tolist() == [1, 3]
+    assert scores.binary == {"x"}
+
+
+def test_grades_disagree_where_strict_and_lenient_differ(tmp_path: Path):
+    pairs = [(1.0, 1.0), (0.0, 1.0), (None, 1.0), (0.0, 0.0)]
+    rows = []
+    for sample, (strict, lenient) in enumerate(pairs):
+        rows.append(("a", "greedy", sample, "choice_accuracy", strict))
+        rows.append(("a", "greedy", sample, "choice_accuracy_lenient", lenient))
+        rows.append(("a", "greedy", sample, "token_count", 7.0))
+    scores = read_scores(_write_scores(tmp_path / "s.parquet", rows), ["a"])
+    # Three completions were graded by both, one of them differently.
+    assert scores.means["greedy", DISAGREEMENT].tolist() == pytest.approx([1 / 3])
+    assert "token_count" not in scores.binary
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "sampled", 0, "x", 1.0)], "1 prompts that are not the 2 prompts of the data"),
+        ([(name, "sampled", 0, "x", 1.0) for name in "aab"], "duplicate"),
+    ],
+)
+def test_scores_of_other_prompts_or_twice_are_refused(tmp_path: Path, rows: list, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_scores(_write_scores(tmp_path / "s.parquet", rows), ["a", "b"])
+
+
+def test_metrics_come_by_step_with_gaps(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "loss": null}\n{"step": 1, "loss": 0.5, "kl": 1}\n')
+    frame = read_metrics(path)
+    assert frame.index.tolist() == [1, 2]
+    assert frame["loss"].tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert column_or_nan(frame, "kl").tolist() == pytest.approx([1.0, np.nan], nan_ok=True)
+    assert np.isnan(column_or_nan(frame, "absent")).all()
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "empty"), ('{"step": 1}\n{"st', "line 2 is not JSON")])
+def test_broken_metrics_are_refused(tmp_path: Path, text: str, message: str):
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_rollouts_are_summed_by_step(tmp_path: Path):
+    for step in (1, 2):
+        frame = pd.DataFrame(
+            {"step": [step, step], "token_count": [3, 4], "raw.x": [1.0, None], "weighted.x": [0.5, 0.1]}
+        )
+        frame.to_parquet(tmp_path / f"step{step:06d}.parquet")
+    sums = read_rollouts(tmp_path)
+    assert sums.index.tolist() == [1, 2]
+    first = sums.loc[1].to_dict()
+    assert first == pytest.approx({"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "judged.x": 1, "completions": 2})
+
+
+def test_failures_are_counted_by_reward_kind_and_step(tmp_path: Path):
+    for step, kinds in ((1, [None, "timeout"]), (2, ["timeout", "timeout"]), (3, [None, "crash"])):
+        frame = pd.DataFrame({"step": step, "token_count": [3, 4], "raw.x": [1.0, 2.0], "weighted.x": [1.0, 2.0]})
+        frame.assign(**{"failed.x": pd.Series(kinds, dtype=object)}).to_parquet(tmp_path / f"step{step:06d}.parquet")
+    sums = read_rollouts(tmp_path)
+    assert sums["failed.x.timeout"].tolist() == [1.0, 2.0, 0.0]
+    assert sums["failed.x.crash"].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_a_run_without_rollouts_is_missing_them(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        read_rollouts(tmp_path)
+
+
+def test_a_sentinel_that_lacks_a_key_says_which(tmp_path: Path):
+    (tmp_path / "train.json").write_text(json.dumps({"fingerprint": "x", "steps": 1}))
+    with pytest.raises(ValueError, match="lacks generated_tokens, gpus, max_steps"):
+        read_proof(tmp_path / "train.json")
+
+
+def test_splits_keep_counts_and_reasons(tmp_path: Path):
+    (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}}}}')
+    assert read_splits(tmp_path / "data.json") == {"test": SplitFacts(rows=3, refused={"no image": 1})}
+    (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}, "more": 2}}}')
+    with pytest.raises(ValueError, match="more"):
+        read_splits(tmp_path / "data.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError("x"), "a.json is missing; make it with: do this"),
+        (ValueError("bad\nmore"), r"a.json is damaged \(bad\); make it again with: do this"),
+        (KeyError(), r"a.json is damaged \(KeyError\)"),
+    ],
+)
+def test_blame_names_file_and_way_out(error: Exception, message: str):
+    with pytest.raises(ResultsError, match=message), blaming(Path("a.json"), "do this"):
+        raise error

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from rlassay.config.settings import Settings
-from rlassay.report.estimates import scores_of
 from rlassay.report.gather import Results, gather
-from rlassay.report.tables import primary_column
+from rlassay.report.tables import primary_column, scores_of
 from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
 from rlassay.stats import holm, paired_difference
 from tests.report.by_hand import hand_results

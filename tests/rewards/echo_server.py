@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from rlassay.rewards.serving import serve
+from rlassay.rewards.sandbox.child_process import serve
 
 
 def load():

@@ -1,7 +1,14 @@
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlassay.rewards import REWARDS
+from rlassay.rewards.accuracy import extract_choice_as_published
 from tests.rewards.make import completion, row
+
+# MERGED FROM test_accuracy.py:
 
 choice_accuracy = REWARDS["choice_accuracy"]
 exact_match = REWARDS["exact_match"]
@@ -63,3 +70,97 @@ def test_exact_match_reads_the_gold_answer_as_it_reads_completions(gold):
 
 def test_exact_match_cannot_judge_without_a_gold_answer():
     assert exact_match([completion("", of=row(" ", choices=()))]) == [None]
+
+
+# MERGED FROM test_action_set.py:
+
+action_set_iou = REWARDS["action_set_iou"]
+
+
+def score(text: str, gold: str) -> float | None:
+    return action_set_iou([completion(text, of=row(gold, choices=()))])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "expected"),
+    [
+        ("<answer>(1)(2)</answer>", "<answer>(1) walk (2) run</answer>", 1.0),
+        ("<answer>(2) run, (1) walk</answer>", "(1)(2)", 1.0),  # sorted
+        ("<answer>(1)(1)(2)</answer>", "(1)(2)", 1.0),  # the sets are equal
+        ("<answer>(1)(3)</answer>", "(1)(2)", pytest.approx(1 / 3)),  # {1} of {1, 2, 3}
+        ("<answer>(1)</answer>", "(1)(2)", 0.5),
+        ("<answer>(3)</answer>", "(1)(2)", 0.0),
+        ("<answer>1, 2</answer>", "(1)(2)", 0.0),  # numbers count in brackets only
+        ("<answer></answer>", "(1)", 0.0),
+        ("(1)(2)", "(1)(2)", 0.0),  # no block
+        ("<answer>(1)(2)", "(1)(2)", 0.0),
+        ("<answer>(1)</answer><answer>(2)</answer>", "(1)", 1.0),  # the first block counts
+        ("<answer>(8)</answer>", "(8) Non of the above", 1.0),
+        # Nothing against nothing
+        ("<answer>dog</answer>", "none", 0.0),
+        ("<answer></answer>", "<answer> </answer>", 1.0),
+        ("<answer></answer>", "", 1.0),
+        ("<answer>(1)</answer>", "", 0.0),
+        ("", "", 0.0),
+    ],
+)
+def test_exact_lists_then_overlap_of_sets(text, gold, expected):
+    assert score(text, gold) == expected
+
+
+@pytest.mark.parametrize("unit", ["<answer>", "</answer>", "(1)", "("])
+def test_a_megabyte_is_read_without_backtracking(unit):
+    start = time.process_time()
+    score(unit * (1_000_000 // len(unit)), "(1)")
+    assert time.process_time() - start < 30  # well under 1 s; one that backtracks takes hours
+
+
+# MERGED FROM test_source_choice.py: The published parser, with the misreadings that were found by running its
+# patterns.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Answer: B", "B"),
+        ("<think>Answer: A</think>\nAnswer: B", "B"),
+        ("Final Answer: (C)", "C"),
+        ("答案：Ｂ", "B"),
+        ("答案是 [D]", "D"),
+        ("选项 C", "C"),
+        ("My choice: option j", "J"),
+        ("Answer: A\nAnswer: B", "B"),  # the last line first
+        ("Answer: B\nno cue: C", "B"),
+        ("Answer: see (B)", "B"),  # at the end of a line
+        ("I like C", "C"),
+        ("B or D", "D"),
+        ("", None),
+        ("dog", None),
+        # Misreadings
+        ("The answer is a dog.", "A"),
+        ("Answer: dog", "D"),
+        ("The correct option is clearly B", "C"),
+        ("I don't know the answer", "I"),
+        ("The answer is not B", "I"),  # the i of `is`
+        ("<think>Answer: A", "A"),
+        ("Answer: ｂ", None),
+        ("选Ａ项", None),
+    ],
+)
+def test_it_reads_what_the_published_patterns_read(text, expected):
+    assert extract_choice_as_published(text) == expected
+
+
+@given(
+    st.one_of(st.text(), st.lists(st.sampled_from(["answer ", "is", ":", "(", "B", "ı", "选项", "\n"])).map("".join))
+)
+def test_any_text_gives_a_letter_or_none(text):
+    assert extract_choice_as_published(text) in {None, *"ABCDEFGHIJ"}
+
+
+@pytest.mark.parametrize("unit", ["answer ", "answer is", " ", "<think>", "</think>", "A", "a ", "(", "option\n"])
+def test_a_megabyte_is_read_without_backtracking_source_choice(unit):
+    text = "answer" + unit * (1_000_000 // len(unit))
+    start = time.process_time()
+    extract_choice_as_published(text)
+    assert time.process_time() - start < 30  # well under 1 s; one that backtracks takes hours

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from rlassay.rewards.child_process import ChildDeathError, ChildError, ChildProcess, StartError, child_process
+from rlassay.rewards.sandbox.child_process import ChildDeathError, ChildError, ChildProcess, StartError, child_process
 
 SERVER = "tests.rewards.echo_server"
 LONG = 60.0  # s, which no test waits for
 ORPHAN = f"""
-from rlassay.rewards.child_process import ChildProcess
+from rlassay.rewards.sandbox.child_process import ChildProcess
 child = ChildProcess({SERVER!r})
 child.ask(1, {LONG})
 print(child.running(), flush=True)
@@ -99,8 +99,8 @@ def test_too_slow_a_start_is_none():
 
 def test_replies_in_turn_come_up_to_the_first_problem(child):
     assert child.ask_in_turn({"each": [1, 2, 3]}, [LONG] * 3) == ([1, 2, 3], None)
-    for told, kind in {"raise": ChildError, "die": ChildDeathError}.items():
-        replies, problem = child.ask_in_turn({"each": [1, told, 3]}, [LONG] * 3)
+    for said, kind in {"raise": ChildError, "die": ChildDeathError}.items():
+        replies, problem = child.ask_in_turn({"each": [1, said, 3]}, [LONG] * 3)
         assert replies == [1]
         assert type(problem) is kind
     replies, problem = child.ask_in_turn({"each": [1, "sleep", 3]}, [LONG, 0.5, LONG])

@@ -41,8 +41,8 @@ def test_what_a_function_is_given():
     image = Media(path="images/1.png")
     of = row("B").model_copy(update={"media": (image, Media(kind="video", path="v.mp4")), "meta": {"id": 7}})
     given = completion("C", token_count=3, of=of, signals={"modality_dominance/all": 2.0})
-    (told,) = custom([given], path=f"{MINE}:told", batch=True)
-    assert told == 1.0
+    (with_format_instruction,) = custom([given], path=f"{MINE}:told", batch=True)
+    assert with_format_instruction == 1.0
 
 
 def test_nan_is_passed_on_for_the_caller_to_refuse():

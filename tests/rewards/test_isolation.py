@@ -6,9 +6,9 @@ import psutil
 import pytest
 
 from rlassay.rewards import REWARDS
-from rlassay.rewards.child_process import child_process
-from rlassay.rewards.isolation import WORKER, judge_in_worker
 from rlassay.rewards.outcomes import Failure, RewardError, WrongOutputError
+from rlassay.rewards.sandbox.child_process import child_process
+from rlassay.rewards.sandbox.isolation import WORKER, judge_in_worker
 from tests.rewards.make import completion, row
 
 TROUBLE = Path(__file__).parent / "trouble.py"
@@ -16,8 +16,8 @@ PATIENT = 60.0  # s, which no test waits for
 ORPHAN = f"""
 import sys
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.child_process import child_process
-from rlassay.rewards.isolation import WORKER, judge_in_worker
+from rlassay.rewards.sandbox.child_process import child_process
+from rlassay.rewards.sandbox.isolation import WORKER, judge_in_worker
 row = PromptRow(prompt_id="p", question="?", answer="B")
 group = [Completion(text="", token_count=1, finished=True, row=row)]
 judge_in_worker("think_format", {{}}, group, timeout={PATIENT})
@@ -52,25 +52,25 @@ def test_it_starts_once_and_loads_no_torch():
 
 
 @pytest.mark.parametrize(
-    ("told", "text"),
+    ("said", "text"),
     [("raise", "KeyError: 'gold'"), ("sys.exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")],
 )
-def test_an_exception_costs_its_completion_alone(told, text):
+def test_an_exception_costs_its_completion_alone(said, text):
     judge("a")
     worker = child_process(WORKER).running()
-    assert judge("a", told, "c") == [0.1, Failure(kind="error", text=text), 0.3]
+    assert judge("a", said, "c") == [0.1, Failure(kind="error", text=text), 0.3]
     assert child_process(WORKER).running() == worker
 
 
-@pytest.mark.parametrize("told", ["print", "read"])
-def test_what_it_prints_and_reads_disturbs_nothing(told, capfd):
-    assert judge("a", told, "c") == [0.1, 0.2, 0.3]
+@pytest.mark.parametrize("said", ["print", "read"])
+def test_what_it_prints_and_reads_disturbs_nothing(said, capfd):
+    assert judge("a", said, "c") == [0.1, 0.2, 0.3]
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("told", "how"), [("os._exit", "exit status 3"), ("segfault", "SIGSEGV")])
-def test_a_crash_costs_its_completion_alone(told, how):
-    outcomes = judge("a", told, "c", told)
+@pytest.mark.parametrize(("said", "how"), [("os._exit", "exit status 3"), ("segfault", "SIGSEGV")])
+def test_a_crash_costs_its_completion_alone(said, how):
+    outcomes = judge("a", said, "c", said)
     failures = [each for each in outcomes if isinstance(each, Failure)]
     assert outcomes == [0.1, failures[0], 0.3, failures[1]]
     assert [each.kind for each in failures] == ["crash", "crash"]

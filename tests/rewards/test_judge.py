@@ -1,5 +1,7 @@
 import json
 import logging
+import socket
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -7,15 +9,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tenacity import wait_none
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlassay.models.judge_server import load_judge
+from rlassay.models.servers import load_judge
 from rlassay.rewards import REWARDS, check_reward_options
-from rlassay.rewards.guard import guarded
-from rlassay.rewards.judge import TEMPLATE, read_score
+from rlassay.rewards.judge import ATTEMPTS, KEY, PAUSE, TEMPLATE, Endpoint, EndpointError, ask_all, read_score
+from rlassay.rewards.sandbox.guard import guarded
 from tests.models.hubs import text_model
-from tests.rewards.chat_server import chat_server
+from tests.rewards.chat_server import ChatServer, chat_server
 from tests.rewards.make import completion
+
+# MERGED FROM test_judge.py:
 
 judge = REWARDS["judge"]
 MODULE = import_module("rlassay.rewards.judge")  # the package has the function under this name
@@ -26,12 +31,12 @@ class FakeProcess:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, replies: list[str | None] | Exception) -> None:
         self.replies = replies
-        self.started: list[tuple[str, Any]] = []
+        self.started: list[tuple[str, str, Any]] = []
         self.asked: list[tuple[list[str], float]] = []
         monkeypatch.setattr(MODULE, "child_process", self.start)
 
-    def start(self, server: str, options: str, start_seconds: float) -> "FakeProcess":
-        self.started.append((server, json.loads(options)))
+    def start(self, module: str, server: str, options: str, start_seconds: float) -> "FakeProcess":
+        self.started.append((module, server, json.loads(options)))
         return self
 
     def ask(self, prompts: list[str], seconds: float) -> list[str | None]:
@@ -89,7 +94,7 @@ def test_the_group_is_judged_at_once(monkeypatch):
     group = [completion(text) for text in "abcd"]
     assert judge(group, model="m/j", revision="abc", max_new_tokens=4, timeout=3) == [0.5, None, None, 1.0]
     loaded = {"model": "m/j", "revision": "abc", "max_new_tokens": 4}
-    assert process.started == [("rlassay.models.judge_server", loaded)]
+    assert process.started == [("rlassay.models.servers", "judge", loaded)]
     assert [(len(prompts), seconds) for prompts, seconds in process.asked] == [(4, 12)]
 
 
@@ -184,3 +189,96 @@ def test_wrong_options_are_named_before_anything_starts(options, message):
 
 def test_right_options_pass():
     check_reward_options("judge", {"model": "j", "endpoint": "https://host:8000/v1", "low": 1, "high": 5})
+
+
+# MERGED FROM test_judge_endpoint.py:
+
+SECRET = "sk-never-written-down"
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[ChatServer]:
+    monkeypatch.setattr(MODULE, "PAUSE", wait_none())
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv(KEY, raising=False)
+    with chat_server() as running:
+        yield running
+
+
+def ask(server: ChatServer, *prompts: str, timeout: float = 60.0) -> list[str | None]:
+    return ask_all(Endpoint(url=server.url, model="j", max_tokens=7, timeout=timeout), list(prompts))
+
+
+def test_replies_stand_in_the_order_of_the_prompts(server):
+    prompts = [f"say {number}" for number in range(20)]
+    assert ask(server, *prompts) == [str(number) for number in range(20)]
+
+
+def test_what_is_asked(server):
+    ask(server, "say 1")
+    path, headers, asked = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert "Authorization" not in headers
+    message = {"role": "user", "content": "say 1"}
+    assert asked == {"model": "j", "messages": [message], "max_tokens": 7, "temperature": 0}
+
+
+def test_the_key_comes_from_the_environment_and_is_not_logged(server, monkeypatch, caplog):
+    monkeypatch.setenv(KEY, SECRET)
+    assert ask(server, "say 1", "garbage x") == ["1", None]
+    assert {headers["Authorization"] for _, headers, _ in server.requests} == {f"Bearer {SECRET}"}
+    with pytest.raises(EndpointError) as caught:
+        ask(server, "status 401")
+    assert "(which is set)" in str(caught.value)
+    assert SECRET not in caplog.text + str(caught.value)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_passes_is_tried_again(server, status):
+    assert ask(server, f"busy {status}") == [str(status)]
+    assert server.attempts(f"busy {status}") == 2
+
+
+def test_what_lasts_concerns_its_own_prompt_and_is_logged(server, caplog):
+    assert ask(server, "say 1", "status 500", "status 400", "say 2") == ["1", None, None, "2"]
+    assert server.attempts("status 500") == ATTEMPTS
+    assert server.attempts("status 400") == 1
+    said = [record.getMessage() for record in caplog.records if record.name == MODULE.__name__]
+    assert said == [f"judge: {server.url} does not answer 2 of 4 prompts: 1 status 500, 1 status 400"]
+
+
+@pytest.mark.parametrize(
+    "body", ["", "not JSON", "[]", "3", "{}", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}']
+)
+def test_garbage_is_no_reply(server, body):
+    assert ask(server, f"garbage {body}", "say 1") == [None, "1"]
+
+
+def test_silence_is_no_reply(server):
+    with pytest.raises(EndpointError, match=r"does not answer 1 of 1 prompts: 1 (Read|Connect)Timeout"):
+        ask(server, "sleep", timeout=0.05)
+    assert ask(server, "say 1") == ["1"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_of_everything_stops(server, status):
+    with pytest.raises(EndpointError, match=rf"answers {status}: check endpoint, model, and the key in JUDGE_API_KEY"):
+        ask(server, f"status {status}", "say 1")
+    assert server.attempts(f"status {status}") == 1
+
+
+def test_nobody_there_stops(server):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}/v1"
+    with pytest.raises(EndpointError, match="does not answer 2 of 2 prompts: 2 ConnectError"):
+        ask_all(Endpoint(url=url, model="j", max_tokens=7, timeout=60.0), ["say 1", "say 2"])
+
+
+def test_the_pauses_grow():
+    class State:
+        attempt_number = 0
+
+    pauses = []
+    for State.attempt_number in range(1, ATTEMPTS):
+        pauses.append(PAUSE(State()))  # pyright: ignore[reportArgumentType]
+    assert pauses == [1, 2, 4]

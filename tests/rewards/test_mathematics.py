@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rlassay.rewards import REWARDS
-from rlassay.rewards.child_process import child_process
 from rlassay.rewards.mathematics import WORKER
+from rlassay.rewards.sandbox.child_process import child_process
 from tests.rewards.make import completion, row
 
 math_accuracy = REWARDS["math_accuracy"]

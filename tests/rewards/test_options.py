@@ -1,8 +1,16 @@
+import inspect
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from rlassay.rewards import IN_THEIR_OWN_PROCESS, REWARDS, check_reward_options
+from rlassay.records import Completion
+from rlassay.rewards import IN_THEIR_OWN_PROCESS, REWARDS, check_reward_options, options, score_group
+from rlassay.rewards.options import Reward, check_options, configured, lift
+from tests.rewards.make import completion
+
+# MERGED FROM test_options.py:
 
 LENGTH = {"max_completion_length": 16, "cache": 4}
 OPTIONS: dict[str, dict[str, object]] = {
@@ -77,3 +85,95 @@ def test_every_reward_gives_one_value_per_completion():
     group = [completion("<answer>B</answer>"), completion(""), completion("B")]
     for name in REWARDS.keys() - IN_THEIR_OWN_PROCESS:  # those need a model
         assert len(REWARDS[name](group, **OPTIONS.get(name, {}))) == 3
+
+
+# MERGED FROM test_lift.py:
+
+
+@lift
+def share_of_limit(completion: Completion, *, limit: int = 10) -> float | None:
+    return completion.token_count / limit if completion.token_count else None
+
+
+def test_a_lifted_scorer_judges_each_completion_with_the_same_options():
+    group = [completion(token_count=count) for count in (5, 0, 20)]
+    assert share_of_limit(group) == [0.5, None, 2.0]
+    assert share_of_limit(group, limit=20) == [0.25, None, 1.0]
+
+
+def test_it_keeps_its_name_and_can_be_sent_to_another_process():
+    assert share_of_limit.__name__ == "share_of_limit"
+    from rlassay.rewards import REWARDS
+
+    for reward in REWARDS.values():
+        assert pickle.loads(pickle.dumps(reward)) is reward
+
+
+# MERGED FROM test_group.py:
+
+GROUP = [completion("<think></think><answer>B</answer>", token_count=8), completion("I don't know", token_count=2)]
+
+
+def test_every_reward_with_its_options():
+    asked = {"choice_accuracy": {}, "soft_overlong": {"max_completion_length": 10, "cache": 4}, "modality_balance": {}}
+    assert score_group(asked, GROUP) == {
+        "choice_accuracy": [1.0, 0.0],
+        "soft_overlong": [-0.5, 0.0],
+        "modality_balance": [None, None],
+    }
+    assert score_group({}, GROUP) == {}
+
+
+def test_an_unknown_reward_is_named():
+    with pytest.raises(ValueError, match="unknown reward 'accuracy'; known: accuracy_conditioned_length"):
+        score_group({"accuracy": {}}, GROUP)
+
+
+def test_a_reward_of_wrong_length_is_named():
+    with pytest.raises(ValueError, match="reward short: got 1 values for 2 completions"):
+        options.score_with({"short": {}}, GROUP, {"short": lambda completions: [1.0]})
+
+
+# MERGED FROM test_settings.py:
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    factor: float
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.factor == 0:
+            raise ValueError("factor: got 0")
+
+
+@configured(Scale)
+def scaled(completions, options: Scale) -> list[float | None]:
+    """Length times a factor."""
+    return [options.factor * len(each.text) + options.shift for each in completions]
+
+
+def test_options_are_the_fields():
+    assert scaled([completion("ab"), completion("")], factor=3.0) == [7.0, 1.0]
+    assert scaled([completion("ab")], factor=3.0, shift=2.0) == [8.0]
+
+
+def test_the_signature_lists_them():
+    parameters = inspect.signature(scaled).parameters
+    assert list(parameters) == ["completions", "factor", "shift"]
+    assert (scaled.__name__, scaled.__doc__) == ("scaled", "Length times a factor.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "option 'factor' is missing; expected float"),
+        ({"factor": "x"}, "option 'factor': got 'x'; expected float"),
+        ({"factor": 1.0, "shfit": 1}, "did you mean 'shift'"),
+        ({"factor": 0.0}, "factor: got 0"),
+    ],
+)
+def test_they_are_checked_like_those_of_any_reward(options, message):
+    rewards: dict[str, Reward] = {"scaled": scaled}
+    with pytest.raises(ValueError, match=message):
+        check_options("scaled", options, rewards)

@@ -3,10 +3,14 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 
 from rlassay.rewards import REWARDS
+from rlassay.rewards.rouge import count_words, stems, words
 from tests.rewards.make import completion, row
+
+# MERGED FROM test_rouge.py:
 
 ENGLISH = st.lists(st.sampled_from(["cats", "running", "the", "mat.", "Dogs!", "\n", "sat"]), max_size=12).map(" ".join)
 
@@ -74,3 +78,35 @@ def test_a_megabyte_is_compared_without_backtracking(name, unit):
     start = time.process_time()
     assert 0 <= score(name, text, text) <= 1
     assert time.process_time() - start < 30  # well under 1 s; one that backtracks takes hours
+
+
+# MERGED FROM test_words.py:
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The Cat's hat, v2.", ["the", "cat", "s", "hat", "v2"]),
+        ("snake_case", ["snake", "case"]),
+        ("今天 iPhone好", ["今", "天", "iphone", "好"]),
+        ("Ёлка — дом", ["ёлка", "дом"]),
+        ("Ｃａｆé", ["café"]),
+        ("🙂 …", []),
+    ],
+)
+def test_words_of_any_script(text, expected):
+    assert words(text) == expected
+
+
+def test_stems_lose_english_endings_of_long_words_only():
+    assert stems("cats running was дома") == ["cat", "run", "was", "дома"]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_english_is_split_as_the_library_splits_it(text):
+    assert words(text) == tokenize.tokenize(text, None)
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+def test_scripts_with_blanks_are_counted_between_blanks(text):
+    assert count_words(text) == len(text.split())

@@ -11,11 +11,11 @@ from typing import Any
 
 def does_as_told(item: dict[str, Any]) -> Any:
     """The text `stdout`, `raise`, ...; the length of any other text in tokens, over ten."""
-    told = item["response"]
-    if told in ACTIONS:
-        ACTIONS[told]()
-    if told in VALUES:
-        return VALUES[told]
+    said = item["response"]
+    if said in ACTIONS:
+        ACTIONS[said]()
+    if said in VALUES:
+        return VALUES[said]
     return item["response_length"] / 10
 
 

@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from rlassay.config.model import TinyVLM
-from rlassay.models.tiny_vlm import build_tiny_vlm
-from rlassay.models.tokenizer import train_tokenizer
+from rlassay.models.tiny import build_tiny_vlm, train_tokenizer
 from rlassay.signals import ModelInputs, model_inputs
 
 TEXTS = ("Which digit is larger?\n(A)3 (B)7", "<think>7 3</think><answer>B</answer>", "Think first, then answer.")
@@ -134,10 +133,10 @@ def vlm_inputs(processor: Any, samples: tuple[int, ...] = (0, 1, 2, 3)) -> Model
     images = [Image.new("RGB", (16, 16), color) for color in ("red", "white")]
     images[0].paste("blue", (0, 0, 7, 9))
     shown = [[images[0]], [images[1]], None, [images[0]]]
-    told = {"role": "system", "content": [{"type": "text", "text": "Think first, then answer."}]}
+    with_format_instruction = {"role": "system", "content": [{"type": "text", "text": "Think first, then answer."}]}
     asked = [("Which digit is larger?", True), ("larger?", True), ("(A)3 (B)7 digit is", False)]
     prompts = [_conversation(text, with_image) for text, with_image in asked]
-    prompts = [[told, *prompts[0]], prompts[1], prompts[2], [told, *prompts[0]]]
+    prompts = [[with_format_instruction, *prompts[0]], prompts[1], prompts[2], [with_format_instruction, *prompts[0]]]
     texts = ["<think>7 3</think><answer>B</answer><eos>", "<answer>A</answer><eos>", "3", "<think>3 7"]
     completions = [processor.tokenizer(text)["input_ids"] for text in texts]
     length = max(map(len, completions))

@@ -1,9 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
 
 from rlassay.signals import model_inputs, with_images
+from rlassay.signals.inputs import system_length
 from tests.signals import make
+
+# MERGED FROM test_inputs.py:
 
 
 def test_prompts_are_padded_on_the_left_and_completions_on_the_right():
@@ -85,3 +90,49 @@ def test_samples_must_keep_their_number_of_images(images: list[list[int] | None]
 
     with pytest.raises(ValueError, match=r"images of sample [02]: expected tensors of shapes"):
         with_images(processor, inputs, black)
+
+
+# MERGED FROM test_system_block.py:
+
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|system|>You help.\n<eos>\n{% endif %}"
+    "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '\n<eos>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+VICUNA = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ message.content + ' ' }}"
+    "{% elif message.role == 'user' %}{{ 'USER: ' + message.content }}"
+    "{% else %}{{ ' ASSISTANT: ' + message.content + '<eos>' }}{% endif %}{% endfor %}"
+)
+SYSTEM = {"role": "system", "content": "Think first, <answer>then</answer>"}
+USER = {"role": "user", "content": "larger?"}
+
+
+def block(template: str | None, prompt: list[dict[str, Any]]) -> str:
+    tokenizer = make.text_processor()
+    tokenizer.chat_template = template or tokenizer.chat_template
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer.decode(ids[: system_length(tokenizer, prompt, torch.tensor(ids))])
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "expected"),
+    [
+        (None, [SYSTEM, USER], f"<|system|>{SYSTEM['content']}"),
+        (None, [USER], ""),
+        (None, [USER, {"role": "assistant", "content": "7"}, USER], ""),
+        # The end marker and the line break after it come before every turn: the marker is special anyway.
+        (CHATML, [SYSTEM, USER], f"<|system|>{SYSTEM['content']}"),
+        (CHATML, [USER], "<|system|>You help."),
+        (VICUNA, [SYSTEM, USER], SYSTEM["content"]),
+        (VICUNA, [USER], ""),
+    ],
+)
+def test_the_block_ends_where_the_first_turn_begins(template: str | None, prompt: list[dict[str, Any]], expected: str):
+    assert block(template, prompt).rstrip() == expected
+
+
+def test_a_template_that_leaves_words_out_is_refused():
+    with pytest.raises(ValueError, match=r"chat template: expected the words of 3 turns, got 1"):
+        block("{{ messages[-1].content }}", [USER])

@@ -4,10 +4,24 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from rlassay.signals import How, ModelInputs, Scores, attention_mass, scoring, segment_ids, teacher_forced, with_images
+from rlassay.signals import (
+    ModelInputs,
+    Scores,
+    ScoringConfig,
+    attention_mass,
+    scoring,
+    segment_ids,
+    teacher_forced,
+    with_images,
+)
+from rlassay.signals.scoring import entropy, js, kl, token_logps
 from tests.signals import make
+
+# MERGED FROM test_scoring.py:
 
 CLOSE = 1e-5
 
@@ -35,7 +49,7 @@ def test_log_probs_and_entropy_are_those_of_the_whole_logits_at_the_sampling_tem
     model, processor = vlm
     inputs = make.vlm_inputs(processor)
 
-    scores = teacher_forced(model, inputs, How(temperature=0.7))
+    scores = teacher_forced(model, inputs, ScoringConfig(temperature=0.7))
 
     log_probs, is_token = whole(model, inputs, temperature=0.7)
     ids = inputs.by_token["input_ids"][:, -inputs.completion_length :]
@@ -57,7 +71,7 @@ def test_the_models_own_head_makes_the_logits(model: Any):
     log_probs, is_token = whole(model, inputs)
 
     scores = teacher_forced(
-        model, replace(inputs, by_token={n: batch[n] for n in ("input_ids", "attention_mask")}), How()
+        model, replace(inputs, by_token={n: batch[n] for n in ("input_ids", "attention_mask")}), ScoringConfig()
     )
 
     logps = log_probs.gather(2, batch["input_ids"][:, -length:, None])[..., 0]
@@ -70,7 +84,7 @@ def everything(vlm: tuple[Any, Any], batch_size: int | None) -> Scores:
     return teacher_forced(
         model,
         inputs,
-        How(batch_size=batch_size, divergence="kl"),
+        ScoringConfig(batch_size=batch_size, divergence="kl"),
         segment_ids=segment_ids(inputs, processor, model.config),
         masked_inputs=masked(processor, inputs),
     )
@@ -94,9 +108,9 @@ def test_attention_mass_comes_from_the_same_pass(vlm: tuple[Any, Any]):
     inputs = make.vlm_inputs(processor)
     segments = segment_ids(inputs, processor, model.config)
     batch = inputs.batch(range(4), torch.device("cpu"))
-    plain = teacher_forced(model, inputs, How())
+    plain = teacher_forced(model, inputs, ScoringConfig())
 
-    scores = teacher_forced(model, inputs, How(), segment_ids=segments)
+    scores = teacher_forced(model, inputs, ScoringConfig(), segment_ids=segments)
 
     assert torch.equal(scores.per_token_logps, plain.per_token_logps)
     assert scores.attention_mass is not None
@@ -112,7 +126,7 @@ def test_masking_the_image_is_measured_where_there_is_one(vlm: tuple[Any, Any], 
     inputs = make.vlm_inputs(processor)
     blacked = masked(processor, inputs)
 
-    scores = teacher_forced(model, inputs, How(divergence=kind), masked_inputs=blacked)
+    scores = teacher_forced(model, inputs, ScoringConfig(divergence=kind), masked_inputs=blacked)
 
     (p, is_token), (q, _) = whole(model, inputs), whole(model, blacked)
     m = ((p.exp() + q.exp()) / 2).log()
@@ -136,7 +150,7 @@ def test_the_mean_of_k3_estimates_the_exact_divergence(vlm: tuple[Any, Any]):
     model, processor = vlm
     inputs = make.vlm_inputs(processor, samples=(0,))
     blacked = masked(processor, inputs)
-    exact = teacher_forced(model, inputs, How(divergence="kl"), masked_inputs=blacked).divergence_BT
+    exact = teacher_forced(model, inputs, ScoringConfig(divergence="kl"), masked_inputs=blacked).divergence_BT
     (p, _), (q, _) = whole(model, inputs), whole(model, blacked)
 
     k3 = (p.exp() * ((q - p).exp() - (q - p) - 1)).sum(dim=-1)
@@ -148,12 +162,12 @@ def test_the_mean_of_k3_estimates_the_exact_divergence(vlm: tuple[Any, Any]):
 def test_the_models_mode_and_the_random_numbers_are_left_alone(vlm: tuple[Any, Any]):
     model, processor = vlm
     inputs = make.vlm_inputs(processor)
-    expected = teacher_forced(model.eval(), inputs, How())
+    expected = teacher_forced(model.eval(), inputs, ScoringConfig())
     model.model.language_model.layers[0].self_attn.attention_dropout = 0.5
     model.train()
     state = torch.get_rng_state()
 
-    scores = teacher_forced(model, inputs, How())
+    scores = teacher_forced(model, inputs, ScoringConfig())
 
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
@@ -165,7 +179,7 @@ def test_a_divergence_needs_masked_images(vlm: tuple[Any, Any]):
     model, processor = vlm
 
     with pytest.raises(ValueError, match=r"divergence: got 'kl' without masked_inputs"):
-        teacher_forced(model, make.vlm_inputs(processor), How(divergence="kl"))
+        teacher_forced(model, make.vlm_inputs(processor), ScoringConfig(divergence="kl"))
 
 
 def test_a_uniform_model_has_the_entropy_of_its_vocabulary():
@@ -176,8 +190,48 @@ def test_a_uniform_model_has_the_entropy_of_its_vocabulary():
         by_token=batch, by_image=({},) * 3, completion_length=length, system_lengths=(0,) * 3, prompts=(0, 1, 2)
     )
 
-    scores = teacher_forced(model, inputs, How())
+    scores = teacher_forced(model, inputs, ScoringConfig())
 
     is_token = batch["attention_mask"][:, -length:].float()
     assert torch.allclose(scores.entropy_BT, math.log(61) * is_token, atol=CLOSE)
     assert torch.allclose(scores.per_token_logps, -math.log(61) * is_token, atol=CLOSE)
+
+
+# MERGED FROM test_distributions.py:
+
+HALF, QUARTERS = [0.5, 0.5, 0.0], [0.25, 0.75, 0.0]
+LN2, LN3 = math.log(2), math.log(3)
+
+
+def logs(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor([list(rows)]).log()
+
+
+def test_values_worked_by_hand():
+    p, q = logs(HALF, QUARTERS, [1.0, 0.0, 0.0]), logs(QUARTERS, HALF, [0.5, 0.0, 0.5])
+
+    assert token_logps(p, torch.tensor([[1, 0, 0]])).tolist() == [pytest.approx([-LN2, -2 * LN2, 0.0])]
+    # H(1/4, 3/4) = 1/4 ln 4 + 3/4 ln 4/3 = 2 ln 2 - 3/4 ln 3
+    assert entropy(p).tolist() == [pytest.approx([LN2, 2 * LN2 - 0.75 * LN3, 0.0])]
+    # 1/2 ln 2 + 1/2 ln 2/3; 1/4 ln 1/2 + 3/4 ln 3/2; ln 2
+    assert kl(p, q).tolist() == [pytest.approx([LN2 - LN3 / 2, 0.75 * LN3 - LN2, LN2], abs=1e-6)]
+    # The last: m = (3/4, 0, 1/4): (ln 4/3 + 1/2 ln 2/3 + 1/2 ln 2) / 2
+    last = (math.log(4 / 3) + math.log(2 / 3) / 2 + LN2 / 2) / 2
+    assert js(p, q)[0, 2].item() == pytest.approx(last, abs=1e-6)
+
+
+def test_what_the_second_distribution_excludes_is_infinitely_far_for_kl_and_ln_2_at_most_for_js():
+    p, q = logs([1.0, 0.0, 0.0]), logs([0.0, 0.5, 0.5])
+
+    assert kl(p, q).item() == math.inf
+    assert js(p, q).item() == pytest.approx(LN2)
+
+
+@given(st.lists(st.lists(st.floats(-20, 20), min_size=4, max_size=4), min_size=2, max_size=2))
+def test_divergences_are_not_negative_and_js_is_symmetric_and_bounded(logits: list[list[float]]):
+    p, q = (torch.tensor([[row]]).log_softmax(dim=2) for row in logits)
+
+    assert kl(p, q).item() >= -1e-5
+    assert kl(p, p).item() == 0
+    assert -1e-6 <= js(p, q).item() <= LN2 + 1e-6
+    assert js(p, q).item() == pytest.approx(js(q, p).item(), abs=1e-6)

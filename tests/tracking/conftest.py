@@ -11,7 +11,7 @@ from tests.tracking.reading import Reader
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without experiments."""
-    from rlassay.tracking.database import prepare_database
+    from rlassay.tracking.store import prepare_database
 
     path = prepare_database(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
     assert path is not None

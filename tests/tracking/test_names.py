@@ -1,10 +1,15 @@
 """Names that MLflow refuses become names that it takes."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlassay.tracking.names import legal_name
+from rlassay.tracking.names import MetricsFile, Point, legal_name
+
+# MERGED FROM test_names.py: Names that MLflow refuses become names that it takes.
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,74 @@ def test_mlflow_takes_every_name(name: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
     _validate_metric_name(legal_name(name))
+
+
+# MERGED FROM test_metrics_file.py: Reading `metrics.jsonl` while it grows, and after it was cut back.
+
+
+def write(path: Path, *lines: dict[str, object]) -> None:
+    """Replace the file by these lines."""
+    unfinished = path.with_name("unfinished")
+    unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    unfinished.replace(path)
+
+
+def steps(points: list[Point]) -> list[int]:
+    """The steps of the points."""
+    return [point.step for point in points]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.jsonl"
+
+
+def test_a_line_becomes_a_point_per_number(path: Path) -> None:
+    write(path, {"step": 3, "time": 12.3456, "pass@1": 0.5, "n": 2, "none": None, "text": "x", "inf": float("inf")})
+    assert MetricsFile(path).new_points() == [
+        Point(key="pass_at_1", value=0.5, step=3, timestamp=12345),
+        Point(key="n", value=2.0, step=3, timestamp=12345),
+    ]
+
+
+def test_no_file_has_no_points(path: Path) -> None:
+    assert MetricsFile(path).new_points() == []
+
+
+def test_only_new_lines_come_until_the_file_is_rewound(path: Path) -> None:
+    metrics = MetricsFile(path)
+    lines = [{"step": step, "time": 1.0, "a": step} for step in (1, 2, 3)]
+    write(path, *lines[:2])
+    assert steps(metrics.new_points()) == [1, 2]
+    write(path, *lines)
+    assert steps(metrics.new_points()) == [3]
+    metrics.rewind()
+    assert steps(metrics.new_points()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("regrown", [[1], [1, 22], [1, 22, 333, 4444], [11, 2]])
+def test_a_file_that_was_cut_back_is_read_from_its_start(path: Path, regrown: list[int]) -> None:
+    metrics = MetricsFile(path)
+    write(path, *({"step": step, "time": 1.0, "a": step} for step in (1, 2, 3)))
+    metrics.new_points()
+    write(path, *({"step": step, "time": 1.0, "a": step} for step in regrown))
+    assert steps(metrics.new_points()) == regrown
+
+
+def test_a_file_that_vanished_and_came_back_is_read_from_its_start(path: Path) -> None:
+    metrics = MetricsFile(path)
+    write(path, {"step": 1, "time": 1.0, "a": 1})
+    metrics.new_points()
+    path.unlink()
+    assert metrics.new_points() == []
+    write(path, {"step": 1, "time": 1.0, "a": 1})
+    assert steps(metrics.new_points()) == [1]
+
+
+def test_a_torn_line_is_left_out_and_one_still_being_written_waits(path: Path) -> None:
+    path.write_text('{"step": 1, "ti\n{"step": 2, "time": 1.0, "a": 1}\n{"step": 3, "time": 1.0, "a"')
+    metrics = MetricsFile(path)
+    assert steps(metrics.new_points()) == [2]
+    with path.open("a") as out:
+        out.write(": 1}\n")
+    assert steps(metrics.new_points()) == [3]

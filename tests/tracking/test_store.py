@@ -1,6 +1,9 @@
 """Writing to MLflow within its limits, and only what is new."""
 
 import os
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,11 @@ from filelock import FileLock, Timeout
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from rlassay.tracking.about import About
-from rlassay.tracking.metrics_file import Point
-from rlassay.tracking.store import Store, limit_waiting
+from rlassay.tracking.names import Point
+from rlassay.tracking.store import Store, limit_waiting, prepare_database
 from tests.tracking.reading import Reader
+
+# MERGED FROM test_store.py: Writing to MLflow within its limits, and only what is new.
 
 ABOUT = About(name="one", policy="runs/one", stage="rl", identity="first", params={}, tags={})
 
@@ -117,3 +122,51 @@ def test_what_the_environment_says_about_waiting_goes_first(monkeypatch: pytest.
     os.environ.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES", None)
     limit_waiting(seconds=5, retries=0)
     assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == (77, 0)
+
+
+# MERGED FROM test_database.py: The sqlite store: whole or not there, and in WAL mode.
+
+
+def mode(path: Path) -> str:
+    """The journal mode of a database."""
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def test_a_server_needs_no_database() -> None:
+    assert prepare_database("http://127.0.0.1:5000") is None
+
+
+def test_a_database_is_created_whole_whatever_a_kill_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "mlflow.db"
+    path.parent.mkdir()
+    path.touch()
+    (path.parent / "mlflow.db.unfinished").write_bytes(b"SQLite format 3\0 and no more")
+    assert prepare_database(f"sqlite:///{path}") == path
+    assert mode(path) == "wal"
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+    assert sorted(other.name for other in path.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_database_that_others_made_is_kept_and_put_into_wal_mode(empty_database: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        database.execute("INSERT INTO experiments (name, lifecycle_stage) VALUES ('theirs', 'active')")
+        database.commit()
+    prepare_database(f"sqlite:///{path}")
+    assert mode(path) == "wal"
+    with closing(sqlite3.connect(path)) as database:
+        assert ("theirs",) in database.execute("SELECT name FROM experiments").fetchall()
+
+
+def test_a_database_that_is_locked_is_used_in_the_mode_it_has(empty_database: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        database.execute("BEGIN EXCLUSIVE")
+        assert prepare_database(f"sqlite:///{path}") == path
+    assert mode(path) == "delete"

@@ -61,7 +61,7 @@ def fresh_layout(results: Path) -> Layout:
 
 def proof(layout: Layout, run: str = RUN) -> dict[str, Any]:
     """The run's `train.json`."""
-    return json.loads(layout.train_sentinel(run).read_text())
+    return json.loads(layout.train_manifest(run).read_text())
 
 
 def timeless_metrics(layout: Layout, run: str = RUN) -> list[dict[str, Any]]:

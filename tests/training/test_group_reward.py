@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.guard import here
+from rlassay.rewards.sandbox.guard import here
 from rlassay.training.group_reward import GroupReward, failure_counts
 
 END = 1

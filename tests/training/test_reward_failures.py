@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from rlassay.layout import Layout
-from rlassay.rewards.child_process import child_process
-from rlassay.rewards.guard import TooManyFailuresError
-from rlassay.rewards.isolation import WORKER
 from rlassay.rewards.outcomes import WrongOutputError
+from rlassay.rewards.sandbox.child_process import child_process
+from rlassay.rewards.sandbox.guard import TooManyFailuresError
+from rlassay.rewards.sandbox.isolation import WORKER
 from rlassay.training.rl import run_rl
 from tests.training.conftest import copied
 from tests.training.short_run import RUN, load_short, policy_of, proof, rollouts, timeless_metrics

@@ -4,8 +4,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table
-from rlassay.training.shards import ShardWriter
+from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table
 
 NAN = float("nan")
 

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from rlassay.training.rollouts import generated_tokens, rollout_table
-from rlassay.training.shards import ShardWriter, drop_shards_after, shard
+from rlassay.training.rollouts import ShardWriter, drop_shards_after, generated_tokens, rollout_table, shard
 from tests.training.test_rollouts import rollout
 
 

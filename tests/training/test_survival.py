@@ -86,7 +86,7 @@ def test_sigterm_ends_it_at_once_with_143_and_says_so(
     assert attempt.wait() == 143
     assert time.monotonic() - sent < 60
     assert status(layout) == "killed"
-    assert not layout.train_sentinel(RUN).exists()
+    assert not layout.train_manifest(RUN).exists()
 
 
 def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(
@@ -129,7 +129,7 @@ def test_a_removed_sentinel_reruns_from_step_0_with_the_same_result(
     began = proof(layout)
     assert launcher.start(arguments, tmp_path / "log").wait() == 0
     assert proof(layout) == began  # nothing to do
-    layout.train_sentinel(RUN).unlink()
+    layout.train_manifest(RUN).unlink()
     assert launcher.start(arguments, tmp_path / "log").wait() == 0
     assert proof(layout)["resumes"] == []
     assert_same_result(layout, uninterrupted)

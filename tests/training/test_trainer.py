@@ -6,7 +6,7 @@ import torch
 
 from rlassay.credit import TokenSignals
 from rlassay.records import PromptRow
-from rlassay.rewards.guard import here
+from rlassay.rewards.sandbox.guard import here
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.rollouts import Rollout

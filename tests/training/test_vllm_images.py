@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from rlassay.training.vllm_images import mend_images, with_runs_as_one
+from rlassay.training.vllm_images import patch_vllm_images, with_runs_as_one
 
 IMAGE = 5
 
@@ -36,7 +36,7 @@ def test_only_runs_of_the_token_are_shortened():
 
 def test_each_image_is_sent_as_one_token_and_never_sampled():
     generation = Generation(size=3)
-    mend_images(generation, IMAGE)
+    patch_vllm_images(generation, IMAGE)
 
     results = generation.generate(prompts=[[1, 5, 5, 5, 2], [1, 2]], images=[["image"], None], num_generations=2)
 
@@ -47,7 +47,7 @@ def test_each_image_is_sent_as_one_token_and_never_sampled():
 
 def test_an_engine_that_reads_other_prompts_is_refused():
     generation = Generation(size=4)
-    mend_images(generation, IMAGE)
+    patch_vllm_images(generation, IMAGE)
 
     with pytest.raises(ValueError, match="read a prompt of 6 tokens where the trainer has 5"):
         generation.generate(prompts=[[1, 5, 5, 5, 2]], images=[["image"]], num_generations=1)
@@ -55,7 +55,7 @@ def test_an_engine_that_reads_other_prompts_is_refused():
 
 def test_what_the_vision_tower_made_of_images_is_forgotten_after_its_weights_change():
     generation = Generation(size=3)
-    mend_images(generation, IMAGE)
+    patch_vllm_images(generation, IMAGE)
 
     generation.sync_weights()
 

@@ -3,9 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlassay.report.credit_reading import COLUMNS
-from rlassay.training.rollouts import WatchedCompletion, watched_table
-from rlassay.training.watched import TokenMeasures, token_texts, watch
+from rlassay.report.gather import COLUMNS
+from rlassay.training.rollouts import TokenMeasures, WatchedCompletion, token_texts, watch, watched_table
 from tests.training.test_rollouts import rollout
 from tests.training.tiny_lm import tokenizer
 

@@ -51,11 +51,11 @@ def fake(project: Project) -> None:
     """Create every output of the smallest study, empty, and let Snakemake take note."""
     study = load_study(project.folder / "config/studies/smallest.yaml")
     layout = Layout(root=project.results)
-    outputs = [layout.data_sentinel, layout.report / "index.html", layout.report / "report.json"]
+    outputs = [layout.data_manifest, layout.report / "index.html", layout.report / "report.json"]
     outputs += [layout.root / "benchmarks/ablation_report.tsv"]
     for folder, policy in policies(study).items():
         outputs += [layout.completions(folder, "test"), layout.scores(folder, "test")]
-        outputs += [layout.train_sentinel(folder)] if policy.stage != "model" else []
+        outputs += [layout.train_manifest(folder)] if policy.stage != "model" else []
     for output in outputs:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()

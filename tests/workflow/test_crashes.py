@@ -63,7 +63,7 @@ def comparable(project: Project) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in ("cost", "resumes")}
 
 
-def sentinel(project: Project, run: str = RUN) -> dict[str, Any]:
+def manifest(project: Project, run: str = RUN) -> dict[str, Any]:
     return json.loads((project.results / run / "train.json").read_text())
 
 
@@ -99,10 +99,10 @@ def test_whatever_is_killed_the_same_command_goes_on(project: Project, finished:
 
     project.snakemake()
 
-    steps = [resume["step"] for resume in sentinel(project)["resumes"]]
+    steps = [resume["step"] for resume in manifest(project)["resumes"]]
     assert len(steps) >= 2
     assert min(steps) > 0
     for run in (RUN, "runs/sharp/seed2"):
-        assert sentinel(project, run)["sha256"] == sentinel(finished, run)["sha256"]
+        assert manifest(project, run)["sha256"] == manifest(finished, run)["sha256"]
     assert comparable(project) == comparable(finished)
     assert doubled_metrics(project) == []

@@ -30,10 +30,10 @@ def test_the_terminal_ends_with_the_verdicts_and_the_page(finished: Project):
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_leaves_what_the_layout_promises(finished: Project, run: str):
-    sentinel = read(finished.results / run / "train.json")
+    manifest = read(finished.results / run / "train.json")
     expected = ("state/metrics.jsonl", "eval/test.completions.jsonl", "eval/test.scores.parquet")
 
-    assert (sentinel["steps"], sentinel["max_steps"], sentinel["resumes"]) == (8, 8, [])
+    assert (manifest["steps"], manifest["max_steps"], manifest["resumes"]) == (8, 8, [])
     assert [name for name in expected if not (finished.results / run / name).is_file()] == []
     assert len(list((finished.results / run / "state/rollouts").glob("step*.parquet"))) == 8
 
@@ -41,7 +41,7 @@ def test_a_run_leaves_what_the_layout_promises(finished: Project, run: str):
 def test_every_training_job_changes_the_weights(finished: Project):
     sentinels = [*finished.results.glob("sft/*/sft.json"), *(finished.results / run / "train.json" for run in RUNS)]
 
-    assert len({read(sentinel)["sha256"]["model.safetensors"] for sentinel in sentinels}) == 5
+    assert len({read(manifest)["sha256"]["model.safetensors"] for manifest in sentinels}) == 5
 
 
 def test_every_metric_is_a_row_of_the_glossary(finished: Project):

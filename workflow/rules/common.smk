@@ -44,10 +44,10 @@ def warm_start(wildcards):
     """What a run begins with: its warm start, or only the data when its arm has no sft section."""
     run = POLICIES[wildcards.policy]
     policy = sft_policy(STUDY, run.recipe, run.seed)
-    return LAYOUT.data_sentinel if policy is None else LAYOUT.train_sentinel(policy)
+    return LAYOUT.data_manifest if policy is None else LAYOUT.train_manifest(policy)
 
 
 def weights(wildcards):
     """What a policy's answers need: its training, or only the data for a model before any training."""
     trained = POLICIES[wildcards.policy].stage != "model"
-    return LAYOUT.train_sentinel(wildcards.policy) if trained else LAYOUT.data_sentinel
+    return LAYOUT.train_manifest(wildcards.policy) if trained else LAYOUT.data_manifest

@@ -1,7 +1,7 @@
 # Write the prompts of every split, and the images that they name.
 rule prepare_data:
     output:
-        sentinel=LAYOUT.data_sentinel,
+        sentinel=LAYOUT.data_manifest,
     log:
         LAYOUT.root / "logs/prepare_data.log",
     benchmark:

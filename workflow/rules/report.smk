@@ -1,7 +1,7 @@
 # Write the report; its verdicts and the page's path go to the terminal too.
 rule ablation_report:
     input:
-        training=[LAYOUT.train_sentinel(folder) for folder, policy in POLICIES.items() if policy.stage != "model"],
+        training=[LAYOUT.train_manifest(folder) for folder, policy in POLICIES.items() if policy.stage != "model"],
         scores=[LAYOUT.scores(folder, name) for folder in POLICIES for name in STUDY.evaluation.sets],
     output:
         page=LAYOUT.report / "index.html",

@@ -45,11 +45,11 @@ def first_files(study: Study, layout: Layout, arm: str, seeds: tuple[int, ...], 
     """The outputs of the jobs to repeat; StudyError for the warm start of an arm that has none."""
     runs = [layout.run(arm, seed) for seed in seeds]
     if stage == "rl":
-        return [layout.train_sentinel(run) for run in runs]
+        return [layout.train_manifest(run) for run in runs]
     if stage == "evaluation":
         return [layout.completions(run, name) for run in runs for name in study.evaluation.sets]
     starts = {sft_policy(study, study.arms[arm].recipe, seed): None for seed in seeds}
-    return [layout.train_sentinel(known(f"warm start of {arm}", str(start), filter(None, starts))) for start in starts]
+    return [layout.train_manifest(known(f"warm start of {arm}", str(start), filter(None, starts))) for start in starts]
 
 
 def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list[str]:

@@ -1,14 +1,149 @@
 """Write every arm out in full: follow `from`, lay its differences over the shared sections, validate the whole."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from rlassay.config.explain import explain, nearest, one_of
-from rlassay.config.scale import lay_scale
-from rlassay.config.study import Arm
+from rlassay.config.explain import explain, locate, nearest, one_of
+from rlassay.config.section import Section
+from rlassay.config.study import Arm, Study, StudyFile
 from rlassay.config.training import Recipe
-from rlassay.config.yaml_file import merge, to_json
+from rlassay.config.yaml_file import is_mapping, merge, to_json
+
+# MERGED FROM config.confounds: In which key paths arms differ from the baseline, and whether the study says
+# that they are meant to.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One key path in which an arm's recipe differs from the baseline's."""
+
+    path: str
+    """Key path below the arm, such as `rl.loss_type`; a section or a reward that only one of them has is one path."""
+    baseline: Any
+    """The baseline's value; None where it has none."""
+    arm: Any
+    """The arm's value; None where it has none."""
+
+
+def differences(study: Study) -> dict[str, list[Difference]]:
+    """For each arm, the baseline included, the key paths in which its recipe differs from the baseline's."""
+    baseline = study.arms[study.baseline].recipe
+    return {name: recipe_differences(baseline, arm.recipe) for name, arm in study.arms.items()}
+
+
+def recipe_differences(baseline: Recipe, arm: Recipe) -> list[Difference]:
+    """The key paths in which two recipes differ, in the order of the sections; lists are compared whole."""
+    return list(_differences("", baseline.model_dump(mode="json"), arm.model_dump(mode="json")))
+
+
+def undeclared(found: Iterable[Difference], varies: Iterable[str]) -> list[Difference]:
+    """Confounds: the differences that no path of `varies` covers; a path covers everything below it."""
+    varies = list(varies)
+    return [difference for difference in found if not any(_covers(path, difference.path) for path in varies)]
+
+
+def idle(found: Iterable[Difference], varies: Iterable[str]) -> list[str]:
+    """The paths of `varies` in which nothing differs."""
+    paths = [difference.path for difference in found]
+    return [declared for declared in varies if not any(_covers(declared, path) for path in paths)]
+
+
+def _covers(declared: str, path: str) -> bool:
+    return f"{path}.".startswith(f"{declared}.")
+
+
+def _differences(path: str, baseline: Any, arm: Any) -> Iterator[Difference]:
+    if baseline == arm:
+        return
+    if not (is_mapping(baseline) and is_mapping(arm)) or baseline.get("kind") != arm.get("kind"):
+        yield Difference(path=path, baseline=baseline, arm=arm)
+        return
+    for key in dict.fromkeys([*baseline, *arm]):
+        yield from _differences(f"{path}.{key}" if path else key, baseline.get(key), arm.get(key))
+
+
+# MERGED FROM config.scale: A scale: differences laid over a whole study and over each of its arms, so that the
+# same question runs elsewhere.
+
+
+class Overlay(Section):
+    """Differences by section, in the shape of a study file."""
+
+    model: dict[str, Any] = Field(default={})
+    """Differences in the model section; another `kind` replaces it."""
+    data: dict[str, Any] = Field(default={})
+    """Differences in the data section; another `kind` replaces it, and its splits replace the study's."""
+    sft: dict[str, Any] = Field(default={})
+    """Differences in the warm start of those arms that have one."""
+    rl: dict[str, Any] = Field(default={})
+    """Differences in the RL section."""
+    rewards: dict[str, Any] = Field(default={})
+    """Differences in those rewards that an arm has, such as the length that a penalty begins at."""
+    signals: dict[str, Any] = Field(default={})
+    """Differences in how signals are measured."""
+    evaluation: dict[str, Any] = Field(default={})
+    """Differences in the evaluation."""
+    primary: dict[str, Any] = Field(default={})
+    """Differences in the primary number."""
+
+
+class ScaleFile(Overlay):
+    """`config/scales/<scale>.yaml`."""
+
+    seeds: list[Any] | None = None
+    """Replaces the study's seeds."""
+    gpus: int | None = None
+    """Replaces the study's number of GPUs."""
+    adds_warm_start: bool = False
+    """Give a study without any warm start `sft` as one: its model knows what to do, the scale's has to be shown."""
+    by_source: dict[str, Overlay] = Field(default={})
+    """By the `kind` of a study's data: laid over the rest of this file, whose `data` it replaces."""
+
+
+def unknown_sources(scale: dict[str, Any]) -> list[str]:
+    """One sentence for each source in `by_source` that no study can have."""
+    known = locate(StudyFile, ("data",)).kinds
+    return [
+        f"by_source.{name}: unknown kind of data; expected {one_of(known)}{nearest(name, known)}"
+        for name in scale.get("by_source", {})
+        if name not in known
+    ]
+
+
+def fit_scale(content: dict[str, Any], scale: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The study with the warm start that the scale adds, if any, and the overlay for a study of its source.
+
+    Args:
+        content: a parsed study file that is sound as written.
+        scale: a parsed scale file.
+    """
+    general = {key: over for key, over in scale.items() if key not in ("adds_warm_start", "by_source")}
+    special = scale.get("by_source", {}).get(content["data"]["kind"], {})
+    overlay = merge(general, special)
+    if "data" in special:
+        overlay["data"] = special["data"]
+    is_warm = any(section.get("sft") for section in (content, *content["arms"].values()))
+    if scale.get("adds_warm_start", False) and not is_warm:
+        content = {**content, "sft": overlay["sft"]}
+    return content, overlay
+
+
+def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """An overlay laid on sections; what they leave out (a warm start, a reward) stays out."""
+    over = {key: section for key, section in overlay.items() if key != "sft" or sections.get("sft")}
+    if "rewards" in over:
+        over["rewards"] = {name: reward for name, reward in over["rewards"].items() if name in sections["rewards"]}
+    laid = merge(sections, over)
+    if "splits" in over.get("data", {}):
+        laid["data"] = {**laid["data"], "splits": over["data"]["splits"]}
+    return laid
+
+
+# MERGED FROM config.arms: Write every arm out in full: follow `from`, lay its differences over the shared
+# sections, validate the whole.
 
 
 def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[str, Arm], list[str]]:

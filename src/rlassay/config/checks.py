@@ -2,16 +2,73 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
+from typing import Any
 
-from rlassay.config.credit_checks import check_credit
-from rlassay.config.data import Digits
-from rlassay.config.explain import nearest, one_of
-from rlassay.config.model import TinyVLM
+from rlassay.config.arms import differences, idle, undeclared
+from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
+from rlassay.config.data import Digits, Docstrings, Gsm8k, Summarization, Table
+from rlassay.config.explain import describe, nearest, one_of
+from rlassay.config.fingerprints import recipe_id
+from rlassay.config.model import TinyLM, TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe
 from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
 from rlassay.rewards.weights import weight_at
+
+# MERGED FROM config.credit_checks: Rules for token credit that hold across the sections of a study.
+
+READ_THE_IMAGE = (AttentionWeights, PerceptionFilter, TrajectoryScaling)
+WITHOUT_IMAGES = (Docstrings, Gsm8k, Summarization)
+UNIFORM_WITHIN = ("uniform", "trajectory_scaling", "shuffled_weights")
+"""Parts that give all tokens of a completion the same, so that there is nothing to shuffle."""
+NOT_COUNTED = ("dr_grpo", "luspo")
+"""Losses that divide by no number of tokens."""
+
+
+def check_credit(study: Study, recipe: Recipe) -> Iterator[str]:
+    """One sentence for everything that is wrong with a recipe's credit in this study."""
+    yield from _images(study, recipe)
+    yield from _order(recipe)
+    if recipe.credit_denominator == "selected" and recipe.rl.loss_type in NOT_COUNTED:
+        yield (
+            f"credit_denominator: selected, but rl.loss_type {recipe.rl.loss_type} divides by no number of tokens; "
+            "expected all, or another loss_type"
+        )
+
+
+def _images(study: Study, recipe: Recipe) -> Iterator[str]:
+    """Parts that read the image need a model and rows that can have one."""
+    data, model = study.data, recipe.model
+    textual = isinstance(data, Table) and data.preset is None and (data.columns is None or data.columns.images is None)
+    for i, part in enumerate(recipe.credit):
+        if not isinstance(part, READ_THE_IMAGE):
+            continue
+        if isinstance(model, TinyLM):
+            yield f"credit.{i}: {part.kind} needs an image, and model.kind {model.kind} sees none; leave it out"
+        elif textual or isinstance(data, WITHOUT_IMAGES):
+            yield f"credit.{i}: {part.kind} needs an image, and rows of data.kind {data.kind} have none; leave it out"
+
+
+def _order(recipe: Recipe) -> Iterator[str]:
+    """No part stands twice, and a shuffle has something to shuffle."""
+    kinds = [part.kind for part in recipe.credit]
+    for i, kind in enumerate(kinds):
+        if kind in kinds[:i]:
+            yield f"credit.{i}: {kind} stands in the list twice; expected one of each kind"
+        elif kind == "shuffled_weights" and all(before in UNIFORM_WITHIN for before in kinds[:i]):
+            yield (
+                f"credit.{i}: shuffled_weights has nothing to shuffle; expected a filter or attention_weights before it"
+            )
+    if {"random_filter", "shuffled_weights"} <= set(kinds):
+        yield (
+            "credit: random_filter and shuffled_weights go by the same random draws, and a random choice needs no "
+            "shuffling; leave one out"
+        )
+
+
+# MERGED FROM config.checks: What no single section can know: rules that hold across the sections of a study, at
+# every scale.
 
 
 def check_study(study: Study) -> list[str]:
@@ -154,3 +211,66 @@ def _checkpoints(_: Study, recipe: Recipe) -> Iterator[str]:
             f"gradient_accumulation_steps {rl.gradient_accumulation_steps}); try "
             f"{max(1, round(rl.save_steps / steps)) * steps}"
         )
+
+
+# MERGED FROM config.design: Checks of the comparison: named arms exist, no two arms are the same, and arms
+# differ only in what they declare.
+
+
+def check_design(study: Study) -> list[str]:
+    """One sentence for everything that is wrong with what the study compares; empty for a sound one."""
+    problems = [*_names(study), *_family(study), *_labels(study), *_equal_arms(study)]
+    if study.baseline in study.arms:
+        problems += _declarations(study)
+    return problems
+
+
+def _names(study: Study) -> Iterator[str]:
+    for path, name in [("baseline", study.baseline), *((f"family.{i}", name) for i, name in enumerate(study.family))]:
+        if name not in study.arms:
+            yield f"{path}: got the text {name!r}, expected an arm: {one_of(study.arms)}{nearest(name, study.arms)}"
+
+
+def _family(study: Study) -> Iterator[str]:
+    for i, name in enumerate(study.family):
+        if name == study.baseline:
+            yield f"family.{i}: {name!r} is the baseline, which is not compared with itself; leave it out"
+        if name in study.family[:i]:
+            yield f"family.{i}: {name!r} stands in the list twice"
+
+
+def _labels(study: Study) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for name, arm in study.arms.items():
+        if arm.label in first:
+            yield f"arms.{name}.label: {arm.label!r} is also the label of {first[arm.label]!r}; expected another text"
+        first.setdefault(arm.label, name)
+
+
+def _equal_arms(study: Study) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for name, arm in study.arms.items():
+        recipe = recipe_id(arm.recipe)
+        if recipe in first:
+            yield f"arms.{name}: equal to arms.{first[recipe]} and would train the same weights; change or remove one"
+        first.setdefault(recipe, name)
+
+
+def _declarations(study: Study) -> Iterator[str]:
+    """Confounds, and declarations in which nothing differs."""
+    for name, found in differences(study).items():
+        varies = study.arms[name].varies
+        paths = [difference.path for difference in found]
+        for difference in undeclared(found, varies):
+            yield (
+                f"arms.{name}: {difference.path} is {_short(difference.arm)} here and {_short(difference.baseline)} in "
+                f"the baseline {study.baseline!r}, a confound; add {difference.path} to `varies` if it is what this "
+                "arm tests, or take the difference out"
+            )
+        for path in idle(found, varies):
+            others = f"; this arm differs in {', '.join(paths)}{nearest(path, paths)}" if paths else ""
+            yield f"arms.{name}.varies: nothing below {path!r} differs from the baseline {study.baseline!r}{others}"
+
+
+def _short(value: Any) -> str:
+    return describe(value) if value is None or isinstance(value, dict | list) else repr(value)

@@ -5,11 +5,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from rlassay.config.arms import expand_arms
-from rlassay.config.checks import check_study
-from rlassay.config.design import check_design
+from rlassay.config.arms import ScaleFile, expand_arms, fit_scale, lay_scale, unknown_sources
+from rlassay.config.checks import check_design, check_study
 from rlassay.config.explain import StudyError, explain, nearest, one_of
-from rlassay.config.scale import ScaleFile, fit_scale, lay_scale, unknown_sources
 from rlassay.config.section import Section
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study, StudyFile

@@ -6,14 +6,21 @@ and stand in `CREDITS`; the functions that they rest on take tensors. `rlassay.c
 """
 
 from rlassay.credit.attention import attention_weights
-from rlassay.credit.compose import Denominator, compose
+from rlassay.credit.compose import Denominator, compose, spread
 from rlassay.credit.dominance import attention_efficiency, modality_dominance
-from rlassay.credit.parts import CREDITS, NEEDS, as_parts, needs, uniform
+from rlassay.credit.parts import (
+    CREDITS,
+    NEEDS,
+    Credit,
+    CreditPart,
+    TokenSignals,
+    as_parts,
+    needs,
+    top_fraction_mask,
+    uniform,
+)
 from rlassay.credit.penalty import penalise_entropy
-from rlassay.credit.selection import top_fraction_mask
 from rlassay.credit.sensitivity import perception, trajectory_scaling
-from rlassay.credit.spread import spread
-from rlassay.credit.tokens import Credit, CreditPart, TokenSignals
 
 __all__ = [
     "CREDITS",

@@ -4,13 +4,76 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from rlassay.credit.denominator import selected_denominator
 from rlassay.credit.metrics import TOKEN_FRACTIONS, filter_metrics, scale_metrics, signal_metrics, weight_metrics
-from rlassay.credit.parts import judged, name_of, needs
-from rlassay.credit.tokens import Credit, CreditPart, TokenSignals
+from rlassay.credit.parts import Credit, CreditPart, TokenSignals, judged, name_of, needs
+
+# MERGED FROM credit.spread: The step that every credit ends in.
+
+
+def spread(
+    advantages_B: Float[Tensor, "batch"],
+    weights_BT: Float[Tensor, "batch time"],
+    completion_mask: Shaped[Tensor, "batch time"],
+) -> Float[Tensor, "batch time"]:
+    """Advantages per token: `advantages_B[:, None] * weights_BT` on the completion, 0 outside it.
+
+    Only the policy term of the loss sees them; KL term, entropy bonus and the loss's denominator stay unweighted.
+
+    Errors: ValueError when a weight on the completion is NaN, infinite or negative (it would flip an advantage).
+    """
+    weights_BT = torch.where(completion_mask.bool(), weights_BT, 0.0)
+    if not bool((torch.isfinite(weights_BT) & (weights_BT >= 0)).all()):
+        raise ValueError("credit weights must be finite and not negative on every completion token")
+    return advantages_B[:, None] * weights_BT
+
+
+# MERGED FROM credit.denominator: Over how many tokens the loss is a mean, when a filter leaves some out.
+
+MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
+    "dapo": "batch",
+    "bnpo": "batch",
+    "cispo": "batch",
+    "vespo": "batch",
+    "grpo": "completion",
+    "sapo": "completion",
+}
+"""What each of TRL's losses divides the sum of token losses by: the tokens of the batch, or of each completion.
+
+`dr_grpo` divides by a constant and `luspo` by the number of completions: neither counts tokens.
+"""
+
+
+def selected_denominator(
+    selected_BT: Bool[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], loss_type: str
+) -> Float[Tensor, "batch"]:
+    """By how much the selected tokens count more when the loss is to be a mean over them, not over all tokens.
+
+    The loss divides by n tokens, and the advantages of all but k of them are 0. Multiplying the advantages by n / k
+    makes the policy term a mean over k:
+
+    - `dapo`, `bnpo`, `cispo`, `vespo` divide by the tokens of the batch: one n / k, counted over the whole batch. (A
+      `bnpo` loss divides by the tokens of its micro-batch, so that the mean over selected tokens is right on average
+      over the micro-batches.)
+    - `grpo`, `sapo` divide by the tokens of each completion: n_i / k_i for each completion.
+
+    Where k is 0 the factor is 1: there is nothing to take a mean of, and the loss there is 0 whatever it is.
+
+    Raises:
+        ValueError: `dr_grpo` and `luspo`, which divide by no number of tokens.
+    """
+    if loss_type not in MEAN_OVER:
+        raise ValueError(f"loss_type {loss_type!r} counts no tokens to divide by; expected {', '.join(MEAN_OVER)}")
+    all_B = completion_mask.bool().sum(dim=1)
+    selected_B = (selected_BT & completion_mask.bool()).sum(dim=1)
+    if MEAN_OVER[loss_type] == "batch":
+        all_B, selected_B = all_B.sum().expand_as(all_B), selected_B.sum().expand_as(selected_B)
+    return torch.where(selected_B > 0, all_B / selected_B, 1.0)
+
+
+# MERGED FROM credit.compose: Several credit parts become one weight per token.
 
 Denominator = Literal["all", "selected"]
 

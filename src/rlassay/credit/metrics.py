@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from rlassay.credit.parts import OF_THE_IMAGE, seen
+from rlassay.credit.parts import OF_THE_IMAGE, TokenSignals, seen
 from rlassay.credit.sensitivity import mean_perception
-from rlassay.credit.tokens import TokenSignals
 
 TOKEN_FRACTIONS = {
     "entropy_filter": "entropy_token_fraction",

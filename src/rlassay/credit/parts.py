@@ -4,17 +4,141 @@ The key in `CREDITS`, `kind` in a study and the function's name are one and the 
 a pure function (`attention_weights`, `trajectory_scaling`), the part takes signals and the pure function tensors.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rlassay.credit import attention, sensitivity
-from rlassay.credit.selection import batch_quantile_mask, top_fraction_mask
-from rlassay.credit.tokens import CreditPart, TokenSignals
+
+# MERGED FROM credit.tokens: What a credit part is given, and what the parts of an arm give together.
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSignals:
+    """One whole generation batch, over all processes, so that no part depends on how a batch is cut up.
+
+    A signal is None where no part needs it, and NaN on tokens for which it was not measured. What it is outside the
+    completion does not matter.
+    """
+
+    completion_mask: Int[Tensor, "batch time"]
+    """(B, T), 1 on the tokens that the loss counts; a completion may have none."""
+    advantages_B: Float[Tensor, "batch"]
+    """(B,), the completions' advantages before credit."""
+    has_image_B: Bool[Tensor, "batch"]
+    """(B,), whether the prompt holds an image."""
+    entropy_BT: Float[Tensor, "batch time"] | None = None
+    """(B, T), nats: entropy of the distribution that the token was drawn from."""
+    perception_BT: Float[Tensor, "batch time"] | None = None
+    """(B, T), nats: how much the token's probability owes to the image, see `perception`."""
+    dominance_BT: Float[Tensor, "batch time"] | None = None
+    """(B, T), ratio: attention density on text over that on the image, see `modality_dominance`."""
+    draws_BT: Float[Tensor, "batch time"] | None = None
+    """(B, T), uniform in [0, 1), made from run seed, step, prompt and sample, so that controls can be repeated."""
+
+    def named(self, name: str) -> Float[Tensor, "batch time"]:
+        """A signal by its name (`entropy`, `perception`, `dominance`, `draws`); ValueError if it was not measured."""
+        signals = {
+            "entropy": self.entropy_BT,
+            "perception": self.perception_BT,
+            "dominance": self.dominance_BT,
+            "draws": self.draws_BT,
+        }
+        signal = signals[name]
+        if signal is None:
+            raise ValueError(f"a credit part needs the signal {name!r}, got None: it was not measured")
+        return signal
+
+
+CreditPart = Callable[[TokenSignals], Tensor]
+"""A function of the signals, or a `functools.partial` of one. The type of what it gives says what it is:
+
+- bool (B, T), a filter: the tokens that are to be learned from;
+- float (B, T), weights: finite and not negative on the completion;
+- float (B,), a scale for each completion;
+- int (B, T), an order: for each token, the position whose credit so far it takes.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """What the parts of an arm give together."""
+
+    weights_BT: Float[Tensor, "batch time"]
+    """(B, T), what each token's advantage is multiplied by: weights, scale, selection, denominator; 0 elsewhere."""
+    selected_BT: Bool[Tensor, "batch time"]
+    """(B, T), the tokens that the filters leave; without a filter, every token of the completions."""
+    scale_B: Float[Tensor, "batch"] | None
+    """(B,), the completions' scale, which is in the weights too; None without a part that scales."""
+    metrics: dict[str, float]
+    """Numbers to log, see `metrics`; one that no token or completion decides is left out."""
+
+
+# MERGED FROM credit.selection: Which tokens a filter keeps.
+
+ROUNDING = 1e-9
+"""Taken off `fraction * n` before it is rounded up, so that .55 of 100 tokens are 55 (a float makes it 55.00000001)."""
+
+
+def top_fraction_mask(
+    signal_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], fraction: float
+) -> Bool[Tensor, "batch time"]:
+    """The `ceil(fraction * n)` tokens with the largest signal within each completion of n tokens.
+
+    Of equal signals the earliest is taken. NaN is never taken, so that a completion with too few measured tokens keeps
+    fewer; a completion without tokens keeps none, any other at least one if it has a measured token.
+
+    Args:
+        signal_BT: (B, T), any unit.
+        completion_mask: (B, T), 1 where a completion has a token.
+        fraction: in (0, 1]; else ValueError.
+
+    Source: token gradient filtering of VPPO (arXiv 2510.09285).
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: got {fraction!r}, expected a number above 0 and at most 1")
+    measured_BT = completion_mask.bool() & ~torch.isnan(signal_BT)
+    kept_B = torch.ceil(fraction * completion_mask.bool().sum(dim=1, dtype=torch.float64) - ROUNDING)
+    order_BT = torch.where(measured_BT, signal_BT, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    measured_in_order = measured_BT.gather(1, order_BT)
+    kept_in_order = measured_in_order & (measured_in_order.cumsum(dim=1) <= kept_B[:, None])
+    return torch.zeros_like(measured_BT).scatter(1, order_BT, kept_in_order)
+
+
+def batch_quantile_mask(
+    signal_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], fraction: float
+) -> Bool[Tensor, "batch time"]:
+    """The tokens whose signal is at least the `1 - fraction` quantile of all measured tokens of the batch.
+
+    Equal signals at the threshold are all taken, and a completion may keep none. NaN is never taken.
+
+    Args: as `top_fraction_mask`.
+
+    Source: `top_entropy_quantile` of TRL ("Beyond the 80/20 Rule", arXiv 2506.01939), whose quantile is that of a
+    micro-batch; here it is that of whatever batch is given. Not `torch.quantile`, which refuses 2^24 tokens.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: got {fraction!r}, expected a number above 0 and at most 1")
+    measured_BT = completion_mask.bool() & ~torch.isnan(signal_BT)
+    values = signal_BT[measured_BT].sort().values
+    if not len(values):
+        return measured_BT
+    place = (1 - fraction) * (len(values) - 1)
+    below = math.floor(place)
+    threshold = torch.lerp(values[below], values[math.ceil(place)], place - below)
+    return measured_BT & (signal_BT >= threshold)
+
+
+# MERGED FROM credit.parts: The credit parts that a study lists, by name: each takes the signals of a batch and
+# says how credit is spread. The key in `CREDITS`, `kind` in a study and the function's name are one and the
+# same word. Where a part has the name of a pure function (`attention_weights`, `trajectory_scaling`), the part
+# takes signals and the pure function tensors.
 
 
 def uniform(signals: TokenSignals) -> Float[Tensor, "batch time"]:

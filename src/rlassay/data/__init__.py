@@ -1,6 +1,5 @@
 """From a study's source to `<split>.jsonl` and images on disk."""
 
-from rlassay.data.prepare import load_rows, run_prepare_data
-from rlassay.data.sources import SOURCES
+from rlassay.data.prepare import SOURCES, load_rows, run_prepare_data
 
 __all__ = ["SOURCES", "load_rows", "run_prepare_data"]

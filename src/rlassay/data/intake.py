@@ -1,25 +1,170 @@
 """From drafts to rows: content checked, media admitted, duplicates and leaks refused, one split after the other."""
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
+from typing import Any
 
 from PIL.Image import Image
 
 from rlassay.bar import progress_bar
 from rlassay.config import StudyError
+from rlassay.config.data import PromptLimit
 from rlassay.data.drafts import Draft, RowRefusedError, Source, UnsuitableError
 from rlassay.data.duplicates import Seen, Shown, text_digest
-from rlassay.data.identity import content_id
-from rlassay.data.image_policy import below, encode, perceptual_hash
-from rlassay.data.images import Images, media_path
+from rlassay.data.images import Images, below, encode, media_path, perceptual_hash
 from rlassay.data.journal import Kept, Outcome, Refused
-from rlassay.data.row_checks import row_problems
-from rlassay.records import TRAINING_SPLITS, Media, PromptRow, row_line
+from rlassay.records import LETTERS, TRAINING_SPLITS, Histogram, Media, PromptRow, SplitFacts, row_line
 from rlassay.rewards.gold import gold_refusal
+
+# MERGED FROM data.row_checks: What the types of a `PromptRow` cannot say about a row that somebody wrote.
+
+MAX_CHOICES = 10
+_PROMPT_ID = re.compile(r"[A-Za-z0-9._-]{0,64}")
+
+
+def row_problems(row: PromptRow, split: str) -> Iterator[str]:
+    """One sentence per problem: the field, what it got, what is expected, what to do."""
+    if not _PROMPT_ID.fullmatch(row.prompt_id):
+        yield f"prompt_id: got {row.prompt_id[:80]!r}, expected up to 64 of A-Z a-z 0-9 . _ -; or leave it out"
+    if not row.question.strip():
+        yield "question: it is blank; expected text"
+    yield from _choice_problems(row)
+    yield from _answer_problems(row)
+    yield from _demonstration_problems(row, split)
+
+
+def _choice_problems(row: PromptRow) -> Iterator[str]:
+    count = len(row.choices)
+    if count == 1 or count > MAX_CHOICES:
+        yield f"choices: got {count}, expected 2 to {MAX_CHOICES} (letters A-J), or none for a free answer"
+    if any(not choice.strip() for choice in row.choices):
+        yield "choices: one of them is blank; expected text"
+    repeated = [choice for choice in dict.fromkeys(row.choices) if row.choices.count(choice) > 1]
+    if repeated:
+        yield f"choices: {repeated[0]!r} stands twice, so that two letters would be right; make them differ"
+
+
+def _answer_problems(row: PromptRow) -> Iterator[str]:
+    if not row.choices:
+        if not row.answer.strip():
+            yield "answer: it is blank; expected the gold answer"
+        return
+    if len(row.answer) == 1 and row.answer in row.letters:
+        return
+    problem = (
+        f"answer: got {row.answer[:80]!r}, which is not among the choices; expected a letter {'/'.join(row.letters)}"
+    )
+    if row.answer in row.choices:
+        problem += f"; write {row.letters[row.choices.index(row.answer)]!r}"
+    elif len(row.answer) == 1 and row.answer.upper() in row.letters:
+        problem += f"; write {row.answer.upper()!r}"
+    yield problem
+
+
+def _demonstration_problems(row: PromptRow, split: str) -> Iterator[str]:
+    if split == "sft" and not (row.demonstration or "").strip():
+        yield "demonstration: it is missing; rows of the sft split need a completion to imitate"
+    if split != "sft" and row.demonstration is not None:
+        yield f"demonstration: rows of the {split} split have none; remove it, or move the row to sft.jsonl"
+
+
+# MERGED FROM data.tally: What the rows of a split are like, counted in one pass without holding them.
+
+DISTINCT_ANSWERS = 10_000
+"""Free answers that are told apart; where there are more, none is counted."""
+SHOWN_ANSWERS = 10
+BARS = 12
+
+
+class Tally:
+    """Counts the outcomes of one split."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._refused: Counter[str] = Counter()
+        self._counts: dict[str, Counter[int]] = {name: Counter() for name in ("choices", "media", "question", "answer")}
+        self._answers: Counter[str] = Counter()
+        self._too_many = False
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more record."""
+        if not isinstance(outcome, Kept):
+            self._refused[outcome.reason] += 1
+            return
+        row: dict[str, Any] = json.loads(outcome.row)
+        choices = row.get("choices", ())
+        self.rows += 1
+        self._counts["choices"][len(choices)] += 1
+        self._counts["media"][len(row.get("media", ()))] += 1
+        self._counts["question"][len(row["question"])] += 1
+        self._counts["answer"][len(choices[LETTERS.index(row["answer"])] if choices else row["answer"])] += 1
+        if not self._too_many:
+            self._answers[row["answer"]] += 1
+            self._too_many = len(self._answers) > DISTINCT_ANSWERS
+
+    def refusals(self) -> str:
+        """Why records were refused, most frequent first, for a message."""
+        return ", ".join(f"{count} because {reason}" for reason, count in self._refused.most_common()) or "none"
+
+    def facts(self) -> SplitFacts:
+        """The counts so far."""
+        shown = sorted(self._answers.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_ANSWERS]
+        if all(answer in LETTERS for answer, _ in shown):
+            shown.sort()
+        return SplitFacts(
+            rows=self.rows,
+            refused=dict(sorted(self._refused.items())),
+            choices={str(number): count for number, count in sorted(self._counts["choices"].items())},
+            media={str(number): count for number, count in sorted(self._counts["media"].items())},
+            answers={} if self._too_many else dict(shown),
+            distinct_answers=None if self._too_many else len(self._answers),
+            question_length=histogram(self._counts["question"]),
+            answer_length=histogram(self._counts["answer"]),
+        )
+
+
+def histogram(counts: Counter[int]) -> Histogram | None:
+    """Quartiles of whole numbers and at most BARS bars of equal width over their range; None without any."""
+    if not counts:
+        return None
+    values = sorted(counts)
+    below = list(accumulate(counts[value] for value in values))
+    low, high = values[0], values[-1]
+    width = -(-(high - low + 1) // BARS)
+    bars: Counter[int] = Counter()
+    for value in values:
+        bars[(value - low) // width] += counts[value]
+    return Histogram(
+        quartiles=tuple(_quantile(values, below, quarter / 4) for quarter in range(5)),
+        width=width,
+        bars=tuple(bars[place] for place in range(max(bars) + 1)),
+    )
+
+
+def _quantile(values: list[int], below: list[int], share: float) -> int:
+    """The smallest value that at least `share` of all do not exceed."""
+    return next(value for value, count in zip(values, below, strict=True) if count >= share * below[-1])
+
+
+# MERGED FROM data.identity: The key of a prompt: a digest of what the model is shown.
+
+
+def content_id(row: PromptRow) -> str:
+    """16 hex digits over question, choices and images, whose paths are digests of their bytes.
+
+    The gold answer is left out: the same prompt with another answer is a contradiction and not another prompt.
+    """
+    shown = [row.question, list(row.choices), [[item.kind, item.path] for item in row.media]]
+    return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+# MERGED FROM data.intake: From drafts to rows: content checked, media admitted, duplicates and leaks refused,
+# one split after the other.
 
 SHOWN_PROBLEMS = 20
 Refusal = Callable[[PromptRow, Sequence[Image]], str | None]
@@ -200,3 +345,31 @@ def _named(stored: Sequence[Stored], videos: Sequence[str]) -> tuple[Media, ...]
     """The row's media under names that are the same wherever they lie."""
     images = [Media(path=media_path(one.digest, one.suffix)) for one in stored]
     return (*images, *(Media(kind="video", path=path) for path in videos))
+
+
+# MERGED FROM data.lengths: Overlong prompts, told by the tokens of a model's own processor.
+
+
+def length_check(limit: PromptLimit | None) -> Refusal:
+    """Refuses a prompt of more than `limit.tokens` tokens, those that stand for its images included.
+
+    Errors: StudyError if the processor cannot be loaded, or cannot take a prompt, such as one with images or clips.
+    """
+    if limit is None:
+        return lambda row, pictures: None
+    from rlassay.models.hub import load_processor  # seconds to import
+    from rlassay.models.prompt_length import count_tokens
+
+    try:
+        processor = load_processor(limit.model, revision=limit.revision, trust_remote_code=limit.trust_remote_code)
+    except ValueError as error:
+        raise StudyError([f"data.max_prompt_length.model: {error}"]) from error
+
+    def too_long(row: PromptRow, pictures: Sequence[Image]) -> str | None:
+        try:
+            tokens = count_tokens(row, pictures, processor)
+        except ValueError as error:
+            raise StudyError([f"data.max_prompt_length: {error}"]) from error
+        return f"prompt: more than {limit.tokens} tokens" if tokens > limit.tokens else None
+
+    return too_long

@@ -99,10 +99,10 @@ def _parse(line: bytes) -> Outcome | None:
     if not line.endswith(b"\n") or checksum != b"%08x" % crc32(content):
         return None
     about, mark, row = content.decode("utf-8").partition("\t")
-    told: dict[str, Any] = json.loads(about)
+    entry: dict[str, Any] = json.loads(about)
     if not mark:
-        return Refused(**told)
+        return Refused(**entry)
     shown = Shown(
-        text=told["text"], exact=tuple(told["exact"]), hashes=tuple(told["hashes"]), prompt_id=told["prompt_id"]
+        text=entry["text"], exact=tuple(entry["exact"]), hashes=tuple(entry["hashes"]), prompt_id=entry["prompt_id"]
     )
-    return Kept(row=f"{row}\n", shown=shown, images=tuple(told["images"]))
+    return Kept(row=f"{row}\n", shown=shown, images=tuple(entry["images"]))

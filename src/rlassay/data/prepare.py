@@ -2,25 +2,46 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rlassay.config import Study, StudyError
 from rlassay.config.data import DataConfig
 from rlassay.config.fingerprints import code_digest, data_id
+from rlassay.data.builtin import digits
+from rlassay.data.docstrings import docstrings
 from rlassay.data.drafts import Source
 from rlassay.data.images import Images
-from rlassay.data.intake import Intake, in_order, take_in
+from rlassay.data.intake import Intake, Tally, in_order, length_check, take_in
 from rlassay.data.journal import Journal, Kept
-from rlassay.data.lengths import length_check
-from rlassay.data.sources import SOURCES
-from rlassay.data.tally import Tally
+from rlassay.data.media_records import conversations, jsonl, jsonl_prompts
+from rlassay.data.tables import aokvqa, gsm8k, summarization, table
 from rlassay.files import sha256, write_json
 from rlassay.layout import Layout
 from rlassay.records import TRAINING_SPLITS, PromptRow, SplitFacts, parse_row
+
+# MERGED FROM data.sources: The registry of sources; the key is a data section's `kind` and the function's name.
+
+SOURCES: dict[str, Callable[[Any], Source]] = {
+    "digits": digits,
+    "jsonl": jsonl,
+    "table": table,
+    "aokvqa": aokvqa,
+    "gsm8k": gsm8k,
+    "summarization": summarization,
+    "jsonl_prompts": jsonl_prompts,
+    "conversations": conversations,
+    "docstrings": docstrings,
+}
+"""`source(section) -> Source`: it reads its own data section, and no record before it is asked for."""
+
+
+# MERGED FROM data.prepare: The data stage: source -> what becomes of each record -> `<split>.jsonl` ->
+# `data.json`.
 
 
 def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
@@ -35,7 +56,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
     """
     with _unfinished(layout):
         # 1. What vouches for the old rows goes first.
-        layout.data_sentinel.unlink(missing_ok=True)
+        layout.data_manifest.unlink(missing_ok=True)
         # 2. Every record, one split after the other; no file is replaced before all splits are sound.
         source, images = SOURCES[study.data.kind](study.data), Images(layout.data)
         _check_place(source, layout)
@@ -54,7 +75,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
         splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
         content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
-        write_json(layout.data_sentinel, content)
+        write_json(layout.data_manifest, content)
     return facts
 
 

@@ -2,31 +2,180 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
+from transformers import GenerationConfig, ProcessorMixin
 
 from rlassay.bar import progress_bar
 from rlassay.config.credit import AttentionSignal
 from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
-from rlassay.evaluation.decode import Decoding, decode_batch
-from rlassay.evaluation.workfile import WorkFile
+from rlassay.images import open_image
 from rlassay.layout import Layout
-from rlassay.models import build_policy, load_policy, on_device, training_rows
-from rlassay.models.chat import chat, is_told
+from rlassay.models import build_policy, load_policy, on_device, tokenizer_of, training_rows
 from rlassay.models.hub import Model, Processor
+from rlassay.models.policy import chat, wants_format_instruction
 from rlassay.records import CompletionRow, PromptRow, read_rows, write_rows
-from rlassay.signals.measuring import Measurer, Sampled, SignalPlan
-from rlassay.signals.readings import completion_signals
-from rlassay.signals.scoring import How
+from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
+from rlassay.signals.scoring import ScoringConfig
+
+# MERGED FROM evaluation.decode: Completions from a model: the one function that another engine would replace.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How to decode a batch."""
+
+    sampled: bool
+    """Whether to sample; False takes the likeliest token each time."""
+    temperature: float
+    """Temperature of the sampled distribution."""
+    top_p: float
+    """Nucleus of the sampled distribution."""
+    max_completion_length: int
+    """Longest completion, tokens."""
+    seed: int
+    """Seed of the sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """One completion."""
+
+    ids: list[int]
+    """Its tokens, the end-of-sequence token included."""
+    text: str
+    """Without special tokens."""
+    finished: bool
+    """Whether it ended by itself."""
+
+
+def decode_batch(
+    model: Model,
+    processor: Processor,
+    conversations: Sequence[Any],
+    images: Sequence[list[Any]],
+    how: Decoding,
+) -> list[Decoded]:
+    """One completion per conversation; nothing but the arguments decides it.
+
+    Args:
+        conversations: chat messages of each prompt.
+        images: PIL images of each prompt in the order in which it shows them; empty lists for text.
+    """
+    inputs = _inputs(processor, conversations, images).to(model.device)
+    torch.manual_seed(how.seed)
+    generate: Any = model.generate
+    with torch.inference_mode():
+        sequences = generate(**inputs, generation_config=_generation_config(model, processor, how))
+    return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, _eos_token_ids(model, processor))
+
+
+def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
+    texts: list[Any] = [
+        processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations
+    ]
+    # The template has already written the begin-of-sequence token where there is one.
+    options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": False}
+    if not isinstance(processor, ProcessorMixin):
+        return processor(texts, **options)
+    shown: Any = list(images) if any(images) else None
+    return processor(text=texts, images=shown, **options)
+
+
+def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
+    # Every choice is spelled out: whatever stays open is filled in from the model's own file, top_k=20 for one.
+    temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
+    images = [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else None
+    return GenerationConfig(
+        max_new_tokens=how.max_completion_length,
+        do_sample=how.sampled,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        eos_token_id=_eos_token_ids(model, processor),
+        pad_token_id=tokenizer_of(processor).pad_token_id,
+        suppress_tokens=images,  # a sampled image token would stand for an image that is not there
+        disable_compile=True,
+    )
+
+
+def _eos_token_ids(model: Model, processor: Processor) -> list[int]:
+    of_model = model.generation_config.eos_token_id
+    listed = of_model if isinstance(of_model, list) else [of_model]
+    return sorted({each for each in [*listed, tokenizer_of(processor).eos_token_id] if each is not None})
+
+
+def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: list[int]) -> list[Decoded]:
+    """Cut each row of `(batch, time)` after its first end-of-sequence token and decode it."""
+    is_eos = torch.isin(completion_ids, torch.tensor(eos_token_ids, device=completion_ids.device))
+    finished = is_eos.any(dim=1)
+    counts = torch.where(finished, is_eos.int().argmax(dim=1) + 1, completion_ids.shape[1])
+    rows = [ids[:count] for ids, count in zip(completion_ids.tolist(), counts.tolist(), strict=True)]
+    texts = tokenizer_of(processor).batch_decode(rows, skip_special_tokens=True)
+    return [
+        Decoded(ids=ids, text=text, finished=ended)
+        for text, ids, ended in zip(texts, rows, finished.tolist(), strict=True)
+    ]
+
+
+# MERGED FROM evaluation.workfile: Finished batches of a generation job, kept where a kill cannot reach them.
+
+
+class WorkFile:
+    """One line per finished batch: `{"key", "batch", "rows"}`. Lines that are torn or have another key do not count."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.done: dict[int, list[CompletionRow]] = {}
+        """Finished batches by number."""
+        self._key = key
+
+    def __enter__(self) -> "WorkFile":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._read()
+        self._out = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._out.close()
+
+    def add(self, batch: int, rows: list[CompletionRow]) -> None:
+        """Keep a finished batch."""
+        self.done[batch] = rows
+        line = json.dumps({"key": self._key, "batch": batch, "rows": [row.model_dump(mode="json") for row in rows]})
+        # The newline comes first as well, so that a torn line before this one does not spoil it.
+        self._out.write(f"\n{line}\n")
+        self._out.flush()
+
+    def _read(self) -> None:
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                content = json.loads(line)
+                if content["key"] == self._key:
+                    rows = [CompletionRow.model_validate(row) for row in content["rows"]]
+                    self.done[content["batch"]] = rows
+            except (ValueError, KeyError, TypeError):  # pydantic raises ValueError
+                continue
+
+
+# MERGED FROM evaluation.generate: The stage that lets one policy answer every prompt of one evaluation set.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +211,7 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
                 data=layout.data,
                 evaluation=study.evaluation,
                 seed=policy.seed or 0,
-                told=is_told(policy.recipe),
+                with_format_instruction=wants_format_instruction(policy.recipe),
                 attention=policy.recipe.signals.attention if reads_signals(study) else None,
             )
             for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
@@ -100,7 +249,7 @@ class Answerer:
     """How to decode."""
     seed: int
     """The run's seed."""
-    told: bool
+    with_format_instruction: bool
     """Whether a system turn states the completion format."""
     attention: AttentionSignal | None
     """How attention is measured; None where no reward reads it."""
@@ -108,7 +257,7 @@ class Answerer:
     def answer(self, batch: Batch) -> list[CompletionRow]:
         """The completions of a batch, in its order."""
         rows = [row for row, _ in batch.items]
-        chats = [chat(row, self.processor, self.told) for row in rows]
+        chats = [chat(row, self.processor, self.with_format_instruction) for row in rows]
         images = [[_image(self.data / item.path) for item in row.media] for row in rows]
         decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
         signals = self._signals(batch, chats, images, [each.ids for each in decoded])
@@ -132,8 +281,8 @@ class Answerer:
         if self.attention is None:
             return [{} for _ in ids]
         plan = SignalPlan(attention=True, layers=self.attention.layers)
-        how = How(temperature=self.evaluation.temperature, batch_size=self.evaluation.batch_size)
-        sampled = Sampled(
+        how = ScoringConfig(temperature=self.evaluation.temperature, batch_size=self.evaluation.batch_size)
+        sampled = RolloutBatch(
             prompts=chats,
             images=images,
             completion_ids=ids,
@@ -141,7 +290,7 @@ class Answerer:
             samples=[sample for _, sample in batch.items],
             step=0,
         )
-        measured = Measurer(self.processor, plan, frozenset(), how, self.seed)(self.model, sampled)
+        measured = SignalComputer(self.processor, plan, frozenset(), how, self.seed)(self.model, sampled)
         readings = {} if measured.attention is None else measured.attention.per_completion
         found = completion_signals(readings) or [{} for _ in ids]
         return [{name: value for name, value in each.items() if isfinite(value)} for each in found]
@@ -159,26 +308,25 @@ class Answerer:
 
 @lru_cache(maxsize=64)
 def _image(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    return open_image(path)
 
 
 def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
     if policy.stage == "model":
         return build_policy(policy.recipe.model, training_rows(layout))
-    sentinel = layout.train_sentinel(policy.folder)
-    if not sentinel.exists():
-        raise ValueError(f"{policy.folder} is not trained yet: there is no {sentinel}")
-    weights = json.loads(sentinel.read_bytes())["weights"]
+    manifest = layout.train_manifest(policy.folder)
+    if not manifest.exists():
+        raise ValueError(f"{policy.folder} is not trained yet: there is no {manifest}")
+    weights = json.loads(manifest.read_bytes())["weights"]
     return load_policy(policy.recipe.model, layout.root / policy.folder / weights)
 
 
 def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
     """Identifies what a working file holds: one left by other weights, rows, settings or code is not continued."""
-    sentinel = layout.train_sentinel(policy.folder)
+    manifest = layout.train_manifest(policy.folder)
     asked = evaluation_id(study, policy.recipe)
     parts = [policy.folder, policy.fingerprint, asked, code_digest("rlassay.evaluation.generate")]
-    files = [layout.split(split)] + [sentinel] * sentinel.exists()
+    files = [layout.split(split)] + [manifest] * manifest.exists()
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps(parts + contents).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from rlassay.config.study import Evaluation, Study
 from rlassay.files import replacing
 from rlassay.layout import Layout
 from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
-from rlassay.rewards.guard import GuardedReward, guarded
+from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 
 Metric = Callable[[Sequence[Completion]], list[float | None]]
 """From one prompt's completions to one value each; None = cannot be judged."""

@@ -1,11 +1,13 @@
 """Causal LMs and image-text-to-text models by hub name or from a folder."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -20,6 +22,8 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+# MERGED FROM models.hub: Causal LMs and image-text-to-text models by hub name or from a folder.
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -122,3 +126,13 @@ def _sees_images(config: PretrainedConfig, source: str) -> bool:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+# MERGED FROM models.device: Where the models behind rewards run.
+
+
+def reward_device() -> tuple[str, str]:
+    """The job's own GPU with the checkpoint's type of numbers, or without a GPU the CPU with float32."""
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}", "auto"
+    return "cpu", "float32"

@@ -11,12 +11,14 @@ from transformers.utils import logging
 
 from rlassay.config.explain import StudyError
 from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinyVLM
+from rlassay.config.training import Recipe
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
-from rlassay.models.tiny_lm import build_tiny_lm
-from rlassay.models.tiny_vlm import build_tiny_vlm
-from rlassay.prompts import messages
+from rlassay.models.tiny import build_tiny_lm, build_tiny_vlm
+from rlassay.prompts import instruction, messages
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
+
+# MERGED FROM models.policy: A policy before training, and a policy with the weights that a stage saved.
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -139,3 +141,25 @@ def _texts(row: PromptRow) -> list[str]:
     parts = [part for message in messages(row) for part in message["content"]]
     texts = [part["text"] for part in parts if part["type"] == "text"]
     return texts if row.demonstration is None else [*texts, row.demonstration]
+
+
+# MERGED FROM models.chat: A row as the conversation that a model's own template takes.
+
+
+def chat(row: PromptRow, processor: Processor, with_format_instruction: bool) -> list[dict[str, Any]]:
+    """The conversation that ends where the completion begins.
+
+    Args:
+        row: the prompt.
+        processor: a processor takes each turn as parts (text, image); a tokenizer's template takes plain text.
+        with_format_instruction: whether a system turn states the completion format; see `wants_format_instruction`.
+    """
+    turns = messages(row, system=instruction(row) if with_format_instruction else None)
+    if isinstance(processor, ProcessorMixin):
+        return turns
+    return [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
+
+
+def wants_format_instruction(recipe: Recipe) -> bool:
+    """Whether prompts state the completion format: only where no warm start demonstrates it."""
+    return recipe.sft is None

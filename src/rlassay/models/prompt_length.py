@@ -6,8 +6,8 @@ from typing import Any
 from PIL.Image import Image
 from transformers import ProcessorMixin
 
-from rlassay.models.chat import chat
 from rlassay.models.hub import Processor
+from rlassay.models.policy import chat
 from rlassay.records import PromptRow
 
 
@@ -30,7 +30,7 @@ def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) 
         raise ValueError("the tokens of a clip cannot be counted; leave the limit out, or the rows with clips")
     if images and not sees_images:
         raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
-    conversation = chat(row, processor, told=True)
+    conversation = chat(row, processor, with_format_instruction=True)
     text: Any = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     # The template has already written the begin-of-sequence token where there is one.
     options: dict[str, Any] = {"add_special_tokens": False}

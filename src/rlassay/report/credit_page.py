@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from rlassay.report.content import Content
-from rlassay.report.credit_records import CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
-from rlassay.report.thumbnails import thumbnail
+from rlassay.report.content import Content, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
+from rlassay.report.examples import thumbnail
 from rlassay.report.typeset import number
 
 STEPS = 5

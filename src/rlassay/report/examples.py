@@ -1,17 +1,22 @@
 """Completions side by side: a few prompts that tell the arms apart, the same ones for every row."""
 
+import base64
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
+from PIL import Image
 
 from rlassay.records import CompletionRow, read_rows
-from rlassay.report.estimates import scores_of, tidy
-from rlassay.report.evidence import Example, ShownCompletion
-from rlassay.report.gather import Results, Row
-from rlassay.report.reading import DISAGREEMENT, blaming
-from rlassay.report.tables import primary_column
+from rlassay.report.gather import DISAGREEMENT, Results, Row, blaming
+from rlassay.report.numbers import Example, ShownCompletion
+from rlassay.report.tables import primary_column, scores_of, tidy
 from rlassay.report.verdicts import start_of
+
+# MERGED FROM report.examples: Completions side by side: a few prompts that tell the arms apart, the same ones
+# for every row.
 
 DIFFER = "The arms differ most here: their means of {metric} go from {low:.2f} to {high:.2f}."
 CHANGED = "RL changed most here: mean {metric} went from {low:.2f} to {high:.2f}."
@@ -137,3 +142,34 @@ def _scores(results: Results, folder: str, prompt_ids: list[str]) -> dict[str, f
     table = pq.read_table(path, columns=["prompt_id", "value"], filters=[*wanted, ("prompt_id", "in", prompt_ids)])
     found = dict(zip(table["prompt_id"].to_pylist(), table["value"].to_pylist(), strict=True))
     return {name: None if found.get(name) is None else tidy(found[name]) for name in prompt_ids}
+
+
+# MERGED FROM report.thumbnails: Images of prompts, small enough to be part of the page.
+
+LARGEST = 320
+"""Pixels on the longer side of a thumbnail."""
+LIGHT_ENOUGH = 40_000
+"""Bytes up to which a file that is small enough is taken as it is."""
+
+
+def thumbnail(file: Path) -> dict[str, str | int]:
+    """A small version of an image as a data URI, with its size in pixels; without one when the file is absent."""
+    if not file.is_file():
+        return {"uri": "", "width": 0, "height": 0}
+    with Image.open(file) as image:
+        content, kind, size = file.read_bytes(), Image.MIME[image.format or "PNG"], image.size
+        if max(size) > LARGEST or len(content) > LIGHT_ENOUGH:
+            content, kind, size = _shrunk(image)
+    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return {"uri": uri, "width": size[0], "height": size[1]}
+
+
+def _shrunk(image: Image.Image) -> tuple[bytes, str, tuple[int, int]]:
+    image.draft("RGB", (2 * LARGEST, 2 * LARGEST))  # lets the JPEG decoder skip what will not be seen
+    small = image.convert("RGBA")
+    small.thumbnail((LARGEST, LARGEST))
+    paper = Image.new("RGB", small.size, "white")
+    paper.paste(small, mask=small)
+    buffer = BytesIO()
+    paper.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue(), "image/jpeg", paper.size

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlassay.report import typeset, wording
+from rlassay.report import typeset
 from rlassay.report.content import Content
 from rlassay.report.credit_page import weighted_text
 from rlassay.report.figures_style import Drawing
@@ -26,7 +26,7 @@ def render_markdown(content: Content, drawings: list[Drawing]) -> str:
     )
     environment.filters |= typeset.FILTERS | {"code": code_span, "block": code_block, "link": link}
     return environment.get_template("report.md.jinja").render(
-        **wording.facts(content),
+        **typeset.facts(content),
         drawings=drawings,
         labels={arm.name: arm.label for arm in content.arms},
         weighted_text=weighted_text,

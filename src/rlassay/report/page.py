@@ -10,14 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from rlassay.report import typeset, wording
+from rlassay.report import typeset
+from rlassay.report.analysis import sample_images
 from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_facts
-from rlassay.report.data_splits import sample_images
+from rlassay.report.examples import thumbnail
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
 from rlassay.report.markdown import render_markdown
-from rlassay.report.thumbnails import thumbnail
 
 SECTIONS = {
     "verdicts": "Verdicts",
@@ -60,7 +60,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
     environment.filters |= typeset.FILTERS
     style = _style(environment, marks, content)
     return environment.get_template("page.html.jinja").render(
-        **wording.facts(content),
+        **typeset.facts(content),
         **viewer_facts(content, folder),
         sections=_sections(content),
         marks=marks,
@@ -86,7 +86,7 @@ def _sections(content: Content) -> dict[str, str]:
     empty = {
         "training": not content.curves,
         "rewards": not content.rewards,
-        "credit": not wording.has_credit(content),
+        "credit": not typeset.has_credit(content),
         "parsing": "parsing" not in content.tables,
         "examples": not content.examples,
         "cost": not content.cost,

@@ -1,7 +1,10 @@
 """The report stage: read, analyse, write, say what came out."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
@@ -10,9 +13,63 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.report.analysis import analyse
 from rlassay.report.content import Content
+from rlassay.report.credit_view import credit_frames
 from rlassay.report.gather import gather
+from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
-from rlassay.report.writing import write_numbers
+
+# MERGED FROM report.writing: Write the numbers: report.json and tables/*.csv, the same bytes for the same
+# content.
+
+
+def write_numbers(content: Content, folder: Path) -> None:
+    """Write `report.json` and `tables/*.csv` below the report folder; tables of an earlier report are removed."""
+    tables = folder / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    frames = build_frames(content)
+    for stale in set(tables.glob("*.csv")) - {tables / f"{name}.csv" for name in frames}:
+        stale.unlink()
+    for name, frame in frames.items():
+        _write(tables / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    _write(folder / "report.json", text + "\n")
+
+
+def build_frames(content: Content) -> dict[str, pd.DataFrame]:
+    """Table name -> one row per number, with what it rests on beside it."""
+    frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
+    for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
+        frames[name] = pd.json_normalize([one.model_dump() for one in records])
+    frames["curves"] = pd.DataFrame(
+        [
+            {"metric": curve.metric, "unit": curve.unit, "arm": one.arm, "num_seeds": one.num_seeds, **point}
+            for curve in content.curves
+            for one in curve.series
+            for point in _points(one.steps, one.mean, one.low, one.high)
+        ]
+    )
+    return frames | ({} if content.credit is None else credit_frames(content.credit))
+
+
+def _cells(table: Table) -> list[dict[str, Any]]:
+    return [
+        {"row": row.row, "label": row.label, "column": column.key, "unit": column.unit, **cell.model_dump()}
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+    ]
+
+
+def _points(*columns: tuple[Any, ...]) -> list[dict[str, Any]]:
+    names = ("step", "mean", "low", "high")
+    return [dict(zip(names, point, strict=True)) for point in zip(*columns, strict=True)]
+
+
+def _write(path: Path, text: str) -> None:
+    # A completion may hold half of a surrogate pair, which UTF-8 cannot carry; as an escape it is valid JSON.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+# MERGED FROM report.run: The report stage: read, analyse, write, say what came out.
 
 COLORS = {"better": "green", "worse": "red"}
 

@@ -4,10 +4,9 @@ import numpy as np
 
 from rlassay.config.fingerprints import model_policy, sft_policy
 from rlassay.report.content import Comparison, Outcome
-from rlassay.report.estimates import difference, scores_of, tidy_p
 from rlassay.report.gather import Results, Row
 from rlassay.report.numbers import Column, Difference
-from rlassay.report.tables import primary_column
+from rlassay.report.tables import difference, primary_column, scores_of, tidy_p
 from rlassay.report.typeset import EFFECT_UNIT, interval, number, probability
 from rlassay.stats import holm
 

@@ -7,17 +7,14 @@ The key in `REWARDS`, the name in a study and the function's name are one and th
 from collections.abc import Callable, Mapping, Sequence
 
 from rlassay.records import Completion
-from rlassay.rewards.accuracy import choice_accuracy, exact_match
-from rlassay.rewards.action_set import action_set_iou
+from rlassay.rewards.accuracy import action_set_iou, choice_accuracy, exact_match
 from rlassay.rewards.custom import custom
 from rlassay.rewards.form import strict_think_answer_format, think_answer_format, think_format
-from rlassay.rewards.group import score_with
 from rlassay.rewards.judge import judge
 from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
-from rlassay.rewards.lift import Reward, is_lifted
 from rlassay.rewards.mathematics import math_accuracy
 from rlassay.rewards.modality import balance_figures, gain_figures, modality_balance, vision_gain
-from rlassay.rewards.options import check_options
+from rlassay.rewards.options import Reward, check_options, is_lifted, score_with
 from rlassay.rewards.reward_model import reward_model
 from rlassay.rewards.rouge import rouge_average, rouge_l
 
@@ -47,7 +44,7 @@ IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
 """Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
 
 
-MOSTLY_SILENT = 0.8
+MOSTLY_ZERO_VARIANCE = 0.8
 """A weighted reward that says the same of all completions in more than this share of the groups is warned of."""
 FIGURES: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
     "modality_balance": balance_figures,
@@ -56,7 +53,7 @@ FIGURES: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, f
 """What else is logged of a reward: from its values in a batch and its options to figures by name."""
 
 
-def judges_singly(name: str, options: Mapping[str, object]) -> bool:
+def is_per_sample(name: str, options: Mapping[str, object]) -> bool:
     """Whether `REWARDS[name]` judges each completion by itself, so that a failure on one costs no other."""
     return is_lifted(REWARDS[name]) or (name == "custom" and not options.get("batch", False))
 

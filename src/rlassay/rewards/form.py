@@ -3,7 +3,7 @@
 import re
 
 from rlassay.records import Completion
-from rlassay.rewards.lift import lift
+from rlassay.rewards.options import lift
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 # The thought is greedy, because four tags in all leave no second `</think>` for it to run over.

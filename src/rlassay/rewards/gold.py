@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 from rlassay.prompts import demonstrate
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.accuracy import choice_accuracy, exact_match
-from rlassay.rewards.action_set import action_set_iou, names_actions
-from rlassay.rewards.lift import Reward
+from rlassay.rewards.accuracy import action_set_iou, choice_accuracy, exact_match, names_actions
 from rlassay.rewards.mathematics import math_accuracy
+from rlassay.rewards.options import Reward
 from rlassay.rewards.rouge import rouge_average, rouge_l
 
 

@@ -2,19 +2,28 @@
 
 import json
 import logging
+import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from string import Formatter
+
+import httpx
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from rlassay.answers import extract_answer
 from rlassay.prompts import question_text
 from rlassay.records import Completion
-from rlassay.rewards.child_process import LOADING, child_process
-from rlassay.rewards.settings import configured
+from rlassay.rewards.options import configured
+from rlassay.rewards.sandbox.child_process import LOADING, child_process
 
-SERVER = "rlassay.models.judge_server"
+# MERGED FROM rewards.judge: Reward that a language model gives as a number in words.
+
+SERVER = "rlassay.models.servers"
 TEMPLATE = """Rate how well an answer solves a task.
 
 Task:
@@ -137,12 +146,11 @@ def _prompt(completion: Completion, options: JudgeOptions) -> str:
 
 def _from_model(prompts: list[str], options: JudgeOptions) -> list[str | None]:
     loaded = {"model": options.model, "revision": options.revision, "max_new_tokens": options.max_new_tokens}
-    process = child_process(SERVER, json.dumps(loaded), start_seconds=LOADING)
+    process = child_process(SERVER, "judge", json.dumps(loaded), start_seconds=LOADING)
     return process.ask(prompts, float(options.timeout * len(prompts)))
 
 
 def _from_endpoint(prompts: list[str], options: JudgeOptions) -> list[str | None]:
-    from rlassay.rewards.judge_endpoint import Endpoint, ask_all  # a tenth of a second to import
 
     assert options.endpoint is not None
     timeout = float(options.timeout)
@@ -172,3 +180,101 @@ def _check_template(template: str) -> None:
         raise ValueError(f"template: unknown field {{{unknown[0]}}}; known: {', '.join(_FIELDS)}")
     if "completion" not in fields:
         raise ValueError("template: it has no {completion}, so that all completions would be rated alike")
+
+
+# MERGED FROM rewards.judge_endpoint: Asks a judge behind an HTTP server that speaks the chat-completions
+# protocol of OpenAI.
+
+KEY = "JUDGE_API_KEY"
+"""Environment variable with the server's key, which is sent to no other server and never logged."""
+ATTEMPTS = 4
+PAUSE = wait_exponential(multiplier=1, max=10)  # 1, 2 and 4 s between them
+_AT_ONCE = 8  # requests
+_PASSING = {408, 409, 425, 429, *range(500, 600)}
+_REFUSED = {401, 403, 404}
+
+_log = logging.getLogger(__name__)
+
+
+class EndpointError(RuntimeError):
+    """An endpoint is down, or refuses every request: a wrong key, address or model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where to ask, and how."""
+
+    url: str
+    """Base URL, to which `/chat/completions` is added."""
+    model: str
+    """The model's name there."""
+    max_tokens: int
+    """Longest reply."""
+    timeout: float
+    """Seconds of silence after which a request counts as failed."""
+
+
+def ask_all(endpoint: Endpoint, prompts: list[str]) -> list[str | None]:
+    """The greedy reply to each prompt; None where it fails for good, which is logged by the reason.
+
+    What may pass (no connection, silence, 408, 409, 425, 429, 5xx) is tried again, with growing pauses.
+
+    Errors: EndpointError at 401, 403 and 404, and if every prompt fails.
+    """
+    key = os.environ.get(KEY)
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with (
+        httpx.Client(headers=headers, timeout=endpoint.timeout) as client,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        replies = list(pool.map(partial(_ask, client, endpoint), prompts))
+    failures = Counter(reason for _, reason in replies if reason is not None)
+    said = f"judge: {endpoint.url} does not answer {failures.total()} of {len(prompts)} prompts: {_listed(failures)}"
+    if failures.total() == len(prompts):
+        raise EndpointError(said)
+    if failures:
+        _log.warning(said)
+    return [reply for reply, _ in replies]
+
+
+def _ask(client: httpx.Client, endpoint: Endpoint, prompt: str) -> tuple[str | None, str | None]:
+    """The reply, or why there is none."""
+    attempts = Retrying(
+        stop=stop_after_attempt(ATTEMPTS), wait=PAUSE, retry=retry_if_exception(_may_pass), reraise=True
+    )
+    try:
+        response: httpx.Response = attempts(_post, client, endpoint, prompt)
+        content = response.json()["choices"][0]["message"]["content"]
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in _REFUSED:
+            raise EndpointError(
+                f"judge: {endpoint.url} answers {status}: check endpoint, model, and the key in {KEY} "
+                f"(which is {'set' if KEY in os.environ else 'not set'})"
+            ) from None
+        return None, f"status {status}"
+    except httpx.HTTPError as error:
+        return None, type(error).__name__
+    except (ValueError, LookupError, TypeError):
+        return None, "no chat completion"
+    return (content, None) if isinstance(content, str) else (None, "message without text")
+
+
+def _listed(failures: "Counter[str]") -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in failures.items())
+
+
+def _post(client: httpx.Client, endpoint: Endpoint, prompt: str) -> httpx.Response:
+    asked = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": endpoint.max_tokens,
+        "temperature": 0,
+    }
+    return client.post(f"{endpoint.url.rstrip('/')}/chat/completions", json=asked).raise_for_status()
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in _PASSING
+    return isinstance(error, httpx.TransportError)

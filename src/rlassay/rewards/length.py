@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rlassay.records import Completion
 from rlassay.rewards.accuracy import choice_accuracy
-from rlassay.rewards.words import count_words
+from rlassay.rewards.rouge import count_words
 
 
 def soft_overlong(completions: Sequence[Completion], *, max_completion_length: int, cache: int) -> list[float | None]:

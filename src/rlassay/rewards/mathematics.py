@@ -6,9 +6,9 @@ from decimal import Decimal
 
 from rlassay.answers import extract_answer
 from rlassay.records import Completion
-from rlassay.rewards.child_process import ChildError, child_process
+from rlassay.rewards.sandbox.child_process import ChildError, child_process
 
-WORKER = "rlassay.rewards.math_worker"
+WORKER = "rlassay.rewards.sandbox.math_worker"
 _LONGEST = 2_000  # characters of an answer that are parsed, from the end
 _NUMBER = re.compile(r"\$?\s?(-?\d{1,40}(?:,\d{3}){0,12}(?:\.\d{1,40})?)\s?\$?\.?", re.ASCII)
 

@@ -40,22 +40,22 @@ def judged(
     options: Mapping[str, object],
     completions: Sequence[Completion],
     *,
-    singly: bool,
+    per_sample: bool,
     caught: type[BaseException] = Exception,
 ) -> Iterator[list[Outcome]]:
-    """The outcomes of one completion after the other, or with `singly` false of the whole group at once.
+    """The outcomes of one completion after the other, or with `per_sample` false of the whole group at once.
 
     Args:
         reward: `f(completions, **options) -> list of float or None`.
         options: keyword options of `reward`.
         completions: one prompt's group.
-        singly: hand over one completion at a time, so that a failure costs that one alone.
+        per_sample: hand over one completion at a time, so that a failure costs that one alone.
         caught: which exceptions of the reward are failures; all others pass through.
 
     Raises:
         WrongOutputError: another number of values than completions, or a value that is no number.
     """
-    for group in [[completion] for completion in completions] if singly else [completions]:
+    for group in [[completion] for completion in completions] if per_sample else [completions]:
         try:
             values = reward(group, **options)
         except WrongOutputError:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rlassay.prompts import question_text
 from rlassay.records import Completion
-from rlassay.rewards.child_process import LOADING, child_process
+from rlassay.rewards.sandbox.child_process import LOADING, child_process
 
-SERVER = "rlassay.models.reward_server"
+SERVER = "rlassay.models.servers"
 
 
 def reward_model(
@@ -47,7 +47,7 @@ def reward_model(
     if not completions:
         return []
     pairs = [[question_text(each.row), each.text] for each in completions]
-    process = child_process(SERVER, json.dumps({"model": model, "revision": revision}), start_seconds=LOADING)
+    process = child_process(SERVER, "reward", json.dumps({"model": model, "revision": revision}), start_seconds=LOADING)
     logits = process.ask(pairs, float(timeout * len(pairs)))
     return [None if each is None else _value(each, label) for each in logits]
 

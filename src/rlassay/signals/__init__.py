@@ -3,8 +3,8 @@
 from rlassay.signals.attention import attention_mass
 from rlassay.signals.inputs import ModelInputs, model_inputs, with_images
 from rlassay.signals.masking import Masking, masked_images, masked_inputs
-from rlassay.signals.randomness import draws, generator
-from rlassay.signals.scoring import How, Scores, teacher_forced
+from rlassay.signals.measuring import draws, generator
+from rlassay.signals.scoring import Scores, ScoringConfig, teacher_forced
 from rlassay.signals.segments import (
     LAYER_SEGMENTS,
     SEGMENTS,
@@ -17,10 +17,10 @@ from rlassay.signals.segments import (
 __all__ = [
     "LAYER_SEGMENTS",
     "SEGMENTS",
-    "How",
     "Masking",
     "ModelInputs",
     "Scores",
+    "ScoringConfig",
     "attention_mass",
     "draws",
     "generator",

@@ -1,23 +1,176 @@
 """Signals of a generation batch: measured on finished completions, whatever engine sampled them."""
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rlassay.credit import perception
+from rlassay.credit import attention_efficiency, modality_dominance, perception
 from rlassay.models import tokenizer_of
 from rlassay.models.hub import Model, Processor
 from rlassay.signals.attention import attention_mass
 from rlassay.signals.inputs import ModelInputs, model_inputs
 from rlassay.signals.masking import Masking, masked_inputs
-from rlassay.signals.randomness import draws, generator
-from rlassay.signals.readings import AttentionReading, read_attention, vision_keys
-from rlassay.signals.scoring import How, Scores, teacher_forced
-from rlassay.signals.segments import layer_segments, segment_ids, vision_grid
+from rlassay.signals.scoring import Scores, ScoringConfig, teacher_forced
+from rlassay.signals.segments import LAYER_SEGMENTS, SEGMENTS, layer_segments, segment_ids, vision_grid
+
+# MERGED FROM signals.readings: What attention mass says of each completion: dominance and efficiency of text
+# and image, by layers. Pure.
+
+TEXT, VISION = SEGMENTS.index("text"), SEGMENTS.index("vision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionReading:
+    """What was read off the attention of B completions."""
+
+    dominance_BT: Float[Tensor, "batch time"]
+    """Modality dominance of the row that predicted each token; NaN without an image or without a token."""
+    per_completion: dict[str, Float[Tensor, "batch"]]
+    """`modality_dominance/<layers>`, `attention_efficiency_text/<layers>` and `attention_efficiency_vision/<layers>` of
+    all rows together, for each of the layer segments that the model has; `text_tokens` and `vision_tokens`, how many
+    prompt tokens these rest on. NaN without an image."""
+
+
+def read_attention(
+    mass: Float[Tensor, "layers batch time segments"],
+    segments: Int[Tensor, "batch keys"],
+    *,
+    scheme: Literal["thirds", "paper"],
+    dominance: str | int,
+) -> AttentionReading:
+    """Readings of attention mass, whose layers are averaged before ratios are formed.
+
+    Args:
+        mass: per layer, completion, row and key segment; 0 in rows without a token.
+        segments: (B, P+C), the segment of each key.
+        scheme: how layers are parted.
+        dominance: layers of `dominance_BT`: a layer segment, or how many of the last.
+
+    Errors: ValueError when the model has too few layers for the segment `dominance`.
+
+    Source: "When Language Overrules" (arXiv 2508.10552), eqs. 1-4; mass before ratio as in JuncyLu/trl_DAPO.
+    """
+    text_tokens, vision_tokens = ((segments == each).sum(dim=1) for each in (TEXT, VISION))
+    ranges = layer_segments(len(mass), scheme)
+    chosen = range(max(0, len(mass) - dominance), len(mass)) if isinstance(dominance, int) else ranges[dominance]
+    if not chosen:
+        raise ValueError(f"signals.attention.dominance: {dominance!r} has no layer in a model of {len(mass)}")
+    rows = mass[list(chosen)].mean(dim=0)
+    counts = (text_tokens[:, None], vision_tokens[:, None])
+    per_completion = {"text_tokens": text_tokens.float(), "vision_tokens": vision_tokens.float()}
+    for name, layers in ranges.items():
+        if layers:
+            total = mass[list(layers)].mean(dim=0).sum(dim=1)
+            text, vision = total[:, TEXT], total[:, VISION]
+            of_text, of_vision = (text, vision, text_tokens, vision_tokens), (vision, text, vision_tokens, text_tokens)
+            per_completion[f"modality_dominance/{name}"] = modality_dominance(*of_text)
+            efficiencies = {"text": attention_efficiency(*of_text), "vision": attention_efficiency(*of_vision)}
+            for kind, values in efficiencies.items():
+                defined = torch.where(vision_tokens > 0, values, math.nan)  # without an image text has its fair share
+                per_completion[f"attention_efficiency_{kind}/{name}"] = defined
+    return AttentionReading(
+        dominance_BT=modality_dominance(rows[..., TEXT], rows[..., VISION], *counts), per_completion=per_completion
+    )
+
+
+def completion_signals(per_completion: Mapping[str, Float[Tensor, "batch"]]) -> list[dict[str, float]]:
+    """The readings of each completion by name, for rewards; those that are not defined are left out."""
+    columns = {name: values.tolist() for name, values in per_completion.items()}
+    rows = zip(*columns.values(), strict=True)
+    return [{name: value for name, value in zip(columns, row, strict=True) if not math.isnan(value)} for row in rows]
+
+
+def columns_of(readings: Sequence[Mapping[str, float]]) -> dict[str, Float[Tensor, "batch"]]:
+    """Readings of completions as one tensor for each name; NaN where one is not defined."""
+    names = sorted({name for each in readings for name in each})
+    return {name: torch.tensor([each.get(name, math.nan) for each in readings]) for name in names}
+
+
+def attention_metrics(columns: Mapping[str, Float[Tensor, "batch"]], ratio: float) -> dict[str, float]:
+    """What is logged of readings: means over the completions for which they are defined.
+
+    For each layer segment `attention/<layers>/` with `mdi`, `aei_text`, `aei_vision`, `text_ratio` MDI / (1 + MDI),
+    `vision_ratio` 1 / (1 + MDI), `mdi_balance` clip(1 - |ln MDI| / ln R, 0, 1) and `mdi_penalty` 1 - balance; and how
+    many tokens they rest on, `attention/text_tokens` and `attention/vision_tokens`.
+
+    Args:
+        columns: readings of the whole batch.
+        ratio: R.
+
+    Source: the metrics of JuncyLu/trl_DAPO, branch trl.
+    """
+    found = {f"attention/{name}": columns[name] for name in ("text_tokens", "vision_tokens") if name in columns}
+    for layers in LAYER_SEGMENTS:
+        if f"modality_dominance/{layers}" in columns:
+            dominance = columns[f"modality_dominance/{layers}"]
+            balance = (1 - dominance.log().abs() / math.log(ratio)).clamp(0, 1)
+            values = {
+                "mdi": dominance,
+                "aei_text": columns[f"attention_efficiency_text/{layers}"],
+                "aei_vision": columns[f"attention_efficiency_vision/{layers}"],
+                "text_ratio": dominance / (1 + dominance),
+                "vision_ratio": 1 / (1 + dominance),
+                "mdi_balance": balance,
+                "mdi_penalty": 1 - balance,
+            }
+            found |= {f"attention/{layers}/{name}": value for name, value in values.items()}
+    finite = {name: values[torch.isfinite(values)] for name, values in found.items()}
+    return {name: values.mean().item() for name, values in finite.items() if len(values)}
+
+
+def vision_keys(segments: Int[Tensor, "batch keys"], rows: Sequence[int]) -> Int[Tensor, "some keys"]:
+    """For each of some samples, its image tokens numbered from 0; -1 elsewhere."""
+    is_vision = segments[list(rows)] == VISION
+    return torch.where(is_vision, is_vision.long().cumsum(dim=1) - 1, -1)
+
+
+# MERGED FROM signals.randomness: Random numbers that belong to a completion, whatever batch or process it is
+# in.
+
+
+def generator(seed: int, step: int, prompt_id: str, sample: int, purpose: str) -> np.random.Generator:
+    """Random numbers of one completion for one purpose; a counter-based generator keyed by a digest of all of these.
+
+    Args:
+        seed: the run's.
+        step: training step that samples the completion.
+        prompt_id: of its prompt.
+        sample: its index among the completions of that prompt.
+        purpose: so that several uses do not draw the same numbers.
+    """
+    seed_text = "\0".join([str(seed), str(step), prompt_id, str(sample), purpose])
+    key = int.from_bytes(hashlib.blake2b(seed_text.encode(), digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def draws(
+    seed: int, step: int, prompt_ids: Sequence[str], samples: Sequence[int], length: int
+) -> Float[Tensor, "batch time"]:
+    """One number in [0, 1) per token; the first ones of a completion do not depend on `length`.
+
+    Args:
+        seed: the run's.
+        step: training step that samples the completions.
+        prompt_ids: one per completion.
+        samples: index of each completion among those of its prompt.
+        length: T.
+    """
+    rows = [
+        generator(seed, step, prompt_id, sample, "draws").random(length, dtype=np.float32)
+        for prompt_id, sample in zip(prompt_ids, samples, strict=True)
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+# MERGED FROM signals.measuring: Signals of a generation batch: measured on finished completions, whatever
+# engine sampled them.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +194,7 @@ class SignalPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
+class RolloutBatch:
     """B completions that were sampled, on this process."""
 
     prompts: list[Any]
@@ -59,7 +212,7 @@ class Sampled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class SignalBatch:
     """Signals of the completions on this process; None where nothing asked for one."""
 
     has_image_B: Bool[Tensor, "batch"]
@@ -82,10 +235,12 @@ ImageAttention = tuple[list[float], list[int] | None]
 """Attention mass per image token, and rows and columns in which the tokens lie, where that is known."""
 
 
-class Measurer:
+class SignalComputer:
     """Measures the signals that are needed."""
 
-    def __init__(self, processor: Processor, plan: SignalPlan, needed: frozenset[str], how: How, seed: int) -> None:
+    def __init__(
+        self, processor: Processor, plan: SignalPlan, needed: frozenset[str], how: ScoringConfig, seed: int
+    ) -> None:
         """
         Args:
             processor: the model's.
@@ -100,11 +255,11 @@ class Measurer:
         self.how = replace(how, divergence=None if plan.estimator == "k3" else plan.estimator)
         self.seed = seed
 
-    def __call__(self, model: Model, sampled: Sampled) -> Measured:
+    def __call__(self, model: Model, sampled: RolloutBatch) -> SignalBatch:
         """The signals of a batch; the model's mode and all random state are left as they were."""
         shown = sampled.images
         device = model.device
-        measured = Measured(has_image_B=torch.tensor([bool(each) for each in shown], device=device))
+        measured = SignalBatch(has_image_B=torch.tensor([bool(each) for each in shown], device=device))
         if "draws" in self.needed:
             length = max(len(ids) for ids in sampled.completion_ids)
             drawn = draws(self.seed, sampled.step, sampled.prompt_ids, sampled.samples, length)
@@ -127,7 +282,9 @@ class Measurer:
             segments=segments,
         )
 
-    def image_attention(self, model: Model, measured: Measured, count: int) -> Sequence[ImageAttention | None] | None:
+    def image_attention(
+        self, model: Model, measured: SignalBatch, count: int
+    ) -> Sequence[ImageAttention | None] | None:
         """Attention mass of the first completions on each image token, by a pass of their own; None if not measured.
 
         It is the mean over a completion's tokens and the late layers, with the grid in which the image tokens lie.
@@ -155,7 +312,7 @@ class Measurer:
         wanted = self.needed | ({"dominance"} if self.plan.attention else set())
         return wanted & ({"entropy", "perception", "dominance"} if sees else {"entropy"})
 
-    def _masked(self, inputs: ModelInputs, sampled: Sampled) -> ModelInputs:
+    def _masked(self, inputs: ModelInputs, sampled: RolloutBatch) -> ModelInputs:
         of_completions = zip(sampled.prompt_ids, sampled.samples, strict=True)
         generators = [generator(self.seed, sampled.step, *each, "masked image") for each in of_completions]
         return masked_inputs(self.processor, inputs, sampled.images, generators, self.plan.masking)

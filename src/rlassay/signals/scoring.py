@@ -1,5 +1,6 @@
 """One teacher-forced pass over finished completions: log-probs, entropy, attention mass, and what the image matters."""
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,18 +12,56 @@ from torch import Tensor
 
 from rlassay.models.hub import Model
 from rlassay.signals.attention import Recording, recorded_attention
-from rlassay.signals.distributions import DIVERGENCES, entropy, token_logps
 from rlassay.signals.inputs import ModelInputs
-from rlassay.signals.passes import ModelPass, decoder_config, scoring_mode, unwrapped
+from rlassay.signals.passes import ModelPass, can_share, decoder_config, scoring_mode, unwrapped
 from rlassay.signals.segments import SEGMENTS
-from rlassay.signals.sharing import can_share
+
+# MERGED FROM signals.distributions: What the logits of completion tokens say: pure functions of distributions
+# over the vocabulary.
+
+
+def token_logps(
+    log_probs: Float[Tensor, "batch time vocabulary"], ids: Int[Tensor, "batch time"]
+) -> Float[Tensor, "batch time"]:
+    """Log-probability of each sampled token, nats."""
+    return log_probs.gather(2, ids[..., None]).squeeze(2)
+
+
+def entropy(log_probs: Float[Tensor, "batch time vocabulary"]) -> Float[Tensor, "batch time"]:
+    """Entropy of each distribution, `-sum p ln p`, nats."""
+    return torch.special.entr(log_probs.exp()).sum(dim=2)
+
+
+def kl(
+    log_p: Float[Tensor, "batch time vocabulary"], log_q: Float[Tensor, "batch time vocabulary"]
+) -> Float[Tensor, "batch time"]:
+    """Kullback-Leibler divergence `sum p (ln p - ln q)`, nats; infinite where q excludes what p allows.
+
+    Source: VPPO ("Spotlight on Token Perception for Multimodal RL", eq. 3), with q under a masked image.
+    """
+    return torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q)).sum(dim=2)
+
+
+def js(
+    log_p: Float[Tensor, "batch time vocabulary"], log_q: Float[Tensor, "batch time vocabulary"]
+) -> Float[Tensor, "batch time"]:
+    """Jensen-Shannon divergence `(KL(p, m) + KL(q, m)) / 2` with `m = (p + q) / 2`: symmetric, at most ln 2 nats."""
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    return (kl(log_p, log_m) + kl(log_q, log_m)) / 2
+
+
+DIVERGENCES = {"kl": kl, "js": js}
+
+
+# MERGED FROM signals.scoring: One teacher-forced pass over finished completions: log-probs, entropy, attention
+# mass, and what the image matters.
 
 _LOGITS_AT_ONCE = 2**24
 """Numbers in a piece of logits: 64 MiB in single precision, a few times over."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class How:
+class ScoringConfig:
     """How to score completions."""
 
     temperature: float = 1.0
@@ -52,7 +91,7 @@ class Scores:
 def teacher_forced(
     model: Model,
     inputs: ModelInputs,
-    how: How,
+    how: ScoringConfig,
     *,
     segment_ids: Int[Tensor, "batch keys"] | None = None,
     masked_inputs: ModelInputs | None = None,
@@ -96,7 +135,7 @@ def _scored(
     model: Model,
     inputs: ModelInputs,
     rows: list[int],
-    how: How,
+    how: ScoringConfig,
     segment_ids: Tensor | None,
     masked_inputs: ModelInputs | None,
 ) -> Scores:
@@ -126,7 +165,7 @@ def _scored(
 
 
 def _measured(
-    plain: ModelPass, masked: ModelPass | None, shown: list[int], input_ids: Tensor, how: How
+    plain: ModelPass, masked: ModelPass | None, shown: list[int], input_ids: Tensor, how: ScoringConfig
 ) -> tuple[Tensor, ...]:
     """Log-probs, entropies, log-probs with masked images and divergences, each (batch, time), piece after piece."""
     pieces: list[tuple[Tensor, ...]] = []

@@ -17,7 +17,7 @@ from types import FrameType
 from rlassay.config.policies import policies
 from rlassay.config.study import Study
 from rlassay.layout import Layout
-from rlassay.tracking.job import FeedJob
+from rlassay.tracking.process import FeedJob
 from rlassay.tracking.store import Store, limit_waiting
 from rlassay.tracking.sync import Feed, sync_policies, sync_report
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,12 +13,49 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlassay.tracking.about import About
-from rlassay.tracking.database import prepare_database
-from rlassay.tracking.metrics_file import Point
-from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY
+from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY, Point
+
+# MERGED FROM tracking.database: The sqlite database behind `mlflow ui`: created once, whole, also when many
+# jobs start at the same time.
+
+
+def prepare_database(uri: str) -> Path | None:
+    """Make the sqlite database of a tracking URI ready, and return its path; None when the URI is not sqlite.
+
+    Several processes that create the tables of one database at once break it for good, and so does a kill meanwhile:
+    it is created beside its place, under a file lock, and moved there when it is whole. In WAL mode readers and
+    writers do not wait for each other.
+    """
+    if not uri.startswith("sqlite"):
+        return None
+    path = Path(make_url(uri).database or "").absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists() or path.stat().st_size == 0:
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            unfinished.unlink(missing_ok=True)
+            SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+            _use_wal(unfinished)
+            unfinished.replace(path)
+        else:
+            with suppress(sqlite3.OperationalError):  # in use by others: they go on in the mode that it has
+                _use_wal(path)
+    return path
+
+
+def _use_wal(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=1.0)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+
+
+# MERGED FROM tracking.store: The MLflow side: find or create runs, and write what they lack, never a fact
+# twice.
 
 ItemT = TypeVar("ItemT")
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.guard import GuardedReward
 from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind
-from rlassay.training.batch_rows import completion_text
+from rlassay.rewards.sandbox.guard import GuardedReward
+from rlassay.training.whole_batch import completion_text
 
 TRLCompletion = str | list[dict[str, Any]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from rlassay.bar import progress_bar
 from rlassay.files import replacing
@@ -29,7 +29,7 @@ class JobCallback(TrainerCallback):
         self.bar: tqdm[Any] | None = None
         self._began = 0.0
         self._step_seconds: list[float] = []
-        logging.disable_progress_bar()  # the library's bars over weight shards would break up this one
+        disable_progress_bar()  # the library's bars over weight shards would break up this one
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

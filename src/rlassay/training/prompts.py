@@ -7,10 +7,10 @@ from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 
-from rlassay.models.chat import chat
+from rlassay.images import open_image
 from rlassay.models.hub import Processor
+from rlassay.models.policy import chat
 from rlassay.records import PromptRow
 
 IMAGES_IN_MEMORY = 256
@@ -41,7 +41,7 @@ def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, s
 
 
 def prompt_dataset(
-    rows: Sequence[PromptRow], order: Sequence[str], processor: Processor, data: Path, *, told: bool
+    rows: Sequence[PromptRow], order: Sequence[str], processor: Processor, data: Path, *, with_format_instruction: bool
 ) -> datasets.Dataset:
     """The columns `prompt_id`, `prompt` (chat messages) and, if any row has some, `images` (RGB).
 
@@ -50,7 +50,7 @@ def prompt_dataset(
         order: their ids as the trainer shall draw them.
         processor: decides the form of the messages.
         data: folder that image paths start from.
-        told: whether a system turn states the completion format.
+        with_format_instruction: whether a system turn states the completion format.
 
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
@@ -63,23 +63,30 @@ def prompt_dataset(
             f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
             f"{len(rows) - len(without)} with one; TRL cannot train on both in one batch: keep one kind"
         )
-    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_Drawing(rows, processor, data, told))
+    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(
+        _Drawing(rows, processor, data, with_format_instruction)
+    )
 
 
 class _Drawing:
     """Turns a batch of prompt ids into what the trainer wants to see."""
 
-    def __init__(self, rows: Sequence[PromptRow], processor: Processor, data: Path, told: bool) -> None:
+    def __init__(
+        self, rows: Sequence[PromptRow], processor: Processor, data: Path, with_format_instruction: bool
+    ) -> None:
         self.by_id = {row.prompt_id: row for row in rows}
         self.with_images = any(row.media for row in rows)
         self.processor = processor
         self.data = data
-        self.told = told
-        self.image = lru_cache(maxsize=IMAGES_IN_MEMORY)(_image)
+        self.with_format_instruction = with_format_instruction
+        self.image = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_image)
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         rows = [self.by_id[prompt_id] for prompt_id in batch["prompt_id"]]
-        columns: dict[str, list[Any]] = {**batch, "prompt": [chat(row, self.processor, self.told) for row in rows]}
+        columns: dict[str, list[Any]] = {
+            **batch,
+            "prompt": [chat(row, self.processor, self.with_format_instruction) for row in rows],
+        }
         if self.with_images:
             columns["images"] = [[self.image(self.data / item.path) for item in row.media] for row in rows]
         return columns
@@ -87,8 +94,3 @@ class _Drawing:
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         # `datasets` fingerprints a transform by pickling it; prompt ids are digests of all that matters here.
         return str, (" ".join(self.by_id),)
-
-
-def _image(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

@@ -18,20 +18,18 @@ from rlassay.credit import CREDITS, NEEDS, CreditPart
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
-from rlassay.models.chat import is_told
 from rlassay.models.hub import Model, Processor
+from rlassay.models.policy import wants_format_instruction
 from rlassay.records import PromptRow, read_rows
-from rlassay.rewards.guard import guarded
+from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
-from rlassay.training.hardware import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
-from rlassay.training.rollouts import Rollout, generated_tokens, rollout_table, watched_table
-from rlassay.training.shards import ShardWriter
-from rlassay.training.state import Run, RunPlan, open_run
+from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, watched_table
+from rlassay.training.state import Run, RunPlan, open_run, require_gpus
 from rlassay.training.trainer import CreditGRPOTrainer
 
 CODE = "rlassay.training.rl"
@@ -64,7 +62,9 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
             weight_phases=list(recipe.weight_phases.values()),
             args=arguments,
-            train_dataset=prompt_dataset(rows, order, processor, layout.data, told=is_told(recipe)),
+            train_dataset=prompt_dataset(
+                rows, order, processor, layout.data, with_format_instruction=wants_format_instruction(recipe)
+            ),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
             credit=credit_parts(recipe),
@@ -211,10 +211,10 @@ def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:
 
 
 def _warm_start(layout: Layout, warm_start: str) -> dict[str, Any]:
-    sentinel = read_json(layout.train_sentinel(warm_start))
-    if sentinel is None:
-        raise ValueError(f"{warm_start} is not trained yet: there is no {layout.train_sentinel(warm_start)}")
-    return sentinel
+    manifest = read_json(layout.train_manifest(warm_start))
+    if manifest is None:
+        raise ValueError(f"{warm_start} is not trained yet: there is no {layout.train_manifest(warm_start)}")
+    return manifest
 
 
 def _seed(policy: Policy) -> int:

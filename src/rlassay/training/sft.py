@@ -17,11 +17,10 @@ from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
 from rlassay.layout import Layout
 from rlassay.models import build_policy, peft_config, training_rows
-from rlassay.models.chat import chat
 from rlassay.models.hub import Processor
+from rlassay.models.policy import chat
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
-from rlassay.training.hardware import require_gpus
-from rlassay.training.state import RunPlan, open_run
+from rlassay.training.state import RunPlan, open_run, require_gpus
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
@@ -87,7 +86,7 @@ def sft_dataset(rows: Sequence[PromptRow], processor: Processor, data: Path) -> 
     """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`."""
     as_parts = isinstance(processor, ProcessorMixin)
     columns: dict[str, list[Any]] = {
-        "prompt": [chat(row, processor, told=False) for row in rows],
+        "prompt": [chat(row, processor, with_format_instruction=False) for row in rows],
         "completion": [[_assistant_turn(str(row.demonstration), as_parts)] for row in rows],
     }
     if any(row.media for row in rows):

@@ -20,21 +20,130 @@ started from.
 
 import os
 import platform
+import resource
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
 
 from rlassay.files import read_json, sha256, write_json
 from rlassay.layout import Layout
 from rlassay.training.checkpoints import checkpoint_step, newest_sound
-from rlassay.training.hardware import peak_memory_mb
-from rlassay.training.lock import locked, signals_as_exceptions
-from rlassay.training.workflow_process import workflow_process
+
+# MERGED FROM training.refused: Why a job may decline to run.
+
+
+class RefusedError(RuntimeError):
+    """A job cannot run here and now; the message says why, and what to do about it."""
+
+
+class RunBusyError(RefusedError):
+    """Another process is training in this run directory."""
+
+
+# MERGED FROM training.lock: One process per run directory, and signals that end it in good order.
+
+SECONDS_FOR_A_PROBE = 2.0  # `rlassay.progress.is_held` takes the lock for an instant
+
+
+@contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Hold the lock of a `state/` folder, or raise RunBusyError naming pid and host of its holder.
+
+    The kernel frees it however the process ends, `kill -9` included.
+    """
+    lock = FileLock(state / "lock", timeout=SECONDS_FOR_A_PROBE)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = read_json(state / "run.json") or {}
+        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
+        raise RunBusyError(
+            f"{state.parent} is in use by {who}: another Snakemake, or a job that outlived one. "
+            "Wait for it to finish or stop it, then run the same command again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """Turn SIGTERM and Ctrl-C into SystemExit 143 and 130, so that a job can note its status before it goes."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# MERGED FROM training.hardware: What the machine gives a job, and how much of it the job took.
+
+BYTES_PER_MB = 2**20
+
+
+def require_gpus(declared: int) -> None:
+    """Refuse to train with fewer GPUs than the study declares; Snakemake scales requests down without a word.
+
+    Errors: RefusedError naming both counts.
+    """
+    import torch
+
+    visible = torch.cuda.device_count()
+    if visible < declared:
+        raise RefusedError(
+            f"the study declares gpus: {declared}, but this job sees {visible}. Raise the cap "
+            "(`resources: gpu=` in profiles/default/profile.yaml), free a device, or lower `gpus` in the study."
+        )
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of this process in MiB: of all its GPUs where it used any, otherwise resident memory."""
+    import torch
+
+    on_gpus = sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    if on_gpus:
+        return on_gpus / BYTES_PER_MB
+    # Linux counts kibibytes, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / BYTES_PER_MB
+
+
+# MERGED FROM training.workflow_process: Who started a job.
+
+
+def workflow_process() -> psutil.Process | None:
+    """The nearest Snakemake above this process; None for a job that was started by hand."""
+    for ancestor in psutil.Process().parents():
+        try:
+            if any(PurePath(part).name == "snakemake" for part in ancestor.cmdline()[:3]):
+                return ancestor
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    return None
+
+
+# MERGED FROM training.state: Everything of a training job that survives a kill; shared by the SFT and the RL
+# stage. Files of `<policy>/state/`, written by the one process that holds the lock: lock flock; freed by the
+# kernel however the process ends run.json what runs here; see below metrics.jsonl one line per logged step
+# checkpoints/ checkpoint-<step>/, each with a manifest that is written last rollouts/ step<n>.parquet: ever
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -74,7 +183,7 @@ class Run:
         self.metrics = layout.metrics(plan.policy)
         self.rollouts = layout.rollouts(plan.policy)
         self.tokens = layout.tokens(plan.policy)
-        self.sentinel = layout.train_sentinel(plan.policy)
+        self.manifest = layout.train_manifest(plan.policy)
         self.checkpoints = self.state / "checkpoints"
         self.weights = self.state / "weights"
         self.complete = self.state / "COMPLETE"
@@ -100,7 +209,7 @@ class Run:
     def prepare(self) -> None:
         """Decide between nothing to do, resuming and starting afresh, and bring the directory to that state."""
         previous = read_json(self.state / "run.json") or {}
-        choice = _choose(read_json(self.sentinel), self.complete.exists(), previous, self.plan)
+        choice = _choose(read_json(self.manifest), self.complete.exists(), previous, self.plan)
         if choice == "finished":
             self.complete.touch()
             self.finished = True
@@ -108,7 +217,7 @@ class Run:
                 self._attempts = _closed(previous["attempts"], self.metrics)
                 self.record("finished")
             return
-        self.sentinel.unlink(missing_ok=True)
+        self.manifest.unlink(missing_ok=True)
         if choice == "fresh":
             _wipe(self.state)
         else:
@@ -142,7 +251,7 @@ class Run:
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
-        write_json(self.sentinel, self._proof(steps, generated_tokens))
+        write_json(self.manifest, self._proof(steps, generated_tokens))
         if self._workflow is None or self._workflow.is_running():
             self.complete.touch()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -166,7 +275,7 @@ class Run:
 
     def _drop_after_resumed_step(self) -> None:
         from rlassay.training.job_callback import keep_until
-        from rlassay.training.shards import drop_shards_after
+        from rlassay.training.rollouts import drop_shards_after
 
         keep_until(self.metrics, self.resumed_step)
         for folder in (self.rollouts, self.tokens):
@@ -206,9 +315,9 @@ def open_run(layout: Layout, plan: RunPlan) -> Iterator[Run]:
 
 
 def _choose(
-    sentinel: dict[str, Any] | None, complete: bool, previous: dict[str, Any], plan: RunPlan
+    manifest: dict[str, Any] | None, complete: bool, previous: dict[str, Any], plan: RunPlan
 ) -> Literal["finished", "resume", "fresh"]:
-    if sentinel is not None and _same(sentinel, plan):
+    if manifest is not None and _same(manifest, plan):
         return "finished"
     # COMPLETE without its sentinel: the user removed the result (`snakemake -R`) and wants it made again from step 0.
     return "fresh" if complete or not _same(previous, plan) else "resume"

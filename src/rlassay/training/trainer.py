@@ -28,18 +28,27 @@ from rlassay.credit import (
 )
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.rewards.weights import Phase, weight_at
-from rlassay.signals import How
-from rlassay.signals.measuring import Measured, Measurer, Sampled, SignalPlan
-from rlassay.signals.readings import attention_metrics, columns_of
-from rlassay.training.batch_rows import completion_text, images_of, prompt_key
+from rlassay.signals import ScoringConfig
+from rlassay.signals.measuring import (
+    RolloutBatch,
+    SignalBatch,
+    SignalComputer,
+    SignalPlan,
+    attention_metrics,
+    columns_of,
+)
 from rlassay.training.group_reward import GroupReward
-from rlassay.training.group_statistics import with_stand_ins, without_signal
-from rlassay.training.reward_log import ScoredBatch, added, restated
-from rlassay.training.rollouts import Rollout, WatchedCompletion
-from rlassay.training.silent_rewards import SilentRewards
-from rlassay.training.vllm_images import mend_images
-from rlassay.training.watched import WATCHED_GROUPS, token_measures, watch
-from rlassay.training.whole_batch import own_rows, whole_readings, whole_signals
+from rlassay.training.reward_metrics import (
+    ScoredBatch,
+    ZeroVarianceRewards,
+    added,
+    restated,
+    with_imputed,
+    without_signal,
+)
+from rlassay.training.rollouts import WATCHED_GROUPS, Rollout, WatchedCompletion, token_measures, watch
+from rlassay.training.vllm_images import patch_vllm_images
+from rlassay.training.whole_batch import completion_text, images_of, own_rows, prompt_key, whole_readings, whole_signals
 
 
 class CreditGRPOTrainer(GRPOTrainer):
@@ -82,14 +91,14 @@ class CreditGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
             processor: Any = self.processing_class
-            mend_images(self.vllm_generation, processor.image_token_id)
+            patch_vllm_images(self.vllm_generation, processor.image_token_id)
         self.xp_plan = signals or SignalPlan()
         self.xp_measurer = self._xp_measurer()
-        self.xp_measured: Measured | None = None
+        self.xp_measured: SignalBatch | None = None
         self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
         self.xp_failed: dict[str, list[FailureKind | None]] = {}
         self.xp_lengths: Any = torch.empty(0)
-        self.xp_silent = SilentRewards()
+        self.xp_silent = ZeroVarianceRewards()
         self.xp_raw = torch.empty(0)
         self.xp_scored = torch.empty(0)
         self.xp_sampled: tuple[list[Any], list[list[int]]] = ([], [])
@@ -126,20 +135,20 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_failed = {reward.__name__: gather_object(reward.failed) for reward in ours}
         # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
         judged = torch.tensor(self.xp_judged, device=self.xp_raw.device)
-        self.xp_scored = torch.where(judged, with_stand_ins(self.xp_raw, self._xp_group_size()), self.xp_raw)
+        self.xp_scored = torch.where(judged, with_imputed(self.xp_raw, self._xp_group_size()), self.xp_raw)
         self.xp_seconds = {"signals": measured - began, "reward": time.perf_counter() - measured}
         return self.xp_scored
 
-    def _xp_measurer(self) -> Measurer:
-        how = How(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
+    def _xp_measurer(self) -> SignalComputer:
+        how = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
         processor: Any = self.processing_class  # one that TRL takes
-        return Measurer(processor, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
+        return SignalComputer(processor, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
 
-    def _xp_measure(self, inputs: Any, prompts: Any, completion_ids: list[list[int]]) -> Measured:
+    def _xp_measure(self, inputs: Any, prompts: Any, completion_ids: list[list[int]]) -> SignalBatch:
         """Measure what credit and rewards go by, and let our rewards know."""
         first = self.accelerator.process_index * len(inputs)
         size = self._xp_group_size()
-        sampled = Sampled(
+        sampled = RolloutBatch(
             prompts=prompts,
             images=[images_of(prompt) for prompt in prompts],
             completion_ids=completion_ids,

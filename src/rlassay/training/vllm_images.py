@@ -8,7 +8,7 @@ _NEVER = -100.0
 """Logit bias of a token that must not be sampled; the least that vLLM takes."""
 
 
-def mend_images(generation: Any, image_token_id: int) -> None:
+def patch_vllm_images(generation: Any, image_token_id: int) -> None:
     """Mend what TRL gets wrong where prompts show images, so that completions come from the policy being trained.
 
     - TRL hands over prompts in which the processor has already written one token per part of an image. vLLM takes the

@@ -1,5 +1,7 @@
 """From what each process knows of its own completions to the whole generation batch, and back."""
 
+import hashlib
+import json
 import math
 from typing import Any
 
@@ -10,13 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlassay.credit import TokenSignals
-from rlassay.signals.measuring import Measured
-from rlassay.signals.readings import completion_signals
+from rlassay.signals.measuring import SignalBatch, completion_signals
+
+# MERGED FROM training.whole_batch: From what each process knows of its own completions to the whole generation
+# batch, and back.
 
 
 def whole_signals(
     accelerator: Accelerator,
-    measured: Measured,
+    measured: SignalBatch,
     completion_mask: Int[Tensor, "batch time"],
     advantages_B: Float[Tensor, "batch"],
 ) -> TokenSignals:
@@ -46,7 +50,7 @@ def whole_signals(
     )
 
 
-def whole_readings(accelerator: Accelerator, measured: Measured) -> list[dict[str, float]]:
+def whole_readings(accelerator: Accelerator, measured: SignalBatch) -> list[dict[str, float]]:
     """The readings of each completion of all processes; empty for one whose process has measured none."""
     readings: list[dict[str, float]] = [{} for _ in measured.has_image_B]
     if measured.attention is not None:
@@ -70,3 +74,26 @@ def _joined(accelerator: Accelerator, values_BT: Tensor, fill: int | float) -> T
 
 def _fitted(values_BT: Float[Tensor, "batch some"], length: int) -> Float[Tensor, "batch time"]:
     return torch.nn.functional.pad(values_BT, (0, length - values_BT.shape[1]), value=math.nan)
+
+
+# MERGED FROM training.batch_rows: What a row of a TRL batch says, in either of TRL's two formats.
+
+
+def prompt_key(row: dict[str, Any]) -> str:
+    """`prompt_id` of a dataset row; rows of other people's datasets get the hex digest of the prompt's text."""
+    if "prompt_id" in row:
+        return row["prompt_id"]
+    return hashlib.sha256(json.dumps(row["prompt"], default=lambda _: "image").encode()).hexdigest()[:16]
+
+
+def completion_text(completion: str | list[dict[str, Any]]) -> str:
+    """The sampled text of a plain or a conversational completion."""
+    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)
+
+
+def images_of(prompt: str | list[dict[str, Any]]) -> list[Any]:
+    """The images in the parts of a conversation, in their order; a plain prompt has none."""
+    if isinstance(prompt, str):
+        return []
+    parts = [part for turn in prompt if not isinstance(turn["content"], str) for part in turn["content"]]
+    return [part["image"] for part in parts if part["type"] == "image"]

@@ -1,0 +1,194 @@
+"""The built-in vision-language model, LLaVA-shaped: a CLIP vision tower, a projector, a Llama; 1.0M parameters."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from rlassay.config.model import TinyLM, TinyModel, TinyVLM
+from rlassay.models.hub import keep_names
+
+# MERGED FROM models.tokenizer: The tiny model's tokenizer: a byte-pair vocabulary learned from the study's own
+# training text.
+
+PAD, EOS, IMAGE = "<pad>", "<eos>", "<image>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+# A standalone option letter, a digit and a punctuation mark are never joined with their neighbours: `(A)3` is four
+# tokens, so that the letter which the prompt shows and the letter which the answer names are one and the same token.
+_PIECES = Regex(
+    r"(?<!\p{L})[A-J](?!\p{L})"
+    r"| ?(?![A-J](?!\p{L}))\p{L}+"
+    r"|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]"
+    r"|\s+"
+)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}"
+    "{% endfor %}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with the tags as tokens of their own; the same texts give the same tokenizer.
+
+    Args:
+        texts: what to learn merges from; any other text can still be encoded, byte by byte if need be.
+        vocab_size: tokens in all; fewer if the texts have no more pairs to merge.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_PIECES, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [PAD, EOS, IMAGE, *ROLES]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(TAGS),
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_without_tags(texts), trainer)
+    # Not special: decoding with skip_special_tokens must keep what rewards look for.
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        additional_special_tokens=[IMAGE, *ROLES],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _without_tags(texts: Iterable[str]) -> Iterable[str]:
+    return (re.sub("|".join(TAGS), "\n", text) for text in texts)
+
+
+# MERGED FROM models.tiny_lm: The built-in text model: a Llama of about 0.9M parameters at its defaults.
+
+_MAX_LENGTH = 2048
+# Wider than transformers' 0.02, which suits widths above 1,000: it lets so narrow a model learn several times faster.
+INITIAL_STD = 0.08
+
+
+def build_tiny_lm(config: TinyLM, texts: Iterable[str]) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The untrained model and its tokenizer; they depend on the section and the texts alone, not on the global RNG.
+
+    Args:
+        config: sizes and the seed of the initial weights.
+        texts: training text from which the tokenizer learns its vocabulary.
+    """
+    tokenizer = train_tokenizer(texts, config.vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return LlamaForCausalLM(llama_config(config, tokenizer)), tokenizer
+
+
+def llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
+    """The language model of a built-in model; `tokenizer` is a `PreTrainedTokenizerFast`."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.width // 32,
+        num_key_value_heads=config.width // 32,
+        max_position_embeddings=_MAX_LENGTH,
+        initializer_range=INITIAL_STD,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+# MERGED FROM models.tiny_vlm: The built-in vision-language model, LLaVA-shaped: a CLIP vision tower, a
+# projector, a Llama; 1.0M parameters.
+
+
+def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The untrained model and its processor; they depend on the section and the texts alone, not on the global RNG.
+
+    Args:
+        config: sizes and the seed of the initial weights.
+        texts: training text from which the tokenizer learns its vocabulary.
+
+    Errors: ValueError if an image does not divide into whole patches.
+    """
+    if config.image_size % config.patch_size:
+        raise ValueError(
+            f"model.image_size: {config.image_size} is not a multiple of model.patch_size {config.patch_size}"
+        )
+    tokenizer = train_tokenizer(texts, config.vocab_size)
+    processor = LlavaProcessor(
+        image_processor=_image_processor(config.image_size),
+        tokenizer=tokenizer,
+        patch_size=config.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,  # CLIP's class token, which the "default" strategy drops again
+        chat_template=CHAT_TEMPLATE,
+        image_token=IMAGE,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = LlavaForConditionalGeneration(_llava_config(config, tokenizer))
+    keep_names(model)
+    for about in (model.config, model.generation_config):
+        about.pad_token_id = tokenizer.pad_token_id
+        about.eos_token_id = tokenizer.eos_token_id
+    return model, processor
+
+
+def _image_processor(image_size: int) -> CLIPImageProcessorPil:
+    # PIL-backed: the default class needs torchvision. Images are squeezed to a square, so that nothing is cut off.
+    size = {"height": image_size, "width": image_size}
+    mean_or_std = [0.5, 0.5, 0.5]
+    return CLIPImageProcessorPil(
+        size=size, crop_size=size, do_center_crop=False, image_mean=mean_or_std, image_std=mean_or_std
+    )
+
+
+def _llava_config(config: TinyVLM, tokenizer: Any) -> LlavaConfig:
+    vision = CLIPVisionConfig(
+        hidden_size=config.vision_width,
+        intermediate_size=2 * config.vision_width,
+        num_hidden_layers=config.vision_layers,
+        num_attention_heads=config.vision_width // 16,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        projection_dim=config.vision_width,
+        initializer_range=INITIAL_STD,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=llama_config(config, tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+        dtype="float32",
+    )

@@ -1,0 +1,284 @@
+"""Crossed intervals: against an analysis of variance worked by hand, Clark's min F', simulation and symmetries."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rlassay.stats import crossed_interval, paired_difference, wilson
+from rlassay.stats.intervals import Part, reach, two_sided_p
+
+# MERGED FROM test_crossed.py: Crossed intervals: against an analysis of variance worked by hand, Clark's min
+# F', simulation and symmetries.
+
+# Two seeds x three items. Seed means 2 and 4, item means 1.5, 2.5 and 5, grand mean 3.
+#   MS_seeds = 3 (1 + 1) / 1 = 6,  MS_items = 2 (2.25 + 0.25 + 4) / 2 = 6.5
+#   V_a = 6 / 6 = 1,  V_b = 6.5 / 6 = 1.083333,  V = 2.083333
+#   t(1) = 12.706205, t(2) = 4.302653;  t' = (1 * 12.706205 + 1.083333 * 4.302653) / 2.083333 = 8.336358
+#   reach = 8.336358 * sqrt(2.083333) = 12.032497
+HAND = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 7.0]])
+
+
+def test_analysis_of_variance_worked_by_hand():
+    interval = crossed_interval(HAND)
+    assert interval.mean == 3.0
+    assert interval.low == pytest.approx(3 - 12.032497, abs=2e-6)
+    assert interval.high == pytest.approx(3 + 12.032497, abs=2e-6)
+    assert (interval.num_seeds, interval.num_items) == (2, 3)
+
+
+def test_p_value_worked_by_hand():
+    # t(1) and t(2) have closed forms, so the p-value can be checked without inverting anything: with tail p/2,
+    # t(1) = tan(pi (1 - p) / 2) and t(2) = (1 - p) sqrt(2 / (1 - (1 - p)^2)); their weighted mean times sqrt(V) is 3.
+    p_value = crossed_interval(HAND).p_value
+    one = math.tan(math.pi * (1 - p_value) / 2)
+    two = (1 - p_value) * math.sqrt(2 / (1 - (1 - p_value) ** 2))
+    assert (one + 13 / 12 * two) / (25 / 12) * math.sqrt(25 / 12) == pytest.approx(3.0, rel=1e-9)
+
+
+def test_difference_worked_by_hand():
+    # The same numbers as a difference: a shared item effect of 100 cancels.
+    shared = np.array([[100.0, -50.0, 7.0]] * 2)
+    got, expected = paired_difference(HAND + shared, shared), crossed_interval(HAND)
+    for name in ("mean", "low", "high", "p_value"):
+        assert getattr(got, name) == pytest.approx(getattr(expected, name), rel=1e-12)
+
+
+@given(st.integers(2, 6), st.integers(2, 30), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_agrees_with_clarks_min_f(num_seeds: int, num_items: int, entropy: int):
+    # An independent route to V: F over seeds and F over items from scipy's t tests; mean^2 / V = F1 F2 / (F1 + F2).
+    scores = np.random.default_rng(entropy).normal(0.5, 1, (num_seeds, num_items))
+    by_seed = stats.ttest_1samp(scores.mean(axis=1), 0).statistic ** 2
+    by_item = stats.ttest_1samp(scores.mean(axis=0), 0).statistic ** 2
+    min_f = by_seed * by_item / (by_seed + by_item)
+    weight = by_item / (by_seed + by_item)
+    critical = weight * stats.t.ppf(0.95, num_seeds - 1) + (1 - weight) * stats.t.ppf(0.95, num_items - 1)
+    interval = crossed_interval(scores, confidence=0.9)
+    assert (interval.high - interval.low) / 2 == pytest.approx(critical * abs(scores.mean()) / min_f**0.5, rel=1e-6)
+    assert (interval.p_value < 0.1) == (min_f > critical**2)
+
+
+def test_variance_is_the_true_one_plus_the_pair_variance():
+    # E[V] = var_a/S + var_b/I + 2 var_e/(S I) = 0.25/3 + 0.25/5 + 2*9/15 = 1.33333, of which the true variance of the
+    # mean is 0.73333. Half-widths at two confidences are two equations in V_a and V_b, solved here, so that the test
+    # knows nothing of how they were computed.
+    rng = np.random.default_rng(7)
+    num_seeds, num_items, draws = 3, 5, 500
+    scores = rng.normal(0, 0.5, (draws, num_seeds, 1)) + rng.normal(0, 0.5, (draws, 1, num_items))
+    scores = scores + rng.normal(0, 3, (draws, num_seeds, num_items))
+    assert scores.mean(axis=(1, 2)).var() == pytest.approx(0.73333, rel=0.15)
+    levels = (0.8, 0.95)
+    quantiles = np.array([[stats.t.ppf(0.5 + level / 2, freedom) for freedom in (2, 4)] for level in levels])
+    total = []
+    for sample in scores:
+        # reach(c) sqrt(V) = V_a t_c(2) + V_b t_c(4), so solving for (V_a, V_b) / sqrt(V) gives sqrt(V) as their sum.
+        reach = [interval.high - interval.mean for interval in (crossed_interval(sample, level) for level in levels)]
+        total.append(np.linalg.solve(quantiles, reach).sum() ** 2)
+    assert np.mean(total) == pytest.approx(1.33333, rel=0.1)
+
+
+def test_without_seed_variance_it_is_students_interval_over_items_and_the_reverse():
+    values = np.array([0.1, 0.5, 0.7, 0.2])
+    expected = stats.ttest_1samp(values, 0)
+    ends = expected.confidence_interval(0.95)
+    for scores in (np.tile(values, (3, 1)), np.tile(values[:, None], (1, 6))):
+        interval = crossed_interval(scores)
+        assert (interval.low, interval.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+        assert interval.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+
+
+def test_independent_seeds_worked_by_hand():
+    # a's seed means 1 and 3, b's 0 and 0.5: variances 2 and 0.125, so V_a = (2 + 0.125) / 2 = 1.0625 on Welch's
+    # 1.0625^2 / (1^2 + 0.0625^2) = 1.124514 degrees of freedom. Items of a - b: means 0.5, 2, 2.75 (sum 5.25, mean
+    # 1.75), squares 1.5625 + 0.0625 + 1 = 2.625, V_b = 2.625 / 2 / 3 = 0.4375 on 2.
+    a = np.array([[0.0, 1.0, 2.0], [1.0, 3.5, 4.5]])
+    b = np.array([[0.0, 0.5, -0.5], [0.0, 0.0, 1.5]])
+    assert (a - b).mean(axis=0).tolist() == [0.5, 2.0, 2.75]
+    weighted = 1.0625 * stats.t.ppf(0.975, 1.124514) + 0.4375 * stats.t.ppf(0.975, 2)
+    interval = paired_difference(a, b, matched_seeds=False)
+    assert interval.mean == 1.75
+    assert interval.high - 1.75 == pytest.approx(weighted / math.sqrt(1.5), rel=1e-6)
+
+
+def test_independent_seeds_count_what_matched_seeds_cancel():
+    rng = np.random.default_rng(8)
+    seeds, items = rng.normal(0, 0.2, (3, 1)), rng.random((1, 40))
+    b = items + seeds
+    a = b + 0.05 + rng.normal(0, 0.01, b.shape)
+    matched, independent = paired_difference(a, b), paired_difference(a, b, matched_seeds=False)
+    assert matched.low > 0 > independent.low
+    # Where seeds have nothing in common, three of them count for more when taken as independent.
+    a, b = (items + rng.normal(0, 0.1, (3, 1)) + rng.normal(0, 0.01, (3, 40)) for _ in range(2))
+    assert paired_difference(a, b, matched_seeds=False).mean == paired_difference(a, b).mean
+
+
+def test_order_shift_and_scale():
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(3, 17))
+    plain = crossed_interval(scores)
+    shuffled = crossed_interval(scores[[2, 0, 1]][:, rng.permutation(17)])
+    moved = crossed_interval(-2 * scores + 5)
+    assert shuffled.low == pytest.approx(plain.low, rel=1e-12)
+    assert shuffled.p_value == pytest.approx(plain.p_value, rel=1e-12)
+    assert (moved.low, moved.high) == pytest.approx((5 - 2 * plain.high, 5 - 2 * plain.low), rel=1e-9)
+
+
+def test_exchanging_the_arms_flips_the_sign():
+    rng = np.random.default_rng(4)
+    a, b = rng.random((3, 11)), rng.random((3, 11))
+    forward, back = paired_difference(a, b), paired_difference(b, a)
+    assert (forward.mean, forward.low, forward.high) == pytest.approx((-back.mean, -back.high, -back.low))
+    assert forward.p_value == pytest.approx(back.p_value)
+
+
+def test_interval_and_p_value_agree():
+    # The interval at confidence 1 - p ends exactly at 0.
+    scores = np.random.default_rng(5).normal(0.4, 1, (4, 25))
+    p_value = crossed_interval(scores).p_value
+    edge = crossed_interval(scores, confidence=1 - p_value)
+    assert min(abs(edge.low), abs(edge.high)) == pytest.approx(0, abs=1e-9)
+
+
+def test_one_seed_covers_items_only_and_has_no_p_value():
+    scores = np.array([[0.0, 1.0, 1.0, 0.5]])
+    interval = crossed_interval(scores)
+    expected = stats.ttest_1samp(scores[0], 0).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert math.isnan(interval.p_value)
+    assert (interval.num_seeds, interval.num_items) == (1, 4)
+
+
+def test_missing_scores_leave_the_same_items_for_every_seed():
+    scores = np.array([[1.0, np.nan, 3.0, 4.0], [2.0, 9.0, 7.0, np.nan], [np.nan] * 4])
+    # The third seed has nothing; of the rest only the first and the third item are complete.
+    assert crossed_interval(scores) == crossed_interval([[1.0, 3.0], [2.0, 7.0]])
+    # In a difference, an item that either side misses is missing in both.
+    other = np.array([[0.0, 0.0, np.nan, 0.0], [0.0] * 4, [0.0] * 4])
+    assert paired_difference(scores, other).num_items == 1
+
+
+def test_nothing_complete_gives_nan_and_says_how_much_there_was():
+    interval = crossed_interval([[np.nan, 1.0], [1.0, np.nan]])
+    assert math.isnan(interval.mean)
+    assert math.isnan(interval.low)
+    assert (interval.num_seeds, interval.num_items) == (2, 0)
+    assert crossed_interval(np.empty((3, 0))).num_items == 0
+    unjudged = crossed_interval(np.full((2, 4), np.nan))
+    assert (unjudged.num_seeds, unjudged.num_items) == (0, 0)
+
+
+def test_one_item_has_a_mean_and_no_interval():
+    interval = crossed_interval([[1.0], [3.0]])
+    assert interval.mean == 2.0
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.p_value)
+
+
+@pytest.mark.parametrize(("value", "right"), [(0.0, 0), (1.0, 24)])
+def test_all_wrong_or_all_right_is_wilsons_interval_over_items(value: float, right: int):
+    interval = crossed_interval(np.full((3, 24), value))
+    assert (interval.low, interval.high) == pytest.approx(wilson(right, 24))
+    assert interval.mean == value
+
+
+def test_arms_that_never_differ():
+    scores = np.random.default_rng(6).integers(0, 2, (3, 24)).astype(float)
+    interval = paired_difference(scores, scores)
+    rate = wilson(0, 24)[1]
+    assert (interval.mean, interval.p_value) == (0.0, 1.0)
+    assert (interval.low, interval.high) == pytest.approx((-rate, rate))
+
+
+def test_a_constant_difference_has_the_p_value_of_its_own_interval():
+    a, b = np.ones((3, 24)), np.full((3, 24), 0.25)
+    p_value = paired_difference(a, b).p_value
+    assert 0 < p_value < 1e-3
+    assert paired_difference(a, b, confidence=1 - p_value).low == pytest.approx(0, abs=1e-6)
+    assert paired_difference(b, a).p_value == pytest.approx(p_value)
+
+
+def test_constant_scores_outside_the_unit_range_have_zero_width():
+    interval = crossed_interval(np.full((3, 5), 16.0))
+    assert (interval.low, interval.mean, interval.high) == (16.0, 16.0, 16.0)
+    assert paired_difference(np.full((2, 4), 9.0), np.full((2, 4), 9.0)).p_value == 1.0
+
+
+def test_equal_margins_fall_back_on_the_pair_variance():
+    # Seed means and item means are all 0.5; the residuals are +-0.5: MS_pairs = 4 * 0.25 / 1 = 1, V = 1 / 4, df = 1.
+    interval = crossed_interval([[0.0, 1.0], [1.0, 0.0]])
+    assert interval.high - 0.5 == pytest.approx(stats.t.ppf(0.975, 1) * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "confidence", "message"),
+    [
+        ([1.0, 2.0], 0.95, r"shape \(2,\); expected \(num_seeds, num_items\)"),
+        ([[1.0, np.inf]], 0.95, "infinite"),
+        ([[1.0, 2.0]], 95.0, "confidence is 95.0; expected a level between 0 and 1"),
+    ],
+)
+def test_unusable_input_is_refused(scores: list, confidence: float, message: str):
+    with pytest.raises(ValueError, match=message):
+        crossed_interval(scores, confidence)
+
+
+def test_unpaired_arms_are_refused():
+    with pytest.raises(ValueError, match=r"a has shape \(2, 3\), b has \(1, 3\)"):
+        paired_difference(HAND, HAND[:1])
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_coverage_with_variance_between_seeds(matched: bool):
+    # Two arms, three seeds, a seed-to-seed SD of 1.5 points, 300 shared items, eight samples each: here intervals over
+    # items alone fall far short of their level (benchmarks/coverage.py); these must hold it.
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(400):
+        chance = rng.uniform(0.2, 0.8, 300)
+        a, b = (rng.binomial(8, chance + rng.normal(0, 0.015, (3, 1)) + shift) / 8 for shift in (0.03, 0.0))
+        interval = paired_difference(a, b, matched_seeds=matched)
+        covered += interval.low <= 0.03 <= interval.high
+    assert covered / 400 >= 0.95
+
+
+# MERGED FROM test_cochran.py: Cochran's critical value, against quantiles that have closed forms.
+
+# t(1) = tan(pi (1 - 2q) / 2) and t(2) = (1 - 2q) sqrt(2 / (1 - (1 - 2q)^2)) at the tail q.
+ONE, TWO = Part(variance=1.0, freedom=1.0), Part(variance=3.0, freedom=2.0)
+
+
+def test_reach_by_hand():
+    # q = 0.025: t(1) = 12.706205, t(2) = 4.302653; (1 * 12.706205 + 3 * 4.302653) / 4 * sqrt(4) = 12.807082.
+    assert reach([ONE, TWO], 0.025) == pytest.approx(12.807082, abs=1e-6)
+
+
+@pytest.mark.parametrize("mean", [0.1, 3.0, -3.0, 400.0])
+def test_p_value_is_where_the_reach_is_the_mean(mean: float):
+    p_value = two_sided_p(mean, [ONE, TWO])
+    one = math.tan(math.pi * (1 - p_value) / 2)
+    two = (1 - p_value) * math.sqrt(2 / (1 - (1 - p_value) ** 2))
+    assert (one + 3 * two) / 4 * 2 == pytest.approx(abs(mean), rel=1e-6)
+
+
+def test_one_part_is_students_t():
+    part = Part(variance=0.25, freedom=7.0)
+    assert reach([part], 0.05) == pytest.approx(0.5 * stats.t.ppf(0.95, 7))
+    assert two_sided_p(1.0, [part]) == pytest.approx(2 * stats.t.sf(2, 7))
+
+
+def test_a_part_without_variance_changes_nothing():
+    nothing = Part(variance=0.0, freedom=2.0)
+    part = Part(variance=0.25, freedom=7.0)
+    assert reach([nothing, part], 0.05) == pytest.approx(reach([part], 0.05))
+    assert two_sided_p(1.0, [nothing, part]) == pytest.approx(two_sided_p(1.0, [part]))
+
+
+def test_means_far_out_have_the_smallest_p_value_and_zero_the_largest():
+    part = Part(variance=1.0, freedom=400.0)
+    assert two_sided_p(1e6, [part, TWO]) >= 2e-100
+    assert two_sided_p(1e6, [part]) == 2e-100
+    assert two_sided_p(0.0, [ONE, TWO]) == 1.0
