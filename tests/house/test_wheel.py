@@ -54,7 +54,7 @@ def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path):
     python = tmp_path / "env/bin/python"
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", wheel]
     subprocess.run(install, check=True, capture_output=True)
-    # The dependencies come from this environment's folder. Python reads no .pth files in a folder that a .pth file adds,
+    # The dependencies come from this environment's folder. Python reads no .pth files in a folder that a .pth adds,
     # so that the editable installation of the tree stays out.
     site = next((tmp_path / "env/lib").glob("python*/site-packages"))
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")

@@ -24,7 +24,11 @@ def test_the_example_study_runs_from_its_rows_and_reward_file_to_a_report(tmp_pa
 
 def test_the_example_is_as_small_as_the_readme_says():
     study = (ROOT / "examples/own_study.yaml").read_text().splitlines()
-    rows = [line for split in ("sft", "train", "test") for line in (ROOT / f"examples/{split}.jsonl").open()]
+    rows = [
+        line
+        for split in ("sft", "train", "test")
+        for line in (ROOT / f"examples/{split}.jsonl").read_text().splitlines()
+    ]
 
     assert len([line for line in study if not line.startswith("#")]) == 16
     assert len(rows) == 40
