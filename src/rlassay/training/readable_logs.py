@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
+from rlassay.token_words import split_words
 from rlassay.training.rollouts import Rollout, WatchedCompletion
-from rlassay.words import mean_over, pieces
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 _HEADING = "## Step "
@@ -83,7 +83,7 @@ def weights_section(rollout: Rollout) -> str:
     """The words of the watched completions, each with the mean weight of its tokens: `word(weight)`."""
     return "".join(
         f"- {each.prompt_id} sample {each.sample}, {_worth(each)}: "
-        + " ".join(f"{word.text}({mean_over(word, each.weight):.2f})" for word in pieces(each.tokens))
+        + " ".join(f"{word.text}({word_mean(word, each.weight):.2f})" for word in split_words(each.tokens))
         + "\n"
         for each in rollout.watched
     )
