@@ -115,7 +115,7 @@ def added(batch: ScoredBatch) -> dict[str, float]:
         figures: dict[str, float] = {"weight": batch.weights[index].item()}
         if isinstance(reward, GroupReward):
             values = batch.raw[:, index]
-            figures |= reward.reward.figures(values[~torch.isnan(values)].tolist())
+            figures |= reward.reward.extra_metrics(values[~torch.isnan(values)].tolist())
             figures |= failure_counts(batch.failed[name])
         metrics |= {f"rewards/{name}/{figure}": value for figure, value in figures.items()}
     return metrics
