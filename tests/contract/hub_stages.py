@@ -19,7 +19,7 @@ def take_through_every_stage(saved: Path, folder: Path, *, with_images: bool, ad
     """Warm start, two steps of RL, answers of all three policies and their scores, each checked.
 
     Args:
-        saved: the model, as the hub has it.
+        saved: folder of the model, as on the hub.
         folder: for the study and its results.
         with_images: whether rows show images.
         adapters: whether LoRA adapters are trained instead of all weights.
@@ -46,7 +46,7 @@ def take_through_every_stage(saved: Path, folder: Path, *, with_images: bool, ad
 
 
 def remove_images(layout: Layout) -> None:
-    """Let the rows be text alone."""
+    """Remove the images from all rows."""
     for split in ("sft", "train", "test"):
         rows = [row.model_copy(update={"media": ()}) for row in read_rows(layout.split(split))]
         write_rows(layout.split(split), rows)

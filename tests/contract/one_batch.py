@@ -26,7 +26,7 @@ from tests.models.hubs import SMALLEST, TEXTS
 
 NUM_GENERATIONS = 4
 VALUES = (1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 3.0, 1.0, 0.0)
-"""What each completion of the whole batch earns."""
+"""Reward of each completion of the whole batch."""
 CREDIT = [
     partial(CREDITS["attention_weights"], sigma=1.0, negative_scale=0.5),
     partial(CREDITS["entropy_filter"], fraction=0.3),
@@ -52,7 +52,7 @@ def main(folder: Path, per_process: int) -> None:
 
     model, processor = build_tiny_vlm(SMALLEST, TEXTS)
     head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
-    model.lm_head.weight = torch.nn.Parameter(head)  # one that does not repeat the last token for ever
+    model.lm_head.weight = torch.nn.Parameter(head)  # a random head, or the model would repeat the last token
     rows = [_row(folder, index) for index in range(3)]
     arguments = GRPOConfig(
         output_dir=str(folder / "checkpoints"),
@@ -90,7 +90,7 @@ def main(folder: Path, per_process: int) -> None:
 
 
 def _row(folder: Path, index: int) -> PromptRow:
-    """A prompt with an image, which the first process draws."""
+    """A prompt with an image, which the first process writes."""
     state = PartialState()
     if state.is_main_process:
         Image.linear_gradient("L").rotate(90 * index).resize((16, 16)).save(folder / f"{index}.png")

@@ -1,4 +1,4 @@
-"""That TRL's own losses make of our credit what we say they do."""
+"""The effect of our credit in TRL's own losses."""
 
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_selected_denominator_makes_the_loss_a_mean_over_the_selected_tokens(l
     batch, signals = generation_batch(trainer)
     credit = compose([CREDITS["entropy_filter"]], signals, "selected", loss_type)
     advantages_BT = spread(signals.advantages_B, credit.weights_BT, signals.completion_mask)
-    # TRL leaves the tokens of a tool out of the loss and its denominator: so should be those that are not selected.
+    # TRL leaves tool tokens out of the loss and of its denominator; unselected tokens should be left out likewise.
     kept = credit.selected_BT.int()
     as_tools = batch | {"tool_mask": kept, "num_items_in_batch": kept.sum()}
 
@@ -55,7 +55,7 @@ def test_a_selected_denominator_makes_the_loss_a_mean_over_the_selected_tokens(l
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-4)
 
 
-def test_the_entropy_filter_of_a_batch_selects_what_trl_would(tmp_path: Path):
+def test_the_entropy_filter_of_a_batch_selects_the_tokens_that_trl_selects(tmp_path: Path):
     trainer = make_trainer(CreditGRPOTrainer, tmp_path)
     _, signals = generation_batch(trainer)
     for fraction in (0.05, 0.2, 0.5, 1.0):
@@ -81,7 +81,7 @@ def test_the_penalty_adds_the_mean_negative_log_probability_of_the_sampled_token
 
 
 @pytest.mark.parametrize("credit", [None, CREDITS["uniform"]])
-def test_the_trainer_adds_the_penalty_to_what_credit_gives(credit: Any, tmp_path: Path):
+def test_the_trainer_adds_the_penalty_to_the_advantages_after_credit(credit: Any, tmp_path: Path):
     def advantages(penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
         ours = partial(CreditGRPOTrainer, entropy_penalty=penalty)
         trainer = make_trainer(ours, tmp_path, credit=credit)

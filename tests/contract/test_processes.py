@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
-    """What each process wrote."""
+    """The results of each process."""
     folder.mkdir()
     program = ["-m", "tests.contract.one_batch", str(folder), str(len(VALUES) // processes)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]

@@ -1,4 +1,4 @@
-"""What we rely on in TRL, and what our trainer promises to leave as it is."""
+"""Behaviour of TRL that we rely on, and behaviour that our trainer leaves unchanged."""
 
 import inspect
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_overridden_methods_take_what_trl_passes():
         assert ours == theirs, name
 
 
-def test_our_names_keep_clear_of_those_of_trl(tmp_path: Path):
+def test_our_names_differ_from_those_of_trl(tmp_path: Path):
     theirs = make_trainer(GRPOTrainer, tmp_path)
     assert not [name for name in dir(theirs) if name.lstrip("_").startswith("xp_")]
     added = set(dir(make_trainer(CreditGRPOTrainer, tmp_path))) - set(dir(theirs))
@@ -94,8 +94,8 @@ def test_a_generation_batch_has_the_keys_and_shapes_that_credit_needs(tmp_path: 
     assert len(output["advantages"]) == 8
 
 
-def test_trl_counts_a_reward_that_cannot_be_judged_as_zero(tmp_path: Path):
-    """Why our own rewards get a stand-in: with one None and one 1, TRL takes the None for a 0."""
+def test_trl_counts_an_unscored_completion_as_zero(tmp_path: Path):
+    """Why we impute the values of our own rewards: TRL takes None for 0."""
     seen: list[float] = []
 
     def sometimes(completions: list[str], **columns: Any) -> list[float | None]:

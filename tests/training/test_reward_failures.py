@@ -1,4 +1,4 @@
-"""A reward that misbehaves inside a real run costs what it judged, and nothing else."""
+"""A reward that fails inside a real run loses its own values, and changes nothing else."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def run(folder: Path, warm_started: Path, first: str, **changes: Any) -> Layout:
 
 @pytest.fixture(scope="module")
 def undisturbed(warm_started: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """The results with a reward that does as it should."""
+    """The results with a reward that never fails."""
     return run(tmp_path_factory.mktemp("undisturbed"), warm_started, "return 0.5")
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_length_stops_the_run_and_names_the_reward(warm_started: Path, t
         run(tmp_path, warm_started, "pass", options=options)
 
 
-def test_too_many_failures_stop_the_run_which_goes_on_where_it_was(warm_started: Path, tmp_path: Path):
+def test_too_many_failures_stop_the_run_which_then_resumes(warm_started: Path, tmp_path: Path):
     (tmp_path / "mine.py").write_text("def reward(item):\n    return float(item['response_length']) / 0\n")
     mine = {"weight": 0.0, "options": {"path": f"{tmp_path / 'mine.py'}:reward"}}
     layout = copied(warm_started, tmp_path)
@@ -94,7 +94,7 @@ def test_too_many_failures_stop_the_run_which_goes_on_where_it_was(warm_started:
     with pytest.raises(TooManyFailuresError, match=r"32 of 32 .*the first error, prompt \w+: ZeroDivisionError: "):
         run_rl(study, layout, policy_of(study))
     study = load_short(tmp_path, rl__max_steps=6, rewards__custom=mine | {"max_failures": 0.999})
-    with pytest.raises(TooManyFailuresError):  # it goes on from step 2, and its own count begins anew
+    with pytest.raises(TooManyFailuresError):  # it resumes from step 2, and counts failures from 0
         run_rl(study, layout, policy_of(study))
     attempts = json.loads((layout.state(RUN) / "run.json").read_text())["attempts"]
     assert [attempt["step"] for attempt in attempts] == [0, 2]

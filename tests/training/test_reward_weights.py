@@ -32,7 +32,7 @@ WEIGHTS = {
 }
 
 
-def test_a_run_pays_by_the_weights_of_each_step_and_resumes_among_them(
+def test_a_run_uses_the_weights_of_each_step_and_resumes_with_them(
     warm_started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     study = load_short(tmp_path, rewards=REWARDS, rl__warmup_steps=3, arms={"base": {}})
@@ -64,7 +64,7 @@ def test_advantages_follow_the_weight_of_the_step(aggregation: str, tmp_path: Pa
             tmp_path,
             reward_funcs=rewards,
             max_steps=2,
-            learning_rate=1e-30,  # both steps sample from the same policy, whatever is paid
+            learning_rate=1e-30,  # both steps sample from the same policy, whatever the weights
             multi_objective_aggregation=aggregation,
             **changes,
         )

@@ -27,7 +27,7 @@ from tests.training.short_run import (
 )
 
 
-def test_the_sentinel_proves_the_steps_and_names_the_weights(uninterrupted: Layout, tmp_path: Path):
+def test_the_manifest_holds_the_steps_and_the_digest_of_the_weights(uninterrupted: Layout, tmp_path: Path):
     written = proof(uninterrupted)
     policy = policy_of(load_short(tmp_path))
     weights = uninterrupted.root / RUN / written["weights"]
@@ -72,17 +72,17 @@ def test_the_metrics_of_a_step_are_those_of_its_completions(uninterrupted: Layou
         assert line["completions/mean_length"] == pytest.approx(sum(row["token_count"] for row in of_step) / 8)
 
 
-def test_the_watched_completions_are_kept_token_by_token(uninterrupted: Layout):
+def test_the_first_groups_are_recorded_token_by_token(uninterrupted: Layout):
     texts = {(row["step"], row["prompt_id"], row["sample"]): row["completion"] for row in rollouts(uninterrupted)}
     shards = sorted(uninterrupted.tokens(RUN).iterdir())
-    watched = [row for path in shards for row in pq.read_table(path).to_pylist()]
-    assert len(watched) == 8 * MAX_STEPS  # both groups of each step
-    for row in watched:
+    records = [row for path in shards for row in pq.read_table(path).to_pylist()]
+    assert len(records) == 8 * MAX_STEPS  # both groups of each step
+    for row in records:
         assert "".join(row["tokens"]) == texts[row["step"], row["prompt_id"], row["sample"]]
         assert row["weight"] == [1.0] * len(row["tokens"])
 
 
-def test_people_can_read_along(uninterrupted: Layout):
+def test_the_logs_for_people_have_every_step(uninterrupted: Layout):
     state = uninterrupted.state(RUN)
     completions = (state / "rollout_results.md").read_text(encoding="utf-8")
     weights = (state / "token_weights.md").read_text(encoding="utf-8")
@@ -95,7 +95,9 @@ def test_people_can_read_along(uninterrupted: Layout):
     assert "(1.00)" in weights
 
 
-def test_another_seed_differs_from_the_first_completion_batch_on(layout: Layout, uninterrupted: Layout, tmp_path: Path):
+def test_another_seed_gives_other_completions_from_the_first_batch_on(
+    layout: Layout, uninterrupted: Layout, tmp_path: Path
+):
     study = load_short(tmp_path, rl__max_steps=2)
     other = "runs/base/seed2"
     run_rl(study, layout, policy_of(study, other))
@@ -133,7 +135,7 @@ def test_adapters_resume_exactly_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def raise_after(method: Any, step: int) -> Any:
-    """`method` of a callback, which presses Ctrl-C once `step` is saved."""
+    """`method` of a callback, followed by Ctrl-C once `step` is saved."""
 
     def saved(self: Any, args: Any, state: Any, *others: Any, **kwargs: Any) -> None:
         method(self, args, state, *others, **kwargs)

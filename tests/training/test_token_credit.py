@@ -37,7 +37,7 @@ def run(warm_started: Path, folder: Path, diagnostics: Diagnostics | None = None
     return layout
 
 
-def watched(layout: Layout) -> list[dict[str, Any]]:
+def token_rows(layout: Layout) -> list[dict[str, Any]]:
     return [row for path in sorted(layout.tokens(RUN).iterdir()) for row in pq.read_table(path).to_pylist()]
 
 
@@ -49,7 +49,7 @@ def filtered(warm_started: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     return run(warm_started, tmp_path_factory.mktemp("filtered"), **edits, **REWARDS)
 
 
-def test_rewards_read_the_attention_that_was_measured(filtered: Layout):
+def test_rewards_read_the_measured_attention(filtered: Layout):
     for row in rollouts(filtered):
         dominance = row["signal.modality_dominance/late"]
         balance = max(0.0, 1 - abs(math.log(dominance)) / math.log(40))
@@ -58,7 +58,7 @@ def test_rewards_read_the_attention_that_was_measured(filtered: Layout):
         assert row["signal.vision_tokens"] == 16
 
 
-def test_metrics_say_what_was_measured_and_selected(filtered: Layout):
+def test_metrics_describe_the_signals_and_the_selected_tokens(filtered: Layout):
     rows = rollouts(filtered)
     for line in timeless_metrics(filtered):
         of_step = [row for row in rows if row["step"] == line["step"]]
@@ -72,8 +72,8 @@ def test_metrics_say_what_was_measured_and_selected(filtered: Layout):
         assert line["no_image_fraction"] == 0
 
 
-def test_watched_tokens_carry_their_signals_and_weights(filtered: Layout):
-    for row in watched(filtered):
+def test_recorded_tokens_have_their_signals_and_weights(filtered: Layout):
+    for row in token_rows(filtered):
         count = len(row["tokens"])
         assert len(row["weight"]) == len(row["entropy"]) == len(row["perception"]) == len(row["dominance"]) == count
         kept = math.ceil(0.25 * count)
@@ -89,7 +89,7 @@ def test_watched_tokens_carry_their_signals_and_weights(filtered: Layout):
         assert 0 < sum(row["vision_attention"]) < 1
 
 
-def test_people_can_read_what_was_measured(filtered: Layout):
+def test_the_logs_for_people_show_attention_and_weights(filtered: Layout):
     state = filtered.state(RUN)
     attention = (state / "attention_diagnostics.md").read_text(encoding="utf-8")
     assert attention.count("| late |") == attention.count("## Step") == STEPS
@@ -106,7 +106,7 @@ def test_controls_are_the_same_in_every_attempt_and_train_other_weights(warm_sta
     assert rollouts(first)[0]["completion"] == rollouts(uniform)[0]["completion"]
 
 
-def test_measuring_changes_nothing_that_is_learned(warm_started: Path, tmp_path: Path):
+def test_measuring_does_not_change_the_trained_weights(warm_started: Path, tmp_path: Path):
     measured = run(warm_started, tmp_path / "measured")
     quiet = run(warm_started, tmp_path / "quiet", QUIET)
     assert proof(measured)["sha256"] == proof(quiet)["sha256"]
@@ -118,6 +118,6 @@ def test_measuring_changes_nothing_that_is_learned(warm_started: Path, tmp_path:
 def test_signals_of_one_arm_are_measured_in_all(warm_started: Path, tmp_path: Path):
     arms = {"base": {"label": "base"}, "filtered": {"from": "base", "varies": ["credit"], "credit": PERCEPTION[1:2]}}
     layout = run(warm_started, tmp_path, QUIET, arms=arms)
-    rows = watched(layout)
+    rows = token_rows(layout)
     assert all(row["weight"] == [1.0] * len(row["tokens"]) for row in rows)
     assert sum(sum(row["perception"]) for row in rows) > 0

@@ -16,7 +16,7 @@ ROWS = {f"p{index}": PromptRow(prompt_id=f"p{index}", question="count", answer="
 
 
 def scripted(name: str, *values: float) -> Any:
-    """A reward in TRL's signature that gives these values to a batch, whatever its completions are."""
+    """A reward in TRL's signature that gives a batch these values, whatever its completions."""
 
     def reward(completions: list[Any], **columns: Any) -> list[float]:
         return list(values)
@@ -51,7 +51,7 @@ def test_advantages_are_the_rewards_minus_the_mean_of_the_group_over_its_deviati
     assert logged["frac_reward_zero_std"] == 0.0
 
 
-def test_an_observer_is_logged_and_never_changes_an_advantage(tmp_path: Path):
+def test_a_logged_only_reward_never_changes_an_advantage(tmp_path: Path):
     rollout, logged = one_step(tmp_path, reward_funcs=TWO_REWARDS, reward_weights=[1.0, 0.0])
     # First group 1, 0, 0, 0: mean .25, deviation .5. Second group: all 1.
     expected = [1.49970, -0.49990, -0.49990, -0.49990, 0.0, 0.0, 0.0, 0.0]
@@ -65,15 +65,15 @@ def test_an_observer_is_logged_and_never_changes_an_advantage(tmp_path: Path):
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
-def test_observers_of_any_kind_change_nothing_but_their_own_columns(aggregation: str, tmp_path: Path):
-    def run(*observers: Any) -> tuple[list[Rollout], dict[str, torch.Tensor], list[dict[str, float]]]:
+def test_logged_only_rewards_change_nothing_except_their_own_columns(aggregation: str, tmp_path: Path):
+    def run(*logged_only: Any) -> tuple[list[Rollout], dict[str, torch.Tensor], list[dict[str, float]]]:
         seen: list[Rollout] = []
         trainer = make_trainer(
             CreditGRPOTrainer,
             tmp_path,
             max_steps=2,
-            reward_funcs=[even_digits, *observers, brevity],
-            reward_weights=[1.0, *[0.0] * len(observers), 0.25],
+            reward_funcs=[even_digits, *logged_only, brevity],
+            reward_weights=[1.0, *[0.0] * len(logged_only), 0.25],
             multi_objective_aggregation=aggregation,
         )
         trainer.xp_listeners.append(seen.append)
@@ -82,18 +82,16 @@ def test_observers_of_any_kind_change_nothing_but_their_own_columns(aggregation:
 
     odd = in_process("odd", lambda group: [1e6, float("nan"), None, -3.0], {}, max_failures=0.9)
     ours = GroupReward(odd, rows=ROWS, num_generations=4, end_token_ids=[1])
-    mute = GroupReward(
-        in_process("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1]
-    )
-    (alone, weights_alone, logged_alone), (watched, weights_watched, logged) = (
+    mute = GroupReward(in_process("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1])
+    (alone, weights_alone, logged_alone), (beside, weights_beside, logged) = (
         run(),
         run(scripted("theirs", *SECOND), ours, mute),
     )
-    for one, other in zip(alone, watched, strict=True):
+    for one, other in zip(alone, beside, strict=True):
         assert torch.equal(one.advantages, other.advantages)
         assert torch.equal(one.raw, other.raw[:, [0, 4]])
         assert one.completions == other.completions
-    assert all(torch.equal(weights_alone[name], value) for name, value in weights_watched.items())
+    assert all(torch.equal(weights_alone[name], value) for name, value in weights_beside.items())
     for before, after in zip(logged_alone, logged, strict=True):
         shared = {name for name in before if "time" not in name}
         assert {name: before[name] for name in shared} == {name: after[name] for name in shared}
@@ -102,7 +100,7 @@ def test_observers_of_any_kind_change_nothing_but_their_own_columns(aggregation:
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
-def test_each_reward_is_described_by_itself_under_either_aggregation(aggregation: str, tmp_path: Path):
+def test_each_reward_has_metrics_of_its_own_under_either_aggregation(aggregation: str, tmp_path: Path):
     _, logged = one_step(tmp_path, reward_funcs=TWO_REWARDS, multi_objective_aggregation=aggregation)
     # FIRST varies in its first group only, SECOND in both.
     assert (logged["rewards/first/frac_zero_std"], logged["rewards/second/frac_zero_std"]) == (0.5, 0.0)
@@ -112,7 +110,7 @@ def test_each_reward_is_described_by_itself_under_either_aggregation(aggregation
     assert "rewards/second/correlation/first" not in logged
 
 
-def test_groups_without_signal_are_counted_when_rewards_are_normalised_first(tmp_path: Path):
+def test_groups_without_advantages_are_counted_when_rewards_are_normalised_first(tmp_path: Path):
     _, logged = one_step(
         tmp_path,
         reward_funcs=[scripted("first", *FIRST), scripted("constant", 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0)],
@@ -121,15 +119,15 @@ def test_groups_without_signal_are_counted_when_rewards_are_normalised_first(tmp
     assert logged["frac_reward_zero_std"] == 0.5  # the second group; TRL itself says 0
 
 
-def test_a_completion_that_cannot_be_judged_is_neither_paid_nor_fined(tmp_path: Path):
+def test_an_unscored_completion_is_neither_paid_nor_fined(tmp_path: Path):
     quality = in_process("quality", lambda group: [1.0, None, 0.0, 0.5], {})
     reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
     rollout, logged = one_step(tmp_path, reward_funcs=reward, reward_weights=[2.0])
-    # The judged ones have the mean .5, which stands in for None; deviation of 2, 1, 0, 1 is .8165.
+    # The scored ones have the mean .5, imputed for None; deviation of 2, 1, 0, 1 is .8165.
     assert rollout.advantages.tolist() == pytest.approx([1.22460, 0.0, -1.22460, 0.0] * 2, abs=1e-4)
     assert torch.isnan(rollout.raw[:, 0]).tolist() == [False, True, False, False] * 2
     assert rollout.weighted[:, 0].tolist() == [2.0, 1.0, 0.0, 1.0] * 2
-    # Statistics are those of what was judged: 1, 0, .5 twice, deviation sqrt(1 / 5).
+    # Mean and deviation are over the scored ones: 1, 0, .5 twice, deviation sqrt(1 / 5).
     assert logged["rewards/quality/mean"] == pytest.approx(0.5)
     assert logged["rewards/quality/std"] == pytest.approx(0.447214, abs=1e-5)
 

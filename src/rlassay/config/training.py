@@ -1,4 +1,4 @@
-"""The `sft`, `rl` and `rewards` sections, and the recipe of an arm, which holds them. Names and meanings are TRL's."""
+"""The `sft`, `rl` and `rewards` sections, and the recipe of an arm, which holds them, under TRL's names."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from rlassay.rewards.weights import Phase, early_steps, weight_phases
 
 
 class Optimisation(Section):
-    """What both training stages share."""
+    """Settings of both training stages."""
 
     max_steps: int = Field(ge=1)
     """Optimiser steps."""
@@ -32,14 +32,14 @@ class Optimisation(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     save_steps: int = Field(default=50, ge=1)
-    """A checkpoint every so many steps; a killed job resumes from the newest sound one."""
+    """Steps between checkpoints; a killed job resumes from the newest intact one."""
 
 
 class SFTConfig(Optimisation):
     """The supervised warm start on the `sft` split."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of the shared warm start; with `per_seed` the run's own seed takes its place."""
+    """Seed of the shared warm start; with `per_seed` the run's own seed is used instead."""
     per_seed: bool = False
     """Train one warm start per seed, so that intervals cover its variance too; false shares one."""
 
@@ -78,7 +78,7 @@ class GRPOArguments(Optimisation):
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of the sampled distribution."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
-    """How token losses become one number."""
+    """How token losses are averaged into one number."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """Where the importance ratio is formed; `sequence` is GSPO."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
@@ -110,23 +110,23 @@ class RewardConfig(Section):
     """One reward of an arm."""
 
     weight: float
-    """Its weight in the sum; 0 makes it an observer that is logged and never trains."""
+    """Its weight in the sum; with 0 it is logged only and never trains."""
     early_weight: float | None = None
-    """Its weight in the early phase, which is `rl.warmup_steps` long, or without a warm-up a tenth of the steps; null
-    has no such phase."""
+    """Its weight in the early phase, which lasts `rl.warmup_steps`, or without a warm-up a tenth of the steps; null
+    means no early phase."""
     schedule: tuple[tuple[Annotated[float, Field(ge=0, le=1)], float], ...] = ()
-    """Pairs of training progress (steps done over `rl.max_steps`, ascending) and the weight from there on; `weight`
-    holds before the first."""
+    """Pairs of training progress (steps done over `rl.max_steps`, ascending) and the weight from then on; before the
+    first pair it is `weight`."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
     timeout: float = Field(default=10.0, gt=0)
-    """Seconds that judging one completion may take; then it counts as failed, and is not judged."""
+    """Seconds to score one completion; after that it counts as failed and gets no value."""
     max_failures: float = Field(default=0.1, ge=0, lt=1)
-    """Share of completions that may fail (by exception, time-out, crash or NaN) before the job stops."""
+    """Share of completions on which it may fail (exception, time-out, crash or NaN) before the job stops."""
 
 
 class Recipe(Section):
-    """Everything that decides one arm's weights, apart from data and seed."""
+    """Everything that decides the trained weights of an arm, apart from data and seed."""
 
     model: ModelConfig
     """The policy before training."""
@@ -137,18 +137,18 @@ class Recipe(Section):
     rewards: dict[str, RewardConfig] = Field(min_length=1)
     """Rewards by name; at any time at least one has a weight other than 0."""
     credit: tuple[CreditConfig, ...] = (UniformCredit(kind="uniform"),)
-    """Token-credit parts in their order: filters join by OR, weights and scales multiply."""
+    """Token-credit parts in order: filters are joined by OR, weights and scales multiply."""
     credit_denominator: Literal["all", "selected"] = "all"
     """Whether the loss is a mean over all completion tokens, or over those that the filters select."""
     entropy_penalty_coef: float = Field(default=0.0, ge=0)
     """Weight of the published entropy penalty: this times the mean -log p of the sampled tokens is added to the loss,
-    by way of the advantages. It is no entropy bonus of the opposite sign, see `rlassay.credit.penalise_entropy`."""
+    through the advantages. This is not an entropy bonus of opposite sign, see `rlassay.credit.penalise_entropy`."""
     signals: SignalsConfig = SignalsConfig()
-    """How the signals are measured that rewards and credit go by."""
+    """How to measure the signals that rewards and credit parts read."""
 
     @property
     def weight_phases(self) -> dict[str, tuple[Phase, ...]]:
-        """Each reward's weight over training: from which progress on, and the weight."""
+        """For each reward, pairs of the progress at which a weight begins and that weight."""
         share = early_steps(self.rl.max_steps, self.rl.warmup_steps) / self.rl.max_steps
         return {
             name: weight_phases(reward.weight, reward.early_weight, reward.schedule, share)

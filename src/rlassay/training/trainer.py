@@ -49,7 +49,7 @@ from rlassay.training.reward_metrics import (
     scored_mean_and_std,
     zero_advantage,
 )
-from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, token_records, token_values
+from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_records, token_values
 from rlassay.training.vllm_images import patch_vllm_images
 
 
@@ -106,7 +106,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's own, which also measures and rewards (in `_calculate_rewards`); then advantage, credit, record."""
+        """The walk: TRL samples, and measures and rewards by way of `_calculate_rewards`; then the other steps."""
         began = time.perf_counter()
         model: Any = self.model
         is_training: bool = model.training
@@ -126,7 +126,8 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
-    ) -> Float[Tensor, "batch rewards"]:
+    ) -> Float[Tensor, "completions rewards"]:
+        """Called by TRL once it has sampled: measure, then reward. Covers the completions of all processes."""
         batch = self.xp_batch
         batch.prompts, batch.completions, batch.completion_ids = prompts, completions, completion_ids_list
         self._xp_measure(batch)
@@ -221,9 +222,10 @@ class CreditGRPOTrainer(GRPOTrainer):
     def _xp_log_rewards(self, batch: GenerationBatch, metrics: dict[str, list[Any]]) -> None:
         rewards = batch.rewards
         no_advantage = zero_advantage(rewards.totals(self.multi_objective_aggregation), rewards.num_generations)
-        # TRL has logged this a moment ago, but from the deviation of the whole batch where it normalises per batch.
+        # TRL has just logged this, but under `normalize_then_sum` and `scale_rewards="batch"` it looks at the deviation
+        # of the whole batch, which is hardly ever 0.
         metrics["frac_reward_zero_std"][-1] = no_advantage.float().mean().item()
-        # TRL has logged these a moment ago too, with imputed values among them.
+        # TRL has just logged these too, but over the imputed values as well.
         for name, value in scored_mean_and_std(rewards).items():
             metrics[name][-1] = value
         own_lengths = torch.tensor([float(len(ids)) for ids in batch.completion_ids], device=rewards.raw.device)
@@ -254,7 +256,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             metrics=logged,
         )
 
-    def _xp_token_records(self, batch: GenerationBatch, rollout: Rollout) -> Any:
+    def _xp_token_records(self, batch: GenerationBatch, rollout: Rollout) -> tuple[TokenRecord, ...]:
         """Token records of the first groups, which are the main process's own."""
         count = min(TOKEN_GROUPS * batch.num_generations, len(batch.completion_ids))
         with self.accelerator.autocast():
