@@ -17,8 +17,7 @@ from rlassay.config.arms import (
     undeclared,
     unknown_sources,
 )
-from rlassay.config.load import scale_study
-from rlassay.config.load import read_yaml
+from rlassay.config.load import read_yaml, scale_study
 from tests.config.studies import GONE, content, problems, study, write
 
 # MERGED FROM test_arms.py: Arms are written out in full: `from` chains, deep merges, removals; what is wrong is

@@ -72,10 +72,7 @@ CONTRADICTIONS = [
     ),
     (
         {"arms__dr_grpo__rewards": {"choice_accuracy": {"weight": 0}, "think_answer_format": {"weight": 0}}},
-        [
-            "arms.dr_grpo.rewards: every weight is 0, so nothing would be learned; "
-            "expected at least one other than 0"
-        ],
+        ["arms.dr_grpo.rewards: every weight is 0, so nothing would be learned; expected at least one other than 0"],
     ),
     # 60 steps without a warm-up: the early phase ends at a tenth of them.
     (
@@ -137,8 +134,8 @@ CONTRADICTIONS = [
             "rl__save_steps": 20,
         },
         [
-            "rl.save_steps: 20 is not a multiple of 3, the steps that one generation batch lasts (steps_per_generation 3 x "
-            "num_iterations 2 / gradient_accumulation_steps 4); try 21"
+            "rl.save_steps: 20 is not a multiple of 3, the steps that one generation batch lasts (steps_per_generation "
+            "3 x num_iterations 2 / gradient_accumulation_steps 4); try 21"
         ],
     ),
 ]
@@ -248,8 +245,8 @@ CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"credit_denominator": "selected"},
-        "arms.dr_grpo.credit_denominator: selected, but rl.loss_type dr_grpo does not divide by a number of tokens; expected "
-        "all, or another loss_type",
+        "arms.dr_grpo.credit_denominator: selected, but rl.loss_type dr_grpo does not divide by a number of tokens; "
+        "expected all, or another loss_type",
     ),
     (
         {"credit": [{"kind": "entropy_filter", "fraction": 0.0}]},

@@ -49,7 +49,7 @@ try:
     load_study(wrong)
 except StudyError as error:
     problems = error.problems
-schema = json.loads(study_schema())
+schema, big = json.loads(study_schema()), policies(study)["runs/big/seed1"]
 print(json.dumps({
     "toys": [arm.recipe.toy.model_dump() for arm in study.arms.values()],
     "factors": [arm.recipe.toy_factor for arm in study.arms.values()],
@@ -57,7 +57,7 @@ print(json.dumps({
     "problems": problems,
     "differences": [[each.path for each in found] for found in differences(study).values()],
     "fingerprints": [rl_id(study, arm, 1) for arm in study.arms],
-    "params": {key: value for key, value in run_params(study, policies(study)["runs/big/seed1"]).items() if "toy" in key},
+    "params": {key: value for key, value in run_params(study, big).items() if "toy" in key},
     "schema": list(schema["$defs"]["ArmFile"]["properties"]["toy"]["anyOf"][0]["properties"]),
 }))
 """

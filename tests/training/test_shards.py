@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from rlassay.training.rollouts import ShardWriter, drop_shards_after, generated_tokens, rollout_table, shard
+from rlassay.layout import shard
+from rlassay.training.rollouts import ShardWriter, drop_shards_after, generated_tokens, rollout_table
 from tests.training.test_rollouts import rollout
 
 

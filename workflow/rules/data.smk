@@ -1,7 +1,7 @@
-# Write the prompts of every split, and the images that they name.
+# Write the prompts of every split and their images.
 rule prepare_data:
     output:
-        sentinel=LAYOUT.data_manifest,
+        manifest=LAYOUT.data_manifest,
     log:
         LAYOUT.root / "logs/prepare_data.log",
     benchmark:

@@ -1,10 +1,10 @@
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
 
-# Let a policy answer an evaluation set.
+# Sample a policy's completions of an evaluation set.
 rule generate:
     input:
-        data=rules.prepare_data.output.sentinel,
+        data=rules.prepare_data.output.manifest,
         weights=weights,
     output:
         completions=LAYOUT.completions("{policy}", "{set}"),
@@ -27,7 +27,7 @@ rule generate:
         "--fingerprint {params.fingerprint} >> {log} 2>&1"
 
 
-# Score those answers.
+# Score those completions.
 rule score:
     input:
         completions=rules.generate.output.completions,

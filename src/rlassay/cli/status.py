@@ -88,7 +88,8 @@ def _row(study: Study, layout: Layout, policy: Policy) -> Row:
     folder = policy.folder
     progress = None if policy.stage == "model" else read_progress(layout, folder)
     state = "waiting" if progress is None else progress.condition
-    if state == "finished" and not layout.train_manifest(folder).exists():  # its result was removed, to be made again
+    # Without its manifest, the result was removed to be made again.
+    if state == "finished" and not layout.train_manifest(folder, policy.stage).exists():
         state, progress = "waiting", None
     kind = {"model": "untrained model", "sft": "warm start", "rl": policy.arm}[policy.stage]
     return Row(

@@ -186,6 +186,6 @@ class ScaleFile(Overlay):
     gpus: int | None = None
     """Replaces the study's number of GPUs."""
     adds_warm_start: bool = False
-    """Give a study without any warm start the `sft` section of this file: its own model needs none, the scale's does."""
+    """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
     by_source: dict[str, Overlay] = Field(default={})
     """By the `kind` of a study's data: laid over the rest of this file, whose `data` it replaces."""

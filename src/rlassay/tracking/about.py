@@ -128,7 +128,7 @@ def about_parent(study: Study, policy: Policy) -> About:
     made_from = recipe_id(policy.recipe) if policy.stage == "rl" else policy.fingerprint
     return About(
         name=_subject(policy),
-        policy="/".join(policy.folder.split("/")[:2]),
+        policy=policy.stem,
         stage=PARENT_STAGES[policy.stage],
         identity=f"{made_from}@{evaluation_id(study, policy.recipe)}",
         params=parent_params(study, policy),
@@ -156,5 +156,4 @@ def _child(study: Study, policy: Policy, stage: str, identity: str) -> About:
 
 
 def _subject(policy: Policy) -> str:
-    made_from = policy.folder.split("/")[1]
-    return policy.arm or f"{PARENT_STAGES[policy.stage]} {made_from}"
+    return policy.arm or f"{PARENT_STAGES[policy.stage]} {policy.fingerprint}"
