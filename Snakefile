@@ -6,7 +6,7 @@ from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
-from rlassay.layout import Layout
+from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 
 
 configfile: "config/config.yaml"
@@ -38,13 +38,13 @@ onstart:
     try:
         STUDY_LOCK.acquire(timeout=0)
     except Timeout:
-        raise WorkflowError(f"Another Snakemake is at work on {LAYOUT.root}; wait for it or stop it.") from None
-    print(f"{STUDY.title}\nFollow along in another terminal: rlassay status (progress), mlflow ui (curves)")
+        raise WorkflowError(f"Another Snakemake is running on {LAYOUT.root}; wait for it or stop it.") from None
+    print(f"{STUDY.title}\nWatch from another terminal: rlassay status (progress), mlflow ui (curves)")
 
 
 onsuccess:
-    print("Done. Look closer: rlassay status (runs), mlflow ui (curves)")
+    print("Done. For more: rlassay status (runs), mlflow ui (curves)")
 
 
 onerror:
-    print("Not all jobs finished; what did is kept. Once the cause is mended, the same command goes on from here.")
+    print("Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue.")

@@ -1,19 +1,49 @@
-"""Where every file of a study lies: the one place that spells the paths below `results/`."""
+"""Paths of a study's files: the one place that spells the names below `results/`."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+MANIFESTS = {"rl": "train.json", "sft": "sft.json"}
+"""By the stage that trained a policy: name of the manifest, which training writes last."""
+# Names in the `state/` folder of a training job.
+RUN_RECORD = "run.json"
+LOCK = "lock"
+COMPLETE = "COMPLETE"
+CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights"
+WEIGHT_FILES = "*.safetensors"
+CHECKPOINT_MANIFEST = "manifest.json"
+# Names in a report folder.
+PAGE = "index.html"
+REPORT_TEXT = "report.md"
+REPORT_NUMBERS = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """Paths of one study at one scale.
 
-    A *policy* is a folder, relative to `root`, that holds weights to evaluate: `runs/<arm>/seed<k>` (a trained arm),
-    `sft/<id>` or `sft/<id>/seed<k>` (a warm start), `models/<id>` (the model before any training).
+    A policy is named by its folder relative to `root`: `runs/<arm>/seed<k>` (trained by RL), `sft/<id>` or
+    `sft/<id>/seed<k>` (a warm start), `models/<id>` (the model before any training).
     """
 
     root: Path
     """`results/<study>` or `results/<study>-<scale>`."""
+
+    @staticmethod
+    def run(arm: str, seed: int | None = None) -> str:
+        """The folder of a run relative to the root; without a seed, that of all runs of the arm."""
+        return _with_seed(f"runs/{arm}", seed)
+
+    @staticmethod
+    def warm_start(fingerprint: str, seed: int | None = None) -> str:
+        """The folder of a warm start relative to the root; without a seed, that of all or of a shared one."""
+        return _with_seed(f"sft/{fingerprint}", seed)
+
+    @staticmethod
+    def untrained(fingerprint: str) -> str:
+        """The folder of a model before any training, relative to the root."""
+        return f"models/{fingerprint}"
 
     @property
     def data(self) -> Path:
@@ -22,45 +52,61 @@ class Layout:
 
     @property
     def data_manifest(self) -> Path:
-        """Written last by the data stage: counts and refusals per split."""
+        """Written last by the data stage: counts and rejections per split."""
         return self.data / "data.json"
 
     @property
     def data_parts(self) -> Path:
-        """What a data stage has done so far; undeclared, so that it survives kills, and gone once it has finished."""
+        """Unfinished work of the data stage. Snakemake does not know it, so it survives a kill."""
         return self.data / ".unfinished"
 
     def split(self, name: str) -> Path:
         """The rows of one split."""
         return self.data / f"{name}.jsonl"
 
-    def run(self, arm: str, seed: int) -> str:
-        """The policy folder of one arm and seed, relative to the root."""
-        return f"runs/{arm}/seed{seed}"
+    def split_part(self, name: str) -> Path:
+        """The rows of one split until all splits are finished."""
+        return self.data_parts / f"{name}.jsonl"
+
+    def split_journal(self, name: str) -> Path:
+        """The records of one split that are done, for a data stage that resumes."""
+        return self.data_parts / f"{name}.journal"
+
+    def splits(self) -> list[Path]:
+        """The split files that exist, those of earlier studies included."""
+        return sorted(self.data.glob("*.jsonl"))
 
     def state(self, policy: str) -> Path:
-        """Undeclared working folder of a training job; it survives failures and kills."""
+        """Working folder of a training job. Snakemake does not know it, so it survives failures and kills."""
         return self.root / policy / "state"
+
+    def run_record(self, policy: str) -> Path:
+        """Status and attempts of a training job."""
+        return self.state(policy) / RUN_RECORD
 
     def metrics(self, policy: str) -> Path:
         """One JSON object per logged step."""
         return self.state(policy) / "metrics.jsonl"
 
     def rollouts(self, policy: str) -> Path:
-        """Folder of `step<n>.parquet`, every completion of every step."""
+        """Folder of shards: every completion of every step."""
         return self.state(policy) / "rollouts"
 
     def tokens(self, policy: str) -> Path:
-        """Folder of `step<n>.parquet`, the watched completions of every step, token by token."""
+        """Folder of shards: the watched completions of every step, token by token."""
         return self.state(policy) / "tokens"
 
-    def train_manifest(self, policy: str) -> Path:
-        """Written last by a training job: `train.json` of an arm, `sft.json` of a warm start."""
-        return self.root / policy / ("train.json" if policy.startswith("runs/") else "sft.json")
+    def train_manifest(self, policy: str, stage: str = "rl") -> Path:
+        """Written last by a training job; `stage` is `rl` for a run, `sft` for a warm start."""
+        return self.root / policy / MANIFESTS[stage]
 
     def completions(self, policy: str, split: str) -> Path:
         """The completions of one policy on one evaluation set."""
         return self.root / policy / "eval" / f"{split}.completions.jsonl"
+
+    def completions_part(self, policy: str, split: str) -> Path:
+        """The completions that an unfinished job has written."""
+        return self.root / policy / "eval" / f".{split}.partial.jsonl"
 
     def scores(self, policy: str, split: str) -> Path:
         """The scores of those completions."""
@@ -73,10 +119,40 @@ class Layout:
 
     @property
     def partial_report(self) -> Path:
-        """Folder of a report on what is finished so far; in `report`, Snakemake would take it for the whole one."""
+        """Folder of a report on unfinished results; in `report`, Snakemake would take it for the complete one."""
         return self.root / "partial_report"
 
     @property
     def tracking(self) -> Path:
         """Folder of the locks under which jobs write to MLflow."""
         return self.root / ".mlflow"
+
+
+def shard(folder: Path, step: int) -> Path:
+    """The shard of one step in a folder of rollouts or tokens."""
+    return folder / f"step{step:06d}.parquet"
+
+
+def shards(folder: Path) -> dict[int, Path]:
+    """Step -> its shard, ascending; empty for a folder without any."""
+    return {int(path.stem.removeprefix("step")): path for path in sorted(folder.glob("step*.parquet"))}
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """The checkpoint of one step, as transformers names it."""
+    return folder / f"checkpoint-{step}"
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Step -> its checkpoint, ascending."""
+    found = {checkpoint_step(path): path for path in folder.glob("checkpoint-*")}
+    return dict(sorted(found.items()))
+
+
+def checkpoint_step(path: Path) -> int:
+    """Optimiser steps done at a checkpoint."""
+    return int(path.name.removeprefix("checkpoint-"))
+
+
+def _with_seed(stem: str, seed: int | None) -> str:
+    return stem if seed is None else f"{stem}/seed{seed}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from rlassay.layout import Layout
+from rlassay.layout import LOCK, Layout
 
 Condition = Literal["running", "finished", "killed", "failed"]
 TAIL_BYTES = 65_536
@@ -53,7 +53,7 @@ class Progress:
 def read_progress(layout: Layout, policy: str) -> Progress | None:
     """The progress of one policy's training, or None when it has never started."""
     try:
-        run: dict[str, Any] = json.loads((layout.state(policy) / "run.json").read_bytes())
+        run: dict[str, Any] = json.loads(layout.run_record(policy).read_bytes())
     except FileNotFoundError:
         return None
     lines = list(_newest_lines(layout.metrics(policy)))
@@ -79,10 +79,10 @@ def read_progress(layout: Layout, policy: str) -> Progress | None:
 
 def is_held(state: Path) -> bool:
     """Whether a live process works in a `state/` folder: it holds the lock, which the kernel frees when it ends."""
-    if not (state / "lock").exists():
+    if not (state / LOCK).exists():
         return False
     try:
-        with FileLock(state / "lock", timeout=0):
+        with FileLock(state / LOCK, timeout=0):
             return False
     except Timeout:
         return True

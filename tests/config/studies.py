@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from rlassay.config import Study, StudyError
-from rlassay.config.load import resolve_study
-from rlassay.config.yaml_file import read_yaml
+from rlassay.config.load import read_yaml, resolve_study
 
 DIGITS = Path("config/studies/digits.yaml")
 

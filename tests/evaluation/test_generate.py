@@ -163,7 +163,7 @@ def test_a_policy_without_weights_is_named(study, tmp_path):
 def test_damaged_weights_are_named(study, tmp_path):
     layout = layout_with_data(tmp_path / "results")
     policy = only(study, "sft")
-    manifest = layout.train_manifest(policy.folder)
+    manifest = layout.train_manifest(policy.folder, policy.stage)
     (manifest.parent / "state/weights").mkdir(parents=True)
     manifest.write_text(json.dumps({"weights": "state/weights"}))
 

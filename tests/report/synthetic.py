@@ -97,7 +97,7 @@ def write_synthetic(results: Path, size: Size | None = None) -> tuple[Study, Lay
     recipe = next(iter(study.arms.values())).recipe
     _write_evaluation(layout, f"models/{model_id(study, recipe)}", "untrained", rows, size)
     for policy in sorted({sft_policy(study, recipe, seed) or "" for seed in study.seeds} - {""}):
-        _write_sentinel(layout, policy, policy.split("/")[1], 20)
+        _write_sentinel(layout, policy, policy.split("/")[1], 20, "sft")
         _write_evaluation(layout, policy, "sft", rows, size)
     for arm in study.arms:
         for seed in study.seeds:
@@ -179,7 +179,7 @@ def _completion(
     return completion, values
 
 
-def _write_sentinel(layout: Layout, policy: str, fingerprint: str, steps: int) -> None:
+def _write_sentinel(layout: Layout, policy: str, fingerprint: str, steps: int, stage: str = "rl") -> None:
     content = {
         "fingerprint": fingerprint,
         "steps": steps,
@@ -193,8 +193,9 @@ def _write_sentinel(layout: Layout, policy: str, fingerprint: str, steps: int) -
         "versions": VERSIONS,
         "peak_memory_mb": 512.0,
     }
-    layout.train_manifest(policy).parent.mkdir(parents=True, exist_ok=True)
-    layout.train_manifest(policy).write_text(json.dumps(content))
+    manifest = layout.train_manifest(policy, stage)
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(json.dumps(content))
 
 
 def _write_training(layout: Layout, policy: str, study: Study, arm: str, size: Size) -> None:

@@ -121,7 +121,7 @@ class FakeJob:
 
     def prove(self) -> None:
         """Write the sentinel."""
-        self.layout.train_manifest(self.policy.folder).write_text("{}")
+        self.layout.train_manifest(self.policy.folder, self.policy.stage).write_text("{}")
 
     def score(self, **means: float | None) -> None:
         """Write completions and scores of the test set: two prompts, the second one unjudged where None is given."""

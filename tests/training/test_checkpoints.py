@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.training.checkpoints import MANIFEST, checkpoint_step, flaw, newest_sound, seal
+from rlassay.layout import CHECKPOINT_MANIFEST as MANIFEST
+from rlassay.layout import checkpoint_step
+from rlassay.training.checkpoints import flaw, newest_sound, seal
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
+from rlassay.layout import shard
 from rlassay.training.rollouts import (
     Rollout,
     ShardWriter,
     drop_shards_after,
     generated_tokens,
     rollout_table,
-    shard,
 )
 
 NAN = float("nan")

@@ -38,7 +38,7 @@ def trained(tmp_path_factory) -> tuple[Layout, dict[str, torch.Tensor]]:
 
 def test_the_sentinel_proves_the_steps(trained):
     policy = only(tiny_study(), "sft")
-    proof = json.loads(trained[0].train_manifest(policy.folder).read_bytes())
+    proof = json.loads(trained[0].train_manifest(policy.folder, policy.stage).read_bytes())
 
     assert (proof["steps"], proof["max_steps"], proof["fingerprint"]) == (3, 3, policy.fingerprint)
     assert (trained[0].root / policy.folder / proof["weights"]).is_dir()
@@ -73,7 +73,7 @@ def test_training_goes_on_where_a_kill_left_it(trained, tmp_path, monkeypatch):
 
     run_sft(study, layout, only(study, "sft"))
 
-    proof = json.loads(layout.train_manifest(only(study, "sft").folder).read_bytes())
+    proof = json.loads(layout.train_manifest(only(study, "sft").folder, "sft").read_bytes())
     assert [resume["step"] for resume in proof["resumes"]] == [2]
     assert same(load_file(run / "weights/model.safetensors"), trained[1])
 
@@ -88,7 +88,7 @@ def test_a_kill_after_the_last_checkpoint_trains_no_step_too_many(tmp_path, monk
 
     run_sft(study, layout, only(study, "sft"))
 
-    proof = json.loads(layout.train_manifest(only(study, "sft").folder).read_bytes())
+    proof = json.loads(layout.train_manifest(only(study, "sft").folder, "sft").read_bytes())
     assert (proof["steps"], [resume["step"] for resume in proof["resumes"]]) == (4, [3])
 
 

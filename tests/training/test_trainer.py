@@ -82,7 +82,9 @@ def test_logged_only_rewards_change_nothing_except_their_own_columns(aggregation
 
     odd = in_process("odd", lambda group: [1e6, float("nan"), None, -3.0], {}, max_failures=0.9)
     ours = GroupReward(odd, rows=ROWS, num_generations=4, end_token_ids=[1])
-    mute = GroupReward(in_process("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1])
+    mute = GroupReward(
+        in_process("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1]
+    )
     (alone, weights_alone, logged_alone), (beside, weights_beside, logged) = (
         run(),
         run(scripted("theirs", *SECOND), ours, mute),

@@ -55,7 +55,7 @@ def fake(project: Project) -> None:
     outputs += [layout.root / "benchmarks/ablation_report.tsv"]
     for folder, policy in policies(study).items():
         outputs += [layout.completions(folder, "test"), layout.scores(folder, "test")]
-        outputs += [layout.train_manifest(folder)] if policy.stage != "model" else []
+        outputs += [layout.train_manifest(folder, policy.stage)] if policy.stage != "model" else []
     for output in outputs:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()

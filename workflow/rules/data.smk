@@ -1,7 +1,7 @@
-# Write the prompts of every split, and the images that they name.
+# Write the prompts of every split and their images.
 rule prepare_data:
     output:
-        sentinel=LAYOUT.data_manifest,
+        manifest=LAYOUT.data_manifest,
     log:
         LAYOUT.root / "logs/prepare_data.log",
     benchmark:
@@ -15,4 +15,4 @@ rule prepare_data:
     message:
         "Prepare the data"
     shell:
-        "python -m rlassay.cli.prepare_data $STUDY --fingerprint {params.fingerprint} >> {log} 2>&1"
+        "python -m rlassay.cli.stages prepare_data $STUDY --fingerprint {params.fingerprint} >> {log} 2>&1"

@@ -1,10 +1,10 @@
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
 
-# Let a policy answer an evaluation set.
+# Sample a policy's completions of an evaluation set.
 rule generate:
     input:
-        data=rules.prepare_data.output.sentinel,
+        data=rules.prepare_data.output.manifest,
         weights=weights,
     output:
         completions=LAYOUT.completions("{policy}", "{set}"),
@@ -23,11 +23,11 @@ rule generate:
     message:
         "Answer {wildcards.set} with {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.generate $STUDY --policy {wildcards.policy} --set {wildcards.set} "
+        "python -m rlassay.cli.stages generate $STUDY --policy {wildcards.policy} --set {wildcards.set} "
         "--fingerprint {params.fingerprint} >> {log} 2>&1"
 
 
-# Score those answers.
+# Score those completions.
 rule score:
     input:
         completions=rules.generate.output.completions,
@@ -48,4 +48,4 @@ rule score:
     message:
         "Score {wildcards.set} of {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.score $STUDY --policy {wildcards.policy} --set {wildcards.set} >> {log} 2>&1"
+        "python -m rlassay.cli.stages score $STUDY --policy {wildcards.policy} --set {wildcards.set} >> {log} 2>&1"

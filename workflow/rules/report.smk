@@ -1,11 +1,11 @@
-# Write the report; its verdicts and the page's path go to the terminal too.
+# Write the report; print its verdicts and the page's path.
 rule ablation_report:
     input:
-        training=[LAYOUT.train_manifest(folder) for folder, policy in POLICIES.items() if policy.stage != "model"],
+        training=[manifest(policy) for policy in POLICIES.values() if policy.stage != "model"],
         scores=[LAYOUT.scores(folder, name) for folder in POLICIES for name in STUDY.evaluation.sets],
     output:
-        page=LAYOUT.report / "index.html",
-        numbers=LAYOUT.report / "report.json",
+        page=LAYOUT.report / PAGE,
+        numbers=LAYOUT.report / REPORT_NUMBERS,
     log:
         LAYOUT.root / "logs/ablation_report.log",
     benchmark:
@@ -19,10 +19,10 @@ rule ablation_report:
     message:
         "Write the report"
     shell:
-        "python -m rlassay.cli.ablation_report $STUDY 2>> {log} | tee -a {log}"
+        "python -m rlassay.cli.stages ablation_report $STUDY 2>> {log} | tee -a {log}"
 
 
-# Write the report from what is finished so far.
+# Write the report on the policies that are finished.
 rule partial_report:
     log:
         LAYOUT.root / "logs/partial_report.log",
@@ -30,6 +30,6 @@ rule partial_report:
         "../../environment.yml"
     threads: 1
     message:
-        "Write the report of what is finished"
+        "Write the report on finished policies"
     shell:
-        "python -m rlassay.cli.ablation_report $STUDY --partial 2>> {log} | tee -a {log}"
+        "python -m rlassay.cli.stages ablation_report $STUDY --partial 2>> {log} | tee -a {log}"

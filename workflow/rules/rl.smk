@@ -1,10 +1,10 @@
 # Train one arm with one seed; a killed job resumes, a forced one (-R) starts from step 0.
 rule rl_train:
     input:
-        data=rules.prepare_data.output.sentinel,
+        data=rules.prepare_data.output.manifest,
         warm_start=warm_start,
     output:
-        sentinel=LAYOUT.root / "{policy}/train.json",
+        manifest=LAYOUT.train_manifest("{policy}", "rl"),
     log:
         LAYOUT.root / "logs/{policy}/train.log",
     benchmark:
@@ -20,4 +20,4 @@ rule rl_train:
     message:
         "Train {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.rl_train $STUDY --policy {wildcards.policy} --fingerprint {params.fingerprint} >> {log} 2>&1"
+        "python -m rlassay.cli.stages rl_train $STUDY --policy {wildcards.policy} --fingerprint {params.fingerprint} >> {log} 2>&1"

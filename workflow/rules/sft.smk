@@ -1,9 +1,9 @@
 # Train a warm start on the demonstrations; arms with the same model and sft sections share it.
 rule sft_train:
     input:
-        data=rules.prepare_data.output.sentinel,
+        data=rules.prepare_data.output.manifest,
     output:
-        sentinel=LAYOUT.root / "{policy}/sft.json",
+        manifest=LAYOUT.train_manifest("{policy}", "sft"),
     log:
         LAYOUT.root / "logs/{policy}/train.log",
     benchmark:
@@ -19,4 +19,4 @@ rule sft_train:
     message:
         "Warm start {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.sft_train $STUDY --policy {wildcards.policy} --fingerprint {params.fingerprint} >> {log} 2>&1"
+        "python -m rlassay.cli.stages sft_train $STUDY --policy {wildcards.policy} --fingerprint {params.fingerprint} >> {log} 2>&1"

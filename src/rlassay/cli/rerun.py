@@ -6,9 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from rlassay.cli.common import add_study_arguments, known, load, main
-from rlassay.config import Settings, Study
-from rlassay.config.fingerprints import sft_policy
+from rlassay.cli.common import add_study_arguments, known, load
+from rlassay.config import Settings, Study, StudyError
+from rlassay.config.policies import policies
 from rlassay.layout import Layout
 
 
@@ -44,12 +44,15 @@ def run(args: argparse.Namespace) -> int:
 def first_files(study: Study, layout: Layout, arm: str, seeds: tuple[int, ...], stage: str) -> list[Path]:
     """The outputs of the jobs to repeat; StudyError for the warm start of an arm that has none."""
     runs = [layout.run(arm, seed) for seed in seeds]
+    every = policies(study)
     if stage == "rl":
         return [layout.train_manifest(run) for run in runs]
     if stage == "evaluation":
         return [layout.completions(run, name) for run in runs for name in study.evaluation.sets]
-    starts = {sft_policy(study, study.arms[arm].recipe, seed): None for seed in seeds}
-    return [layout.train_manifest(known(f"warm start of {arm}", str(start), filter(None, starts))) for start in starts]
+    starts = {start.folder: start for run in runs if (start := every[run].start) is not None}
+    if any(start.stage != "sft" for start in starts.values()):
+        raise StudyError([f"--stage: arm {arm!r} has no warm start to train again; expected rl or evaluation"])
+    return [layout.train_manifest(folder, start.stage) for folder, start in starts.items()]
 
 
 def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list[str]:
@@ -57,7 +60,3 @@ def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list
     which = [f"study={settings.study}", f"scale={settings.scale or 'null'}", f"results={settings.results}"]
     forced = ["--forcerun", *map(str, files)]
     return ["snakemake", "ablation_report", "--cores", cores, "--config", *which, *forced]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlassay.cli.common import add_study_arguments, load, main
+from rlassay.cli.common import add_study_arguments, load
 from rlassay.config import Study
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
@@ -88,7 +88,8 @@ def _row(study: Study, layout: Layout, policy: Policy) -> Row:
     folder = policy.folder
     progress = None if policy.stage == "model" else read_progress(layout, folder)
     state = "waiting" if progress is None else progress.condition
-    if state == "finished" and not layout.train_manifest(folder).exists():  # its result was removed, to be made again
+    # Without its manifest, the result was removed to be made again.
+    if state == "finished" and not layout.train_manifest(folder, policy.stage).exists():
         state, progress = "waiting", None
     kind = {"model": "untrained model", "sft": "warm start", "rl": policy.arm}[policy.stage]
     return Row(
@@ -126,7 +127,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

@@ -19,6 +19,7 @@ from rlassay.config.data import Docstrings
 from rlassay.config.section import Section
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RewardConfig
+from rlassay.layout import Layout
 from rlassay.rewards import READING_SIGNALS
 from rlassay.rewards.custom import locate
 
@@ -29,7 +30,7 @@ PACKAGE = Path(rlassay.__file__).parent
 _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 PATIENCE = {"timeout", "max_failures"}
 """Keys of a reward that enter no fingerprint."""
-DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
+DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
 
@@ -68,13 +69,12 @@ def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
     """The policy folder of a run's warm start: `sft/<id>`, or `sft/<id>/seed<k>` with `per_seed`; None without one."""
     if recipe.sft is None:
         return None
-    shared = f"sft/{sft_id(study, recipe)}"
-    return f"{shared}/seed{seed}" if recipe.sft.per_seed else shared
+    return Layout.warm_start(sft_id(study, recipe), seed if recipe.sft.per_seed else None)
 
 
 def model_policy(study: Study, recipe: Recipe) -> str:
     """The policy folder of the model before any training: `models/<id>`."""
-    return f"models/{model_id(study, recipe)}"
+    return Layout.untrained(model_id(study, recipe))
 
 
 def rl_id(study: Study, arm_name: str, seed: int) -> str:

@@ -1,10 +1,9 @@
-"""Every policy of a study: what its rules train, and what its report has a row for."""
+"""All policies of a study: models before training, warm starts, and the runs of its arms."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from rlassay.config.fingerprints import model_id, model_policy, rl_id, sft_id, sft_policy
+from rlassay.config.fingerprints import model_id, rl_id, sft_id
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.layout import Layout
@@ -12,42 +11,67 @@ from rlassay.layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A folder of weights, or of a model before any training, and what it is made from."""
+    """Weights to evaluate: an untrained model, a warm start, or one arm trained with one seed."""
 
-    folder: str
-    """Where it lies, relative to the study's results: `models/<id>`, `sft/<id>[/seed<k>]` or `runs/<arm>/seed<k>`."""
     stage: Literal["model", "sft", "rl"]
-    """What made it."""
+    """The stage that made it; `model` is a model before any training."""
     recipe: Recipe
-    """The recipe of its arm, or of the first arm that uses it; of a model, the first arm whose RL starts from it."""
+    """The recipe of its arm, or of the first arm that uses it; for a model, the first arm whose RL starts from it."""
     fingerprint: str
     """Identifies its weights within its folder."""
+    start: "Policy | None"
+    """The policy whose weights its training begins with; None for a model before any training."""
     arm: str | None = None
-    """Its arm; None for a policy that arms may share."""
+    """Its arm; None for a policy that arms share."""
     seed: int | None = None
     """Its seed; None for a policy that seeds share."""
+
+    @property
+    def stem(self) -> str:
+        """Folder that it shares with its other seeds: `models/<id>`, `sft/<id>` or `runs/<arm>`."""
+        if self.arm is not None:
+            return Layout.run(self.arm)
+        return Layout.warm_start(self.fingerprint) if self.stage == "sft" else Layout.untrained(self.fingerprint)
+
+    @property
+    def folder(self) -> str:
+        """Its folder, relative to the study's results: the stem, and `seed<k>` below it if it has a seed."""
+        if self.arm is not None:
+            return Layout.run(self.arm, self.seed)
+        return Layout.warm_start(self.fingerprint, self.seed) if self.stage == "sft" else self.stem
 
 
 def policies(study: Study) -> dict[str, Policy]:
     """The policies by folder: models before training, then warm starts, then runs, each in the order of the study."""
-    models: dict[str, Policy] = {}
+    models = _models(study)
     starts: dict[str, Policy] = {}
     runs: dict[str, Policy] = {}
     for name, arm in study.arms.items():
-        recipe = arm.recipe
-        model = model_policy(study, recipe)
-        if model not in models or (recipe.sft is None and models[model].recipe.sft is not None):
-            made_from = model_id(study, recipe)
-            models[model] = Policy(folder=model, stage="model", recipe=recipe, fingerprint=made_from)
         for seed in study.seeds:
-            start = sft_policy(study, recipe, seed)
-            if start is not None and recipe.sft is not None:
-                own = seed if recipe.sft.per_seed else None
-                made_from = sft_id(study, recipe)
-                starts.setdefault(
-                    start, Policy(folder=start, stage="sft", recipe=recipe, fingerprint=made_from, seed=own)
-                )
-            run = Layout(root=Path()).run(name, seed)
-            made_from = rl_id(study, name, seed)
-            runs[run] = Policy(folder=run, stage="rl", recipe=recipe, fingerprint=made_from, arm=name, seed=seed)
-    return models | starts | runs
+            start = _start(study, arm.recipe, seed, models[model_id(study, arm.recipe)])
+            if start.stage == "sft":
+                starts.setdefault(start.folder, start)
+            run = Policy(
+                stage="rl", recipe=arm.recipe, fingerprint=rl_id(study, name, seed), start=start, arm=name, seed=seed
+            )
+            runs[run.folder] = run
+    return {model.folder: model for model in models.values()} | starts | runs
+
+
+def _models(study: Study) -> dict[str, Policy]:
+    """The models before training by fingerprint, in the order of the arms."""
+    models: dict[str, Policy] = {}
+    for arm in study.arms.values():
+        recipe, fingerprint = arm.recipe, model_id(study, arm.recipe)
+        # Prompts state the format only without a warm start; the gain of such an arm needs its model asked alike.
+        if fingerprint not in models or (recipe.sft is None and models[fingerprint].recipe.sft is not None):
+            models[fingerprint] = Policy(stage="model", recipe=recipe, fingerprint=fingerprint, start=None)
+    return models
+
+
+def _start(study: Study, recipe: Recipe, seed: int, model: Policy) -> Policy:
+    """The warm start of a run, or the model itself for a recipe without one."""
+    if recipe.sft is None:
+        return model
+    own_seed = seed if recipe.sft.per_seed else None
+    return Policy(stage="sft", recipe=recipe, fingerprint=sft_id(study, recipe), start=model, seed=own_seed)

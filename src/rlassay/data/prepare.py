@@ -65,9 +65,9 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         made = {split: _prepare_split(split, study, layout, intake, states[split]) for split in states}
         # 3. The rows take their places, and nothing stays of a study that has been edited since.
         for split in made:
-            _part(layout, split).replace(layout.split(split))
+            layout.split_part(split).replace(layout.split(split))
         images.prune()
-        for file in layout.data.glob("*.jsonl"):
+        for file in layout.splits():
             if file.stem not in made:
                 file.unlink()
         # 4. What vouches for them.
@@ -129,18 +129,14 @@ def _check_place(source: Source, layout: Layout) -> None:
             raise StudyError([f"data: {file} lies in the study's own data folder; move your files elsewhere"])
 
 
-def _part(layout: Layout, split: str) -> Path:
-    return layout.data_parts / f"{split}.jsonl"
-
-
 def _prepare_split(split: str, study: Study, layout: Layout, intake: Intake, state: str) -> SplitFacts:
     """Write a split's rows beside those that they will replace; a journal of another state is not gone on with."""
     tally = Tally()
-    with Journal(layout.data_parts / f"{split}.journal", state) as journal:
+    with Journal(layout.split_journal(split), state) as journal:
         done = journal.outcomes(lambda outcome: intake.recall(outcome, split))
         for outcome in take_in(split, study.data.splits[split], intake, done):
             journal.append(outcome)
-        with _part(layout, split).open("w", encoding="utf-8", newline="\n") as rows:
+        with layout.split_part(split).open("w", encoding="utf-8", newline="\n") as rows:
             for outcome in journal.outcomes():
                 tally.add(outcome)
                 if isinstance(outcome, Kept):

@@ -194,7 +194,7 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
     rows = list(read_rows(layout.split(split)))
     batches = plan_batches(rows, study.evaluation)
     target = layout.completions(policy.folder, split)
-    with WorkFile(target.with_name(f".{split}.partial.jsonl"), _key(study, layout, policy, split)) as work:
+    with WorkFile(layout.completions_part(policy.folder, split), _key(study, layout, policy, split)) as work:
         waiting = [batch for batch in batches if batch.number not in work.done]
         if waiting:
             model, processor = _open_policy(layout, policy)
@@ -305,7 +305,7 @@ def _image(path: Path) -> Image.Image:
 def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
     if policy.stage == "model":
         return build_policy(policy.recipe.model, training_rows(layout))
-    manifest = layout.train_manifest(policy.folder)
+    manifest = layout.train_manifest(policy.folder, policy.stage)
     if not manifest.exists():
         raise ValueError(f"{policy.folder} is not trained yet: there is no {manifest}")
     weights = json.loads(manifest.read_bytes())["weights"]
@@ -314,10 +314,11 @@ def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
 
 def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
     """Identifies what a working file holds: one left by other weights, rows, settings or code is not continued."""
-    manifest = layout.train_manifest(policy.folder)
     asked = evaluation_id(study, policy.recipe)
     parts = [policy.folder, policy.fingerprint, asked, code_digest("rlassay.evaluation.generate")]
-    files = [layout.split(split)] + [manifest] * manifest.exists()
+    files = [layout.split(split)]
+    if policy.stage != "model" and (manifest := layout.train_manifest(policy.folder, policy.stage)).exists():
+        files.append(manifest)
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps(parts + contents).encode()).hexdigest()
 

@@ -17,7 +17,7 @@ from rlassay.config import StudyError
 from rlassay.config.policies import Policy, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
-from rlassay.layout import Layout
+from rlassay.layout import Layout, shards
 from rlassay.records import PromptRow, SplitFacts, parse_row, read_rows
 from rlassay.report.commands import Commands
 from rlassay.report.numbers import Missing
@@ -112,10 +112,10 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     completions) and `judged.<reward>` (how many were judged). Where judging failed, `failed.<reward>.<kind>` (how
     many). With trajectory scaling, `scale_spread` (deviation of the factors).
     """
-    shards = sorted(folder.glob("step*.parquet"))
-    if not shards:
+    files = [str(path) for path in shards(folder).values()]
+    if not files:
         raise FileNotFoundError(folder)
-    data = ds.dataset([str(shard) for shard in shards], format="parquet")
+    data = ds.dataset(files, format="parquet")
     rewards = [name.removeprefix("raw.") for name in data.schema.names if name.startswith("raw.")]
     parts = [f"{part}.{reward}" for reward in rewards for part in ("raw", "weighted")]
     scale = [name for name in ("scale",) if name in data.schema.names]
@@ -300,7 +300,7 @@ class _Reader:
         return self._read(path, self._layout.train_manifest(folder), lambda: read_rollouts(path))
 
     def proof(self, policy: Policy) -> dict[str, Any]:
-        path = self._layout.train_manifest(policy.folder)
+        path = self._layout.train_manifest(policy.folder, policy.stage)
         proof = self._read(path, path, lambda: read_proof(path))
         if proof["fingerprint"] != policy.fingerprint:
             raise ResultsError(
@@ -318,7 +318,7 @@ class _Reader:
 
 def _missing(study: Study, layout: Layout, commands: Commands, every: dict[str, Policy]) -> Iterator[Missing]:
     for folder, policy in every.items():
-        needed = [] if policy.stage == "model" else [layout.train_manifest(folder)]
+        needed = [] if policy.stage == "model" else [layout.train_manifest(folder, policy.stage)]
         needed += [path(folder, name) for name in study.evaluation.sets for path in (layout.completions, layout.scores)]
         for path in needed:
             if not path.exists():
@@ -382,7 +382,7 @@ Watched = dict[str, Any]
 
 def watched_steps(folder: Path) -> dict[int, Path]:
     """Step -> its shard, ascending; empty where nothing was watched."""
-    return {int(path.stem.removeprefix("step")): path for path in sorted(folder.glob("step*.parquet"))}
+    return shards(folder)
 
 
 def read_watched(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Watched]:

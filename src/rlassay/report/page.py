@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from rlassay.layout import PAGE, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.analysis import sample_images
 from rlassay.report.content import Content
@@ -48,8 +49,8 @@ def write_page(content: Content, folder: Path) -> None:
     marks = assign_marks(content)
     drawings = draw_figures(content, marks)
     write_figures(drawings, marks, folder / "figures")
-    _write(folder / "index.html", render_page(content, marks, drawings, folder))
-    _write(folder / "report.md", render_markdown(content, drawings))
+    _write(folder / PAGE, render_page(content, marks, drawings, folder))
+    _write(folder / REPORT_TEXT, render_markdown(content, drawings))
 
 
 def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing], folder: Path) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
-from rlassay.layout import Layout
+from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.report.analysis import analyse
 from rlassay.report.content import Content
 from rlassay.report.credit_view import credit_frames
@@ -32,7 +32,7 @@ def write_numbers(content: Content, folder: Path) -> None:
     for name, frame in frames.items():
         _write(tables / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    _write(folder / "report.json", text + "\n")
+    _write(folder / REPORT_NUMBERS, text + "\n")
 
 
 def build_frames(content: Content) -> dict[str, pd.DataFrame]:
@@ -108,4 +108,4 @@ def announce(content: Content, folder: Path) -> None:
     if content.missing:
         are = "1 file is" if len(content.missing) == 1 else f"{len(content.missing)} files are"
         console.print(Text(f"  Partial: {are} missing; the page says which."))
-    console.print(Text(f"Page: {folder / 'index.html'}\n"))
+    console.print(Text(f"Page: {folder / PAGE}\n"))

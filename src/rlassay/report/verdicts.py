@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rlassay.config.fingerprints import model_policy, sft_policy
+from rlassay.config.policies import Policy, policies
 from rlassay.report.content import Comparison, Outcome
-from rlassay.report.gather import Results, Row
+from rlassay.report.gather import SHARED, Results, Row
 from rlassay.report.numbers import Column, Difference
 from rlassay.report.tables import difference, primary_column, scores_of, tidy_p
 from rlassay.report.typeset import EFFECT_UNIT, interval, number, probability
@@ -27,12 +27,10 @@ def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
 
 def start_of(results: Results, arm: str) -> Row:
     """The row that an arm's RL started from: its warm start, or the untrained model."""
-    study, recipe = results.study, results.study.arms[arm].recipe
-    folder = sft_policy(study, recipe, study.seeds[0]) or model_policy(study, recipe)
-    stem = folder.removesuffix(f"/seed{study.seeds[0]}")
-    kind, fingerprint = stem.split("/")
-    name = {"models": "untrained", "sft": "sft"}[kind]
-    return results.rows[f"{name}/{fingerprint}" if f"{name}/{fingerprint}" in results.rows else name]
+    start = _start(results, arm)
+    kind = SHARED[start.stage]
+    key = f"{kind}/{start.fingerprint}"
+    return results.rows[key if key in results.rows else kind]
 
 
 def start_note(results: Results) -> str:
@@ -78,9 +76,15 @@ def _are_matched(results: Results, arm: Row, reference: Row) -> bool:
     """Whether runs of the same seed share a warm start of that seed, or one of them is the other's start."""
     if reference.kind != "arm":
         return True
-    study, seed = results.study, results.study.seeds[0]
-    starts = [sft_policy(study, study.arms[row.key].recipe, seed) for row in (arm, reference)]
-    return starts[0] == starts[1] and starts[0] is not None and starts[0].endswith(f"/seed{seed}")
+    ours, theirs = _start(results, arm.key), _start(results, reference.key)
+    return ours.folder == theirs.folder and ours.seed is not None
+
+
+def _start(results: Results, arm: str) -> Policy:
+    """The policy that an arm's first seed was trained from."""
+    start = policies(results.study)[results.layout.run(arm, results.study.seeds[0])].start
+    assert start is not None  # a run always has one
+    return start
 
 
 def _verdict(arm: Row, reference: Row, found: Difference | None, column: Column, confidence: float) -> Comparison:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
-from rlassay.layout import Layout
+from rlassay.layout import REPORT_NUMBERS, Layout, shards
 from rlassay.progress import Progress, read_progress
 from rlassay.tracking.about import about_evaluation, about_parent, about_report, about_training
 from rlassay.tracking.names import MetricsFile
@@ -39,7 +39,7 @@ def evaluation_facts(layout: Layout, folder: str, sets: Iterable[str]) -> dict[s
 
 def rollout_sample(rollouts: Path) -> dict[str, Any] | None:
     """The first completions of the newest rollout shard as `{"columns", "data"}`; None while there is none."""
-    newest = max(rollouts.glob("step*.parquet"), default=None)
+    newest = next(reversed(shards(rollouts).values()), None)
     if newest is None:
         return None
     table = pq.read_table(newest).slice(0, SAMPLE_ROWS)
@@ -57,7 +57,7 @@ class ReportFacts:
     """What `report.json` says about each arm, warm start and model."""
 
     def __init__(self, layout: Layout) -> None:
-        path = layout.report / "report.json"
+        path = layout.report / REPORT_NUMBERS
         self.written = path.stat().st_mtime
         """Unix seconds."""
         self._content: dict[str, Any] = json.loads(path.read_bytes())
@@ -177,7 +177,7 @@ class Feed:
         scores = self.layout.scores(self.policy.folder, name)
         if self.policy.stage == "model" or not scores.exists():
             return scores.exists()
-        trained = self.layout.train_manifest(self.policy.folder)
+        trained = self.layout.train_manifest(self.policy.folder, self.policy.stage)
         return trained.exists() and trained.stat().st_mtime <= scores.stat().st_mtime
 
     def _progress(self) -> Progress | None:
@@ -186,15 +186,15 @@ class Feed:
 
 def sync_report(store: Store, study: Study, layout: Layout) -> int:
     """Write the report's numbers to the parent runs, and the report itself; return the number of values written."""
-    if not (layout.report / "report.json").exists():
+    if not (layout.report / REPORT_NUMBERS).exists():
         return 0
     report = ReportFacts(layout)
     run = store.enter(about_report(), report.written)
     store.add_folder(run, layout.report)
     store.settle(run, "FINISHED", report.written)
     written = 0
-    for about, policy in {about_parent(study, policy).policy: policy for policy in policies(study).values()}.items():
-        name = about.split("/")[1]
+    for policy in {policy.stem: policy for policy in policies(study).values()}.values():
+        name = policy.arm or policy.fingerprint
         parent = store.enter(about_parent(study, policy), report.written)
         written += store.add_facts(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
         sentence = report.sentence(name)

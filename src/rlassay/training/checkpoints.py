@@ -9,28 +9,23 @@ import shutil
 from pathlib import Path
 
 from rlassay.files import read_json, sha256, write_json
+from rlassay.layout import CHECKPOINT_MANIFEST, checkpoints
 
-MANIFEST = "manifest.json"
 logger = logging.getLogger(__name__)
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """Optimiser steps done at `checkpoint-<step>`."""
-    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def seal(checkpoint: Path) -> None:
     """Declare a checkpoint whole: write the manifest of its files."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != CHECKPOINT_MANIFEST)
     write_json(
-        checkpoint / MANIFEST,
+        checkpoint / CHECKPOINT_MANIFEST,
         {str(path.relative_to(checkpoint)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
     )
 
 
 def flaw(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when it is sound."""
-    manifest = read_json(checkpoint / MANIFEST)
+    manifest = read_json(checkpoint / CHECKPOINT_MANIFEST)
     if not manifest:
         return "it has no readable manifest, so it was never finished"
     for name, expected in manifest.items():
@@ -50,8 +45,8 @@ def newest_sound(folder: Path, max_steps: int) -> str | None:
     So is, without a word, the one of the last step `max_steps`: resumed from there in the middle of an epoch, `Trainer`
     would do one step more before it looks whether it has to stop.
     """
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=checkpoint_step, reverse=True):
-        if checkpoint_step(checkpoint) >= max_steps:
+    for step, checkpoint in reversed(checkpoints(folder).items()):
+        if step >= max_steps:
             shutil.rmtree(checkpoint)
             continue
         problem = flaw(checkpoint)

@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from rlassay.bar import progress_bar
 from rlassay.files import replacing
+from rlassay.layout import checkpoint
 from rlassay.training.checkpoints import seal
 
 
@@ -69,7 +70,7 @@ class JobCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            seal(checkpoint(Path(str(args.output_dir)), state.global_step))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -10,7 +10,7 @@ from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.advantages import ADVANTAGES, AdvantageEstimator
-from rlassay.config.fingerprints import code_digest, reads_signals, sft_policy
+from rlassay.config.fingerprints import code_digest, reads_signals
 from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
@@ -131,9 +131,9 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     first saved to `folder`.
     """
     recipe = policy.recipe
-    warm_start = sft_policy(study, recipe, _seed(policy))
-    if warm_start is not None:
-        return load_policy(recipe.model, layout.root / warm_start / _warm_start(layout, warm_start)["weights"])
+    start = policy.start
+    if start is not None and start.stage == "sft":
+        return load_policy(recipe.model, layout.root / start.folder / _manifest(layout, start)["weights"])
     model, processor = build_policy(recipe.model, training_rows(layout))
     if recipe.rl.beta == 0:
         return model, processor
@@ -199,9 +199,9 @@ def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:
     if policy.stage != "rl":
         raise ValueError(f"{policy.folder} is not a run of an arm")
     inputs = {"code": code_digest(CODE), "train": sha256(layout.split("train"))}
-    warm_start = sft_policy(study, policy.recipe, _seed(policy))
-    if warm_start is not None:
-        inputs |= {f"warm_start/{name}": digest for name, digest in _warm_start(layout, warm_start)["sha256"].items()}
+    start = policy.start
+    if start is not None and start.stage == "sft":
+        inputs |= {f"warm_start/{name}": digest for name, digest in _manifest(layout, start)["sha256"].items()}
     return RunPlan(
         policy=policy.folder,
         stage="rl",
@@ -214,10 +214,11 @@ def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:
     )
 
 
-def _warm_start(layout: Layout, warm_start: str) -> dict[str, Any]:
-    manifest = read_json(layout.train_manifest(warm_start))
+def _manifest(layout: Layout, warm_start: Policy) -> dict[str, Any]:
+    path = layout.train_manifest(warm_start.folder, warm_start.stage)
+    manifest = read_json(path)
     if manifest is None:
-        raise ValueError(f"{warm_start} is not trained yet: there is no {layout.train_manifest(warm_start)}")
+        raise ValueError(f"{warm_start.folder} is not trained yet: there is no {path}")
     return manifest
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlassay.credit import Credit, TokenSignals
 from rlassay.files import replacing
+from rlassay.layout import shard, shards
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.signals.measuring import ImageAttention, SignalBatch
 
@@ -163,23 +164,17 @@ class ShardWriter:
             pq.write_table(pa.concat_tables(self._tables), unfinished)
 
 
-def shard(folder: Path, step: int) -> Path:
-    """Path of the shard of one step."""
-    return folder / f"step{step:06d}.parquet"
-
-
 def drop_shards_after(folder: Path, step: int) -> None:
     """Remove the shards of later steps, which a resumed job writes again."""
-    for path in folder.glob("step*.parquet"):
-        if int(path.stem.removeprefix("step")) > step:
+    for number, path in shards(folder).items():
+        if number > step:
             path.unlink()
 
 
 def generated_tokens(folder: Path) -> int:
     """Number of completion tokens in all shards of a run."""
     return sum(
-        sum(pq.read_table(path, columns=["token_count"])["token_count"].to_pylist())
-        for path in sorted(folder.glob("step*.parquet"))
+        sum(pq.read_table(path, columns=["token_count"])["token_count"].to_pylist()) for path in shards(folder).values()
     )
 
 

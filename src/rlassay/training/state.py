@@ -37,8 +37,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from rlassay.files import read_json, sha256, write_json
-from rlassay.layout import Layout
-from rlassay.training.checkpoints import checkpoint_step, newest_sound
+from rlassay.layout import CHECKPOINTS, COMPLETE, LOCK, RUN_RECORD, WEIGHT_FILES, WEIGHTS, Layout, checkpoint_step
+from rlassay.training.checkpoints import newest_sound
 
 # MERGED FROM training.refused: Why a job may decline to run.
 
@@ -62,11 +62,11 @@ def locked(state: Path) -> Iterator[None]:
 
     The kernel frees it however the process ends, `kill -9` included.
     """
-    lock = FileLock(state / "lock", timeout=SECONDS_FOR_A_PROBE)
+    lock = FileLock(state / LOCK, timeout=SECONDS_FOR_A_PROBE)
     try:
         lock.acquire()
     except Timeout:
-        holder = read_json(state / "run.json") or {}
+        holder = read_json(state / RUN_RECORD) or {}
         who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
         raise RunBusyError(
             f"{state.parent} is in use by {who}: another Snakemake, or a job that outlived one. "
@@ -183,10 +183,10 @@ class Run:
         self.metrics = layout.metrics(plan.policy)
         self.rollouts = layout.rollouts(plan.policy)
         self.tokens = layout.tokens(plan.policy)
-        self.manifest = layout.train_manifest(plan.policy)
-        self.checkpoints = self.state / "checkpoints"
-        self.weights = self.state / "weights"
-        self.complete = self.state / "COMPLETE"
+        self.manifest = layout.train_manifest(plan.policy, plan.stage)
+        self.checkpoints = self.state / CHECKPOINTS
+        self.weights = self.state / WEIGHTS
+        self.complete = self.state / COMPLETE
         self.finished = False
         """True when the result is already there; then there is nothing to do."""
         self.resume_from: str | None = None
@@ -208,7 +208,7 @@ class Run:
 
     def prepare(self) -> None:
         """Decide between nothing to do, resuming and starting afresh, and bring the directory to that state."""
-        previous = read_json(self.state / "run.json") or {}
+        previous = read_json(self.state / RUN_RECORD) or {}
         choice = _choose(read_json(self.manifest), self.complete.exists(), previous, self.plan)
         if choice == "finished":
             self.complete.touch()
@@ -233,7 +233,7 @@ class Run:
         self._attempts[-1]["ended"] = ended
         about = {"pid": os.getpid(), "host": platform.node(), "started": self._attempts[-1]["started"], "ended": ended}
         report = {"status": status, "error": error, "attempts": self._attempts}
-        write_json(self.state / "run.json", asdict(self.plan) | about | report)
+        write_json(self.state / RUN_RECORD, asdict(self.plan) | about | report)
 
     def finish(self, trainer: "Trainer", generated_tokens: int = 0) -> None:
         """Save the weights, prove the steps, write the sentinel and then COMPLETE.
@@ -246,7 +246,7 @@ class Run:
         steps = trainer.state.global_step
         if steps != self.plan.max_steps:
             raise RuntimeError(f"{self.plan.policy}: training stopped at step {steps} of {self.plan.max_steps}")
-        unfinished = self.weights.with_name("weights.unfinished")
+        unfinished = self.weights.with_name(f"{WEIGHTS}.unfinished")
         trainer.save_model(str(unfinished))
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
@@ -264,7 +264,7 @@ class Run:
             "steps": steps,
             "max_steps": self.plan.max_steps,
             "weights": str(self.weights.relative_to(self.folder)),
-            "sha256": {path.name: sha256(path) for path in sorted(self.weights.glob("*.safetensors"))},
+            "sha256": {path.name: sha256(path) for path in sorted(self.weights.glob(WEIGHT_FILES))},
             "seconds": sum((attempt["ended"] or now) - attempt["started"] for attempt in self._attempts),
             "generated_tokens": generated_tokens,
             "resumes": [{"step": attempt["step"], "time": attempt["started"]} for attempt in self._attempts[1:]],
@@ -328,11 +328,11 @@ def _same(written: dict[str, Any], plan: RunPlan) -> bool:
 
 
 def _wipe(state: Path) -> None:
-    (state / "run.json").unlink(missing_ok=True)  # first, so that a kill in between still ends in a fresh start
+    (state / RUN_RECORD).unlink(missing_ok=True)  # first, so that a kill in between still ends in a fresh start
     for path in state.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != "lock":
+        elif path.name != LOCK:
             path.unlink()
 
 
