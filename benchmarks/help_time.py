@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from rlassay.cli.main import COMMANDS
+from rlassay.cli.stages import STAGES
 
-RULES = ("prepare_data", "sft_train", "rl_train", "generate", "score", "ablation_report")
 REPEATS = 3
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Time every command and print the slowest last."""
     python = Path(sys.executable)
     commands = {f"rlassay {name}": [str(python.with_name("rlassay")), name] for name in COMMANDS}
-    commands |= {f"python -m rlassay.cli.{rule}": [str(python), "-m", f"rlassay.cli.{rule}"] for rule in RULES}
+    commands |= {f"stage {name}": [str(python), "-m", "rlassay.cli.stages", name] for name in STAGES}
     times = {name: seconds(command) for name, command in commands.items()}
     for name, value in times.items():
         print(f"{name:40} {value:.2f} s")

@@ -80,6 +80,17 @@ def test_an_arm_without_a_warm_start_has_none_to_repeat(
 
 
 def test_snakemake_takes_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rlassay.cli.rerun", *TINY, "base", "--seed", "1", "--results", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "rlassay.cli.main",
+        "rerun",
+        *TINY,
+        "base",
+        "--seed",
+        "1",
+        "--results",
+        str(tmp_path),
+    ]
     dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
     assert "Train runs/base/seed1" in dry.stdout + dry.stderr

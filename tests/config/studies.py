@@ -9,7 +9,7 @@ import yaml
 
 from rlassay.config import Study, StudyError
 from rlassay.config.load import resolve_study
-from rlassay.config.yaml_file import read_yaml
+from rlassay.config.load import read_yaml
 
 DIGITS = Path("config/studies/digits.yaml")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlassay.config import Study, StudyError, load_study
 from rlassay.config.arms import (
-    Difference,
+    RecipeDifference,
     differences,
     fit_scale,
     idle,
@@ -18,7 +18,7 @@ from rlassay.config.arms import (
     unknown_sources,
 )
 from rlassay.config.load import scale_study
-from rlassay.config.yaml_file import read_yaml
+from rlassay.config.load import read_yaml
 from tests.config.studies import GONE, content, problems, study, write
 
 # MERGED FROM test_arms.py: Arms are written out in full: `from` chains, deep merges, removals; what is wrong is
@@ -79,12 +79,12 @@ def test_credit_is_replaced_whole_and_options_are_merged():
 
 CHAINS = [
     ({"a": {"from": "bse"}}, ["arms.a.from: got the text 'bse', expected base; did you mean 'base'?"]),
-    ({"a": {"from": "a"}}, ["arms.a.from: goes round in a circle: a from a"]),
+    ({"a": {"from": "a"}}, ["arms.a.from: runs in a circle: a from a"]),
     (
         {"a": {"from": "c"}, "b": {"from": "a"}, "c": {"from": "b"}},
-        ["arms.a.from: goes round in a circle: a from c from b from a"],
+        ["arms.a.from: runs in a circle: a from c from b from a"],
     ),
-    ({"a": {"from": "b"}, "b": {"from": "b"}}, ["arms.b.from: goes round in a circle: b from b"]),
+    ({"a": {"from": "b"}, "b": {"from": "b"}}, ["arms.b.from: runs in a circle: b from b"]),
     # Found once, at the arm that is wrong, though another arm starts from it.
     ({"a": {"from": "zzz"}, "b": {"from": "a"}}, ["arms.a.from: got the text 'zzz', expected one of base, b"]),
 ]
@@ -154,10 +154,10 @@ def test_each_differing_value_is_one_path():
     found = differences(study())
     assert found["base"] == []
     assert found["dr_grpo"] == [
-        Difference(path="rl.loss_type", baseline="dapo", arm="dr_grpo"),
-        Difference(path="rl.scale_rewards", baseline="group", arm="none"),
+        RecipeDifference(path="rl.loss_type", baseline="dapo", arm="dr_grpo"),
+        RecipeDifference(path="rl.scale_rewards", baseline="group", arm="none"),
     ]
-    assert found["format_only"] == [Difference(path="rewards.choice_accuracy.weight", baseline=1.0, arm=0.0)]
+    assert found["format_only"] == [RecipeDifference(path="rewards.choice_accuracy.weight", baseline=1.0, arm=0.0)]
 
 
 def test_a_section_or_a_reward_that_only_one_has_is_one_path():
@@ -175,11 +175,11 @@ def test_sections_of_another_kind_are_compared_whole():
 
 def test_options_are_compared_one_by_one():
     (difference,) = recipe_differences(BASE, recipe(rewards={"soft_overlong": {"options": {"cache": 2}}}))
-    assert difference == Difference(path="rewards.soft_overlong.options.cache", baseline=4, arm=2)
+    assert difference == RecipeDifference(path="rewards.soft_overlong.options.cache", baseline=4, arm=2)
 
 
 def test_a_path_covers_what_lies_below_it():
-    found = [Difference(path=path, baseline=0, arm=1) for path in ("rl.beta", "rl.beta_two", "sft")]
+    found = [RecipeDifference(path=path, baseline=0, arm=1) for path in ("rl.beta", "rl.beta_two", "sft")]
     assert [difference.path for difference in undeclared(found, ["rl.beta"])] == ["rl.beta_two", "sft"]
     assert undeclared(found, ["rl", "sft"]) == []
     assert idle(found, ["rl", "sft.seed", "rl.epsilon", "sft"]) == ["sft.seed", "rl.epsilon"]

@@ -14,10 +14,10 @@ from tests.config.studies import GONE, problems, study
 HUB = {"kind": "hub", "name": "x/y-1B"}
 
 CONTRADICTIONS = [
-    ({"seeds": [1, 2, 1]}, ["seeds: 1 stands in the list twice; expected different seeds"]),
+    ({"seeds": [1, 2, 1]}, ["seeds: 1 appears twice in the list; expected different seeds"]),
     (
         {"data__splits": {"sft": 10, "test": 10}},
-        ["data.splits: no split 'train' to learn from; got sft, test"],
+        ["data.splits: no split 'train' to train on; got sft, test"],
     ),
     (
         {"data__guess_share": 0.7, "data__misread_share": 0.4},
@@ -33,7 +33,7 @@ CONTRADICTIONS = [
     ),
     (
         {"evaluation__sets": ["test", "test"]},
-        ["evaluation.sets.1: 'test' stands in the list twice"],
+        ["evaluation.sets.1: 'test' appears twice in the list"],
     ),
     (
         {"primary__set": "tset"},
@@ -51,7 +51,7 @@ CONTRADICTIONS = [
         {"primary__mode": "greedy", "evaluation__greedy": False},
         ["primary.mode: greedy, but evaluation.greedy is false; set it to true, or primary.mode to sampled"],
     ),
-    ({"model__image_size": 18}, ["model.image_size: 18 is no multiple of patch_size 4; try 16"]),
+    ({"model__image_size": 18}, ["model.image_size: 18 is not a multiple of patch_size 4; try 16"]),
     (
         {"data__splits": {"train": 100, "test": 10}},
         ["sft: a warm start needs a split 'sft' in data.splits, which has train, test; add it, or set sft to null"],
@@ -73,7 +73,7 @@ CONTRADICTIONS = [
     (
         {"arms__dr_grpo__rewards": {"choice_accuracy": {"weight": 0}, "think_answer_format": {"weight": 0}}},
         [
-            "arms.dr_grpo.rewards: every weight is 0, so that nothing would be learned; "
+            "arms.dr_grpo.rewards: every weight is 0, so nothing would be learned; "
             "expected at least one other than 0"
         ],
     ),
@@ -84,7 +84,7 @@ CONTRADICTIONS = [
             "rewards__think_answer_format": {"weight": 0.0},
             "arms": {"base": {}},
         },
-        ["arms.base.rewards: every weight is 0, so that nothing would be learned; expected at least one other than 0"],
+        ["arms.base.rewards: every weight is 0, so nothing would be learned; expected at least one other than 0"],
     ),
     (
         {
@@ -93,23 +93,23 @@ CONTRADICTIONS = [
             "arms": {"base": {}},
         },
         [
-            "arms.base.rewards: every weight is 0 from progress 0.5 on, so that nothing would be learned; "
+            "arms.base.rewards: every weight is 0 from progress 0.5 on, so nothing would be learned; "
             "expected at least one other than 0"
         ],
     ),
     (
         {"rewards__choice_accuracy__early_weight": 1.0, "rewards__choice_accuracy__schedule": [[0.5, 2.0]]},
-        ["rewards.choice_accuracy: both early_weight and schedule say what its weight is; leave out one of them"],
+        ["rewards.choice_accuracy: early_weight and schedule both set its weight; leave one of them out"],
     ),
     (
         {"rewards__choice_accuracy__schedule": [[0.5, 2.0], [0.5, 3.0]]},
         ["rewards.choice_accuracy.schedule: got the progress 0.5, 0.5; expected ascending numbers from 0 to 1"],
     ),
-    # 128 completions do not part into groups of 12; a multiple of 12 would.
+    # 128 completions do not divide into groups of 12; a multiple of 12 would.
     (
         {"rl__num_generations": 12},
         [
-            "rl.per_device_train_batch_size: 128 x steps_per_generation 1 = 128 completions, which do not part into "
+            "rl.per_device_train_batch_size: 128 x steps_per_generation 1 = 128 completions, which do not divide into "
             "groups of num_generations 12; expected a multiple of 12"
         ],
     ),
@@ -117,7 +117,7 @@ CONTRADICTIONS = [
     (
         {"rl__num_generations": 12, "rl__steps_per_generation": 2, "rl__save_steps": 20},
         [
-            "rl.per_device_train_batch_size: 128 x steps_per_generation 2 = 256 completions, which do not part into "
+            "rl.per_device_train_batch_size: 128 x steps_per_generation 2 = 256 completions, which do not divide into "
             "groups of num_generations 12; expected a multiple of 6"
         ],
     ),
@@ -137,7 +137,7 @@ CONTRADICTIONS = [
             "rl__save_steps": 20,
         },
         [
-            "rl.save_steps: 20 is no multiple of 3, the steps that use up a generation batch (steps_per_generation 3 x "
+            "rl.save_steps: 20 is not a multiple of 3, the steps that one generation batch lasts (steps_per_generation 3 x "
             "num_iterations 2 / gradient_accumulation_steps 4); try 21"
         ],
     ),
@@ -165,7 +165,7 @@ def test_a_problem_of_some_arms_names_them_all_and_one_of_all_arms_stands_once()
         arms__base__rl={"save_steps": 15}, arms__accuracy_only__rl={"steps_per_generation": 2}, rl__save_steps=10
     )
     assert found == [
-        "arms.accuracy_only.rl.save_steps: 15 is no multiple of 2, the steps that use up a generation batch "
+        "arms.accuracy_only.rl.save_steps: 15 is not a multiple of 2, the steps that one generation batch lasts "
         "(steps_per_generation 2 x num_iterations 1 / gradient_accumulation_steps 1); try 16",
         "arms.accuracy_only: rl.steps_per_generation is 2 here and 1 in the baseline 'base', a confound; add "
         "rl.steps_per_generation to `varies` if it is what this arm tests, or take the difference out",
@@ -219,36 +219,36 @@ TABLE = GSM8K | {"kind": "table"}
 CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     (
         {"credit": [PERCEPTION, {"kind": "uniform"}, PERCEPTION]},
-        "credit.2: perception_filter stands in the list twice; expected one of each kind",
+        "credit.2: perception_filter appears twice in the list; expected one of each kind",
     ),
     (
         {"credit": [{"kind": "shuffled_weights"}, PERCEPTION]},
-        "credit.0: shuffled_weights has nothing to shuffle; expected a filter or attention_weights before it",
+        "credit.0: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it",
     ),
     (
         {"credit": [{"kind": "trajectory_scaling"}, {"kind": "shuffled_weights"}]},
-        "credit.1: shuffled_weights has nothing to shuffle; expected a filter or attention_weights before it",
+        "credit.1: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it",
     ),
     (
         {"credit": [{"kind": "random_filter"}, {"kind": "shuffled_weights"}]},
-        "credit: random_filter and shuffled_weights go by the same random draws, and a random choice needs no "
+        "credit: random_filter and shuffled_weights use the same random draws, and a random choice needs no "
         "shuffling; leave one out",
     ),
     (
         {"credit": [{"kind": "entropy_filter"}, PERCEPTION], "data": GSM8K},
-        "credit.1: perception_filter needs an image, and rows of data.kind gsm8k have none; leave it out",
+        "credit.1: perception_filter needs an image, but rows of data.kind gsm8k have none; leave it out",
     ),
     (
         {"credit": [{"kind": "attention_weights"}], "data": TABLE},
-        "credit.0: attention_weights needs an image, and rows of data.kind table have none; leave it out",
+        "credit.0: attention_weights needs an image, but rows of data.kind table have none; leave it out",
     ),
     (
         {"credit": [{"kind": "trajectory_scaling"}], "model": {"kind": "tiny_lm"}},
-        "credit.0: trajectory_scaling needs an image, and model.kind tiny_lm sees none; leave it out",
+        "credit.0: trajectory_scaling needs an image, but model.kind tiny_lm reads text only; leave it out",
     ),
     (
         {"credit_denominator": "selected"},
-        "arms.dr_grpo.credit_denominator: selected, but rl.loss_type dr_grpo divides by no number of tokens; expected "
+        "arms.dr_grpo.credit_denominator: selected, but rl.loss_type dr_grpo does not divide by a number of tokens; expected "
         "all, or another loss_type",
     ),
     (
@@ -313,8 +313,8 @@ UNSOUND = [
         {"family": ["accuracy_only", "dr_gpo"]},
         [f"family.1: got the text 'dr_gpo', expected an arm: {ARMS}; did you mean 'dr_grpo'?"],
     ),
-    ({"family": ["base"]}, ["family.0: 'base' is the baseline, which is not compared with itself; leave it out"]),
-    ({"family": ["dr_grpo", "dr_grpo"]}, ["family.1: 'dr_grpo' stands in the list twice"]),
+    ({"family": ["base"]}, ["family.0: 'base' is the baseline, which is never compared with itself; leave it out"]),
+    ({"family": ["dr_grpo", "dr_grpo"]}, ["family.1: 'dr_grpo' appears twice in the list"]),
     (
         {"arms__dr_grpo__label": "accuracy only"},
         ["arms.dr_grpo.label: 'accuracy only' is also the label of 'accuracy_only'; expected another text"],

@@ -1,11 +1,14 @@
 """Code digests change with the statements of what a stage uses, and with nothing else."""
 
+import importlib
+import inspect
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from rlassay.cli.stages import STAGES
 from rlassay.config.fingerprints import PACKAGE, code_digest
 
 SOURCES = {
@@ -88,6 +91,33 @@ def test_what_rewards_start_processes_by_belongs_to_training_and_scoring(tmp_pat
     before = [code_digest(stage, package=package) for stage in stages]
     (package / server).write_text((package / server).read_text() + "\nADDED = 2\n")
     assert all(code_digest(stage, package=package) != old for stage, old in zip(stages, before, strict=True))
+
+
+STAGE_FILES = {
+    "prepare_data": "data/prepare.py",
+    "sft_train": "training/sft.py",
+    "rl_train": "training/rl.py",
+    "generate": "evaluation/generate.py",
+    "score": "evaluation/score.py",
+    "ablation_report": "report/run.py",
+}
+
+
+@pytest.mark.parametrize("edited", STAGE_FILES)
+def test_editing_what_one_stage_runs_changes_the_digest_of_that_stage_alone(tmp_path: Path, edited: str):
+    package = shutil.copytree(PACKAGE, tmp_path / "rlassay", ignore=shutil.ignore_patterns("__pycache__"))
+    before = {name: code_digest(stage.module, package=package) for name, stage in STAGES.items()}
+    file = package / STAGE_FILES[edited]
+    file.write_text(file.read_text() + "\nADDED = 2\n")
+    after = {name: code_digest(stage.module, package=package) for name, stage in STAGES.items()}
+    assert {name for name in STAGES if after[name] != before[name]} == {edited}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_a_function_of_the_module_whose_code_is_digested(stage: str):
+    chosen = STAGES[stage]
+    imported = re.findall(r"from (rlassay\.\S+) import (run_\w+)", inspect.getsource(chosen.run))
+    assert [getattr(importlib.import_module(module), name).__module__ for module, name in imported] == [chosen.module]
 
 
 def test_the_config_tree_is_left_out_since_its_values_have_fingerprints(package: Path):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlassay.config.yaml_file import merge, read_yaml
+from rlassay.config.load import read_yaml
+from rlassay.config.section import merge
 
 
 def read(folder: Path, text: str | bytes):
@@ -42,8 +43,8 @@ def test_values(tmp_path: Path, written: str, value: object):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1\nb: 2\na: 3", "line 1: the key 'a' stands twice in one section"),
-        ("s:\n  x: {a: 1, a: 2}", "line 2: the key 'a' stands twice in one section"),
+        ("a: 1\nb: 2\na: 3", "line 1: the key 'a' appears twice in one section"),
+        ("s:\n  x: {a: 1, a: 2}", "line 2: the key 'a' appears twice in one section"),
         ("a: [1", "expected ',' or ']'"),
         ("- 1\n- 2", "expected sections `key: value`, got list"),
         ("", "expected sections `key: value`, got NoneType"),

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
+from rlassay.cli.main import COMMANDS
+from rlassay.cli.stages import STAGES
+
 HEAVY = {"torch", "trl", "transformers", "peft", "datasets", "mlflow", "matplotlib", "scipy", "sklearn", "pandas"}
-RULES = ("prepare_data", "sft_train", "rl_train", "generate", "score", "ablation_report")
-COMMANDS = ("validate", "plan", "status", "rerun", "mlflow-sync")
 PROGRAM = """
 import runpy, sys
 sys.argv = [{start!r}, *{arguments!r}]
@@ -27,11 +28,11 @@ def help_of(start: str, call: str, *arguments: str) -> tuple[str, set[str]]:
     return printed, {name.split(".")[0] for name in loaded.split()}
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_help_of_a_rule_loads_nothing_heavy(rule: str):
-    printed, loaded = help_of(rule, f"runpy.run_module('rlassay.cli.{rule}', run_name='__main__')")
+@pytest.mark.parametrize("stage", [(), *((name,) for name in STAGES)], ids="".join)
+def test_the_help_of_a_stage_loads_nothing_heavy(stage: tuple[str, ...]):
+    printed, loaded = help_of("stages", "runpy.run_module('rlassay.cli.stages', run_name='__main__')", *stage)
 
-    assert printed.startswith("usage: ")
+    assert printed.startswith("usage: python -m rlassay.cli.stages")
     assert HEAVY & loaded == set()
 
 

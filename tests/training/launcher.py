@@ -69,8 +69,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def _serve() -> None:
     import rlassay.training.rl  # noqa: F401
-    from rlassay.cli.common import main
-    from rlassay.cli.rl_train import add_arguments, run
+    from rlassay.cli.stages import main
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -87,7 +86,7 @@ def _serve() -> None:
         os.dup2(output, 2)
         status: Any = 1
         try:
-            status = main("rl_train", add_arguments, run, arguments)
+            status = main(["rl_train", *arguments])
         except SystemExit as left:
             status = left.code
         except BaseException:

@@ -66,7 +66,7 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_undisturbed_run
         time.sleep(chance.uniform(0, 0.1))
         attempt.send(number)
         assert attempt.wait() == (143 if number == signal.SIGTERM else -9)
-    command_line = [sys.executable, "-m", "rlassay.cli.rl_train", *arguments]
+    command_line = [sys.executable, "-m", "rlassay.cli.stages", "rl_train", *arguments]
     finished = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert_same_result(layout, uninterrupted)

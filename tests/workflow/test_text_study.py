@@ -5,7 +5,7 @@ from pathlib import Path
 from rlassay.config.load import resolve_study
 from rlassay.config.policies import policies
 from rlassay.config.settings import Settings
-from rlassay.config.yaml_file import read_yaml
+from rlassay.config.load import read_yaml
 from rlassay.data.prepare import run_prepare_data
 from rlassay.evaluation.generate import run_generate
 from rlassay.evaluation.score import run_score

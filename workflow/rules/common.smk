@@ -7,12 +7,12 @@ import sys
 from filelock import FileLock
 
 import rlassay
+from rlassay.cli.stages import STAGES
 from rlassay.config.fingerprints import code_digest, data_id, evaluation_id, score_id, sft_policy
 from rlassay.config.policies import policies
 
 POLICIES = policies(STUDY)
-STAGES = ("prepare_data", "sft_train", "rl_train", "generate", "score", "ablation_report")
-CODE = {stage: code_digest(f"rlassay.cli.{stage}") for stage in STAGES}
+CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
 # What the report shows besides results: labels, colours and titles too, and the page's own looks.
 TEMPLATES = [file.read_text() for file in sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())]
 SHOWN = hashlib.sha256(repr((STUDY, SETTINGS.report, TEMPLATES)).encode()).hexdigest()[:8]

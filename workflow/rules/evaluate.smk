@@ -23,7 +23,7 @@ rule generate:
     message:
         "Answer {wildcards.set} with {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.generate $STUDY --policy {wildcards.policy} --set {wildcards.set} "
+        "python -m rlassay.cli.stages generate $STUDY --policy {wildcards.policy} --set {wildcards.set} "
         "--fingerprint {params.fingerprint} >> {log} 2>&1"
 
 
@@ -48,4 +48,4 @@ rule score:
     message:
         "Score {wildcards.set} of {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.score $STUDY --policy {wildcards.policy} --set {wildcards.set} >> {log} 2>&1"
+        "python -m rlassay.cli.stages score $STUDY --policy {wildcards.policy} --set {wildcards.set} >> {log} 2>&1"

@@ -19,7 +19,7 @@ rule ablation_report:
     message:
         "Write the report"
     shell:
-        "python -m rlassay.cli.ablation_report $STUDY 2>> {log} | tee -a {log}"
+        "python -m rlassay.cli.stages ablation_report $STUDY 2>> {log} | tee -a {log}"
 
 
 # Write the report from what is finished so far.
@@ -32,4 +32,4 @@ rule partial_report:
     message:
         "Write the report of what is finished"
     shell:
-        "python -m rlassay.cli.ablation_report $STUDY --partial 2>> {log} | tee -a {log}"
+        "python -m rlassay.cli.stages ablation_report $STUDY --partial 2>> {log} | tee -a {log}"

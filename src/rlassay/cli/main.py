@@ -4,13 +4,14 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from rlassay.cli.common import run_parsed
 
 COMMANDS = {
-    "validate": "check a study and its settings, and report everything that is wrong",
+    "validate": "check a study and its settings, and list every problem",
     "plan": "list runs, steps, tokens and disk before anything starts",
-    "status": "show how far every run is",
+    "status": "show the progress of every run",
     "rerun": "train chosen arms again from step 0",
     "mlflow-sync": "bring MLflow up to date with the files on disk",
 }
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; only the chosen command's module is imported."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="rlassay", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"rlassay {version('rlassay')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     subparsers = {name: commands.add_parser(name, help=about, description=about) for name, about in COMMANDS.items()}
     chosen = arguments[0] if arguments else None

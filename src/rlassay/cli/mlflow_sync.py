@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from rlassay.cli.common import add_study_arguments, load, main
+from rlassay.cli.common import add_study_arguments, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,3 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(f"{study.id}: {written} values written to {uri}" if written else f"{study.id}: {uri} had everything already")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from rlassay.cli.common import add_study_arguments, load, main
+from rlassay.cli.common import add_study_arguments, load
 from rlassay.config import Study
 from rlassay.config.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
 
@@ -71,7 +71,3 @@ def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -
     if stays + (checkpoints or 0) > free:
         lines.append("WARNING: the disk is too small for this study")
     return lines
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from rlassay.cli.common import add_study_arguments, known, load, main
+from rlassay.cli.common import add_study_arguments, known, load
 from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import sft_policy
 from rlassay.layout import Layout
@@ -57,7 +57,3 @@ def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list
     which = [f"study={settings.study}", f"scale={settings.scale or 'null'}", f"results={settings.results}"]
     forced = ["--forcerun", *map(str, files)]
     return ["snakemake", "ablation_report", "--cores", cores, "--config", *which, *forced]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlassay.cli.common import add_study_arguments, load, main
+from rlassay.cli.common import add_study_arguments, load
 from rlassay.config import Study
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
@@ -126,7 +126,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from rlassay.cli.common import add_study_arguments, load, main
+from rlassay.cli.common import add_study_arguments, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,3 @@ def run(args: argparse.Namespace) -> int:
         f"{study.id}: sound; {len(study.arms)} arms x {len(study.seeds)} seeds = {runs} runs, baseline {study.baseline}"
     )
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(__doc__, add_arguments, run))

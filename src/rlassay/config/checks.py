@@ -1,4 +1,8 @@
-"""What no single section can know: rules that hold across the sections of a study, at every scale."""
+"""Checks across the sections of a study: sections that fit each other, and arms that can be compared.
+
+`check_study` must pass at every scale. `check_design` applies to the study as written, since a scale may make two arms
+equal. Each check yields one sentence per problem: key path, what was got, what is expected.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
@@ -16,71 +20,26 @@ from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
 from rlassay.rewards.weights import weight_at
 
-# MERGED FROM config.credit_checks: Rules for token credit that hold across the sections of a study.
-
-READ_THE_IMAGE = (AttentionWeights, PerceptionFilter, TrajectoryScaling)
-WITHOUT_IMAGES = (Docstrings, Gsm8k, Summarization)
-UNIFORM_WITHIN = ("uniform", "trajectory_scaling", "shuffled_weights")
-"""Parts that give all tokens of a completion the same, so that there is nothing to shuffle."""
-NOT_COUNTED = ("dr_grpo", "luspo")
-"""Losses that divide by no number of tokens."""
-
-
-def check_credit(study: Study, recipe: Recipe) -> Iterator[str]:
-    """One sentence for everything that is wrong with a recipe's credit in this study."""
-    yield from _images(study, recipe)
-    yield from _order(recipe)
-    if recipe.credit_denominator == "selected" and recipe.rl.loss_type in NOT_COUNTED:
-        yield (
-            f"credit_denominator: selected, but rl.loss_type {recipe.rl.loss_type} divides by no number of tokens; "
-            "expected all, or another loss_type"
-        )
-
-
-def _images(study: Study, recipe: Recipe) -> Iterator[str]:
-    """Parts that read the image need a model and rows that can have one."""
-    data, model = study.data, recipe.model
-    textual = isinstance(data, Table) and data.preset is None and (data.columns is None or data.columns.images is None)
-    for i, part in enumerate(recipe.credit):
-        if not isinstance(part, READ_THE_IMAGE):
-            continue
-        if isinstance(model, TinyLM):
-            yield f"credit.{i}: {part.kind} needs an image, and model.kind {model.kind} sees none; leave it out"
-        elif textual or isinstance(data, WITHOUT_IMAGES):
-            yield f"credit.{i}: {part.kind} needs an image, and rows of data.kind {data.kind} have none; leave it out"
-
-
-def _order(recipe: Recipe) -> Iterator[str]:
-    """No part stands twice, and a shuffle has something to shuffle."""
-    kinds = [part.kind for part in recipe.credit]
-    for i, kind in enumerate(kinds):
-        if kind in kinds[:i]:
-            yield f"credit.{i}: {kind} stands in the list twice; expected one of each kind"
-        elif kind == "shuffled_weights" and all(before in UNIFORM_WITHIN for before in kinds[:i]):
-            yield (
-                f"credit.{i}: shuffled_weights has nothing to shuffle; expected a filter or attention_weights before it"
-            )
-    if {"random_filter", "shuffled_weights"} <= set(kinds):
-        yield (
-            "credit: random_filter and shuffled_weights go by the same random draws, and a random choice needs no "
-            "shuffling; leave one out"
-        )
-
-
-# MERGED FROM config.checks: What no single section can know: rules that hold across the sections of a study, at
-# every scale.
+IMAGE_PARTS = (AttentionWeights, PerceptionFilter, TrajectoryScaling)
+"""Credit parts that need an image."""
+TEXT_SOURCES = (Docstrings, Gsm8k, Summarization)
+"""Sources whose rows have no image."""
+UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
+"""Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
+LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
+"""Loss types that do not divide by a number of tokens."""
 
 
 def check_study(study: Study) -> list[str]:
-    """One sentence for everything that is wrong across the sections of a study; empty for a sound one."""
+    """The problems between the sections of a study, one sentence each; empty for a valid study."""
     of_study = [_seeds, _data, _evaluation, _primary]
-    of_recipe = [_image, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, check_credit]
+    of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 
 
 def _in_arms(study: Study, check: Callable[[Study, Recipe], Iterable[str]]) -> Iterator[str]:
-    """What `check` finds in the arms' recipes; what it finds in all of them is shared, and stands once."""
+    """The problems that `check` finds in the arms' recipes; one that all arms share is listed once."""
     found: dict[str, list[str]] = {}
     for name, arm in study.arms.items():
         for problem in check(study, arm.recipe):
@@ -94,12 +53,12 @@ def _in_arms(study: Study, check: Callable[[Study, Recipe], Iterable[str]]) -> I
 
 def _seeds(study: Study) -> Iterator[str]:
     for seed in sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1}):
-        yield f"seeds: {seed} stands in the list twice; expected different seeds"
+        yield f"seeds: {seed} appears twice in the list; expected different seeds"
 
 
 def _data(study: Study) -> Iterator[str]:
     if "train" not in study.data.splits:
-        yield f"data.splits: no split 'train' to learn from; got {', '.join(study.data.splits) or 'none'}"
+        yield f"data.splits: no split 'train' to train on; got {', '.join(study.data.splits) or 'none'}"
     if isinstance(study.data, Digits) and study.data.guess_share + study.data.misread_share > 1:
         shares = f"{study.data.guess_share:g} + {study.data.misread_share:g}"
         yield f"data.misread_share: guess_share + misread_share = {shares}, expected at most 1 together"
@@ -110,13 +69,13 @@ def _evaluation(study: Study) -> Iterator[str]:
     for i, name in enumerate(study.evaluation.sets):
         path = f"evaluation.sets.{i}"
         if name in TRAINING_SPLITS:
-            expected = one_of(held_out) if held_out else "a held-out one, which data.splits has not"
+            expected = one_of(held_out) if held_out else "a held-out one, but data.splits has none"
             yield f"{path}: {name!r} is a training split; expected {expected}"
         elif name not in held_out:
             expected = f"expected a split of data.splits: {one_of(held_out)}" if held_out else "data.splits has none"
             yield f"{path}: got the text {name!r}, {expected}{nearest(name, held_out)}"
         if name in study.evaluation.sets[:i]:
-            yield f"{path}: {name!r} stands in the list twice"
+            yield f"{path}: {name!r} appears twice in the list"
 
 
 def _primary(study: Study) -> Iterator[str]:
@@ -132,11 +91,11 @@ def _primary(study: Study) -> Iterator[str]:
         yield "primary.mode: greedy, but evaluation.greedy is false; set it to true, or primary.mode to sampled"
 
 
-def _image(_: Study, recipe: Recipe) -> Iterator[str]:
+def _image_size(_: Study, recipe: Recipe) -> Iterator[str]:
     model = recipe.model
     if isinstance(model, TinyVLM) and model.image_size % model.patch_size:
         nearby = max(1, round(model.image_size / model.patch_size)) * model.patch_size
-        yield f"model.image_size: {model.image_size} is no multiple of patch_size {model.patch_size}; try {nearby}"
+        yield f"model.image_size: {model.image_size} is not a multiple of patch_size {model.patch_size}; try {nearby}"
 
 
 def _warm_start(study: Study, recipe: Recipe) -> Iterator[str]:
@@ -159,7 +118,7 @@ def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
 def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
     for name, reward in recipe.rewards.items():
         if reward.early_weight is not None and reward.schedule:
-            yield f"rewards.{name}: both early_weight and schedule say what its weight is; leave out one of them"
+            yield f"rewards.{name}: early_weight and schedule both set its weight; leave one of them out"
         starts = [start for start, _ in reward.schedule]
         if starts != sorted(set(starts)):
             got = ", ".join(f"{start:g}" for start in starts)
@@ -170,7 +129,7 @@ def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
         if all(weight_at(each, start) == 0 for each in phases):
             when = f" from progress {start:g} on" if start else ""
             yield (
-                f"rewards: every weight is 0{when}, so that nothing would be learned; "
+                f"rewards: every weight is 0{when}, so nothing would be learned; "
                 "expected at least one other than 0"
             )
 
@@ -182,13 +141,13 @@ def _groups(_: Study, recipe: Recipe) -> Iterator[str]:
         multiple = rl.num_generations // gcd(rl.num_generations, rl.steps_per_generation)
         yield (
             f"rl.per_device_train_batch_size: {rl.per_device_train_batch_size} x steps_per_generation "
-            f"{rl.steps_per_generation} = {completions} completions, which do not part into groups of "
+            f"{rl.steps_per_generation} = {completions} completions, which do not divide into groups of "
             f"num_generations {rl.num_generations}; expected a multiple of {multiple}"
         )
 
 
 def _prompts(study: Study, recipe: Recipe) -> Iterator[str]:
-    """TRL drops a generation batch that the split cannot fill, and then has nothing to train on."""
+    """TRL drops a generation batch that the split cannot fill, and then trains on nothing."""
     rl, rows = recipe.rl, study.data.splits.get("train")
     completions = rl.per_device_train_batch_size * rl.steps_per_generation * max(1, study.gpus)
     if rows is not None and rows * rl.num_generations < completions:
@@ -200,25 +159,61 @@ def _prompts(study: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _checkpoints(_: Study, recipe: Recipe) -> Iterator[str]:
-    """A resumed run repeats the uninterrupted one only if no checkpoint cuts a generation batch in two."""
+    """A resumed run equals an uninterrupted one only if no checkpoint splits a generation batch."""
     rl = recipe.rl
     micro_batches = rl.steps_per_generation * rl.num_iterations
     steps = micro_batches // gcd(micro_batches, rl.gradient_accumulation_steps)
     if rl.save_steps % steps:
         yield (
-            f"rl.save_steps: {rl.save_steps} is no multiple of {steps}, the steps that use up a generation batch "
+            f"rl.save_steps: {rl.save_steps} is not a multiple of {steps}, the steps that one generation batch lasts "
             f"(steps_per_generation {rl.steps_per_generation} x num_iterations {rl.num_iterations} / "
             f"gradient_accumulation_steps {rl.gradient_accumulation_steps}); try "
             f"{max(1, round(rl.save_steps / steps)) * steps}"
         )
 
 
-# MERGED FROM config.design: Checks of the comparison: named arms exist, no two arms are the same, and arms
-# differ only in what they declare.
+def _credit(study: Study, recipe: Recipe) -> Iterator[str]:
+    yield from _credit_images(study, recipe)
+    yield from _credit_order(recipe)
+    if recipe.credit_denominator == "selected" and recipe.rl.loss_type in LOSSES_WITHOUT_TOKEN_COUNT:
+        yield (
+            f"credit_denominator: selected, but rl.loss_type {recipe.rl.loss_type} does not divide by a number of tokens; "
+            "expected all, or another loss_type"
+        )
+
+
+def _credit_images(study: Study, recipe: Recipe) -> Iterator[str]:
+    """Parts that need an image need a model and rows that have one."""
+    data, model = study.data, recipe.model
+    textual = isinstance(data, Table) and data.preset is None and (data.columns is None or data.columns.images is None)
+    for i, part in enumerate(recipe.credit):
+        if not isinstance(part, IMAGE_PARTS):
+            continue
+        if isinstance(model, TinyLM):
+            yield f"credit.{i}: {part.kind} needs an image, but model.kind {model.kind} reads text only; leave it out"
+        elif textual or isinstance(data, TEXT_SOURCES):
+            yield f"credit.{i}: {part.kind} needs an image, but rows of data.kind {data.kind} have none; leave it out"
+
+
+def _credit_order(recipe: Recipe) -> Iterator[str]:
+    """No part appears twice, and `shuffled_weights` has weights to shuffle."""
+    kinds = [part.kind for part in recipe.credit]
+    for i, kind in enumerate(kinds):
+        if kind in kinds[:i]:
+            yield f"credit.{i}: {kind} appears twice in the list; expected one of each kind"
+        elif kind == "shuffled_weights" and all(before in UNIFORM_PARTS for before in kinds[:i]):
+            yield (
+                f"credit.{i}: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it"
+            )
+    if {"random_filter", "shuffled_weights"} <= set(kinds):
+        yield (
+            "credit: random_filter and shuffled_weights use the same random draws, and a random choice needs no "
+            "shuffling; leave one out"
+        )
 
 
 def check_design(study: Study) -> list[str]:
-    """One sentence for everything that is wrong with what the study compares; empty for a sound one."""
+    """The problems of the comparison, one sentence each: names, equal arms, confounds; empty for a valid study."""
     problems = [*_names(study), *_family(study), *_labels(study), *_equal_arms(study)]
     if study.baseline in study.arms:
         problems += _declarations(study)
@@ -234,9 +229,9 @@ def _names(study: Study) -> Iterator[str]:
 def _family(study: Study) -> Iterator[str]:
     for i, name in enumerate(study.family):
         if name == study.baseline:
-            yield f"family.{i}: {name!r} is the baseline, which is not compared with itself; leave it out"
+            yield f"family.{i}: {name!r} is the baseline, which is never compared with itself; leave it out"
         if name in study.family[:i]:
-            yield f"family.{i}: {name!r} stands in the list twice"
+            yield f"family.{i}: {name!r} appears twice in the list"
 
 
 def _labels(study: Study) -> Iterator[str]:
@@ -257,7 +252,7 @@ def _equal_arms(study: Study) -> Iterator[str]:
 
 
 def _declarations(study: Study) -> Iterator[str]:
-    """Confounds, and declarations in which nothing differs."""
+    """Confounds, and paths of `varies` in which nothing differs."""
     for name, found in differences(study).items():
         varies = study.arms[name].varies
         paths = [difference.path for difference in found]

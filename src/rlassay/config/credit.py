@@ -1,12 +1,38 @@
-"""The `credit` and `signals` sections: how credit is spread over tokens, and how what it rests on is measured."""
+"""The `credit` and `signals` sections: which tokens get how much credit, and how the signals are measured.
 
-from typing import Annotated, Literal
+A part's defaults are those of its function in `rlassay.credit.parts`.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+import rlassay
 from rlassay.config.section import Section
 
+PARTS = Path(rlassay.__file__).parent / "credit/parts.py"
+"""Source of the credit parts."""
 Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+@cache
+def _signatures() -> dict[str, dict[str, Any]]:
+    """Function -> option -> default, read from the source, since importing the functions would load torch."""
+    found: dict[str, dict[str, Any]] = {}
+    for node in ast.parse(PARTS.read_bytes()).body:
+        if isinstance(node, ast.FunctionDef) and node.args.defaults:
+            options = node.args.args[-len(node.args.defaults) :]
+            defaults = [ast.literal_eval(default) for default in node.args.defaults]
+            found[node.name] = {option.arg: value for option, value in zip(options, defaults, strict=True)}
+    return found
+
+
+def _default(part: str, option: str) -> Any:
+    """The default that a part's function has for one of its options."""
+    return _signatures()[part][option]
 
 
 class UniformCredit(Section):
@@ -21,60 +47,62 @@ class AttentionWeights(Section):
 
     kind: Literal["attention_weights"]
     """Selects this section."""
-    clip: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=1)]] = (0.2, 3.0)
+    clip: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=1)]] = _default(
+        "attention_weights", "clip"
+    )
     """Smallest and largest weight."""
-    sigma: float = Field(default=0.0, ge=0)
+    sigma: float = Field(default=_default("attention_weights", "sigma"), ge=0)
     """Width of the Gaussian that smooths over neighbouring tokens, in tokens; 0 does not smooth."""
-    smooth_first: bool = False
-    """Smooth, divide by the mean, clip (the published code), in place of divide, clip, smooth, divide again."""
-    quantile_cap: Fraction | None = None
+    smooth_first: bool = _default("attention_weights", "smooth_first")
+    """Smooth, divide by the mean, clip, as the published code does; instead of divide, clip, smooth, divide again."""
+    quantile_cap: Fraction | None = _default("attention_weights", "quantile_cap")
     """Weights are held at this quantile of their own completion's weights; null caps nothing."""
-    negative_scale: float = Field(default=1.0, ge=0)
+    negative_scale: float = Field(default=_default("attention_weights", "negative_scale"), ge=0)
     """The weights of completions whose advantage is not positive are multiplied by it."""
 
 
 class EntropyFilter(Section):
-    """Only tokens that were drawn with high entropy are learned from."""
+    """Train only on tokens that were sampled at high entropy."""
 
     kind: Literal["entropy_filter"]
     """Selects this section."""
-    fraction: Fraction = 0.2
-    """Share of tokens that are kept."""
-    scope: Literal["completion", "batch"] = "completion"
-    """Whether it is a share of each completion, or a quantile of the whole generation batch."""
+    fraction: Fraction = _default("entropy_filter", "fraction")
+    """Share of tokens to keep."""
+    scope: Literal["completion", "batch"] = _default("entropy_filter", "scope")
+    """Whether the share is one of each completion, or a quantile of the whole generation batch."""
 
 
 class PerceptionFilter(Section):
-    """Only tokens that owe much to the image are learned from; completions without an image keep all of theirs."""
+    """Train only on tokens that depend most on the image; completions without an image keep all tokens."""
 
     kind: Literal["perception_filter"]
     """Selects this section."""
-    fraction: Fraction = 0.2
-    """Share of each completion's tokens that are kept."""
+    fraction: Fraction = _default("perception_filter", "fraction")
+    """Share of each completion's tokens to keep."""
 
 
 class TrajectoryScaling(Section):
-    """Completions that owe more to the image count more, with a mean scale of 1 over the generation batch."""
+    """Completions that depend more on the image count more; the mean scale of a generation batch is 1."""
 
     kind: Literal["trajectory_scaling"]
     """Selects this section."""
-    min_scale: float = Field(default=0.8, ge=0, le=1)
-    """Scale of the completion that owes the image least."""
-    max_scale: float | None = Field(default=None, ge=1)
-    """Largest scale; null leaves it to the mean of 1, which a limit may bring down."""
+    min_scale: float = Field(default=_default("trajectory_scaling", "min_scale"), ge=0, le=1)
+    """Scale of the completion that depends least on the image."""
+    max_scale: float | None = Field(default=_default("trajectory_scaling", "max_scale"), ge=1)
+    """Largest scale; null sets no limit. A limit may lower the mean below 1."""
 
 
 class RandomFilter(Section):
-    """A control: tokens drawn at random are learned from."""
+    """A control: train only on tokens chosen at random."""
 
     kind: Literal["random_filter"]
     """Selects this section."""
-    fraction: Fraction = 0.2
-    """Share of each completion's tokens that are kept."""
+    fraction: Fraction = _default("random_filter", "fraction")
+    """Share of each completion's tokens to keep."""
 
 
 class ShuffledWeights(Section):
-    """A control: the credit of the parts before it is dealt out anew among the tokens of each completion."""
+    """A control: permute the credit of the parts before it among the tokens of each completion."""
 
     kind: Literal["shuffled_weights"]
     """Selects this section."""
@@ -96,26 +124,26 @@ class AttentionSignal(Section):
     """Attention from completion tokens to text and image."""
 
     layers: Literal["thirds", "paper"] = "thirds"
-    """How layers are parted into early, middle and late: by thirds, or two layers each at the start, middle and end."""
+    """Which layers are early, middle and late: thirds, or two layers each at the start, middle and end."""
     dominance: Literal["early", "middle", "late", "all"] | Annotated[int, Field(ge=1)] = "late"
-    """Layers whose attention gives the dominance of text that credit goes by: a segment, or how many of the last."""
+    """Layers whose attention gives the modality dominance that credit uses: a segment, or the last so many."""
 
 
 class PerceptionSignal(Section):
-    """Log-probabilities with the image against those with a masked one."""
+    """Change of the log-probabilities when the image is masked."""
 
     probability: float = Field(default=0.5, gt=0, le=1)
     """Probability with which each block of the image is masked."""
     block: int = Field(default=14, ge=1)
     """Side of a block, pixels."""
     mode: Literal["black", "noise", "blur", "grey"] = "black"
-    """What takes the place of a masked block."""
+    """What replaces a masked block."""
     estimator: Literal["k3", "kl", "js"] = "k3"
-    """From the sampled token alone; or from the whole vocabulary: the KL or the Jensen-Shannon divergence."""
+    """`k3` uses the sampled token alone; `kl` and `js` (Jensen-Shannon) the whole vocabulary."""
 
 
 class SignalsConfig(Section):
-    """How the signals are measured that rewards and credit go by; what nothing needs is not measured."""
+    """How to measure the signals that rewards and credit use; a signal that nothing uses is not measured."""
 
     attention: AttentionSignal = AttentionSignal()
     """Attention mass."""

@@ -1,108 +1,22 @@
-"""Turn what pydantic found into sentences: where, what was got, what was expected, the nearest valid name."""
+"""Turn pydantic's errors into sentences: where, what was got, what was expected, and the nearest valid name."""
 
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rlassay.config.section import Section
-
-# MERGED FROM config.tree: Walk the types of the config tree along the place of an error that pydantic reports.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A place in a YAML file, and what the config tree says about it."""
-
-    path: tuple[str | int, ...]
-    """Keys and list indices as they stand in the file."""
-    parents: tuple[Any, ...]
-    """Types that the value holding the last key may have."""
-    types: tuple[Any, ...]
-    """Types that the value itself may have; empty for a key that does not exist."""
-
-    @property
-    def dotted(self) -> str:
-        """The path as users write it: `arms.base.rl.max_steps`."""
-        return ".".join(str(part) for part in self.path) or "the file"
-
-    @property
-    def siblings(self) -> dict[str, str]:
-        """The valid keys beside the last one, each with its description."""
-        return {key: about for parent in self.parents if is_section(parent) for key, about in _keys(parent).items()}
-
-    @property
-    def kinds(self) -> list[str]:
-        """The values that `kind` may have in this section."""
-        return [kind for option in self.types if is_section(option) for kind in _kinds(option)]
-
-
-def locate(model: type[Section], location: tuple[str | int, ...]) -> Place:
-    """The place of a pydantic error location, which also holds tags and type names that no file has as keys."""
-    path: tuple[str | int, ...] = ()
-    parents: tuple[Any, ...] = ()
-    types: tuple[Any, ...] = (model,)
-    for part in location:
-        chosen = [option for option in types if len(types) > 1 and is_section(option) and part in _kinds(option)]
-        children = tuple(child for option in types for child in _children(option, part))
-        if chosen:
-            types = tuple(chosen)
-        elif children or (part != "[key]" and any(is_section(option) for option in types)):
-            path, parents, types = (*path, part), types, children
-    return Place(path=path, parents=parents, types=types)
-
-
-def is_section(option: Any) -> bool:
-    """Whether a type of the tree is a section with keys of its own."""
-    return isinstance(option, type) and issubclass(option, Section)
-
-
-def _keys(section: type[Section]) -> dict[str, str]:
-    return {field.alias or name: field.description or "" for name, field in section.model_fields.items()}
-
-
-def _kinds(section: type[Section]) -> tuple[str, ...]:
-    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
-
-
-def _children(option: Any, part: str | int) -> Iterator[Any]:
-    """The types that `part` may have below a value of the type `option`; nothing when it has no such key."""
-    arguments = get_args(option)
-    if is_section(option):
-        fields = {field.alias or name: field for name, field in option.model_fields.items()}
-        if part in fields:
-            yield from _alternatives(fields[str(part)].annotation)
-    elif get_origin(option) is dict and part != "[key]":
-        yield from _alternatives(arguments[1])
-    elif get_origin(option) is tuple and isinstance(part, int):
-        yield from _alternatives(arguments[0])
-
-
-def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The plain types of an annotation: unions are spread, `Annotated` is taken off."""
-    if get_origin(annotation) is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _alternatives(member)
-    elif annotation is not type(None):
-        yield annotation
-
-
-# MERGED FROM config.explain: Turn what pydantic found into sentences: where, what was got, what was expected,
-# the nearest valid name.
+from rlassay.config.section import Section, alternatives, is_section
 
 
 class StudyError(ValueError):
-    """Everything that is wrong with a study or a settings file, one sentence per problem."""
+    """All problems of a study or a settings file, one sentence each."""
 
     def __init__(self, problems: Sequence[str], source: str | None = None) -> None:
-        """Args: problems: one sentence each; source: the file they were found in, None if the sentences name it."""
+        """Args: problems: one sentence each; source: the file that has them, None if the sentences name it."""
         self.problems = tuple(problems)
         self.source = source
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -111,9 +25,9 @@ class StudyError(ValueError):
 
 
 def explain(error: ValidationError, model: type[Section], content: Any) -> list[str]:
-    """One sentence per problem that pydantic found in `content` read as a `model`.
+    """One sentence per problem that pydantic found when it read `content` as a `model`.
 
-    The types of a union (text or a list) are refused one by one; they are joined to one sentence.
+    Pydantic refuses each type of a union (text or a list) by itself; these become one sentence.
     """
     problems: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
@@ -126,14 +40,14 @@ def explain(error: ValidationError, model: type[Section], content: Any) -> list[
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `name`, or the first to hold it; empty when none is close."""
+    """`; did you mean 'x'?` with the known name closest to `name`, or the first that contains it; empty if none is."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1) or [other for other in known if len(name) > 2 and name in other]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def one_of(known: Iterable[str]) -> str:
-    """`one of a, b, c`; the name itself when there is only one."""
+    """`one of a, b, c`; the name alone when there is only one."""
     known = list(known)
     return known[0] if len(known) == 1 else "one of " + ", ".join(known)
 
@@ -155,7 +69,70 @@ def describe(value: Any) -> str:
             return "a list" if value else "an empty list"
 
 
-# What pydantic expected, by the type of its error; {name} comes from the error's context.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A place in a YAML file, and the types that the config tree allows there."""
+
+    path: tuple[str | int, ...]
+    """Keys and list indices as in the file."""
+    parents: tuple[Any, ...]
+    """Types that the value around the last key may have."""
+    types: tuple[Any, ...]
+    """Types that the value itself may have; empty for an unknown key."""
+
+    @property
+    def dotted(self) -> str:
+        """The path as users write it: `arms.base.rl.max_steps`."""
+        return ".".join(str(part) for part in self.path) or "the file"
+
+    @property
+    def siblings(self) -> dict[str, str]:
+        """The valid keys beside the last one, each with its description."""
+        return {key: about for parent in self.parents if is_section(parent) for key, about in _keys(parent).items()}
+
+    @property
+    def kinds(self) -> list[str]:
+        """The values that `kind` may have in this section."""
+        return [kind for option in self.types if is_section(option) for kind in _kinds(option)]
+
+
+def locate(model: type[Section], location: tuple[str | int, ...]) -> Place:
+    """Find the place of a pydantic error location, skipping its tags and type names, which are no keys."""
+    path: tuple[str | int, ...] = ()
+    parents: tuple[Any, ...] = ()
+    types: tuple[Any, ...] = (model,)
+    for part in location:
+        chosen = [option for option in types if len(types) > 1 and is_section(option) and part in _kinds(option)]
+        children = tuple(child for option in types for child in _children(option, part))
+        if chosen:
+            types = tuple(chosen)
+        elif children or (part != "[key]" and any(is_section(option) for option in types)):
+            path, parents, types = (*path, part), types, children
+    return Place(path=path, parents=parents, types=types)
+
+
+def _keys(section: type[Section]) -> dict[str, str]:
+    return {field.alias or name: field.description or "" for name, field in section.model_fields.items()}
+
+
+def _kinds(section: type[Section]) -> tuple[str, ...]:
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+
+
+def _children(option: Any, part: str | int) -> Iterator[Any]:
+    """The types that `part` may have below a value of the type `option`; none for an unknown key."""
+    arguments = get_args(option)
+    if is_section(option):
+        fields = {field.alias or name: field for name, field in option.model_fields.items()}
+        if part in fields:
+            yield from alternatives(fields[str(part)].annotation)
+    elif get_origin(option) is dict and part != "[key]":
+        yield from alternatives(arguments[1])
+    elif get_origin(option) is tuple and isinstance(part, int):
+        yield from alternatives(arguments[0])
+
+
+# By the type of pydantic's error; {name} comes from the error's context.
 _EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -185,12 +162,12 @@ _PATTERNS = {
 
 
 def _is_echo(detail: ErrorDetails) -> bool:
-    """Whether a list is called too short only because its items were refused, each with a sentence of its own."""
+    """Whether a list counts as too short only because its items were refused, each with its own sentence."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail.get("ctx", {})["min_length"]
 
 
 def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
-    """What was got and what was expected at a place."""
+    """The two halves of a sentence: what was got, and what was expected."""
     kind, context, key = detail["type"], detail.get("ctx", {}), str(place.path[-1] if place.path else "")
     if kind == "missing":
         return "missing", f"; expected: {place.siblings[key].rstrip('.')}"
@@ -211,7 +188,7 @@ def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
 
 
 def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
-    """`; write seeds: [1]` where the value that was meant is plain to see; empty elsewhere."""
+    """`; write seeds: [1]` where the intended value is obvious; empty elsewhere."""
     meant = _meant(detail["type"], detail["input"])
     if meant is None:
         return ""
@@ -226,7 +203,7 @@ def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
 
 
 def _meant(kind: str, value: Any) -> str | None:
-    """The YAML text of the value that was meant by a value of the wrong type; None when there is no telling."""
+    """The YAML text of the value that the user meant by one of the wrong type; None if it is unclear."""
     if kind == "tuple_type" and isinstance(value, str | int | float):
         return f"[{value}]"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
@@ -239,7 +216,7 @@ def _meant(kind: str, value: Any) -> str | None:
 
 
 def _number(kind: str, value: str | float) -> str | None:
-    """`1` for '1' and 1.0, `1e-3` for '1e-3' where a number with a fraction is allowed; None for other text."""
+    """`1` for '1' and 1.0, `1e-3` for '1e-3' where fractions are allowed; None for other text."""
     try:
         number = float(value)
     except ValueError:

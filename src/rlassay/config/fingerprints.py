@@ -29,7 +29,7 @@ PACKAGE = Path(rlassay.__file__).parent
 _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 PATIENCE = {"timeout", "max_failures"}
 """Keys of a reward that enter no fingerprint."""
-DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.cli.common.")
+DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.")
 """Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
 
 

@@ -1,17 +1,19 @@
-"""From the files in `config/` to one resolved `Study` and to the `Settings`."""
+"""Load the YAML files of `config/`: a resolved `Study`, and the `Settings`."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import ValidationError
 
-from rlassay.config.arms import ScaleFile, expand_arms, fit_scale, lay_scale, unknown_sources
+from rlassay.config.arms import expand_arms, fit_scale, lay_scale, unknown_sources
 from rlassay.config.checks import check_design, check_study
 from rlassay.config.explain import StudyError, explain, nearest, one_of
-from rlassay.config.section import Section
+from rlassay.config.section import Section, is_mapping, merge, to_json
 from rlassay.config.settings import Settings
-from rlassay.config.study import Study, StudyFile
-from rlassay.config.yaml_file import merge, read_yaml, to_json
+from rlassay.config.study import ScaleFile, Study, StudyFile, StudyKeys
 
 CONFIG = Path("config")
 SectionT = TypeVar("SectionT", bound=Section)
@@ -103,20 +105,8 @@ def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale:
     arms, problems = expand_arms(content, overlay)
     _raise_if_any(problems, source)
     others = tuple(name for name in arms if name != written.baseline)
-    return Study(
-        name=written.name,
-        scale=scale,
-        title=written.title,
-        question=written.question,
-        seeds=written.seeds,
-        gpus=written.gpus,
-        data=written.data,
-        evaluation=written.evaluation,
-        primary=written.primary,
-        baseline=written.baseline,
-        family=others if written.family is None else written.family,
-        arms=arms,
-    )
+    shared: dict[str, Any] = {key: getattr(written, key) for key in StudyKeys.model_fields}
+    return Study(**shared, scale=scale, family=others if written.family is None else written.family, arms=arms)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -148,3 +138,35 @@ def _find(name_or_path: str | Path, folder: str) -> Path:
     known = sorted(other.stem for other in (CONFIG / folder).glob("*.yaml"))
     expected = f"expected the path of a file, or {one_of(known)}" if known else f"and {CONFIG / folder}/ is empty"
     raise StudyError([f"{path}: no such file; {expected}{nearest(str(name_or_path), known)}"])
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as people expect: `1e-4` is a number, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(key.tag, key.value) for key, _ in node.value]
+        for (_, name), (key, _) in zip(keys, node.value, strict=True):
+            if keys.count((key.tag, name)) > 1:
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {name!r} appears twice in one section")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 and 2.5e4 as text; YAML 1.2 and every user read numbers.
+_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - PyYAML's stubs leave `tag` open
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file, in JSON's types; ValueError names the file and the problem."""
+    try:
+        content = json.loads(to_json(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not is_mapping(content):
+        raise ValueError(f"{path}: expected sections `key: value`, got {type(content).__name__}")
+    return content

@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rlassay.config.load import CONFIG
+from rlassay.config.section import alternatives, is_section
 from rlassay.config.study import StudyFile
+from rlassay.config.training import Recipe
 from rlassay.rewards import REWARDS
 
 SCHEMA = CONFIG / "schema.json"
-_SECTIONS = {
-    "model": ("TinyVLM", "TinyLM", "HubModel"),
-    "sft": ("SFTConfig",),
-    "rl": ("RLConfig",),
-    "signals": ("SignalsConfig",),
-}
 
 
 def study_schema() -> str:
@@ -23,15 +19,17 @@ def study_schema() -> str:
     schema = StudyFile.model_json_schema()
     sections: dict[str, Any] = schema["$defs"]
     arm: dict[str, Any] = sections["ArmFile"]["properties"]
-    for key, names in _SECTIONS.items():
-        arm[key]["anyOf"] = [*(_partial(sections[name]) for name in names), {"type": "null"}]
+    for key, field in Recipe.model_fields.items():
+        names = [option.__name__ for option in alternatives(field.annotation) if is_section(option)]
+        if names:
+            arm[key]["anyOf"] = [*(_partial(sections[name]) for name in names), {"type": "null"}]
     arm["rewards"]["anyOf"] = [_rewards({"anyOf": [_partial(sections["RewardConfig"]), {"type": "null"}]})]
     schema["properties"]["rewards"].update(_rewards({"$ref": "#/$defs/RewardConfig"}))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _partial(section: dict[str, Any]) -> dict[str, Any]:
-    """A section of which every key may be left out: an arm writes its differences only."""
+    """A section whose keys may all be left out, since an arm writes its differences only."""
     return {key: copy.deepcopy(part) for key, part in section.items() if key != "required"}
 
 
@@ -41,4 +39,4 @@ def _rewards(reward: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    Path(SCHEMA).write_text(study_schema(), encoding="utf-8")
+    SCHEMA.write_text(study_schema(), encoding="utf-8")

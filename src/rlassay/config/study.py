@@ -1,11 +1,13 @@
-"""The study: what is compared, on what, and how often."""
+"""A study as its file writes it, as a scale changes it, and resolved: every arm written out in full."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
-from rlassay.config.section import Section
+from rlassay.config.section import Section, alternatives, is_section
 from rlassay.config.training import Recipe, RewardConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -16,57 +18,55 @@ SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_leni
 
 
 class Evaluation(Section):
-    """How finished policies are judged, in a stage of its own."""
+    """How trained policies are evaluated."""
 
     sets: tuple[str, ...] = Field(default=("test",), min_length=1)
-    """Splits to answer."""
+    """Splits that each policy answers."""
     num_samples: int = Field(default=8, ge=1)
     """Sampled completions per prompt (avg@k)."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus of the sampled distribution."""
+    """Nucleus (top-p) of the sampling."""
     greedy: bool = True
-    """Decode each prompt greedily once as well."""
+    """Also decode each prompt once greedily."""
     max_completion_length: int = Field(ge=1)
     """Longest completion, tokens."""
     batch_size: int = Field(default=64, ge=1)
     """Completions decoded at once."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the sampling, joined with the run's own seed."""
+    """Seed of the sampling; combined with the run's own seed."""
 
 
 class Primary(Section):
-    """The one number that verdicts are about; declared before anything runs."""
+    """The metric that decides the verdicts, declared before anything runs."""
 
     set: str = "test"
     """The evaluation set."""
     metric: str = "choice_accuracy"
     """A metric of the score stage."""
     mode: Literal["sampled", "greedy"] = "sampled"
-    """How the completions were decoded."""
+    """Which completions count: the sampled ones, or the greedy one."""
 
 
 class Arm(Section):
-    """One cell of the study, complete: every difference from other arms has been written out."""
+    """One arm of a study, with its complete recipe."""
 
     label: str
     """Its name on the page."""
     color: str | None = Field(default=None, pattern=r"^#[0-9a-fA-F]{6}$")
     """Its colour in the figures, `#rrggbb`."""
     varies: tuple[str, ...] = ()
-    """Key paths in which it is meant to differ from the baseline; any other difference is a confound."""
+    """Key paths in which it may differ from the baseline; any other difference is a confound."""
     recipe: Recipe
-    """What its weights depend on, apart from data and seed."""
+    """Everything that decides its weights, apart from data and seed."""
 
 
-class Study(Section):
-    """One resolved study; what `load_study` returns."""
+class StudyKeys(Section):
+    """The keys that a study file and a resolved study have in common."""
 
     name: Name
-    """Name of the study; also of its MLflow experiment."""
-    scale: str | None = None
-    """The scale overlay that was applied."""
+    """Name of the study and of its file; also of its MLflow experiment."""
     title: str
     """Headline of the report."""
     question: str
@@ -78,15 +78,22 @@ class Study(Section):
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation
-    """How finished policies are judged."""
-    primary: Primary
-    """The one number that verdicts are about."""
+    """How trained policies are evaluated."""
+    primary: Primary = Primary()
+    """The metric that decides the verdicts."""
     baseline: Name
     """The arm that the others are compared with."""
+
+
+class Study(StudyKeys):
+    """One resolved study; `load_study` returns it."""
+
+    scale: str | None = None
+    """The scale that was applied."""
     family: tuple[Name, ...]
     """The arms whose p-values are corrected together (Holm)."""
     arms: dict[Name, Arm] = Field(min_length=1)
-    """The cells, by name."""
+    """The arms by name."""
 
     @property
     def id(self) -> str:
@@ -95,9 +102,9 @@ class Study(Section):
 
     @property
     def rewards(self) -> dict[str, RewardConfig]:
-        """Every reward of any arm, with the options that all policies are measured by.
+        """Every reward of any arm, with the options that score all policies.
 
-        They are the baseline's; of a reward that it has not, the first arm's.
+        The options are the baseline's; for a reward that the baseline lacks, those of the first arm that has it.
         """
         sections: dict[str, RewardConfig] = {}
         for name, arm in self.arms.items():
@@ -107,8 +114,8 @@ class Study(Section):
         return sections
 
 
-class ArmFile(Section):
-    """An arm as a study file writes it: its differences only."""
+class _ArmHead(Section):
+    """The keys of an arm that are not part of its recipe."""
 
     from_: Name | None = Field(default=None, alias="from")
     """The arm whose sections it starts from; null starts from the study's own sections."""
@@ -117,47 +124,68 @@ class ArmFile(Section):
     color: str | None = Field(default=None, pattern=r"^#[0-9a-fA-F]{6}$")
     """Its colour in the figures, `#rrggbb`."""
     varies: tuple[str, ...] = ()
-    """Key paths in which it is meant to differ from the baseline, such as `rewards` or `rl.loss_type`."""
-    model: dict[str, Any] | None = None
-    """Differences in the model section."""
-    sft: dict[str, Any] | None = None
-    """Differences in the warm start; null in the file leaves it out."""
-    rl: dict[str, Any] | None = None
-    """Differences in the RL section."""
-    rewards: dict[str, Any] | None = None
-    """Differences in the rewards; a reward set to null is removed."""
-    credit: list[dict[str, Any]] | None = None
-    """The token credit, whole."""
-    credit_denominator: Literal["all", "selected"] | None = None
-    """Over which tokens the loss is a mean."""
-    entropy_penalty_coef: float | None = Field(default=None, ge=0)
-    """Weight of the published entropy penalty."""
-    signals: dict[str, Any] | None = None
-    """Differences in how signals are measured."""
+    """Key paths in which it may differ from the baseline, such as `rewards` or `rl.loss_type`."""
 
 
-class StudyFile(Recipe):
-    """`config/studies/<study>.yaml` as it is written: shared sections once, and each arm's differences."""
+def _has_keys(field: FieldInfo) -> bool:
+    """Whether a key holds a section or a mapping, of which differences can be written."""
+    return any(is_section(option) or get_origin(option) is dict for option in alternatives(field.annotation))
 
-    name: Name
-    """Name of the study; the file carries the same name."""
-    title: str
-    """Headline of the report."""
-    question: str
-    """What the study asks, in a sentence or two."""
-    seeds: tuple[Seed, ...] = Field(min_length=1)
-    """One run per arm and seed."""
-    gpus: int = Field(default=0, ge=0)
-    """GPUs that each training and generation job needs; 0 runs on CPU."""
-    data: DataConfig
-    """Where the prompts come from."""
-    evaluation: Evaluation
-    """How finished policies are judged."""
-    primary: Primary = Primary()
-    """The one number that verdicts are about."""
-    baseline: Name
-    """The arm that the others are compared with."""
+
+def _difference_keys(recipe: type[Recipe]) -> Iterator[tuple[str, tuple[Any, FieldInfo]]]:
+    """Each key of a recipe as an arm writes it: differences of a section or mapping, anything else whole."""
+    for key, field in recipe.model_fields.items():
+        options = list(alternatives(field.annotation))
+        about = field.description
+        if _has_keys(field):
+            annotation: Any = dict[str, Any]
+            about = f"Differences in the {key} section"
+            about += "; null leaves it out." if type(None) in get_args(field.annotation) else "."
+            if any(get_origin(option) is dict for option in options):
+                about = f"Differences in the {key}; an entry that is null is removed."
+        elif any(get_origin(option) is tuple for option in options):
+            annotation = list[dict[str, Any]]
+        else:
+            annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        yield key, (annotation | None, Field(default=None, description=about))
+
+
+class ArmFile(create_model("ArmKeys", __base__=_ArmHead, **dict(_difference_keys(Recipe)))):
+    """An arm as a study file writes it: its differences only."""
+
+
+class StudyFile(StudyKeys, Recipe):
+    """`config/studies/<study>.yaml`: the shared sections once, and each arm's differences."""
+
     family: tuple[Name, ...] | None = None
     """The arms whose p-values are corrected together; null takes all but the baseline."""
     arms: dict[Name, ArmFile] = Field(min_length=1)
-    """The cells, by name."""
+    """The arms by name."""
+
+
+_OVERLAID = {
+    key: (dict[str, Any], Field(default={}, description=f"Differences in the {key} section."))
+    for key, field in StudyFile.model_fields.items()
+    if key != "arms" and _has_keys(field)
+}
+
+
+class Overlay(create_model("OverlayKeys", __base__=Section, **_OVERLAID)):
+    """Differences by section, in the shape of a study file.
+
+    Another `kind` replaces a section; `splits` of the data replace the study's. A warm start or reward that an arm
+    lacks is not added.
+    """
+
+
+class ScaleFile(Overlay):
+    """`config/scales/<scale>.yaml`."""
+
+    seeds: list[Any] | None = None
+    """Replaces the study's seeds."""
+    gpus: int | None = None
+    """Replaces the study's number of GPUs."""
+    adds_warm_start: bool = False
+    """Give a study without any warm start the `sft` section of this file: its own model needs none, the scale's does."""
+    by_source: dict[str, Overlay] = Field(default={})
+    """By the `kind` of a study's data: laid over the rest of this file, whose `data` it replaces."""
