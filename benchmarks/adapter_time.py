@@ -1,7 +1,7 @@
-"""What judging through the adapter costs: `GroupReward` with a reward in the worker process against the bare function.
+"""Cost of the reward adapter: `GroupReward` with a reward in the worker process against a direct call.
 
-128 completions in groups of 8, as a training step hands them over, for a reward that judges completions singly and one
-that needs the group. The larger difference per completion is printed last; the aim is less than 1 ms.
+128 completions in groups of 8, as in a training step, for a reward that scores completions one by one and one that
+needs the group. The last line has the larger difference per completion; the aim is less than 1 ms.
 Run from the project's root: python -m benchmarks.adapter_time
 """
 
@@ -25,18 +25,18 @@ SIGNAL = "modality_dominance/all"
 MEASURED = [1.0 + index for index in range(GROUPS * SIZE)]
 
 
-def seconds(judge: Callable[[], object]) -> float:
+def seconds(score: Callable[[], object]) -> float:
     """Median wall time of a few runs after a first one, in seconds."""
     times: list[float] = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        judge()
+        score()
         times.append(time.perf_counter() - start)
     return median(times[1:])
 
 
 def bare(name: str) -> Callable[[], object]:
-    """The batch judged by the function itself, on completions that are there."""
+    """Score the batch by direct calls of the reward."""
     measured = iter(MEASURED)
     groups = [[completion(row, next(measured)) for _ in range(SIZE)] for row in ROWS.values()]
     return lambda: [REWARDS[name](group) for group in groups]
@@ -48,7 +48,7 @@ def completion(row: PromptRow, measured: float) -> Completion:
 
 
 def adapted(name: str) -> Callable[[], object]:
-    """The batch in TRL's signature, judged in the worker."""
+    """Score the batch in TRL's signature, in the worker."""
     reward = GroupReward(
         guarded(name, {}, timeout=60.0, max_failures=0.1), rows=ROWS, num_generations=SIZE, end_token_ids=[1]
     )
@@ -60,7 +60,7 @@ def adapted(name: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Time both rewards, bare and adapted."""
+    """Time both rewards, called directly and through the adapter."""
     added: dict[str, float] = {}
     for name in ("choice_accuracy", "vision_gain"):
         function, adapter = seconds(bare(name)), seconds(adapted(name))

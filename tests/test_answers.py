@@ -1,4 +1,4 @@
-"""What a text states, read off by hand; and what must hold for every text."""
+"""Answers of texts, read by hand, and properties of the parsers on any text."""
 
 import time
 
@@ -150,7 +150,7 @@ STRICT = [
 
 
 @pytest.mark.parametrize(("text", "expected"), STRICT)
-def test_strict_reads_what_is_stated(text, expected):
+def test_the_stated_letter_is_extracted(text, expected):
     assert extract_choice(text, "ABCD") == expected
 
 
@@ -158,7 +158,7 @@ def test_strict_reads_what_is_stated(text, expected):
     ("text", "expected"),
     [("The answer is I", "I"), ("The answer is I think B", None), ("Answer: j", "J"), ("<answer>i</answer>", "I")],
 )
-def test_the_pronoun_is_an_option_where_nothing_follows_it(text, expected):
+def test_the_pronoun_is_an_option_if_nothing_follows_it(text, expected):
     assert extract_choice(text, "ABCDEFGHIJ") == expected
 
 
@@ -181,7 +181,7 @@ def test_the_pronoun_is_an_option_where_nothing_follows_it(text, expected):
         ("", None),
     ],
 )
-def test_lenient_takes_the_last_letter_that_stands_alone(text, expected):
+def test_lenient_takes_the_last_letter_that_is_a_word(text, expected):
     assert extract_choice_lenient(text, "ABCD") == expected
 
 
@@ -195,7 +195,7 @@ answer_ the_answer_is_a_ answer:_A_or_ answer_to_ <think> <answer> \boxed{ A_ it
 """
 
 
-def test_lenient_does_not_take_a_letter_before_a_tag_for_the_article():
+def test_lenient_does_not_read_a_letter_before_a_tag_as_the_article():
     assert extract_choice_lenient("<think>7A</think><answer>A</answer>", "ABCD") == "A"
 
 
@@ -210,12 +210,12 @@ def test_any_text_gives_an_option_or_none(extract, text, letters):
 
 
 @given(thought=st.text(max_size=60).filter(lambda text: "think>" not in text.lower()))
-def test_what_is_thought_does_not_change_the_answer(thought):
+def test_thinking_does_not_change_the_answer(thought):
     assert extract_choice(f"<think>{thought}</think><answer>C</answer>", "ABCD") == "C"
 
 
 @pytest.mark.parametrize("unit", [unit.replace("_", " ") for unit in MEGABYTES.split()] + ["\n"])
-def test_a_megabyte_backtracks_nowhere(unit):
+def test_a_megabyte_is_read_without_backtracking(unit):
     text = unit * (1_000_000 // len(unit))
     start = time.perf_counter()
     extract_choice(text, "ABCD")

@@ -1,4 +1,4 @@
-"""Chinese statements, and options that are eliminated rather than chosen."""
+"""Chinese statements, eliminated options, and free answers."""
 
 import time
 
@@ -67,7 +67,7 @@ STATEMENTS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), STATEMENTS)
-def test_strict_reads_what_is_stated(text, expected):
+def test_the_stated_letter_is_extracted(text, expected):
     assert extract_choice(text, "ABCD") == expected
 
 

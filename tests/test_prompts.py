@@ -24,7 +24,7 @@ def test_one_user_turn_with_its_images_first():
     ]
 
 
-def test_a_row_without_choices_and_images_is_its_question():
+def test_a_row_without_choices_and_images_has_only_its_question():
     row = ROW.model_copy(update={"choices": (), "media": ()})
     assert messages(row) == [{"role": "user", "content": [{"type": "text", "text": "Which digit is larger?"}]}]
 
@@ -35,13 +35,13 @@ def test_the_system_turn_comes_first():
     assert user == messages(ROW)[0]
 
 
-def test_the_instruction_names_the_tags_and_what_to_give():
+def test_the_instruction_names_the_tags_and_the_kind_of_answer():
     for tag in ("<think>", "</think>", "<answer>", "</answer>", "letter"):
         assert tag in instruction(ROW)
     assert "letter" not in instruction(ROW.model_copy(update={"choices": ()}))
 
 
-def test_no_prompt_states_an_answer_itself():
+def test_no_prompt_states_an_answer():
     text = messages(ROW)[0]["content"][-1]["text"]
     assert extract_choice(text, ROW.letters) is None
     assert extract_choice(instruction(ROW), ROW.letters) is None

@@ -1,8 +1,8 @@
-"""From a completion's text to the answer it states: the only parser.
+"""Extracts the answer that a completion states; all rewards and metrics use these parsers.
 
-`extract_choice` is what rewards pay for, so it is strict: a text that states no letter, or two different ones, has no
-answer. `extract_choice_lenient` shares no rule with it and is used for evaluation only; where the two disagree, a
-score measures the parser and not the model.
+`extract_choice` decides rewards and is therefore strict: a text that states no letter, or two different ones, has no
+answer. `extract_choice_lenient` shares no rule with it and serves evaluation only; where the two disagree, a score
+measures the parser and not the model.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 _LONGEST = 20_000  # characters of visible text that are read, from the end
-# Every quantifier below is bounded or stops at a character that the next part needs: matching stays linear in the text.
+# Every quantifier below is bounded, or stops at a character that the next part needs, which keeps matching linear.
 _THINK_TAG = re.compile(r"(</?think>)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _ANSWER_BLOCK = re.compile(r"<answer>([^<]*)(?:</answer>|$)", re.IGNORECASE)
@@ -21,7 +21,7 @@ _BOXED = re.compile(r"\\boxed\s?\{([^{}]{0,200})\}")
 _LATEX_STYLE = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
 _MARKDOWN = str.maketrans("", "", "*_`$")
 
-# One letter to which nothing word-like is attached: not `dog`, `A-frame`, `I'm`, `C++`, `A.M.`, `A's`.
+# A letter that is not part of a word: not `dog`, `A-frame`, `I'm`, `C++`, `A.M.`, `A's`.
 _LETTER = r"(?-i:([A-Za-z]))(?![\w+#]|['’]\w|-\w|\.\w\.)"
 _CAPITAL = rf"(?-i:(?=[A-Z])){_LETTER}"
 _GAP = r"[^\w.,;!?≠¬]{0,12}"  # spaces, line ends, brackets, quotes, arrows, emoji
@@ -36,12 +36,12 @@ def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns)
 
 
-# Statements that name the answer as such; group 1 is its letter.
+# Explicit statements of the answer; group 1 is the letter.
 _STATED = _compile(
     rf"\b(?:answer|option|choice|letter)(?:\s(?:to|for)(?:\s\w{{1,20}}){{1,6}}?)?{_LINK}{_GAP}{_ADVERBS}{_NOUN}{_GAP}{_LETTER}",
     rf"(?<![\w'’-]){_CAPITAL}[)\]\"'’]{{0,3}}{_VERB}\s{_ADVERBS}(?:the\s)?{_ADVERBS}(?:correct|right|best|true|answer)\b(?!-)",
 )
-# Statements that imply it; they count only where nothing is named outright.
+# Implicit statements, which count only without an explicit one.
 _IMPLIED = _compile(
     rf"\b(?:choose|choosing|chose|pick|picked|select|selected|go\swith|going\swith|opt\sfor)\s{_NOUN}{_GAP}{_CAPITAL}",
     rf"\b(?:it|this|that){_VERB}\s{_ADVERBS}{_NOUN}{_GAP}{_CAPITAL}{_END}",
@@ -52,7 +52,7 @@ _IMPLIED = _compile(
 _BARE = re.compile(r"\W{0,12}([A-Za-z])\W{0,12}")
 _WITH_TEXT = re.compile(r"[^\w\n]{0,12}([A-Z])[ ]?[).:][ )]?[^\n]+")
 
-# The same in Chinese, where no blank parts a letter from the next word, and denial may follow: `选项A错误`.
+# The same in Chinese, which has no blank between a letter and the next word, and may negate afterwards: `选项A错误`.
 _CN_GAP = r"[^\w.,;!?≠¬。、]{0,12}"
 _CN_LETTER = (
     r"(?-i:([A-Za-z]))(?![A-Za-z0-9_+#])"
@@ -89,14 +89,14 @@ _DENIED = re.compile(
 def extract_choice(text: str, letters: str) -> str | None:
     """The one option letter that a completion states as its answer, or None.
 
-    Read in this order: thinking is dropped (an unclosed `<think>` hides all that follows, a lone `</think>` all that
-    precedes); `<answer>` and `\\boxed` contents and sentences such as `the answer is B` are statements, all of which
-    must agree; only without any, weaker ones count (`I choose B`, a line that is one letter). Denied, conditional and
-    asked statements, lists of alternatives, the article A and the pronoun I are no statements.
+    First, thinking is removed: everything after an unclosed `<think>` and everything before a lone `</think>` as well.
+    The contents of `<answer>` and `\\boxed`, and sentences such as `the answer is B`, are explicit statements, and all
+    of them must agree. Without any, implicit ones count: `I choose B`, a line of one letter. Negations, conditions and
+    questions do not count, nor do lists of alternatives, the article A and the pronoun I.
 
     Args:
         text: the completion.
-        letters: the option letters of its row, such as `ABCD`; no other letter is returned.
+        letters: the option letters of its row, such as `ABCD`; only one of these is returned.
 
     Source: this project's own rules; `tests/test_answers.py` holds the sentences that simpler parsers misread.
     """
@@ -109,13 +109,13 @@ def extract_choice(text: str, letters: str) -> str | None:
 
 
 def _visible(text: str) -> str:
-    """The end of the text outside of thinking, with full-width and styled letters made plain and markup removed."""
+    """The end of the text outside of thinking, in NFKC form (plain letters) and without markup."""
     plain = unicodedata.normalize("NFKC", _outside_thinking(text)[-_LONGEST:])
     return _LATEX_STYLE.sub(r"\1", plain.translate(_MARKDOWN))
 
 
 def _outside_thinking(text: str) -> str:
-    """An unclosed `<think>` hides all that follows, a lone `</think>` all that precedes."""
+    """The text without thinking: an unclosed `<think>` removes all after it, a lone `</think>` all before it."""
     kept: list[str] = []
     thinking = False
     for part in _THINK_TAG.split(text):
@@ -136,14 +136,14 @@ def _blocks_and_prose(visible: str) -> tuple[list[str], str]:
 
 
 def _read_block(block: str) -> str | None:
-    """The letter inside an `<answer>` or `\\boxed`, where a letter alone may be lower case."""
+    """The letter inside an `<answer>` or `\\boxed`; a letter alone may be lower case."""
     whole = _read_whole(block)
     found = {whole} if whole else set(_found(_STATED + _IMPLIED + _CN_STATED + _CN_IMPLIED, block))
     return found.pop() if len(found) == 1 else None
 
 
 def _read_whole(text: str) -> str | None:
-    """`b`, `(B)` or `B) seven` when that is all there is."""
+    """The letter of a text that is nothing but `b`, `(B)` or `B) seven`."""
     match = _BARE.fullmatch(text.strip()) or _WITH_TEXT.fullmatch(text.strip())
     if match is None or _ALTERNATIVE.match(text.strip(), match.end(1)):
         return None
@@ -163,10 +163,10 @@ def _found(patterns: tuple[re.Pattern[str], ...], text: str) -> Iterator[str]:
 
 
 def extract_answer(text: str) -> str:
-    """The free answer that a completion states, blanks around it removed.
+    """The free answer that a completion states, without surrounding blanks.
 
-    Outside of thinking (as in `extract_choice`): what the first `<answer>` holds, or else the last `\\boxed`, or else
-    everything; then the contents of a `\\boxed` in it.
+    Outside of thinking (see `extract_choice`), it is the contents of the first `<answer>`, or all text without one.
+    If that contains a `\\boxed`, the answer is the contents of the last one.
     """
     visible = _outside_thinking(text)[-_LONGEST:]
     block = _FREE_ANSWER.search(visible)
@@ -176,7 +176,7 @@ def extract_answer(text: str) -> str:
 
 
 def _last_boxed(text: str) -> str | None:
-    """The contents of the last `\\boxed{...}`, whose braces may nest; None without one, or with one left open."""
+    """The contents of the last `\\boxed{...}`, with nested braces; None without one, or if it is not closed."""
     _, opening, rest = text.rpartition(r"\boxed{")
     depth = 1
     for i, character in enumerate(rest if opening else ""):
@@ -187,15 +187,15 @@ def _last_boxed(text: str) -> str | None:
 
 
 def extract_choice_lenient(text: str, letters: str) -> str | None:
-    """The last option letter that stands alone anywhere, as a capital if there is one; for evaluation only.
+    """The last option letter that is a word of its own, a capital if there is one; for evaluation only.
 
-    It looks after the last `</think>`, or at the whole text if nothing is found there, and knows no cue words at all.
+    It searches after the last `</think>`, then the whole text if it finds nothing there. It ignores cue words.
     """
     plain = unicodedata.normalize("NFKC", text[-_LONGEST:])
     for part in (plain.rpartition("</think>")[2], plain):
         alone = [
             word
-            for piece in _TAG.split(part)  # or else the A of `A</answer>` reads like the article of "A answer"
+            for piece in _TAG.split(part)  # or the A of `A</answer>` would read as the article of "A answer"
             for word, following in pairwise([*re.sub(r"[^A-Za-z0-9'’]+", " ", piece).split(), ""])
             if len(word) == 1 and word.upper() in letters and not (word in "AaIi" and following.islower())
         ]

@@ -1,4 +1,4 @@
-"""From a row to chat messages: the only place where a prompt is worded."""
+"""Turns a row into chat messages; the wording of all prompts is here."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from rlassay.records import PromptRow
 
 
 def messages(row: PromptRow, system: str | None = None) -> list[dict[str, Any]]:
-    """One user turn, its images first, after an optional system turn.
+    """Chat messages of a row: an optional system turn, then one user turn with its images first.
 
-    The user turn holds nothing but the question and its options, as short as it can be: `(B)7` keeps each letter a
-    token of its own, which a small model needs in order to learn to name it. A model that has not been shown the
-    completion format by demonstrations is told it by `system=instruction(row)`.
+    The user turn has only the question and its options, in the shortest form: in `(B)7` each letter is a token of its
+    own, which a small model needs to learn the letters. A model without demonstrations of the completion format gets
+    it by `system=instruction(row)`.
     """
     parts = [{"type": item.kind} for item in row.media] + [{"type": "text", "text": question_text(row)}]
     turn = {"role": "user", "content": parts}
@@ -18,7 +18,7 @@ def messages(row: PromptRow, system: str | None = None) -> list[dict[str, Any]]:
 
 
 def instruction(row: PromptRow) -> str:
-    """The completion format in words, for the system turn of a model that does not know it yet."""
+    """The instruction that describes the completion format, for the system turn of a model without a warm start."""
     answer = "the letter of the right option" if row.choices else "your answer"
     return (
         "Think first, between <think> and </think>. "
@@ -27,13 +27,13 @@ def instruction(row: PromptRow) -> str:
 
 
 def demonstrate(answer: str, thinking: str | None = None) -> str:
-    """A completion in the format of `instruction`; without `thinking` it answers at once."""
+    """A completion in the format of `instruction`; without `thinking` it has no think block."""
     thought = "" if thinking is None else f"<think>{thinking}</think>"
     return f"{thought}<answer>{answer}</answer>"
 
 
 def question_text(row: PromptRow) -> str:
-    """The question with its options, as the policy reads it."""
+    """The question with its options, as in the prompt of the policy."""
     if not row.choices:
         return row.question
     options = " ".join(f"({letter}){choice}" for letter, choice in zip(row.letters, row.choices, strict=True))

@@ -83,7 +83,7 @@ def test_other_texts_do_not(package: Path, text: str):
 
 @pytest.mark.parametrize(
     "server",
-    ["rewards/sandbox/math_worker.py", "models/servers.py", "models/hub.py"],
+    ["rewards/sandbox/worker.py", "models/servers.py", "models/hub.py"],
 )
 def test_what_rewards_start_processes_by_belongs_to_training_and_scoring(tmp_path: Path, server: str):
     package = shutil.copytree(PACKAGE, tmp_path / "rlassay", ignore=shutil.ignore_patterns("__pycache__"))

@@ -5,7 +5,7 @@ from rlassay.config import Study
 from rlassay.evaluation.score import metrics_of, run_score
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
-from rlassay.rewards.sandbox.guard import here
+from rlassay.rewards.sandbox.guard import in_process
 from tests.evaluation.tiny import NUM_TEST, layout_with_data, only, tiny_study
 
 RIGHT = "<think>7</think><answer>A</answer>"
@@ -79,7 +79,9 @@ def test_a_reward_sees_the_samples_of_one_prompt_and_mode_together(layout, study
         groups.append((completions[0].row.prompt_id, len(completions)))
         return [0.0] * len(completions)
 
-    monkeypatch.setattr("rlassay.evaluation.score.guarded", lambda name, options, **limits: here(name, observing, {}))
+    monkeypatch.setattr(
+        "rlassay.evaluation.score.guarded", lambda name, options, **limits: in_process(name, observing, {})
+    )
     scored(layout, study, answers(layout, study))
 
     assert sorted(set(groups)) == [(f"test{index}", size) for index in range(NUM_TEST) for size in (1, 2)]
@@ -131,7 +133,7 @@ def test_completions_that_do_not_fit_the_rows_are_refused(layout, study, spoil, 
 def test_a_reward_that_forgets_a_completion_is_named(layout, study, monkeypatch):
     monkeypatch.setattr(
         "rlassay.evaluation.score.guarded",
-        lambda name, options, **limits: here(name, lambda completions: [0.0], {}),
+        lambda name, options, **limits: in_process(name, lambda completions: [0.0], {}),
     )
 
     with pytest.raises(ValueError, match=r"reward choice_accuracy, prompt test0: got 1 values for 2 completions"):
@@ -142,7 +144,9 @@ def test_what_a_reward_fails_on_has_no_score_and_is_counted_in_the_log(layout, s
     def spiteful(completions):
         return [float("nan") if each.text == LENIENT else 0.5 for each in completions]
 
-    monkeypatch.setattr("rlassay.evaluation.score.guarded", lambda name, options, **limits: here(name, spiteful, {}))
+    monkeypatch.setattr(
+        "rlassay.evaluation.score.guarded", lambda name, options, **limits: in_process(name, spiteful, {})
+    )
     scores = scored(layout, study, answers(layout, study))
 
     assert scores["test0", "sampled", 0, "choice_accuracy"] == 0.5

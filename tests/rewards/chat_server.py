@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that speaks chat completions, and does what it is told to."""
+"""A real HTTP server on this machine for chat completions; the prompt says how it replies."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers a prompt `say X` with X; `status N` and `busy N` with N (the latter once); others as `_Handler` says."""
+    """Replies X to `say X`, status N to `status N`, and once to `busy N`; see `_Handler` for other prompts."""
 
     daemon_threads = True
 
@@ -23,7 +23,7 @@ class ChatServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def attempts(self, prompt: str) -> int:
-        """How often it was asked this."""
+        """Number of requests with this prompt."""
         return sum(asked["messages"][0]["content"] == prompt for _, _, asked in self.requests)
 
 
@@ -38,7 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "status" or (verb == "busy" and self.server.attempts(prompt) == 1):
             self._send(int(rest), b"{}")
         elif verb == "sleep":
-            self.server.closing.wait()  # the answer comes when nobody waits for it any more
+            self.server.closing.wait()  # it replies only when the client has given up
         elif verb == "garbage":
             self._send(200, rest.encode())
         else:
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager

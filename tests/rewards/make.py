@@ -1,4 +1,4 @@
-"""Short names for the records that reward tests need."""
+"""Makers of the records that reward tests need."""
 
 from rlassay.records import Completion, PromptRow
 

@@ -1,4 +1,4 @@
-"""Rewards as a user writes them, in every shape."""
+"""Rewards as a user writes them, in every accepted form."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ def with_metrics(item: dict[str, Any]) -> tuple[float, dict[str, float]]:
 
 
 def overlap(item: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    """The example of Visual-Reweighting's manual: a length in bounds, and the share of the gold answer's words."""
+    """The example in Visual-Reweighting's manual: a length in bounds, and the share of the gold answer's words."""
     gold, said = item["ground_truth"], set(item["response"].split())
     shared = len(set(gold.split()) & said) / len(set(gold.split())) if gold else 0.0
     reward = 0.5 * (2 <= len(item["response"]) <= 200) + shared
@@ -34,7 +34,7 @@ def all_overall(items: list[dict[str, Any]]) -> list[dict[str, float]]:
     return [with_overall(item) for item in items]
 
 
-def unjudged(item: dict[str, Any]) -> None:
+def without_value(item: dict[str, Any]) -> None:
     return None
 
 
@@ -50,7 +50,7 @@ def too_few(items: list[dict[str, Any]]) -> list[float]:
     return [1.0]
 
 
-def told(items: list[dict[str, Any]]) -> list[float]:
+def gets_everything(items: list[dict[str, Any]]) -> list[float]:
     expected = {
         "response": "C",
         "response_length": 3,

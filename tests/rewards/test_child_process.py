@@ -1,3 +1,5 @@
+"""A real child process that obeys, prints, hangs, dies or does not start."""
+
 import os
 import signal
 import subprocess
@@ -11,12 +13,12 @@ import pytest
 from rlassay.rewards.sandbox.child_process import ChildDeathError, ChildError, ChildProcess, StartError, child_process
 
 SERVER = "tests.rewards.echo_server"
-LONG = 60.0  # s, which no test waits for
+LONG = 60.0  # s; no test waits that long
 ORPHAN = f"""
 from rlassay.rewards.sandbox.child_process import ChildProcess
 child = ChildProcess({SERVER!r})
 child.ask(1, {LONG})
-print(child.running(), flush=True)
+print(child.pid(), flush=True)
 child.ask("sleep", 3600)
 """
 
@@ -28,17 +30,17 @@ def child() -> Iterator[ChildProcess]:
     process.stop()
 
 
-def test_replies_are_what_was_answered_whatever_is_printed(child):
+def test_replies_are_exact_whatever_the_child_prints(child):
     questions = [{"a": [1, None, "ж\n"]}, "x" * 1_000_000, None]
     assert [child.ask(question, LONG) for question in questions] == questions
 
 
 def test_it_starts_with_the_first_question_and_once(child):
-    assert child.running() is None
+    assert child.pid() is None
     child.ask(1, LONG)
-    first = child.running()
+    first = child.pid()
     child.ask(2, LONG)
-    assert child.running() == first is not None
+    assert child.pid() == first is not None
 
 
 def test_threads_take_turns(child):
@@ -46,37 +48,37 @@ def test_threads_take_turns(child):
         assert list(pool.map(lambda number: child.ask(number, LONG), range(20))) == list(range(20))
 
 
-def test_an_error_is_passed_on_and_the_process_lives(child):
+def test_an_error_is_raised_in_the_parent_and_the_process_lives(child):
     with pytest.raises(ChildError, match=r"^ZeroDivisionError: by zero$"):
         child.ask("raise", LONG)
-    first = child.running()
+    first = child.pid()
     assert child.ask(1, LONG) == 1
-    assert child.running() == first
+    assert child.pid() == first
 
 
 @pytest.mark.parametrize("question", ["sleep", "x" * 1_000_000])  # more than a pipe holds
-def test_when_the_time_is_up_it_is_killed_and_the_next_question_starts_another(child, question):
+def test_after_a_timeout_the_next_question_starts_another_process(child, question):
     child.ask(1, LONG)
-    first = child.running()
+    first = child.pid()
     os.kill(first, signal.SIGSTOP)  # it will not answer however fast this machine is
     with pytest.raises(TimeoutError, match=r"no reply within 0\.2 s"):
         child.ask(question, 0.2)
     assert child.ask(2, LONG) == 2
-    assert child.running() != first
+    assert child.pid() != first
     assert not psutil.pid_exists(first)
 
 
-def test_a_death_is_told_with_its_last_words_and_the_next_question_starts_another(child):
+def test_a_death_is_raised_with_the_end_of_stderr_and_the_next_question_starts_another_process(child):
     with pytest.raises(
-        ChildError, match=r"^the process died \(exit status 3\); it printed last:\n(.*\n)*the last words$"
+        ChildError, match=r"^the process died \(exit status 3\); end of its stderr:\n(.*\n)*the last words$"
     ):
         child.ask("die", LONG)
     assert child.ask(1, LONG) == 1
 
 
-def test_one_killed_between_two_questions_is_noticed(child):
+def test_a_death_between_two_questions_is_noticed(child):
     child.ask(1, LONG)
-    process = psutil.Process(child.running())
+    process = psutil.Process(child.pid())
     process.kill()
     process.wait()
     with pytest.raises(ChildError, match="the process died"):
@@ -84,7 +86,7 @@ def test_one_killed_between_two_questions_is_noticed(child):
     assert child.ask(3, LONG) == 3
 
 
-def test_what_does_not_start_says_why_and_is_not_tried_again():
+def test_a_failed_start_says_why_and_is_not_repeated():
     child = ChildProcess(SERVER, ("refuse",))
     for _ in range(2):
         with pytest.raises(StartError, match=r"(?s)echo_server does not start: .*ValueError: there is no model 'x'$"):
@@ -92,40 +94,40 @@ def test_what_does_not_start_says_why_and_is_not_tried_again():
         child.command[-1] = "start"  # it would start now
 
 
-def test_too_slow_a_start_is_none():
+def test_a_slow_start_fails():
     with pytest.raises(StartError, match=r"does not start: no reply within 0 s"):
         ChildProcess(SERVER, start_seconds=0.0).ask(1, LONG)
 
 
-def test_replies_in_turn_come_up_to_the_first_problem(child):
-    assert child.ask_in_turn({"each": [1, 2, 3]}, [LONG] * 3) == ([1, 2, 3], None)
+def test_several_replies_end_at_the_first_problem(child):
+    assert child.ask_for_replies({"each": [1, 2, 3]}, [LONG] * 3) == ([1, 2, 3], None)
     for said, kind in {"raise": ChildError, "die": ChildDeathError}.items():
-        replies, problem = child.ask_in_turn({"each": [1, said, 3]}, [LONG] * 3)
+        replies, problem = child.ask_for_replies({"each": [1, said, 3]}, [LONG] * 3)
         assert replies == [1]
         assert type(problem) is kind
-    replies, problem = child.ask_in_turn({"each": [1, "sleep", 3]}, [LONG, 0.5, LONG])
+    replies, problem = child.ask_for_replies({"each": [1, "sleep", 3]}, [LONG, 0.5, LONG])
     assert (replies, type(problem)) == ([1], TimeoutError)
     assert child.ask(2, LONG) == 2
 
 
-def test_what_it_reads_is_empty(child):
+def test_its_stdin_is_empty(child):
     assert child.ask("read", LONG) == ""
     assert child.ask(1, LONG) == 1
 
 
 def test_a_forked_program_leaves_its_parents_child_alone(child):
     child.ask(1, LONG)
-    first = child.running()
+    first = child.pid()
     forked = os.fork()
     if not forked:
         child.stop()  # as at its exit
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
     assert child.ask(2, LONG) == 2
-    assert child.running() == first
+    assert child.pid() == first
 
 
-def test_there_is_one_of_each_kind():
+def test_there_is_one_process_per_module_and_arguments():
     assert child_process("m", "a") is child_process("m", "a")
     assert child_process("m", "a") is not child_process("m", "b")
 

@@ -22,30 +22,30 @@ def scored(name: str, **options):
         ("half", False, [0.5, 0.5]),
         ("with_metrics", False, [1.0, 0.0]),  # the gold answer is B
         ("with_overall", False, [0.4, 0.8]),
-        ("unjudged", False, [None, None]),
+        ("without_value", False, [None, None]),
         ("longest", True, [0.0, 1.0]),
         ("all_overall", True, [0.4, 0.8]),
     ],
 )
-def test_both_shapes_of_a_function(name, batch, expected):
+def test_every_accepted_form_of_a_function(name, batch, expected):
     assert scored(name, batch=batch) == expected
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("a cat", 1.0), ("cat", 1.5), ("", 0.5), (" ", 0.5), ("\n", 0.5)])
 def test_a_blank_gold_answer_is_an_empty_text(answer, expected):
-    """The manual's example takes it for the absence of one; a text of blanks would have it divide by 0 words."""
+    """The manual's example tests for an empty text; a text of blanks would make it divide by 0 words."""
     assert custom([completion("cat!? cat", of=row(answer, choices=()))], path=f"{MINE}:overlap") == [expected]
 
 
-def test_what_a_function_is_given():
+def test_a_function_gets_everything_about_a_completion():
     image = Media(path="images/1.png")
     of = row("B").model_copy(update={"media": (image, Media(kind="video", path="v.mp4")), "meta": {"id": 7}})
     given = completion("C", token_count=3, of=of, signals={"modality_dominance/all": 2.0})
-    (with_format_instruction,) = custom([given], path=f"{MINE}:told", batch=True)
-    assert with_format_instruction == 1.0
+    (value,) = custom([given], path=f"{MINE}:gets_everything", batch=True)
+    assert value == 1.0
 
 
-def test_nan_is_passed_on_for_the_caller_to_refuse():
+def test_nan_is_left_for_the_caller_to_refuse():
     assert all(math.isnan(value) for value in scored("not_a_number"))
 
 
@@ -58,12 +58,12 @@ def test_nan_is_passed_on_for_the_caller_to_refuse():
         ("__name__", False, "no function '__name__'"),
     ],
 )
-def test_a_wrong_function_is_named(name, batch, message):
+def test_an_invalid_function_is_named(name, batch, message):
     with pytest.raises(ValueError, match=message):
         scored(name, batch=batch)
 
 
-def test_batch_wants_a_list():
+def test_batch_requires_a_list():
     with pytest.raises(ValueError, match="got a float for a group; expected a list"):
         custom(GROUP, path=f"{MINE}:half", batch=True)
 
@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_run_is_named_before_anything_starts(tmp_path, tex
         ("gone/mine.py:reward", r"no file /.*/gone/mine\.py"),
     ],
 )
-def test_a_wrong_path_is_named_before_anything_starts(path, message):
+def test_an_invalid_path_is_named_before_anything_starts(path, message):
     with pytest.raises(ValueError, match=message):
         check_reward_options("custom", {"path": path})
 

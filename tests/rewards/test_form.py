@@ -53,7 +53,7 @@ def test_a_full_score_is_exactly_one():
         ("", 0.0),
     ],
 )
-def test_think_format_wants_one_thought_at_the_start(text, expected):
+def test_think_format_requires_one_thought_at_the_start(text, expected):
     assert think_format([completion(text)]) == [expected]
 
 

@@ -7,17 +7,17 @@ from tests.rewards.make import completion, row
 
 
 @pytest.mark.parametrize("answer", ["A", "B", "C", "D"])
-def test_every_gold_letter_of_a_sound_row_passes(answer):
+def test_every_gold_letter_of_a_valid_row_passes(answer):
     assert gold.gold_refusal(row(answer)) is None
 
 
-def test_all_ten_letters_pass_the_pronoun_included():
+def test_all_ten_letters_pass_including_the_pronoun():
     for answer in "ABCDEFGHIJ":
         assert gold.gold_refusal(row(answer, choices=tuple("0123456789"))) is None
 
 
 @pytest.mark.parametrize("answer", ["7", "E", "b", "A or B", ""])
-def test_a_gold_answer_that_is_not_paid_is_refused(answer):
+def test_a_gold_answer_without_reward_is_refused(answer):
     assert gold.gold_refusal(row(answer)) == "choice_accuracy pays the gold answer 0 of 1"
 
 
@@ -45,13 +45,13 @@ def test_every_free_answer_passes(answer):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_whatever_is_written_it_is_worth_the_maximum_wherever_it_can_be_judged(answer):
+def test_any_text_is_worth_the_maximum_as_its_own_gold_answer(answer):
     assert gold.gold_refusal(row(answer, choices=())) is None
 
 
-def test_no_process_is_started_for_it(monkeypatch):
-    """A gold answer equals itself; math-verify would take milliseconds for each of a million rows."""
-    monkeypatch.setattr("rlassay.rewards.mathematics.child_process", None)
+def test_the_check_starts_no_process(monkeypatch):
+    """A gold answer equals itself as text; math-verify would take milliseconds for each of a million rows."""
+    monkeypatch.setattr("rlassay.rewards.mathematics.score_in_worker", None)
     for answer in TEXTS:
         assert gold.gold_refusal(row(answer, choices=())) is None
 
@@ -61,17 +61,17 @@ def test_no_process_is_started_for_it(monkeypatch):
     ("worth", "reason"),
     [([0.5, 0.0], "{} pays the gold answer 0.5 of 1"), ([1.0, 0.2], "{} pays an empty completion 0.2")],
 )
-def test_every_reward_is_asked_of_the_rows_that_it_is_made_for(monkeypatch, name, worth, reason):
-    _, stating = gold.GOLD_CHECKED[name]
-    monkeypatch.setitem(gold.GOLD_CHECKED, name, (lambda _: worth, stating))
+def test_every_reward_checks_the_rows_that_it_is_made_for(monkeypatch, name, worth, reason):
+    _, gold_completion = gold.GOLD_CHECKED[name]
+    monkeypatch.setitem(gold.GOLD_CHECKED, name, (lambda _: worth, gold_completion))
     assert gold.gold_refusal(row("(1) walk", choices=())) == reason.format(name)
 
 
-def test_a_reward_for_rows_of_another_kind_is_not_asked(monkeypatch):
-    """What names no action is worth 0 to `action_set_iou`, however it is answered."""
+def test_a_reward_for_other_rows_checks_nothing(monkeypatch):
+    """`action_set_iou` gives 0 for any completion if the gold answer names no action."""
     assert gold.action_set_iou([completion("<answer>dog</answer>", of=row("dog", choices=()))]) == [0.0]
     assert gold.gold_refusal(row("dog", choices=())) is None
 
 
-def test_each_accuracy_like_reward_is_in_the_registry():
+def test_each_checked_reward_is_in_the_registry():
     assert all(REWARDS[name] is reward for name, (reward, _) in gold.GOLD_CHECKED.items())

@@ -14,7 +14,7 @@ def penalties(lengths, **options):
     return soft_overlong([completion(token_count=length) for length in lengths], **options)
 
 
-def test_vectors_of_the_paper():
+def test_values_of_the_paper():
     # L = 100, C = 20: free up to 80; (80 - 90) / 20 = -0.5; (80 - 100) / 20 = -1; -1 beyond.
     assert penalties([0, 80, 85, 90, 100, 110], max_completion_length=100, cache=20) == [0, 0, -0.25, -0.5, -1, -1]
 
@@ -43,17 +43,17 @@ def conditioned(lengths, text="Answer: A", limit=10, choices=("3", "7")):
     )
 
 
-def test_a_wrong_answer_pays_for_its_length():
+def test_a_wrong_answer_is_penalised_for_its_length():
     # L = 10: L0 = 2, L1 = 5; 3 tokens are a third of the way: 1 - 1/6.
     assert conditioned([1, 2, 3, 4, 5, 9]) == pytest.approx([1, 1, 5 / 6, 4 / 6, 0.5, 0.5])
 
 
-def test_a_right_answer_and_one_that_nobody_can_judge_pay_nothing():
+def test_a_right_answer_and_a_row_without_choices_have_no_penalty():
     assert conditioned([1, 9], text="Answer: B") == [1, 1]
     assert conditioned([1, 9], choices=()) == [1, 1]
 
 
-def test_the_way_may_be_a_step():
+def test_equal_bounds_give_a_step():
     assert conditioned([0, 1, 2], limit=1) == [1, 0.5, 0.5]  # L0 = L1 = 0
 
 
@@ -76,12 +76,12 @@ def similarity(text, reference, **options):
         ("Qwen很好", "好好好", 1.0),
     ],
 )
-def test_lengths_in_words_of_any_script(text, reference, expected):
+def test_similarity_in_words_of_any_script(text, reference, expected):
     assert similarity(text, reference) == expected
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.floats(0.1, 4))
-def test_similarity_is_scaled_and_has_no_sides(text, reference, scale):
+def test_similarity_is_scaled_and_symmetric(text, reference, scale):
     one = similarity(text, reference, scale=scale)
     assert 0 <= one <= scale
     if text.strip() and reference.strip():

@@ -1,15 +1,16 @@
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from rlassay.rewards import REWARDS
-from rlassay.rewards.mathematics import WORKER
 from rlassay.rewards.sandbox.child_process import child_process
+from rlassay.rewards.sandbox.guard import guarded
+from rlassay.rewards.sandbox.isolation import WORKER
 from tests.rewards.make import completion, row
 
 math_accuracy = REWARDS["math_accuracy"]
+GOLD, SLOW = "(x+1)^{100000}", "<answer>(x+2)^{100000}</answer>"  # sympy takes minutes to compare these
 
 
 def score(text: str, gold: str, **options) -> float | None:
@@ -52,10 +53,23 @@ def test_threads_may_call_it():
     assert values == [float(i == 3) for i in range(8)]
 
 
-def test_too_long_a_comparison_is_not_judged_and_the_next_one_is():
+def test_a_slow_comparison_gives_none_and_the_next_one_is_scored():
     assert score("<answer>1/3</answer>", "2/6") == 1.0
-    process = child_process(WORKER).running()
-    assert process is not None
-    os.kill(process, signal.SIGSTOP)  # it will not answer however fast this machine is
-    assert score("<answer>1/3</answer>", "2/6", timeout=0.2) is None
+    assert score(SLOW, GOLD, timeout=0.5) is None
     assert score("<answer>1/3</answer>", "2/6", timeout=60) == 1.0
+
+
+def test_in_the_worker_it_compares_in_process_and_a_slow_comparison_costs_one_completion():
+    group = [completion(text, of=row(GOLD, choices=())) for text in (f"<answer>{GOLD}</answer>", SLOW, "")]
+    reward = guarded("math_accuracy", {}, timeout=2.0, max_failures=0.5)
+    assert reward(group) == [1.0, None, 0.0]
+    assert reward([completion("<answer>1/3</answer>", of=row("2/6", choices=()))]) == [1.0]
+    assert reward.failures == {"timeout": 1}
+    worker = child_process(WORKER).pid()
+    assert worker is not None
+    assert psutil.Process(worker).children() == []
+
+
+def test_its_own_timeout_overrides_that_of_the_study():
+    reward = guarded("math_accuracy", {"timeout": 0.5}, timeout=3600.0, max_failures=1.0)
+    assert reward([completion(SLOW, of=row(GOLD, choices=()))]) == [None]

@@ -32,20 +32,20 @@ def test_balance_vectors():
     assert values == pytest.approx([1, 0, 0, -1, -1, -1, -1], abs=1e-12)
 
 
-def test_a_wider_ratio_tells_apart_what_two_cannot():
+def test_a_wider_ratio_separates_values_that_saturate_at_two():
     # R = 16: ln 4 / ln 16 = 1/2 -> 0; ln 8 / ln 16 = 3/4 -> -1/2.
     assert balance(4.0, 8.0, ratio=16.0) == pytest.approx([0, -0.5], abs=1e-12)
     assert balance(4.0, 8.0) == [-1, -1]
 
 
-def test_unmeasured_is_not_judged_and_a_broken_measurement_is_neutral():
+def test_a_missing_signal_gives_none_and_an_invalid_one_is_neutral():
     assert balance(None, 0.0, -1.0, math.inf, math.nan) == [None, 0, 0, 0, 0]
     assert modality_balance(group([1.0], "modality_dominance/all")) == [None]
     assert modality_balance(group([1.0], "other"), signal="other") == [1.0]
 
 
 @given(POSITIVE, st.floats(1.1, 100))
-def test_balance_does_not_mind_which_side_dominates(value, ratio):
+def test_balance_is_symmetric(value, ratio):
     one, other = balance(value, 1 / value, ratio=ratio)
     assert one == pytest.approx(other, abs=1e-9)
     assert -1 <= one <= 1
@@ -78,20 +78,20 @@ def test_a_group_without_spread_is_neutral(values):
     assert gain(values, hard_negative=True) == [0.0 for _ in values]
 
 
-def test_the_least_spread_can_be_lowered_for_small_models():
+def test_min_spread_can_be_lowered_for_small_models():
     # s[1] = 2, s[3] = 4, spread 2.
     assert gain([1.0, 2.0, 3.0, 4.0, 5.0], min_spread=0.0) == pytest.approx([1, 1, 0.5, 0, 0])
     assert gain([7.0, 7.0, 7.0], min_spread=0.0) == [0.5, 0.5, 0.5]
 
 
-def test_an_unmeasured_completion_is_neutral_and_an_unmeasured_group_is_not_judged():
+def test_an_unmeasured_completion_is_neutral_and_an_unmeasured_group_gives_none():
     # measured 10, 20, 30: q_low = s[0] = 10, q_high = s[2] = 30
     assert gain([10.0, None, 20.0, 30.0, 0.0]) == pytest.approx([1, 0.5, 0.5, 0, 0.5])
     assert gain([None, None]) == [None, None]
     assert gain([]) == []
 
 
-def test_the_hard_negative_pays_right_choices_only():
+def test_hard_negative_pays_right_choices_only():
     # As above without the shift: 1 - .5, 0 - .5; wrong choices 0; statistics over all.
     texts = ["Answer: B", "Answer: A", "Answer: B", "Answer: A"]
     measured = [10.0, 20.0, 60.0, 70.0]  # s[1] = 20, s[3] = 70: (70 - 60) / 50 = .2
@@ -113,6 +113,6 @@ def test_tanh_vector():
 @given(st.lists(st.one_of(st.none(), POSITIVE), max_size=20), st.sampled_from(["quantile", "tanh"]))
 def test_less_text_dominance_never_earns_less(values, form):
     gains = gain(values, form=form, min_spread=0.0)
-    judged = sorted((value, earned) for value, earned in zip(values, gains, strict=True) if value is not None)
-    assert [earned for _, earned in judged] == sorted((earned for _, earned in judged), reverse=True)
-    assert all(-0.5 <= earned <= 1 for _, earned in judged)
+    pairs = sorted((value, earned) for value, earned in zip(values, gains, strict=True) if value is not None)
+    assert [earned for _, earned in pairs] == sorted((earned for _, earned in pairs), reverse=True)
+    assert all(-0.5 <= earned <= 1 for _, earned in pairs)

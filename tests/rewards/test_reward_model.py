@@ -15,7 +15,7 @@ GROUP = [completion("7"), completion("<think>7 3</think><answer>B</answer>")]
 
 
 def replying(monkeypatch: pytest.MonkeyPatch, reply: object) -> None:
-    """Put this in place of the process; an exception is raised."""
+    """Replace the process by one with this reply; an exception is raised."""
 
     class Process:
         def ask(self, pairs: list[list[str]], seconds: float) -> object:
@@ -62,13 +62,13 @@ def test_with_two_labels_the_logistic_of_the_value_is_the_probability(monkeypatc
         assert 1 / (1 + math.exp(-value)) == pytest.approx(probability)
 
 
-def test_when_the_time_is_up_the_group_has_failed(monkeypatch):
+def test_a_timeout_fails_the_group(monkeypatch):
     replying(monkeypatch, TimeoutError("no reply within 2 s"))
     with pytest.raises(TimeoutError, match="no reply within 2 s"):
         reward_model(GROUP, model="m", timeout=1)
 
 
-def test_a_label_that_the_model_has_not(monkeypatch):
+def test_a_label_out_of_range_is_named(monkeypatch):
     replying(monkeypatch, [[0.0, 1.0], [0.0, 1.0]])
     with pytest.raises(ValueError, match="label: got 2, but the model has 2 labels, 0 to 1"):
         reward_model(GROUP, model="m", label=2)
@@ -83,10 +83,10 @@ def test_a_label_that_the_model_has_not(monkeypatch):
         ({"model": "m", "timeout": 0}, "timeout: got 0"),
     ],
 )
-def test_wrong_options_are_named(options, message):
+def test_invalid_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         check_reward_options("reward_model", options)
 
 
-def test_right_options_pass_and_an_empty_group_starts_nothing():
+def test_valid_options_pass_and_an_empty_group_starts_nothing():
     check_reward_options("reward_model", {"model": "m", "revision": "abc", "label": 0})

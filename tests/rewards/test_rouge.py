@@ -1,3 +1,5 @@
+"""ROUGE by hand and against the library, and words of any script."""
+
 import time
 
 import pytest
@@ -9,8 +11,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from rlassay.rewards import REWARDS
 from rlassay.rewards.rouge import count_words, stems, words
 from tests.rewards.make import completion, row
-
-# MERGED FROM test_rouge.py:
 
 ENGLISH = st.lists(st.sampled_from(["cats", "running", "the", "mat.", "Dogs!", "\n", "sat"]), max_size=12).map(" ".join)
 
@@ -40,23 +40,23 @@ def test_sentences_are_matched_one_by_one():
 @pytest.mark.parametrize(
     "text", ["今天天气很好。我们去公园。", "Кошка спит на окне. Ей тепло.", "The cat sat. It slept."]
 )
-def test_the_reference_itself_is_worth_one_in_any_script(name, text):
+def test_the_reference_itself_gives_one_in_any_script(name, text):
     assert score(name, text, text) == pytest.approx(1)
     assert score(name, "xyz", text) == 0
     assert 0 < score(name, text[:6] + " xyz", text) < 1
 
 
 @pytest.mark.parametrize("name", ["rouge_average", "rouge_l"])
-def test_nothing_is_worth_nothing(name):
+def test_a_completion_without_words_gives_zero(name):
     assert [score(name, *pair) for pair in [("", "a b"), (".", "a b"), ("🙂", "a")]] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["rouge_average", "rouge_l"])
-def test_an_answer_without_words_cannot_be_compared_with(name):
+def test_an_answer_without_words_gives_none(name):
     assert [score(name, *pair) for pair in [("a b", ""), ("", ""), (".", "."), ("a", "🙂")]] == [None] * 4
 
 
-def test_an_answer_of_one_word_has_no_pairs():
+def test_an_answer_of_one_word_has_no_bigrams():
     assert score("rouge_average", "Word!", "word") == 1
     # R1 = Lsum: 1 of 2 words against 1 of 1, F1 2/3
     assert score("rouge_average", "a word", "word") == pytest.approx(2 / 3)
@@ -80,9 +80,6 @@ def test_a_megabyte_is_compared_without_backtracking(name, unit):
     assert time.process_time() - start < 30  # well under 1 s; one that backtracks takes hours
 
 
-# MERGED FROM test_words.py:
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -98,7 +95,7 @@ def test_words_of_any_script(text, expected):
     assert words(text) == expected
 
 
-def test_stems_lose_english_endings_of_long_words_only():
+def test_stems_drop_english_endings_of_long_words_only():
     assert stems("cats running was дома") == ["cat", "run", "was", "дома"]
 
 

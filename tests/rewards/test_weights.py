@@ -36,10 +36,10 @@ def test_the_early_phase_ends_at_its_step_whatever_the_number_of_steps(max_steps
     assert found == [2.0 if step < early else 0.5 for step in range(max_steps)]
 
 
-def test_in_a_schedule_the_largest_start_that_is_passed_counts():
+def test_a_schedule_applies_its_last_phase_that_has_started():
     phases = weight_phases(1.0, None, ((0.3, 2.0), (0.7, 0.0)), 0.1)
     assert weights(phases, 10) == [1.0] * 3 + [2.0] * 4 + [0.0] * 3
 
 
-def test_one_weight_holds_from_the_first_step_to_the_last():
+def test_a_single_weight_holds_for_all_steps():
     assert weights(weight_phases(0.25, None, (), 0.1), 5) == [0.25] * 5

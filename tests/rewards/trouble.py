@@ -1,4 +1,4 @@
-"""Rewards that do what a completion's text says, as a user may write them by mistake."""
+"""Rewards that do what a completion's text says: mistakes that a user may make."""
 
 import ctypes
 import math
@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 
-def does_as_told(item: dict[str, Any]) -> Any:
-    """The text `stdout`, `raise`, ...; the length of any other text in tokens, over ten."""
+def obeys(item: dict[str, Any]) -> Any:
+    """Do `print`, `raise`, ...; score any other text by its length in tokens over ten."""
     said = item["response"]
     if said in ACTIONS:
         ACTIONS[said]()
@@ -19,9 +19,9 @@ def does_as_told(item: dict[str, Any]) -> Any:
     return item["response_length"] / 10
 
 
-def group_does_as_told(items: list[dict[str, Any]]) -> list[Any]:
-    """The same of a group; one value is missing if a text says so."""
-    values = [does_as_told(item) for item in items]
+def group_obeys(items: list[dict[str, Any]]) -> list[Any]:
+    """The same for a group; one value is missing if a text is `too few`."""
+    values = [obeys(item) for item in items]
     return values[1:] if any(item["response"] == "too few" for item in items) else values
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.sandbox.guard import here
+from rlassay.rewards.sandbox.guard import in_process
 from rlassay.training.group_reward import GroupReward, failure_counts
 
 END = 1
@@ -12,7 +12,7 @@ ROWS = {key: PromptRow(prompt_id=key, question=f"What is {key}?", answer=key) fo
 
 
 def adapted(reward: Any, **options: Any) -> GroupReward:
-    return GroupReward(here("probe", reward, options), rows=ROWS, num_generations=2, end_token_ids=[END, 0])
+    return GroupReward(in_process("probe", reward, options), rows=ROWS, num_generations=2, end_token_ids=[END, 0])
 
 
 def batch(*texts: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlassay.layout import Layout
-from rlassay.rewards.outcomes import WrongOutputError
+from rlassay.rewards.outcomes import InvalidOutputError
 from rlassay.rewards.sandbox.child_process import child_process
 from rlassay.rewards.sandbox.guard import TooManyFailuresError
 from rlassay.rewards.sandbox.isolation import WORKER
@@ -80,7 +80,7 @@ def test_the_runs_other_numbers_are_unchanged(
 def test_a_wrong_length_stops_the_run_and_names_the_reward(warm_started: Path, tmp_path: Path):
     options = {"path": f"{tmp_path / 'mine.py'}:of_groups", "batch": True}
     with pytest.raises(
-        WrongOutputError, match=r"^reward custom, prompt \w+: custom .*: got 3 values for 4 completions"
+        InvalidOutputError, match=r"^reward custom, prompt \w+: custom .*: got 3 values for 4 completions"
     ):
         run(tmp_path, warm_started, "pass", options=options)
 
@@ -103,4 +103,4 @@ def test_too_many_failures_stop_the_run_which_then_resumes(warm_started: Path, t
 
 def test_one_worker_serves_all_rewards_of_the_job(undisturbed: Layout):
     assert (undisturbed.root / RUN / "train.json").exists()
-    assert child_process(WORKER).running() is not None
+    assert child_process(WORKER).pid() is not None

@@ -6,7 +6,7 @@ import torch
 
 from rlassay.credit import TokenSignals
 from rlassay.records import PromptRow
-from rlassay.rewards.sandbox.guard import here
+from rlassay.rewards.sandbox.guard import in_process
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.rollouts import Rollout
@@ -80,9 +80,11 @@ def test_logged_only_rewards_change_nothing_except_their_own_columns(aggregation
         trainer.train()
         return seen, weights(trainer), trainer.state.log_history[:2]
 
-    odd = here("odd", lambda group: [1e6, float("nan"), None, -3.0], {}, max_failures=0.9)
+    odd = in_process("odd", lambda group: [1e6, float("nan"), None, -3.0], {}, max_failures=0.9)
     ours = GroupReward(odd, rows=ROWS, num_generations=4, end_token_ids=[1])
-    mute = GroupReward(here("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1])
+    mute = GroupReward(
+        in_process("mute", lambda group: [None] * 4, {}), rows=ROWS, num_generations=4, end_token_ids=[1]
+    )
     (alone, weights_alone, logged_alone), (beside, weights_beside, logged) = (
         run(),
         run(scripted("theirs", *SECOND), ours, mute),
@@ -120,7 +122,7 @@ def test_groups_without_advantages_are_counted_when_rewards_are_normalised_first
 
 
 def test_an_unscored_completion_is_neither_paid_nor_fined(tmp_path: Path):
-    quality = here("quality", lambda group: [1.0, None, 0.0, 0.5], {})
+    quality = in_process("quality", lambda group: [1.0, None, 0.0, 0.5], {})
     reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
     rollout, logged = one_step(tmp_path, reward_funcs=reward, reward_weights=[2.0])
     # The scored ones have the mean .5, imputed for None; deviation of 2, 1, 0, 1 is .8165.
@@ -133,7 +135,7 @@ def test_an_unscored_completion_is_neither_paid_nor_fined(tmp_path: Path):
 
 
 def test_failures_are_logged_and_recorded_by_kind(tmp_path: Path):
-    quality = here("quality", lambda group: [1.0, float("nan"), 0.0, float("inf")], {}, max_failures=0.9)
+    quality = in_process("quality", lambda group: [1.0, float("nan"), 0.0, float("inf")], {}, max_failures=0.9)
     reward = GroupReward(quality, rows=ROWS, num_generations=4, end_token_ids=[1])
     rollout, logged = one_step(tmp_path, reward_funcs=[reward, even_digits])
     assert rollout.failed == {"quality": [None, "not_finite", None, "not_finite"] * 2}

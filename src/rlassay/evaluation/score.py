@@ -53,7 +53,7 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     ]
     _write(layout.scores(policy.folder, split), scores)
     for metric in metrics.values():
-        if isinstance(metric, GuardedReward) and metric.counts:
+        if isinstance(metric, GuardedReward) and metric.failures:
             logger.warning("%s; their scores are empty", metric.summary())
 
 

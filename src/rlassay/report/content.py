@@ -33,7 +33,7 @@ class CreditWord(Record):
     before: str
     """White space between the word before and this one."""
     text: str
-    """The word as generated; untrusted text. `END` of `rlassay.words` stands for the end-of-sequence token."""
+    """The word as generated; untrusted text. `END` of `rlassay.token_words` stands for the end-of-sequence token."""
     num_tokens: int
     """Tokens that share a character with it."""
     weight: float | None

@@ -14,7 +14,7 @@ from rlassay.records import PromptRow, read_rows
 from rlassay.report.content import ArmWords, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion, WordCredit
 from rlassay.report.gather import Results, Row, Watched, blaming, read_watched, watched_steps
 from rlassay.report.tables import DECIMALS, over_seeds, tidy
-from rlassay.words import Piece, mean_over, pieces, same_word
+from rlassay.token_words import Word, split_words, word_form, word_mean
 
 # MERGED FROM report.credit_choice: Which prompts the credit viewer shows: the same ones for every arm, chosen
 # by fixed rules.
@@ -128,7 +128,7 @@ def build_scene(chosen: Chosen, groups: dict[str, Group], prompt: PromptRow) -> 
 
 def _completion(arm: str, group: Group, has_image: bool) -> WatchedCompletion:
     row = min(group, key=lambda one: (-abs(_finite(one["advantage"]) or 0.0), one["sample"]))
-    found = pieces(row["tokens"])
+    found = split_words(row["tokens"])
     half = MAX_WORDS // 2
     kept = found if len(found) <= MAX_WORDS else [*found[:half], *found[-half:]]
     signals = {name: row[name] for name in ("weight", "perception", "entropy", "dominance")}
@@ -144,8 +144,8 @@ def _completion(arm: str, group: Group, has_image: bool) -> WatchedCompletion:
     )
 
 
-def _word(piece: Piece, signals: dict[str, Sequence[float | None] | None]) -> CreditWord:
-    means = {name: _finite(mean_over(piece, values)) for name, values in signals.items()}
+def _word(piece: Word, signals: dict[str, Sequence[float | None] | None]) -> CreditWord:
+    means = {name: _finite(word_mean(piece, values)) for name, values in signals.items()}
     return CreditWord(before=piece.before, text=piece.text, num_tokens=len(piece.tokens), **means)
 
 
@@ -208,11 +208,11 @@ def _tally(results: Results, folder: str) -> tuple[Tally, int]:
         with blaming(shards[place], results.commands.again(results.layout.train_manifest(folder))):
             for row in read_watched(shards[place], ("tokens", "weight")):
                 completions += 1
-                for piece in pieces(row["tokens"]):
-                    weight = mean_over(piece, row["weight"])
+                for piece in split_words(row["tokens"]):
+                    weight = word_mean(piece, row["weight"])
                     if weight is not None:
-                        sums[same_word(piece.text)] += weight
-                        counts[same_word(piece.text)] += 1
+                        sums[word_form(piece.text)] += weight
+                        counts[word_form(piece.text)] += 1
     return {word: (sums[word], counts[word]) for word in sums}, completions
 
 

@@ -1,20 +1,19 @@
-"""Rewards: pure functions of one prompt's group of completions.
+"""Rewards: pure functions that score the completions of one prompt.
 
-`reward(completions, **options) -> list[float | None]`, one value per completion, None where it cannot be judged.
-The key in `REWARDS`, the name in a study and the function's name are one and the same word.
+`reward(completions, **options) -> list[float | None]` gives one value per completion, None where it cannot score it.
+A reward's key in `REWARDS`, its name in a study and its function's name are the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rlassay.records import Completion
 from rlassay.rewards.accuracy import action_set_iou, choice_accuracy, exact_match
 from rlassay.rewards.custom import custom
 from rlassay.rewards.form import strict_think_answer_format, think_answer_format, think_format
 from rlassay.rewards.judge import judge
 from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
 from rlassay.rewards.mathematics import math_accuracy
-from rlassay.rewards.modality import balance_figures, gain_figures, modality_balance, vision_gain
-from rlassay.rewards.options import Reward, check_options, is_lifted, score_with
+from rlassay.rewards.modality import modality_balance, neutral_share, saturated_share, vision_gain
+from rlassay.rewards.reward import Reward, check_options, is_separable
 from rlassay.rewards.reward_model import reward_model
 from rlassay.rewards.rouge import rouge_average, rouge_l
 
@@ -39,36 +38,23 @@ REWARDS: dict[str, Reward] = {
 }
 
 READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
-"""Rewards that go by what was measured of a completion, or may do so."""
+"""Rewards that read the signals of a completion, or may do so."""
 IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
-"""Rewards that ask a process of their own, and are therefore called in the job's; all others judge in its worker."""
-
-
+"""Rewards that ask a model in a process of their own. The job calls them itself; its worker calls all others."""
 MOSTLY_ZERO_VARIANCE = 0.8
-"""A weighted reward that says the same of all completions in more than this share of the groups is warned of."""
-FIGURES: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
-    "modality_balance": balance_figures,
-    "vision_gain": gain_figures,
+"""Share of groups with zero variance above which a weighted reward causes a warning."""
+EXTRA_METRICS: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
+    "modality_balance": saturated_share,
+    "vision_gain": neutral_share,
 }
-"""What else is logged of a reward: from its values in a batch and its options to figures by name."""
+"""Reward -> a function from its values in a batch and its options to further metrics by name."""
 
 
 def is_per_sample(name: str, options: Mapping[str, object]) -> bool:
-    """Whether `REWARDS[name]` judges each completion by itself, so that a failure on one costs no other."""
-    return is_lifted(REWARDS[name]) or (name == "custom" and not options.get("batch", False))
+    """Whether `REWARDS[name]` scores each completion by itself, so that a failure on one costs no other."""
+    return is_separable(REWARDS[name]) or (name == "custom" and not options.get("batch", False))
 
 
-def check_reward_options(name: str, options: dict[str, object]) -> None:
-    """Raise ValueError unless `REWARDS[name]` exists and takes these options."""
+def check_reward_options(name: str, options: Mapping[str, object]) -> None:
+    """Raise ValueError unless `REWARDS[name]` exists and accepts these options."""
     check_options(name, options, REWARDS)
-
-
-def score_group(
-    names_and_options: Mapping[str, Mapping[str, object]], completions: Sequence[Completion]
-) -> dict[str, list[float | None]]:
-    """Every named reward with its options on one prompt's completions: one value per completion, None = not judged.
-
-    Raises:
-        ValueError: an unknown reward, or one that gives another number of values; both are named.
-    """
-    return score_with(names_and_options, completions, REWARDS)

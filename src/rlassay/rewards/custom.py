@@ -1,4 +1,4 @@
-"""A reward from a file of the user's own."""
+"""The reward that a user writes as a function in a file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -7,29 +7,30 @@ from types import ModuleType
 from typing import Any, cast
 
 from rlassay.records import Completion
-from rlassay.rewards.outcomes import WrongOutputError
+from rlassay.rewards.outcomes import InvalidOutputError
 
 OVERALL = "overall"
 
 
 def custom(completions: Sequence[Completion], *, path: str, batch: bool = False) -> list[float | None]:
-    """What a function in a Python file gives: `path: rewards/mine.py:my_reward`.
+    """The values that a function in a Python file returns: `path: rewards/mine.py:my_reward`.
 
-    One by one, it takes a dict and returns `(reward, metrics)`, a dict with `overall`, or the reward alone; with
-    `batch`, it takes the group's list of dicts and returns a list of these, one each. A reward is a number, or None
-    for "cannot be judged"; the metrics are not used. The dict holds `response` and `ground_truth` (texts),
-    `response_length` (tokens), `finished`, `prompt` (the question), `choices` (list of texts), `meta` and `signals`.
+    The function takes one completion as a dict and returns the reward, `(reward, metrics)`, or a dict with `overall`.
+    With `batch` it takes the group as a list of dicts and returns a list of such results. A reward is a number, or None
+    if the function cannot score the completion; the metrics are not used. The dict holds `response` and `ground_truth`
+    (texts), `response_length` (tokens), `finished`, `prompt` (the question), `choices` (list of texts), `images` (list
+    of paths), `meta` and `signals`.
 
     Args:
         completions: one prompt's group.
-        path: the file, relative to where the program was started, a colon, and the function's name.
-        batch: hand over the whole group at once.
+        path: the file, relative to the working directory of the program, a colon, and the function's name.
+        batch: pass the whole group at once.
 
     Raises:
         ValueError: no such file or function.
-        WrongOutputError: a result of another shape, or of another length.
+        InvalidOutputError: a result of another type, or a list of another length.
 
-    Source: both shapes of TSYJ-He/Visual-Reweighting, that of its manual and that of its code.
+    Source: the two signatures of TSYJ-He/Visual-Reweighting, one from its manual and one from its code.
     """
     function = _load(path)
     if not completions:
@@ -37,10 +38,10 @@ def custom(completions: Sequence[Completion], *, path: str, batch: bool = False)
     inputs = [_as_dict(completion) for completion in completions]
     results = function(inputs) if batch else [function(each) for each in inputs]
     if not isinstance(results, list):
-        raise WrongOutputError(f"custom {path}: got a {type(results).__name__} for a group; expected a list")
+        raise InvalidOutputError(f"custom {path}: got a {type(results).__name__} for a group; expected a list")
     listed = cast(list[object], results)
     if len(listed) != len(inputs):
-        raise WrongOutputError(f"custom {path}: got {len(listed)} values for {len(inputs)} completions")
+        raise InvalidOutputError(f"custom {path}: got {len(listed)} values for {len(inputs)} completions")
     return [_as_value(result, path) for result in listed]
 
 
@@ -60,7 +61,7 @@ def _as_dict(completion: Completion) -> dict[str, Any]:
 
 
 def _as_value(result: object, path: str) -> float | None:
-    """The reward in one of its shapes; NaN and infinity are left to the caller, who knows the prompt."""
+    """The reward in any of the accepted forms; the caller, which knows the prompt, refuses NaN and infinity."""
     value = result
     if isinstance(result, tuple) and len(cast(tuple[object, ...], result)) == 2:
         value = cast(tuple[object, object], result)[0]
@@ -69,14 +70,14 @@ def _as_value(result: object, path: str) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float):
-        raise WrongOutputError(
+        raise InvalidOutputError(
             f"custom {path}: got {result!r}; expected a number, None, (reward, metrics) or a dict with {OVERALL!r}"
         )
     return float(value)
 
 
 def locate(path: str) -> tuple[Path, str]:
-    """The file and the function that `file.py:function` names; ValueError for another form, or if there is no file."""
+    """File and function name in `file.py:function`; ValueError for another form or a missing file."""
     file, colon, name = path.rpartition(":")
     if not colon or not file.endswith(".py") or not name.isidentifier():
         raise ValueError(f"path: got {path!r}; expected a Python file, a colon and a function, such as mine.py:reward")
@@ -98,7 +99,7 @@ def _load(path: str) -> Callable[[Any], object]:
 
 @lru_cache(maxsize=16)
 def _members(source: Path, content: bytes) -> dict[str, object]:
-    """What a file defines; it is run once per content, and never from a bytecode cache, which overlooks quick edits."""
+    """The names that a file defines; it runs once per content, without the bytecode cache, which misses quick edits."""
     module = ModuleType(source.stem)
     module.__file__ = str(source)
     try:

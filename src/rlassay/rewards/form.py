@@ -1,22 +1,22 @@
-"""Rewards for the form of a completion."""
+"""Rewards for the format of a completion."""
 
 import re
 
 from rlassay.records import Completion
-from rlassay.rewards.options import lift
+from rlassay.rewards.reward import per_completion
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
-# The thought is greedy, because four tags in all leave no second `</think>` for it to run over.
+# The thought may be greedy, since the count of four tags rules out a second `</think>` in it.
 _STRICT = re.compile(
     r"<think>(?P<thought>.*)</think>\s*+<answer>\s*+(?:[A-J]|\[[A-J]\]|\[[A-J]|[A-J]\])\s*+</answer>\s*+", re.DOTALL
 )
 
 
-@lift
+@per_completion
 def think_answer_format(completion: Completion) -> float | None:
     """0.3 [a think block] + 0.3 [an answer block] + 0.4 [the first think block ends before the first answer begins].
 
-    Values are 0, 0.3, 0.6 and 1; other text around the blocks is tolerated, and what they hold is not looked at.
+    The values are 0, 0.3, 0.6 and 1. Other text around the blocks is allowed; their contents do not matter.
 
     Source: this project's own grading; a binary format reward gives a group no signal until one completion has it all.
     """
@@ -27,18 +27,18 @@ def think_answer_format(completion: Completion) -> float | None:
 
 
 def _first_block(text: str, tag: str) -> tuple[int, int] | None:
-    """Where the first `<tag>...</tag>` begins and ends."""
+    """Start and end of the first `<tag>...</tag>`; None without one."""
     opening, closing = f"<{tag}>", f"</{tag}>"
     begin = text.find(opening)
     end = text.find(closing, begin + len(opening)) if begin >= 0 else -1
     return None if end < 0 else (begin, end + len(closing))
 
 
-@lift
+@per_completion
 def think_format(completion: Completion) -> float | None:
     """1 if the text begins with `<think>`, closes it later and opens no second one, else 0.
 
-    An empty thought and a second `</think>` are accepted, blanks before `<think>` are not.
+    An empty thought and a second `</think>` are accepted; blanks before `<think>` are not.
 
     Source: the format reward of JuncyLu/trl_DAPO, branch trl, which is TRL's `think_format_reward`.
     """
@@ -47,15 +47,15 @@ def think_format(completion: Completion) -> float | None:
     return float(completion.text.startswith(opening) and opening not in rest and "</think>" in rest)
 
 
-@lift
+@per_completion
 def strict_think_answer_format(completion: Completion) -> float | None:
     """1 if the text is `<think>...</think><answer>X</answer>` and nothing else, else 0.
 
-    Between and after the blocks only whitespace may stand; the thought is not blank; X is a letter A-J, alone or in
-    square brackets; there is no other tag.
+    Only whitespace is allowed between and after the blocks. The thought is not blank. X is a letter A-J, alone or with
+    a square bracket on either side or both. There is no other tag.
 
-    Source: the format reward of JuncyLu/trl_DAPO, branch main. Departure: only `<` directly before a letter
-    or a slash opens a tag, so that `3 < 4 > 2` is none.
+    Source: the format reward of JuncyLu/trl_DAPO, branch main. Departure: only `<` directly before a letter or a slash
+    opens a tag, so that `3 < 4 > 2` contains none.
     """
     match = _STRICT.fullmatch(completion.text)
     return float(match is not None and bool(match["thought"].strip()) and len(_TAG.findall(completion.text)) == 4)

@@ -1,4 +1,8 @@
-"""The gold check: a reward that pays for accuracy must pay the gold answer most and the empty string least."""
+"""The gold check: an accuracy reward must give the gold answer its maximum and an empty completion its minimum.
+
+The data stage runs it on every row. It names its rewards itself: the data depend on the code of these rewards alone,
+not on every entry of `rlassay.rewards.REWARDS`.
+"""
 
 from collections.abc import Callable
 
@@ -6,41 +10,42 @@ from rlassay.prompts import demonstrate
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards.accuracy import action_set_iou, choice_accuracy, exact_match, names_actions
 from rlassay.rewards.mathematics import math_accuracy
-from rlassay.rewards.options import Reward
+from rlassay.rewards.reward import Reward
 from rlassay.rewards.rouge import rouge_average, rouge_l
 
 
-def _alone(row: PromptRow) -> str | None:
+def _gold_answer(row: PromptRow) -> str | None:
     return row.answer
 
 
-def _of_actions(row: PromptRow) -> str | None:
+def _gold_actions(row: PromptRow) -> str | None:
     if not names_actions(row.answer):
         return None
     return row.answer if "<answer>" in row.answer else demonstrate(row.answer)
 
 
 GOLD_CHECKED: dict[str, tuple[Reward, Callable[[PromptRow], str | None]]] = {
-    "choice_accuracy": (choice_accuracy, _alone),
-    "exact_match": (exact_match, _alone),
-    "math_accuracy": (math_accuracy, _alone),
-    "action_set_iou": (action_set_iou, _of_actions),
-    "rouge_average": (rouge_average, _alone),
-    "rouge_l": (rouge_l, _alone),
+    "choice_accuracy": (choice_accuracy, _gold_answer),
+    "exact_match": (exact_match, _gold_answer),
+    "math_accuracy": (math_accuracy, _gold_answer),
+    "action_set_iou": (action_set_iou, _gold_actions),
+    "rouge_average": (rouge_average, _gold_answer),
+    "rouge_l": (rouge_l, _gold_answer),
 }
-"""Accuracy-like rewards, all from 0 to 1, and the completion that states a row's gold answer in the form that each
-reads; None for a row of another kind than it is made for."""
+"""Accuracy rewards, all from 0 to 1, each with a function from a row to the completion that states its gold answer.
+
+The function returns None for a row that the reward is not made for."""
 
 
 def gold_refusal(row: PromptRow) -> str | None:
-    """Why a row may not be used, or None.
+    """The reason to reject a row, or None.
 
-    Every accuracy-like reward is asked, with its default options, whether or not an arm uses it: which rows a study has
-    must not depend on its arms, or a new arm would change the data of all others. A reward that cannot judge the row,
-    or is made for rows of another kind, refuses nothing.
+    All accuracy rewards are checked with their default options, whether or not an arm uses them: the rows of a study
+    must not depend on its arms, or a new arm would change the data of all others. A reward that cannot score the row,
+    or is not made for it, rejects nothing.
     """
-    for name, (reward, stating) in GOLD_CHECKED.items():
-        text = stating(row)
+    for name, (reward, gold_completion) in GOLD_CHECKED.items():
+        text = gold_completion(row)
         if text is None:
             continue
         gold, empty = reward([_completion(text, row), _completion("", row)])

@@ -11,7 +11,7 @@ def soft_overlong(completions: Sequence[Completion], *, max_completion_length: i
     """A penalty that grows from 0 to -1 over the last `cache` tokens before the limit.
 
     With length |y|, limit L = max_completion_length and C = cache:
-    0 if |y| <= L - C;  ((L - C) - |y|) / C if |y| <= L;  -1 beyond. C = 0 leaves 0 up to L and -1 beyond.
+    0 if |y| <= L - C;  ((L - C) - |y|) / C if |y| <= L;  -1 beyond. C = 0 gives 0 up to L and -1 beyond.
 
     Args:
         completions: one prompt's group.
@@ -40,7 +40,7 @@ def _overlong_penalty(length: int, limit: int, cache: int) -> float:
 def length_similarity(completions: Sequence[Completion], *, scale: int | float = 1.0) -> list[float | None]:
     """scale * min(n, m) / max(n, m), for n words of the completion and m words of the row's answer; 0 for m = 0.
 
-    Words stand between blanks; Chinese characters and kana count one each.
+    Blanks separate words; Chinese characters and kana count as one word each.
 
     Args:
         completions: one prompt's group.
@@ -61,10 +61,9 @@ def _similarity(length: int, reference: int) -> float:
 
 
 def accuracy_conditioned_length(completions: Sequence[Completion], *, max_completion_length: int) -> list[float | None]:
-    """1 for the right choice; 1 - 0.5 clip((|y| - L0) / (L1 - L0), 0, 1) for a wrong one, so that rambling costs.
+    """1 for the right choice; 1 - 0.5 clip((|y| - L0) / (L1 - L0), 0, 1) for a wrong one, which penalises rambling.
 
-    L0 = round(0.2 L) and L1 = round(0.5 L) tokens, L = max_completion_length. A row without choices has no right or
-    wrong, and gives 1.
+    L0 = round(0.2 L) and L1 = round(0.5 L) tokens, L = max_completion_length. A row without choices gives 1.
 
     Args:
         completions: one prompt's group.
@@ -73,20 +72,19 @@ def accuracy_conditioned_length(completions: Sequence[Completion], *, max_comple
     Raises:
         ValueError: L is less than 1.
 
-    Source: the later length reward of JuncyLu/trl_DAPO, branch main; L0 = L1, which it leaves undefined, is
-    a step.
+    Source: the later length reward of JuncyLu/trl_DAPO, branch main. L0 = L1, which it leaves undefined, gives a step.
     """
     if max_completion_length < 1:
         raise ValueError(f"max_completion_length: got {max_completion_length}; expected at least 1 token")
     free, full = round(0.2 * max_completion_length), round(0.5 * max_completion_length)
     return [
-        1 - 0.5 * _share(completion.token_count, free, full) if accuracy == 0 else 1.0
+        1 - 0.5 * _fraction(completion.token_count, free, full) if accuracy == 0 else 1.0
         for completion, accuracy in zip(completions, choice_accuracy(completions), strict=True)
     ]
 
 
-def _share(length: int, start: int, end: int) -> float:
-    """How far a length has come from `start` to `end`, 0 to 1."""
+def _fraction(length: int, start: int, end: int) -> float:
+    """Where a length lies between `start` (0) and `end` (1), clipped."""
     if length <= start or length >= end:
         return float(length > start)
     return (length - start) / (end - start)

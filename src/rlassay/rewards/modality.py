@@ -1,4 +1,4 @@
-"""Rewards for looking at the image: they read the measured dominance of text over vision (MDI, also called VGR)."""
+"""Rewards for attention to the image, from the signal modality dominance, text over vision (MDI, also called VGR)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ from rlassay.rewards.accuracy import choice_accuracy
 def modality_balance(
     completions: Sequence[Completion], *, ratio: int | float = 2.0, signal: str = "modality_dominance/late"
 ) -> list[float | None]:
-    """2 b - 1 with b = clip(1 - |ln MDI| / ln R, 0, 1): 1 at balance, -1 from R times dominance of either side on.
+    """2 b - 1 with b = clip(1 - |ln MDI| / ln R, 0, 1): 1 at balance, -1 if either side dominates R times or more.
 
-    None where the study measured no such signal; 0 where the measured one is not positive or not finite.
+    None where the signal was not measured; 0 where it is not positive or not finite.
 
     Args:
         completions: one prompt's group.
-        ratio: R > 1. Real models measure 4 to 40, where the published R = 2 is always -1 and teaches nothing.
-        signal: name of the MDI among a completion's signals; a ratio.
+        ratio: R > 1. Real models have an MDI of 4 to 40, where the published R = 2 always gives -1, hence no advantage.
+        signal: name of the MDI among a completion's signals.
 
     Raises:
         ValueError: R is 1 or less.
 
-    Source: the balance reward of JuncyLu/trl_DAPO, branch trl; it takes an R <= 1 for 2.
+    Source: the balance reward of JuncyLu/trl_DAPO, branch trl; Departure: there, R <= 1 counts as 2.
     """
     if not ratio > 1:
         raise ValueError(f"ratio: got {ratio}; expected more than 1")
@@ -48,25 +48,28 @@ def vision_gain(
     sigma: int | float = 1.0,
     signal: str = "modality_dominance/all",
 ) -> list[float | None]:
-    """How much less than others of its group a completion leans on text; the least text-dominated gain most.
+    """The gain for attending to text less than the other completions of the group.
 
-    `quantile`: (q_high - v) / (q_high - q_low), clipped to [0, 1], with the 25 % and 75 % order statistics of the
-    measured v (10 % and 90 % from ten on). The whole group is neutral, 0.5, with fewer than three measured or where
-    q_high - q_low < max(min_spread, 0.1 median). `tanh`: 0.5 tanh(z / sigma), z = (median - v) / (1.4826 MAD + 1e-8),
-    neutral 0, where at least two are measured and MAD >= 1e-8.
+    With v the modality dominance of a completion, text over vision:
 
-    `hard_negative` centres the gain at 0 and pays it only to completions with the right choice, and only where at
-    least two have it; all others get 0. The statistics remain those of the whole group.
+    `quantile`: (q_high - v) / (q_high - q_low), clipped to [0, 1], where q are the 25 % and 75 % order statistics of
+    the measured v (10 % and 90 % for ten or more). The whole group gets the neutral 0.5 if fewer than three are
+    measured or q_high - q_low < max(min_spread, 0.1 median).
+    `tanh`: 0.5 tanh(z / sigma), z = (median - v) / (1.4826 MAD + 1e-8). The whole group gets the neutral 0 if fewer
+    than two are measured or MAD < 1e-8.
 
-    A single unmeasured completion is neutral; a group without any measurement is None.
+    `hard_negative` centres the gain at 0 and pays it only to completions with the right choice, and only if the group
+    has at least two; all others get 0. The statistics are still those of the whole group.
+
+    An unmeasured completion is neutral; in a group without any measurement, all are None.
 
     Args:
         completions: one prompt's group.
-        form: which map.
+        form: the formula.
         hard_negative: pay right choices only.
         min_spread: smallest q_high - q_low that counts, in units of v; lower it for small models, whose v is 1 to 5.
-        sigma: slope of the `tanh` map.
-        signal: name of v, text over vision, among a completion's signals; a ratio.
+        sigma: scale of z in the `tanh` formula.
+        signal: name of v among a completion's signals.
 
     Raises:
         ValueError: a negative `min_spread`, or a `sigma` that is not positive.
@@ -119,13 +122,13 @@ def _by_deviation(values: Sequence[float | None], sigma: float) -> list[float]:
     return [0.0 if value is None else 0.5 * math.tanh((centre - value) / scale / sigma) for value in values]
 
 
-def balance_figures(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
-    """`saturated`: the share of values at either end, -1 or 1, where the reward tells nothing apart."""
+def saturated_share(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
+    """`saturated`: the share of values at -1 or 1, where the reward no longer depends on the MDI."""
     return {"saturated": sum(abs(value) == 1 for value in values) / len(values)}
 
 
-def gain_figures(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
-    """`neutral`: the share of values that stand for "no difference": 0.5, or 0 for `tanh` and `hard_negative`."""
+def neutral_share(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
+    """`neutral`: the share of neutral values of `vision_gain`, 0.5, or 0 with `tanh` or `hard_negative`."""
     centred = options.get("form") == "tanh" or options.get("hard_negative", False)
     neutral = 0.0 if centred else 0.5
     return {"neutral": sum(value == neutral for value in values) / len(values)}

@@ -1,4 +1,4 @@
-"""What comes of judging completions: values, and failures that cost nobody else anything."""
+"""Outcomes of scoring completions: values, and failures that cost other completions nothing."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,56 +9,56 @@ from typing import Literal, cast, get_args
 from rlassay.records import Completion
 
 FailureKind = Literal["error", "timeout", "crash", "not_finite"]
+"""An exception; a timeout; the death of the process; NaN or infinity."""
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
-"""An exception; a time-out; the death of the process; NaN or infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a completion, or its whole group, could not be judged."""
+    """Why a reward could not score a completion, or the whole group."""
 
     kind: FailureKind
     """What happened."""
     text: str
-    """The exception's words, or what else is known."""
+    """The message of the exception, or other details."""
 
 
-Outcome = float | None | Failure
-"""A value; None where the reward says that it cannot judge; a failure."""
+RewardOutcome = float | None | Failure
+"""A value; None where the reward cannot score the completion; or a failure of the reward."""
 
 
 class RewardError(Exception):
-    """A reward cannot be worked with, so that the run stops; the text names the reward and says what to do."""
+    """A reward that cannot be used stops the run; the text names the reward and the remedy."""
 
 
-class WrongOutputError(RewardError, ValueError):
-    """A reward gave something that is no list of numbers and Nones, one per completion."""
+class InvalidOutputError(RewardError, ValueError):
+    """A reward returned something other than a list of numbers and Nones, one per completion."""
 
 
-def judged(
+def outcomes_of(
     reward: Callable[..., object],
     options: Mapping[str, object],
     completions: Sequence[Completion],
     *,
     per_sample: bool,
     caught: type[BaseException] = Exception,
-) -> Iterator[list[Outcome]]:
-    """The outcomes of one completion after the other, or with `per_sample` false of the whole group at once.
+) -> Iterator[list[RewardOutcome]]:
+    """Score completions and turn exceptions into failures: one list per completion, or one for the group.
 
     Args:
         reward: `f(completions, **options) -> list of float or None`.
         options: keyword options of `reward`.
         completions: one prompt's group.
-        per_sample: hand over one completion at a time, so that a failure costs that one alone.
-        caught: which exceptions of the reward are failures; all others pass through.
+        per_sample: pass one completion at a time, so that an exception fails that one alone.
+        caught: exceptions of the reward that become failures; all others propagate.
 
     Raises:
-        WrongOutputError: another number of values than completions, or a value that is no number.
+        InvalidOutputError: another number of values than completions, or a value that is not a number.
     """
     for group in [[completion] for completion in completions] if per_sample else [completions]:
         try:
             values = reward(group, **options)
-        except WrongOutputError:
+        except InvalidOutputError:
             raise
         except caught as error:
             text = f"{type(error).__name__}: {error}"
@@ -67,20 +67,20 @@ def judged(
         yield _checked(values, len(group))
 
 
-def _checked(values: object, count: int) -> list[Outcome]:
+def _checked(values: object, count: int) -> list[RewardOutcome]:
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise WrongOutputError(f"got {values!r}, expected a list of {count} values")
+        raise InvalidOutputError(f"got {values!r}, expected a list of {count} values")
     listed = list(cast(Sequence[object], values))
     if len(listed) != count:
-        raise WrongOutputError(f"got {len(listed)} values for {count} completions")
+        raise InvalidOutputError(f"got {len(listed)} values for {count} completions")
     return [_outcome(value) for value in listed]
 
 
-def _outcome(value: object) -> Outcome:
+def _outcome(value: object) -> RewardOutcome:
     if value is None:
         return None
     if not isinstance(value, Real):
-        raise WrongOutputError(f"got {value!r}, expected a number or None")
+        raise InvalidOutputError(f"got {value!r}, expected a number or None")
     try:
         number = float(value)
     except OverflowError:

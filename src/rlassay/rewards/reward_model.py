@@ -1,4 +1,4 @@
-"""Reward of a trained reward model, or of any other classifier of texts."""
+"""Reward from a trained reward model, or from any other text classifier."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlassay.prompts import question_text
 from rlassay.records import Completion
-from rlassay.rewards.sandbox.child_process import LOADING, child_process
+from rlassay.rewards.sandbox.child_process import MODEL_LOAD_SECONDS, child_process
 
 SERVER = "rlassay.models.servers"
 
@@ -24,20 +24,20 @@ def reward_model(
     Log-odds are logit[label] - ln sum exp(the other logits): with two labels the difference of their logits, whose
     logistic function is the label's probability. Both are unbounded and, unlike a probability, never saturate.
 
-    The model reads the question with its options, and the completion, in its own chat template, or without one as a
-    pair of texts; images are not shown to it. It runs in a process of its own. None for a text that is too long for
-    it. As with `judge`, its name identifies it.
+    The model reads the question with its options and the completion, in its own chat template if it has one, else as a
+    pair of texts; it sees no images. It runs in a process of its own. None for a text that is too long for it. As with
+    `judge`, only its name identifies it.
 
     Args:
         completions: one prompt's group.
         model: hub name or path of the model.
         revision: commit, tag or branch on the hub; pin it, since a branch moves.
-        label: 0-based index of the label that is paid for; a model with one label has no choice.
+        label: 0-based index of the rewarded label; ignored for a model with one label.
         timeout: seconds for each completion.
 
     Raises:
         ValueError: an option is out of range, `label` among them.
-        TimeoutError: the time for the group is up; the model is loaded again for the next one.
+        TimeoutError: the group took too long; the model is loaded again for the next group.
         RuntimeError: the model does not load.
     """
     if label < 0:
@@ -47,7 +47,8 @@ def reward_model(
     if not completions:
         return []
     pairs = [[question_text(each.row), each.text] for each in completions]
-    process = child_process(SERVER, "reward", json.dumps({"model": model, "revision": revision}), start_seconds=LOADING)
+    arguments = json.dumps({"model": model, "revision": revision})
+    process = child_process(SERVER, "reward", arguments, start_seconds=MODEL_LOAD_SECONDS)
     logits = process.ask(pairs, float(timeout * len(pairs)))
     return [None if each is None else _value(each, label) for each in logits]
 

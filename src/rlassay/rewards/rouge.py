@@ -1,4 +1,4 @@
-"""Rewards for the overlap with a reference text, which is the row's answer."""
+"""Rewards for the overlap with a reference text, the row's answer; words are those of any script."""
 
 import re
 import unicodedata
@@ -9,113 +9,64 @@ from importlib import import_module
 from typing import Any
 
 from rlassay.records import Completion
-from rlassay.rewards.options import lift
-
-# MERGED FROM rewards.words: Words of a text in any script, for rewards that compare texts.
+from rlassay.rewards.reward import per_completion
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Kana and Chinese characters, which are written without blanks between words."""
+"""Kana and Chinese characters, which have no blanks between words; for a regex character class."""
 _WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
 _CHARACTER = re.compile(rf"[{CJK}]")
-
-
-def words(text: str) -> list[str]:
-    """Runs of letters and digits in lower case and NFKC form; each Chinese character and kana is a word of its own."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
-
-
-def has_word(text: str) -> bool:
-    """Whether `words` finds any."""
-    return _WORD.search(unicodedata.normalize("NFKC", text)) is not None
-
-
-def stems(text: str) -> list[str]:
-    """The words, those of more than three letters without their English endings."""
-    return [_stem(word) if len(word) > 3 else word for word in words(text)]
-
-
-def count_words(text: str) -> int:
-    """Pieces between blanks; a piece with Chinese characters or kana counts the words in it."""
-    return sum(max(1, len(words(piece))) if _CHARACTER.search(piece) else 1 for piece in text.split())
-
-
-@lru_cache(maxsize=100_000)
-def _stem(word: str) -> str:
-    return str(_stemmer().stem(word))
-
-
-@cache
-def _stemmer() -> Any:
-    """The library has no types; it is imported here, because that takes a second."""
-    return import_module("nltk.stem.porter").PorterStemmer()
-
-
-# MERGED FROM rewards.rouge: Rewards for the overlap with a reference text, which is the row's answer.
-
 _LONGEST_CHARACTERS = 20_000
 _LONGEST_WORDS = 512
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
-
-
-@dataclass(frozen=True)
-class _Tokenizer:
-    """The library's own drops every letter outside of a-z, so that identical Chinese texts score 0."""
-
-    split: Callable[[str], list[str]]
-
-    def tokenize(self, text: str) -> list[str]:
-        return self.split(text)[:_LONGEST_WORDS]
-
-
 _AVERAGED = ("rouge1", "rouge2", "rougeLsum")
 
 
-@lift
+@per_completion
 def rouge_average(completion: Completion) -> float | None:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-Lsum (sentence by sentence) against the row's answer, without stemming.
 
-    `<n>` stands for a line end. The first 512 words of either text are compared. 0 for a completion without words;
-    None for an answer without any. An answer of one word has no pair of words, so that ROUGE-2 is left out.
+    `<n>` is a line end. The first 512 words of either text are compared. 0 for a completion without words; None for an
+    answer without words. An answer of one word has no bigram, so that ROUGE-2 is left out.
 
     Source: the reward of LingjieBao1998/Unlimited-Learning. Departures: words of every script, the answer of one word,
     and the limit, since the time grows with the product of the lengths.
     """
-    decided = _decided(completion)
-    if decided is not None:
-        return decided.value
+    shortcut = _shortcut(completion)
+    if shortcut is not None:
+        return shortcut.value
     reference = _sentences(completion.row.answer)
     scores = _scorer(_AVERAGED, words).score(reference, _sentences(completion.text))
     kinds = [kind for kind in _AVERAGED if kind != "rouge2" or len(words(reference)) > 1]
     return sum(float(scores[kind].fmeasure) for kind in kinds) / len(kinds)
 
 
-@lift
+@per_completion
 def rouge_l(completion: Completion) -> float | None:
     """F1 of ROUGE-L, the longest common subsequence of stemmed words, against the row's answer.
 
-    The first 512 words of either text are compared. 0 for a completion without words; None for an answer without any.
+    The first 512 words of either text are compared. 0 for a completion without words; None for an answer without words.
 
     Source: the reward of the chat variant of LingjieBao1998/Unlimited-Learning; departures as in `rouge_average`.
     """
-    decided = _decided(completion)
-    if decided is not None:
-        return decided.value
+    shortcut = _shortcut(completion)
+    if shortcut is not None:
+        return shortcut.value
     reference, text = (each[:_LONGEST_CHARACTERS] for each in (completion.row.answer, completion.text))
     return float(_scorer(("rougeL",), stems).score(reference, text)["rougeL"].fmeasure)
 
 
 @dataclass(frozen=True)
-class _Decided:
+class _Shortcut:
     value: float | None
 
 
-def _decided(completion: Completion) -> _Decided | None:
-    """The value where no comparison is needed to know it, which spares the check of every gold answer most work."""
+def _shortcut(completion: Completion) -> _Shortcut | None:
+    """The value where it follows without a comparison, which saves most of the time of the gold check."""
     if not has_word(completion.row.answer[:_LONGEST_CHARACTERS]):
-        return _Decided(None)
+        return _Shortcut(None)
     if not has_word(completion.text[:_LONGEST_CHARACTERS]):
-        return _Decided(0.0)
-    return _Decided(1.0) if completion.text == completion.row.answer else None
+        return _Shortcut(0.0)
+    return _Shortcut(1.0) if completion.text == completion.row.answer else None
 
 
 def _sentences(text: str) -> str:
@@ -131,7 +82,48 @@ def _sentences(text: str) -> str:
     return "\n".join(kept)
 
 
+@dataclass(frozen=True)
+class _Tokenizer:
+    """Splits by `words` or `stems`; the library's own tokenizer drops every letter outside of a-z."""
+
+    split: Callable[[str], list[str]]
+
+    def tokenize(self, text: str) -> list[str]:
+        return self.split(text)[:_LONGEST_WORDS]
+
+
 @cache
 def _scorer(kinds: tuple[str, ...], split: Callable[[str], list[str]]) -> Any:
-    """The library has no types; it is imported here, because that takes a second."""
+    """The library has no types; it is imported here, since that takes a second."""
     return import_module("rouge_score.rouge_scorer").RougeScorer(kinds, tokenizer=_Tokenizer(split))
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, in lower case and NFKC form; Chinese characters and kana are words of their own."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def has_word(text: str) -> bool:
+    """Whether `words` finds any."""
+    return _WORD.search(unicodedata.normalize("NFKC", text)) is not None
+
+
+def stems(text: str) -> list[str]:
+    """The words; those of more than three letters lose their English endings."""
+    return [_stem(word) if len(word) > 3 else word for word in words(text)]
+
+
+def count_words(text: str) -> int:
+    """Number of pieces between blanks; a piece with Chinese characters or kana counts the words in it."""
+    return sum(max(1, len(words(piece))) if _CHARACTER.search(piece) else 1 for piece in text.split())
+
+
+@lru_cache(maxsize=100_000)
+def _stem(word: str) -> str:
+    return str(_stemmer().stem(word))
+
+
+@cache
+def _stemmer() -> Any:
+    """The library has no types; it is imported here, since that takes a second."""
+    return import_module("nltk.stem.porter").PorterStemmer()

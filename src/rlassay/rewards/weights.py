@@ -1,15 +1,15 @@
-"""The weight of a reward over the progress of training. Pure."""
+"""The weight of a reward as a function of training progress."""
 
 from collections.abc import Sequence
 
 Phase = tuple[float, float]
-"""From which progress on, and the weight; progress is steps done over all steps, 0 to 1."""
+"""The progress at which a phase starts, and its weight; progress is steps done over all steps, 0 to 1."""
 EARLY_SHARE = 0.1
-"""Share of the steps that the early phase takes where there is no warm-up."""
+"""Share of the steps in the early phase of a run without warm-up."""
 
 
 def early_steps(max_steps: int, warmup_steps: int) -> int:
-    """Steps of the early phase: the warm-up, or without one int(0.1 max_steps).
+    """Steps of the early phase: the warm-up, or int(0.1 max_steps) without one.
 
     Source: JuncyLu/trl_DAPO, branch main, where the warm-up is a share of the steps.
     """
@@ -19,7 +19,7 @@ def early_steps(max_steps: int, warmup_steps: int) -> int:
 def weight_phases(
     weight: float, early_weight: float | None, schedule: Sequence[Phase], early_share: float
 ) -> tuple[Phase, ...]:
-    """The phases of a reward's weight, in their order, the first from progress 0 on.
+    """The phases of a reward's weight in their order; the first starts at progress 0.
 
     Args:
         weight: the weight after the early phase, or until the schedule begins.
@@ -33,5 +33,5 @@ def weight_phases(
 
 
 def weight_at(phases: Sequence[Phase], progress: float) -> float:
-    """The weight of the last phase that has begun, the one with the largest start <= progress."""
+    """The weight of the last phase that has started: the one with the largest start <= progress."""
     return [weight for start, weight in phases if start <= progress][-1]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
+from rlassay.token_words import split_words, word_mean
 from rlassay.training.batch import floats
 from rlassay.training.rollouts import Rollout, TokenRecord
-from rlassay.words import mean_over, pieces
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 _HEADING = "## Step "
@@ -84,7 +84,7 @@ def weights_section(rollout: Rollout) -> str:
     """The words of the recorded completions, each with the mean weight of its tokens: `word(weight)`."""
     return "".join(
         f"- {each.prompt_id} sample {each.sample}, {_advantage(each)}: "
-        + " ".join(f"{word.text}({mean_over(word, each.weight):.2f})" for word in pieces(each.tokens))
+        + " ".join(f"{word.text}({word_mean(word, each.weight):.2f})" for word in split_words(each.tokens))
         + "\n"
         for each in rollout.token_records
     )

@@ -49,7 +49,7 @@ def added_metrics(
         own: dict[str, float] = {"weight": rewards.weights[index].item()}
         if isinstance(reward, GroupReward):
             values = rewards.raw[:, index]
-            own |= reward.reward.figures(floats(values[~torch.isnan(values)]))
+            own |= reward.reward.extra_metrics(floats(values[~torch.isnan(values)]))
             own |= failure_counts(rewards.failed[name])
         metrics |= {f"rewards/{name}/{metric}": value for metric, value in own.items()}
     return metrics

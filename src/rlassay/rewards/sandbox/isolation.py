@@ -1,78 +1,99 @@
-"""Rewards judged in a process of their own: what hangs, crashes or prints there does not reach the job."""
+"""Scores completions in the job's worker process, where a reward may hang, crash or print without harm."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from rlassay.records import Completion
-from rlassay.rewards import is_per_sample
-from rlassay.rewards.outcomes import Failure, FailureKind, Outcome, RewardError, WrongOutputError
+from rlassay.records import Completion, PromptRow
+from rlassay.rewards.outcomes import Failure, FailureKind, InvalidOutputError, RewardError, RewardOutcome
+from rlassay.rewards.reward import Reward
 from rlassay.rewards.sandbox.child_process import ChildDeathError, ChildError, child_process
 
 WORKER = "rlassay.rewards.sandbox.worker"
-_LOADING = 120.0  # s, for what a reward imports
+_LOAD_SECONDS = 120.0  # for the imports of a reward
+_ROWS_KEPT = 1024
+_row_json: dict[int, tuple[PromptRow, str]] = {}
 
 
-def judge_in_worker(
-    name: str, options: Mapping[str, object], completions: Sequence[Completion], *, timeout: float
-) -> list[Outcome]:
-    """The outcomes of one of `REWARDS` on one prompt's completions, judged in the job's worker process.
+def score_in_worker(
+    reward: Reward,
+    options: Mapping[str, object],
+    completions: Sequence[Completion],
+    *,
+    per_sample: bool,
+    timeout: float,
+) -> list[RewardOutcome]:
+    """Outcomes of a reward on one prompt's completions, scored in the worker process.
 
-    The process starts with the first question and serves all rewards. One that takes too long is killed; the next
-    completion finds a new one. A reward that judges completions singly loses the one that failed, any other the group.
+    The worker starts with the first question and serves all rewards of the job. When it exceeds the timeout it is
+    killed; the next completion starts a new one. The worker imports the reward by its module and name, so the reward
+    must be a function of a module.
 
     Args:
-        name: a key of `REWARDS`.
+        reward: the reward.
         options: its options.
         completions: one prompt's group.
-        timeout: seconds for each completion; a reward that needs the group at once has them for each of it.
+        per_sample: score one completion at a time, so that a failure costs that one alone and not the group.
+        timeout: seconds for each completion; without `per_sample`, the group gets their sum.
 
     Raises:
-        WrongOutputError: another number of values than completions, or a value that is no number.
+        InvalidOutputError: another number of values than completions, or a value that is not a number.
         RewardError: the reward cannot be loaded.
+        StartError: the worker does not start.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[RewardOutcome] = []
+    size = 1 if per_sample else len(completions)
     while len(outcomes) < len(completions):
-        outcomes += _attempt(name, options, completions[len(outcomes) :], timeout)
+        rest = completions[len(outcomes) :]
+        outcomes += _attempt(_question(reward, options, rest, per_sample), len(rest) // size, size, timeout)
     return outcomes
 
 
-def _attempt(
-    name: str, options: Mapping[str, object], completions: Sequence[Completion], timeout: float
-) -> list[Outcome]:
-    """Outcomes in order, up to the end or to the first piece that the process did not survive."""
-    size = 1 if is_per_sample(name, options) else len(completions)
+def _attempt(question: dict[str, Any], num_parts: int, size: int, timeout: float) -> list[RewardOutcome]:
+    """Outcomes in order, up to the end or to the first part of `size` completions that the worker did not survive."""
     seconds = timeout * size
-    limits = [_LOADING] + [seconds] * (len(completions) // size)
-    question = _question(name, options, completions) | {"per_sample": size == 1}
-    replies, problem = child_process(WORKER).ask_in_turn(question, limits)
+    limits = [_LOAD_SECONDS] + [seconds] * num_parts
+    replies, problem = child_process(WORKER).ask_for_replies(question, limits)
     if not replies and isinstance(problem, ChildDeathError):  # it may have died since the last question
-        replies, problem = child_process(WORKER).ask_in_turn(question, limits)
+        replies, problem = child_process(WORKER).ask_for_replies(question, limits)
     if not replies:
         raise RewardError(f"it cannot be loaded: {problem}")
-    outcomes = [_off_the_wire(each) for reply in replies[1:] for each in reply]
+    outcomes = [_from_json(outcome) for reply in replies[1:] for outcome in reply]
     if problem is None:
         return outcomes
     if isinstance(problem, ChildError) and not isinstance(problem, ChildDeathError):
-        raise WrongOutputError(str(problem).removeprefix(f"{WrongOutputError.__name__}: "))
+        raise InvalidOutputError(str(problem).removeprefix(f"{InvalidOutputError.__name__}: "))
     late = isinstance(problem, TimeoutError)
     text = f"no value within {seconds:g} s" if late else str(problem)
     return outcomes + [Failure(kind="timeout" if late else "crash", text=text)] * size
 
 
-def _question(name: str, options: Mapping[str, object], completions: Sequence[Completion]) -> dict[str, Any]:
-    """What the worker is asked; the row that a group shares is written once."""
+def _question(
+    reward: Reward, options: Mapping[str, object], completions: Sequence[Completion], per_sample: bool
+) -> dict[str, Any]:
     row = completions[0].row
     if any(each.row is not row and each.row != row for each in completions):
-        raise ValueError(f"reward {name}: got completions of several prompts, expected those of one")
+        raise ValueError(f"reward {reward.__name__}: got completions of several prompts, expected those of one")
     return {
-        "reward": name,
+        "module": reward.__module__,
+        "function": reward.__name__,
         "options": dict(options),
-        "row": row.model_dump_json(),
+        "per_sample": per_sample,
+        "row": _as_json(row),
         "completions": [[each.text, each.token_count, each.finished, each.signals] for each in completions],
     }
 
 
-def _off_the_wire(outcome: float | list[str] | None) -> Outcome:
+def _as_json(row: PromptRow) -> str:
+    """The row as JSON, kept for the other rewards that score the same group."""
+    kept = _row_json.get(id(row))
+    if kept is None:
+        if len(_row_json) >= _ROWS_KEPT:
+            _row_json.clear()
+        kept = _row_json[id(row)] = (row, row.model_dump_json())  # a row that is kept keeps its id
+    return kept[1]
+
+
+def _from_json(outcome: float | list[str] | None) -> RewardOutcome:
     if isinstance(outcome, list):
         return Failure(kind=cast(FailureKind, outcome[0]), text=outcome[1])
     return outcome

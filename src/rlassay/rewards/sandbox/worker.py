@@ -1,37 +1,42 @@
-"""The process in which rewards judge, where nothing that they do reaches the job: `python -m` this module."""
+"""The worker process that scores completions for a job: `python -m rlassay.rewards.sandbox.worker`."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards import REWARDS
-from rlassay.rewards.outcomes import Failure, Outcome, judged
+from rlassay.rewards.outcomes import Failure, RewardOutcome, outcomes_of
 from rlassay.rewards.sandbox.child_process import serve
-
-WireOutcome = float | list[str] | None
-"""An outcome as JSON has it; a failure is its kind and its text."""
 
 
 def load() -> Callable[[dict[str, Any]], Iterator[Any]]:
-    """A function that answers a question of `isolation`: "ready", then the outcomes of one piece after the other."""
-    return _judge
+    """A function that answers a question of `isolation`: "ready", then the outcomes of one part after the other."""
+    return _answer
 
 
-def _judge(question: dict[str, Any]) -> Iterator[Any]:
-    reward, options = REWARDS[question["reward"]], question["options"]
-    row = PromptRow.model_validate_json(question["row"])
+def _answer(question: dict[str, Any]) -> Iterator[Any]:
+    reward, options = getattr(import_module(question["module"]), question["function"]), question["options"]
+    row = _row(question["row"])
     group = [
         Completion(text=text, token_count=token_count, finished=finished, row=row, signals=signals)
         for text, token_count, finished, signals in question["completions"]
     ]
-    reward([], **options)  # imports what it needs, on a clock of its own
+    reward([], **options)  # imports what it needs before the clock of the first completion starts
     yield "ready"
-    # Not even sys.exit or an exception of nobody's kind ends this process.
-    for outcomes in judged(reward, options, group, per_sample=question["per_sample"], caught=BaseException):
-        yield [_on_the_wire(outcome) for outcome in outcomes]
+    # BaseException, since sys.exit in a user's reward must not end this process.
+    for outcomes in outcomes_of(reward, options, group, per_sample=question["per_sample"], caught=BaseException):
+        yield [_to_json(outcome) for outcome in outcomes]
 
 
-def _on_the_wire(outcome: Outcome) -> WireOutcome:
+@lru_cache(maxsize=1024)
+def _row(text: str) -> PromptRow:
+    """The row, parsed once for all rewards that score its completions."""
+    return PromptRow.model_validate_json(text)
+
+
+def _to_json(outcome: RewardOutcome) -> float | list[str] | None:
+    """A value as it is; a failure as its kind and its text."""
     return [outcome.kind, outcome.text] if isinstance(outcome, Failure) else outcome
 
 

@@ -1,3 +1,5 @@
+"""Decorators that make rewards, the check of their options, and the registry."""
+
 import inspect
 import pickle
 from dataclasses import dataclass
@@ -6,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlassay.records import Completion
-from rlassay.rewards import IN_THEIR_OWN_PROCESS, REWARDS, check_reward_options, options, score_group
-from rlassay.rewards.options import Reward, check_options, configured, lift
+from rlassay.rewards import IN_THEIR_OWN_PROCESS, REWARDS, check_reward_options
+from rlassay.rewards.reward import Reward, check_options, is_separable, per_completion, separable, with_options
 from tests.rewards.make import completion
-
-# MERGED FROM test_options.py:
 
 LENGTH = {"max_completion_length": 16, "cache": 4}
 OPTIONS: dict[str, dict[str, object]] = {
@@ -19,6 +19,21 @@ OPTIONS: dict[str, dict[str, object]] = {
     "custom": {"path": f"{Path(__file__).parent / 'mine.py'}:half"},
 }
 """Options of the rewards that need some."""
+
+
+def test_the_key_is_the_name_of_the_function():
+    assert {name: reward.__name__ for name, reward in REWARDS.items()} == {name: name for name in REWARDS}
+
+
+def test_every_reward_gives_one_value_per_completion():
+    group = [completion("<answer>B</answer>"), completion(""), completion("B")]
+    for name in REWARDS.keys() - IN_THEIR_OWN_PROCESS:  # those need a model
+        assert len(REWARDS[name](group, **OPTIONS.get(name, {}))) == 3
+
+
+def test_every_reward_can_be_sent_to_another_process():
+    for reward in REWARDS.values():
+        assert pickle.loads(pickle.dumps(reward)) is reward
 
 
 @pytest.mark.parametrize(
@@ -33,7 +48,7 @@ OPTIONS: dict[str, dict[str, object]] = {
         ("soft_overlong", LENGTH | {"cache": 0}),
     ],
 )
-def test_good_options_pass(name, options):
+def test_valid_options_pass(name, options):
     check_reward_options(name, options)
 
 
@@ -70,71 +85,32 @@ def test_good_options_pass(name, options):
         ("soft_overlong", LENGTH | {"max_completion_length": 0}, "max_completion_length: got 0; expected at least 1"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_invalid_options_are_named(name, options, message):
     with pytest.raises(ValueError, match=message):
         check_reward_options(name, options)
 
 
-def test_the_key_is_the_name_of_the_function():
-    assert {name: reward.__name__ for name, reward in REWARDS.items()} == {name: name for name in REWARDS}
-
-
-def test_every_reward_gives_one_value_per_completion():
-    from tests.rewards.make import completion
-
-    group = [completion("<answer>B</answer>"), completion(""), completion("B")]
-    for name in REWARDS.keys() - IN_THEIR_OWN_PROCESS:  # those need a model
-        assert len(REWARDS[name](group, **OPTIONS.get(name, {}))) == 3
-
-
-# MERGED FROM test_lift.py:
-
-
-@lift
+@per_completion
 def share_of_limit(completion: Completion, *, limit: int = 10) -> float | None:
     return completion.token_count / limit if completion.token_count else None
 
 
-def test_a_lifted_scorer_judges_each_completion_with_the_same_options():
+@separable
+def token_counts(completions) -> list[float | None]:
+    return [float(each.token_count) for each in completions]
+
+
+def test_per_completion_scores_each_completion_with_the_same_options():
     group = [completion(token_count=count) for count in (5, 0, 20)]
     assert share_of_limit(group) == [0.5, None, 2.0]
     assert share_of_limit(group, limit=20) == [0.25, None, 1.0]
-
-
-def test_it_keeps_its_name_and_can_be_sent_to_another_process():
     assert share_of_limit.__name__ == "share_of_limit"
-    from rlassay.rewards import REWARDS
-
-    for reward in REWARDS.values():
-        assert pickle.loads(pickle.dumps(reward)) is reward
 
 
-# MERGED FROM test_group.py:
-
-GROUP = [completion("<think></think><answer>B</answer>", token_count=8), completion("I don't know", token_count=2)]
-
-
-def test_every_reward_with_its_options():
-    asked = {"choice_accuracy": {}, "soft_overlong": {"max_completion_length": 10, "cache": 4}, "modality_balance": {}}
-    assert score_group(asked, GROUP) == {
-        "choice_accuracy": [1.0, 0.0],
-        "soft_overlong": [-0.5, 0.0],
-        "modality_balance": [None, None],
-    }
-    assert score_group({}, GROUP) == {}
-
-
-def test_an_unknown_reward_is_named():
-    with pytest.raises(ValueError, match="unknown reward 'accuracy'; known: accuracy_conditioned_length"):
-        score_group({"accuracy": {}}, GROUP)
-
-
-def test_a_reward_of_wrong_length_is_named():
-    with pytest.raises(ValueError, match="reward short: got 1 values for 2 completions"):
-        options.score_with({"short": {}}, GROUP, {"short": lambda completions: [1.0]})
-
-
-# MERGED FROM test_settings.py:
+def test_a_reward_is_separable_only_if_it_is_declared_so():
+    assert is_separable(share_of_limit)
+    assert is_separable(token_counts)
+    assert not is_separable(scaled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,18 +123,18 @@ class Scale:
             raise ValueError("factor: got 0")
 
 
-@configured(Scale)
+@with_options(Scale)
 def scaled(completions, options: Scale) -> list[float | None]:
     """Length times a factor."""
     return [options.factor * len(each.text) + options.shift for each in completions]
 
 
-def test_options_are_the_fields():
+def test_with_options_turns_fields_into_options():
     assert scaled([completion("ab"), completion("")], factor=3.0) == [7.0, 1.0]
     assert scaled([completion("ab")], factor=3.0, shift=2.0) == [8.0]
 
 
-def test_the_signature_lists_them():
+def test_the_signature_lists_the_fields():
     parameters = inspect.signature(scaled).parameters
     assert list(parameters) == ["completions", "factor", "shift"]
     assert (scaled.__name__, scaled.__doc__) == ("scaled", "Length times a factor.")
@@ -173,7 +149,7 @@ def test_the_signature_lists_them():
         ({"factor": 0.0}, "factor: got 0"),
     ],
 )
-def test_they_are_checked_like_those_of_any_reward(options, message):
+def test_fields_are_checked_as_options_are(options, message):
     rewards: dict[str, Reward] = {"scaled": scaled}
     with pytest.raises(ValueError, match=message):
         check_options("scaled", options, rewards)
