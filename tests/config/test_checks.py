@@ -72,10 +72,7 @@ CONTRADICTIONS = [
     ),
     (
         {"arms__dr_grpo__rewards": {"choice_accuracy": {"weight": 0}, "think_answer_format": {"weight": 0}}},
-        [
-            "arms.dr_grpo.rewards: every weight is 0, so nothing would be learned; "
-            "expected at least one other than 0"
-        ],
+        ["arms.dr_grpo.rewards: every weight is 0, so nothing would be learned; expected at least one other than 0"],
     ),
     # 60 steps without a warm-up: the early phase ends at a tenth of them.
     (

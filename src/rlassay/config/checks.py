@@ -128,10 +128,7 @@ def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
     for start in sorted({start for each in phases for start, _ in each if start < 1}):
         if all(weight_at(each, start) == 0 for each in phases):
             when = f" from progress {start:g} on" if start else ""
-            yield (
-                f"rewards: every weight is 0{when}, so nothing would be learned; "
-                "expected at least one other than 0"
-            )
+            yield (f"rewards: every weight is 0{when}, so nothing would be learned; expected at least one other than 0")
 
 
 def _groups(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -202,9 +199,7 @@ def _credit_order(recipe: Recipe) -> Iterator[str]:
         if kind in kinds[:i]:
             yield f"credit.{i}: {kind} appears twice in the list; expected one of each kind"
         elif kind == "shuffled_weights" and all(before in UNIFORM_PARTS for before in kinds[:i]):
-            yield (
-                f"credit.{i}: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it"
-            )
+            yield (f"credit.{i}: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it")
     if {"random_filter", "shuffled_weights"} <= set(kinds):
         yield (
             "credit: random_filter and shuffled_weights use the same random draws, and a random choice needs no "
