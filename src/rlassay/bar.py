@@ -1,17 +1,20 @@
-"""The progress bar of every long job: redrawn on a terminal, a line now and then in a log."""
+"""The progress bar of every long job: redrawn on a terminal, one line every few seconds in a log."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    Bar = tqdm[Any]
 
 SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 class _Lines:
-    """A text stream that turns a redrawn bar into lines, so that `tail -f` shows one every few seconds."""
+    """A text stream that writes each redrawing of a bar as a line of its own, so that `tail -f` can show it."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
@@ -22,9 +25,19 @@ class _Lines:
         self.stream.flush()
 
 
-def progress_bar(title: str, total: int | None, unit: str, done: int = 0) -> "tqdm[Any]":
-    """A bar on standard error, a context manager; `update(n)` moves it, `total` None only counts."""
-    about: dict[str, Any] = {"desc": title, "initial": done, "total": total, "unit": unit}
+def progress_bar(title: str, total: int | None, unit: str, done: int = 0) -> "Bar":
+    """A progress bar on standard error, as a context manager.
+
+    Args:
+        title: text before the bar.
+        total: steps in all; None shows a count without a bar.
+        unit: name of a step.
+        done: steps done before this process began.
+
+    Returns:
+        A `tqdm`; `update(n)` advances it by n steps.
+    """
+    options: dict[str, Any] = {"desc": title, "initial": done, "total": total, "unit": unit}
     if sys.stderr.isatty():
-        return tqdm(**about, dynamic_ncols=True)
-    return tqdm(**about, file=_Lines(sys.stderr), mininterval=SECONDS_BETWEEN_LOG_LINES, ascii=True, ncols=110)
+        return tqdm(**options, dynamic_ncols=True)
+    return tqdm(**options, file=_Lines(sys.stderr), mininterval=SECONDS_BETWEEN_LOG_LINES, ascii=True, ncols=110)

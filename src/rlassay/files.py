@@ -1,19 +1,19 @@
-"""Files that a kill must never leave half written."""
+"""Reads and writes small files so that a kill never leaves one half written."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write in place of `path`, and rename it at the end: a reader sees the old file or the new one.
+def replacing(path: Path) -> Generator[Path, None, None]:
+    """Yield a temporary path to write, then rename it to `path`: readers see the old file or the new one.
 
-    After an exception nothing is left of it, and `path` is as it was.
+    After an exception the temporary file is removed, and `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -31,12 +31,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None when there is no file, or not an object that can be read."""
+    """The JSON object in `path`; None if the file is absent, torn or holds anything else."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    return cast(dict[str, Any], content) if isinstance(content, dict) else None
 
 
 def sha256(path: Path) -> str:

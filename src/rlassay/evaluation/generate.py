@@ -1,4 +1,9 @@
-"""The stage that lets one policy answer every prompt of one evaluation set."""
+"""The stage `generate`: one policy answers every prompt of one evaluation set.
+
+The walk: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`, `decode_batch`) -> a working file
+(`WorkFile`), which outlives kills -> `<split>.completions.jsonl`. `decode_batch` is the one function that another
+engine would replace.
+"""
 
 import hashlib
 import json
@@ -28,7 +33,17 @@ from rlassay.records import CompletionRow, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
 
-# MERGED FROM evaluation.decode: Completions from a model: the one function that another engine would replace.
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Completions that are decoded together."""
+
+    number: int
+    """0-based position in the whole; it seeds the sampling."""
+    mode: Literal["sampled", "greedy"]
+    """How they are decoded."""
+    items: tuple[tuple[PromptRow, int], ...]
+    """Each completion's prompt, and its index among that prompt's completions of this mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,130 +74,6 @@ class Decoded:
     """Whether it ended by itself."""
 
 
-def decode_batch(
-    model: Model,
-    processor: Processor,
-    conversations: Sequence[Any],
-    images: Sequence[list[Any]],
-    how: Decoding,
-) -> list[Decoded]:
-    """One completion per conversation; nothing but the arguments decides it.
-
-    Args:
-        conversations: chat messages of each prompt.
-        images: PIL images of each prompt in the order in which it shows them; empty lists for text.
-    """
-    inputs = _inputs(processor, conversations, images).to(model.device)
-    torch.manual_seed(how.seed)
-    generate: Any = model.generate
-    with torch.inference_mode():
-        sequences = generate(**inputs, generation_config=_generation_config(model, processor, how))
-    return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, end_token_ids(model, processor))
-
-
-def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
-    texts: list[Any] = [
-        processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations
-    ]
-    # The template has already written the begin-of-sequence token where there is one.
-    options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": False}
-    if not isinstance(processor, ProcessorMixin):
-        return processor(texts, **options)
-    shown: Any = list(images) if any(images) else None
-    return processor(text=texts, images=shown, **options)
-
-
-def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
-    # Every choice is spelled out: whatever stays open is filled in from the model's own file, top_k=20 for one.
-    temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
-    images = [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else None
-    return GenerationConfig(
-        max_new_tokens=how.max_completion_length,
-        do_sample=how.sampled,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        eos_token_id=end_token_ids(model, processor),
-        pad_token_id=tokenizer_of(processor).pad_token_id,
-        suppress_tokens=images,  # a sampled image token would stand for an image that is not there
-        disable_compile=True,
-    )
-
-
-def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: list[int]) -> list[Decoded]:
-    """Cut each row of `(batch, time)` after its first end-of-sequence token and decode it."""
-    is_eos = torch.isin(completion_ids, torch.tensor(eos_token_ids, device=completion_ids.device))
-    finished = is_eos.any(dim=1)
-    counts = torch.where(finished, is_eos.int().argmax(dim=1) + 1, completion_ids.shape[1])
-    rows = [ids[:count] for ids, count in zip(completion_ids.tolist(), counts.tolist(), strict=True)]
-    texts = tokenizer_of(processor).batch_decode(rows, skip_special_tokens=True)
-    return [
-        Decoded(ids=ids, text=text, finished=ended)
-        for text, ids, ended in zip(texts, rows, finished.tolist(), strict=True)
-    ]
-
-
-# MERGED FROM evaluation.workfile: Finished batches of a generation job, kept where a kill cannot reach them.
-
-
-class WorkFile:
-    """One line per finished batch: `{"key", "batch", "rows"}`. Lines that are torn or have another key do not count."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path = path
-        self.done: dict[int, list[CompletionRow]] = {}
-        """Finished batches by number."""
-        self._key = key
-
-    def __enter__(self) -> "WorkFile":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self._read()
-        self._out = self.path.open("a", encoding="utf-8")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._out.close()
-
-    def add(self, batch: int, rows: list[CompletionRow]) -> None:
-        """Keep a finished batch."""
-        self.done[batch] = rows
-        line = json.dumps({"key": self._key, "batch": batch, "rows": [row.model_dump(mode="json") for row in rows]})
-        # The newline comes first as well, so that a torn line before this one does not spoil it.
-        self._out.write(f"\n{line}\n")
-        self._out.flush()
-
-    def _read(self) -> None:
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                content = json.loads(line)
-                if content["key"] == self._key:
-                    rows = [CompletionRow.model_validate(row) for row in content["rows"]]
-                    self.done[content["batch"]] = rows
-            except (ValueError, KeyError, TypeError):  # pydantic raises ValueError
-                continue
-
-
-# MERGED FROM evaluation.generate: The stage that lets one policy answer every prompt of one evaluation set.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Completions that are decoded together."""
-
-    number: int
-    """0-based position in the whole; it seeds the sampling."""
-    mode: Literal["sampled", "greedy"]
-    """How they are decoded."""
-    items: tuple[tuple[PromptRow, int], ...]
-    """Each completion's prompt, and its index among that prompt's completions of this mode."""
-
-
 def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     """Write `<policy>/eval/<split>.completions.jsonl`: `num_samples` sampled completions per prompt and a greedy one.
 
@@ -211,6 +102,23 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
                 work.add(batch.number, answerer.answer(batch))
         write_rows(target, (row for batch in batches for row in work.done[batch.number]))
     work.path.unlink()
+
+
+def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
+    with progress_bar(title, sum(len(batch.items) for batch in batches), "completion") as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch.items))
+
+
+def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
+    if policy.stage == "model":
+        return build_policy(policy.recipe.model, training_rows(layout))
+    manifest = layout.train_manifest(policy.folder, policy.stage)
+    if not manifest.exists():
+        raise ValueError(f"{policy.folder} is not trained yet: there is no {manifest}")
+    weights = json.loads(manifest.read_bytes())["weights"]
+    return load_policy(policy.recipe.model, layout.root / policy.folder / weights)
 
 
 def plan_batches(rows: list[PromptRow], evaluation: Evaluation) -> list[Batch]:
@@ -297,19 +205,110 @@ class Answerer:
         )
 
 
-@lru_cache(maxsize=64)
-def _image(path: Path) -> Image.Image:
-    return open_image(path)
+def decode_batch(
+    model: Model,
+    processor: Processor,
+    conversations: Sequence[Any],
+    images: Sequence[list[Any]],
+    how: Decoding,
+) -> list[Decoded]:
+    """One completion per conversation; nothing but the arguments decides it.
+
+    Args:
+        conversations: chat messages of each prompt.
+        images: PIL images of each prompt in the order in which it shows them; empty lists for text.
+    """
+    inputs = _inputs(processor, conversations, images).to(model.device)
+    torch.manual_seed(how.seed)
+    generate: Any = model.generate
+    with torch.inference_mode():
+        sequences = generate(**inputs, generation_config=_generation_config(model, processor, how))
+    return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, end_token_ids(model, processor))
 
 
-def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
-    if policy.stage == "model":
-        return build_policy(policy.recipe.model, training_rows(layout))
-    manifest = layout.train_manifest(policy.folder, policy.stage)
-    if not manifest.exists():
-        raise ValueError(f"{policy.folder} is not trained yet: there is no {manifest}")
-    weights = json.loads(manifest.read_bytes())["weights"]
-    return load_policy(policy.recipe.model, layout.root / policy.folder / weights)
+def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
+    texts: list[Any] = [
+        processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations
+    ]
+    # The template has already written the begin-of-sequence token where there is one.
+    options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": False}
+    if not isinstance(processor, ProcessorMixin):
+        return processor(texts, **options)
+    shown: Any = list(images) if any(images) else None
+    return processor(text=texts, images=shown, **options)
+
+
+def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
+    # Every choice is spelled out: whatever stays open is filled in from the model's own file, top_k=20 for one.
+    temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
+    images = [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else None
+    return GenerationConfig(
+        max_new_tokens=how.max_completion_length,
+        do_sample=how.sampled,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        eos_token_id=end_token_ids(model, processor),
+        pad_token_id=tokenizer_of(processor).pad_token_id,
+        suppress_tokens=images,  # a sampled image token would stand for an image that is not there
+        disable_compile=True,
+    )
+
+
+def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: list[int]) -> list[Decoded]:
+    """Cut each row of `(batch, time)` after its first end-of-sequence token and decode it."""
+    is_eos = torch.isin(completion_ids, torch.tensor(eos_token_ids, device=completion_ids.device))
+    finished = is_eos.any(dim=1)
+    counts = torch.where(finished, is_eos.int().argmax(dim=1) + 1, completion_ids.shape[1])
+    rows = [ids[:count] for ids, count in zip(completion_ids.tolist(), counts.tolist(), strict=True)]
+    texts = tokenizer_of(processor).batch_decode(rows, skip_special_tokens=True)
+    return [
+        Decoded(ids=ids, text=text, finished=ended)
+        for text, ids, ended in zip(texts, rows, finished.tolist(), strict=True)
+    ]
+
+
+class WorkFile:
+    """One line per finished batch: `{"key", "batch", "rows"}`. Lines that are torn or have another key do not count."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.done: dict[int, list[CompletionRow]] = {}
+        """Finished batches by number."""
+        self._key = key
+
+    def __enter__(self) -> "WorkFile":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._read()
+        self._out = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._out.close()
+
+    def add(self, batch: int, rows: list[CompletionRow]) -> None:
+        """Keep a finished batch."""
+        self.done[batch] = rows
+        line = json.dumps({"key": self._key, "batch": batch, "rows": [row.model_dump(mode="json") for row in rows]})
+        # The newline comes first as well, so that a torn line before this one does not spoil it.
+        self._out.write(f"\n{line}\n")
+        self._out.flush()
+
+    def _read(self) -> None:
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                content = json.loads(line)
+                if content["key"] == self._key:
+                    rows = [CompletionRow.model_validate(row) for row in content["rows"]]
+                    self.done[content["batch"]] = rows
+            except (ValueError, KeyError, TypeError):  # pydantic raises ValueError
+                continue
 
 
 def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
@@ -321,10 +320,3 @@ def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
         files.append(manifest)
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps(parts + contents).encode()).hexdigest()
-
-
-def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
-    with progress_bar(title, sum(len(batch.items) for batch in batches), "completion") as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch.items))

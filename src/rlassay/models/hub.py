@@ -1,11 +1,11 @@
-"""Causal LMs and image-text-to-text models by hub name or from a folder."""
+"""Load causal LMs, image-text-to-text models and classifiers, by hub name or from a folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,39 +23,37 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-# MERGED FROM models.hub: Causal LMs and image-text-to-text models by hub name or from a folder.
-
 if TYPE_CHECKING:
     from peft import PeftModel
 
 Model = Union[PreTrainedModel, "PeftModel"]
 Processor = ProcessorMixin | PreTrainedTokenizerBase
+"""Prepares a model's inputs: a processor if the model reads images, a tokenizer if it reads text only."""
 
 
 def load_pretrained(
     source: str, *, dtype: str, attn_implementation: str, revision: str | None = None, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, Processor]:
-    """The model at `source` and what prepares its inputs: a processor if it sees images, a tokenizer if it does not.
+    """The model at `source` and its processor.
 
     Args:
         source: hub name, or path of a folder written by `save_pretrained`.
-        dtype: name of a torch type, such as `bfloat16`.
-        attn_implementation: attention kernel, in transformers' words.
+        dtype: name of a torch dtype, such as `bfloat16`.
+        attn_implementation: name of an attention kernel of transformers.
         revision: commit, tag or branch on the hub.
-        trust_remote_code: whether code that ships with the model may run.
+        trust_remote_code: whether to run code that ships with the model.
 
-    Errors: ValueError saying what is wrong with `source`: not found, unreadable, incomplete, of a kind not supported.
+    Errors: ValueError if `source` is not found, unreadable, incomplete, or of an unsupported architecture.
     """
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
     with _loading(f"the model {source!r}"):
-        config = AutoConfig.from_pretrained(source, **origin)
-        sees_images = _sees_images(config, source)
-        auto_model: Any = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+        reads_images = _reads_images(source, origin)
+        auto_model: Any = AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
         model, loading = auto_model.from_pretrained(
             source, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True, **origin
         )
-        processor = (AutoProcessor if sees_images else AutoTokenizer).from_pretrained(source, **origin)
+        processor = _processor(source, origin, reads_images)
     _check_complete(loading, source)
     keep_names(model)
     return model, processor
@@ -69,39 +67,38 @@ def load_classifier(
     auto_model: Any = AutoModelForSequenceClassification
     with _loading(f"the model {source!r}"):
         model, loading = auto_model.from_pretrained(source, dtype=dtype, revision=revision, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(source, revision=revision)
     _check_complete(loading, source)
     return model, tokenizer
 
 
 def load_processor(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Processor:
-    """What prepares the inputs of the model at `source`, without the model; arguments and errors as above."""
+    """The processor of the model at `source`, without the model; arguments and errors as in `load_pretrained`."""
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
     with _loading(f"the processor of {source!r}"):
-        config = AutoConfig.from_pretrained(source, **origin)
-        return (AutoProcessor if _sees_images(config, source) else AutoTokenizer).from_pretrained(source, **origin)
+        return _processor(source, origin, _reads_images(source, origin))
 
 
 def keep_names(model: PreTrainedModel) -> None:
-    """Let the model save its tensors under the names that they have in memory.
+    """Make `model.save_pretrained` write tensors under their names in memory.
 
-    transformers saves some architectures (LLaVA, Qwen-VL, mixtures of experts) under the names of their first release,
-    which `from_pretrained` translates but `Trainer` does not: after a kill it would go on from the initial weights,
-    with nothing but a warning about missing keys.
+    transformers saves some architectures (LLaVA, Qwen-VL, mixtures of experts) under the names of their first release.
+    `from_pretrained` translates these names but `Trainer` does not: after a kill it would resume from the initial
+    weights, with only a warning about missing keys.
     """
-    save: Any = model.save_pretrained
+    save = cast(Any, model).save_pretrained
     model.save_pretrained = partial(save, save_original_format=False)
 
 
 def _check_folder(source: str) -> None:
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
     if looks_local and not Path(source).is_dir():
-        raise ValueError(f"there is no model folder {source!r} (a hub name reads <owner>/<model>)")
+        raise ValueError(f"there is no model folder {source!r} (a hub name has the form <owner>/<model>)")
 
 
 @contextmanager
-def _loading(what: str) -> Iterator[None]:
+def _loading(what: str) -> Generator[None, None, None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, SafetensorError) as error:
@@ -114,7 +111,13 @@ def _check_complete(loading: dict[str, Any], source: str) -> None:
         raise ValueError(f"the weights of {source!r} lack {len(missing)} tensors, the first being {missing[0]}")
 
 
-def _sees_images(config: PretrainedConfig, source: str) -> bool:
+def _processor(source: str, origin: dict[str, Any], reads_images: bool) -> Processor:
+    auto: Any = AutoProcessor if reads_images else AutoTokenizer
+    return auto.from_pretrained(source, **origin)
+
+
+def _reads_images(source: str, origin: dict[str, Any]) -> bool:
+    config: PretrainedConfig = cast(Any, AutoConfig).from_pretrained(source, **origin)
     if config.is_encoder_decoder:
         raise ValueError(
             f"{source!r} is an encoder-decoder ({config.model_type}); "
@@ -128,11 +131,8 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-# MERGED FROM models.device: Where the models behind rewards run.
-
-
 def reward_device() -> tuple[str, str]:
-    """The job's own GPU with the checkpoint's type of numbers, or without a GPU the CPU with float32."""
+    """Device and dtype of a model behind a reward: the job's GPU in the checkpoint's dtype, else the CPU in float32."""
     if torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}", "auto"
     return "cpu", "float32"

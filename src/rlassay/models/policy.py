@@ -1,9 +1,14 @@
-"""A policy before training, and a policy with the weights that a stage saved."""
+"""A policy with its processor: before training, or with trained weights; and the chat format of its prompts.
+
+`ChatFormat` is the one place that turns a row into the messages which a model's chat template takes. The warm start,
+RL and evaluation make theirs with `chat_format`, so that all three show the policy the same prompt.
+"""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -18,14 +23,12 @@ from rlassay.models.tiny import build_tiny_lm, build_tiny_vlm
 from rlassay.prompts import instruction, messages
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 
-# MERGED FROM models.policy: A policy before training, and a policy with the weights that a stage saved.
-
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 
 def training_rows(layout: Layout) -> list[PromptRow]:
-    """The rows of the study's training splits, `sft` before `train`: what `build_policy` may look at."""
+    """The rows of the study's training splits, `sft` before `train`, for `build_policy`."""
     paths = [layout.split(name) for name in TRAINING_SPLITS]
     return [row for path in paths if path.exists() for row in read_rows(path)]
 
@@ -34,11 +37,11 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
     """The model before any training, and its processor.
 
     Args:
-        config: the study's model section; it and `rows` decide everything, the global RNG nothing.
-        rows: training rows; a tiny model learns its vocabulary from them, and any model is checked against them.
+        config: the study's model section. The result depends on it and on `rows`, never on the global RNG.
+        rows: training rows; a tiny model learns its vocabulary from them, and every model is checked against them.
 
-    Errors: StudyError if the model cannot be loaded, has no chat template, or cannot see the images that rows have;
-    ValueError if the tiny model's sizes do not fit each other.
+    Errors: StudyError if the model cannot be loaded, has no chat template, or reads text only while rows have images;
+    ValueError if a tiny model's sizes do not fit each other.
     """
     model, processor = _before_training(config, rows)
     num_with_images = sum(bool(row.media) for row in rows)
@@ -62,17 +65,17 @@ def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Mo
 
 
 def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
-    """The policy whose weights a stage saved: a full model, or a LoRA adapter on the base that it names.
+    """The policy that a training stage saved: a full model, or a LoRA adapter with its base model.
 
     Args:
         config: the study's model section.
-        weights: folder with `config.json` (full weights) or `adapter_config.json` (adapter).
+        weights: folder with `config.json` (full weights) or `adapter_config.json` (an adapter, which names its base).
 
     Returns:
         model: in evaluation mode; a `peft.PeftModel` if `weights` holds an adapter.
-        processor: as the stage used it.
+        processor: as the training stage used it.
 
-    Errors: ValueError naming the folder if it holds neither, or is damaged or incomplete.
+    Errors: ValueError naming the folder if it holds no weights, or if they are damaged or incomplete.
     """
     if (weights / "config.json").exists():
         return _load(str(weights), config)
@@ -84,13 +87,13 @@ def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
         base = json.loads((weights / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         revision = config.revision if isinstance(config, HubModel) and base == config.name else None
         model, processor = _load(base, config, revision=revision)
-        return PeftModel.from_pretrained(model, str(weights)).eval(), processor
+        return cast(Any, PeftModel).from_pretrained(model, str(weights)).eval(), processor
     except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
 
 
 def peft_config(config: ModelConfig) -> "LoraConfig | None":
-    """The adapters to train, in PEFT's type; None trains every weight."""
+    """PEFT's configuration of the adapters to train; None trains every weight."""
     if not isinstance(config, HubModel) or config.lora is None:
         return None
     from peft import LoraConfig
@@ -106,7 +109,7 @@ def peft_config(config: ModelConfig) -> "LoraConfig | None":
 
 
 def _load(source: str, config: ModelConfig, revision: str | None = None) -> tuple[Model, Processor]:
-    logging.disable_progress_bar()  # its bar over weight shards would break up the job's own
+    logging.disable_progress_bar()  # a bar over weight shards would break up the bar of the job
     if isinstance(config, HubModel):
         model, processor = load_pretrained(
             source,
@@ -117,7 +120,7 @@ def _load(source: str, config: ModelConfig, revision: str | None = None) -> tupl
         )
     else:
         model, processor = load_pretrained(source, dtype="float32", attn_implementation="sdpa")
-    if not processor.chat_template:
+    if not cast(Any, processor).chat_template:
         raise ValueError(f"the model {source!r} has no chat template; choose an instruction-tuned model")
     tokenizer = tokenizer_of(processor)
     tokenizer.padding_side = "left"
@@ -161,23 +164,31 @@ def _texts(row: PromptRow) -> list[str]:
     return texts if row.demonstration is None else [*texts, row.demonstration]
 
 
-# MERGED FROM models.chat: A row as the conversation that a model's own template takes.
+@dataclass(frozen=True, kw_only=True)
+class ChatFormat:
+    """Turns rows into the chat messages that one model's template takes."""
+
+    processor: Processor
+    """A processor's template takes turns of parts (text, image); a tokenizer's template takes plain text."""
+    with_format_instruction: bool
+    """Whether a system turn states the completion format."""
+
+    def prompt(self, row: PromptRow) -> list[dict[str, Any]]:
+        """The conversation up to where the completion begins."""
+        turns = messages(row, system=instruction(row) if self.with_format_instruction else None)
+        if self._in_parts:
+            return turns
+        return [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
+
+    def completion(self, text: str) -> list[dict[str, Any]]:
+        """The assistant turn that follows a prompt."""
+        return [{"role": "assistant", "content": [{"type": "text", "text": text}] if self._in_parts else text}]
+
+    @property
+    def _in_parts(self) -> bool:
+        return isinstance(self.processor, ProcessorMixin)
 
 
-def chat(row: PromptRow, processor: Processor, with_format_instruction: bool) -> list[dict[str, Any]]:
-    """The conversation that ends where the completion begins.
-
-    Args:
-        row: the prompt.
-        processor: a processor takes each turn as parts (text, image); a tokenizer's template takes plain text.
-        with_format_instruction: whether a system turn states the completion format; see `wants_format_instruction`.
-    """
-    turns = messages(row, system=instruction(row) if with_format_instruction else None)
-    if isinstance(processor, ProcessorMixin):
-        return turns
-    return [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
-
-
-def wants_format_instruction(recipe: Recipe) -> bool:
-    """Whether prompts state the completion format: only where no warm start demonstrates it."""
-    return recipe.sft is None
+def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
+    """The chat format of an arm: it states the completion format only if no warm start demonstrates it."""
+    return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None)

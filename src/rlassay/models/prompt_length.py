@@ -1,4 +1,4 @@
-"""How many tokens a prompt takes, counted as the model's own processor does."""
+"""Length of a prompt in tokens, counted by the model's own processor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,34 +6,36 @@ from typing import Any
 from PIL.Image import Image
 from transformers import ProcessorMixin
 
+from rlassay.images import to_rgb
 from rlassay.models.hub import Processor
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat
 from rlassay.records import PromptRow
 
 
 def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) -> int:
-    """Tokens from the start of the conversation to where the completion begins, every image at its expanded length.
+    """Tokens of the whole prompt, with each image at its expanded length.
 
-    The conversation begins with the system turn that states the completion format: no model is shown a longer one.
+    The prompt is counted with the system turn that states the completion format: no stage shows a longer one.
 
     Args:
-        row: the prompt; its `media` say where images stand.
+        row: the prompt; its `media` give the places of the images.
         images: the row's images.
         processor: a processor, or the tokenizer of a model that reads text only.
 
-    Errors: ValueError for a processor without a chat template, for images that it cannot see, and for clips.
+    Errors: ValueError for a processor without a chat template, for images if the model reads text only, and for clips.
     """
-    sees_images = isinstance(processor, ProcessorMixin)
-    if not processor.chat_template:
+    prepare: Any = processor
+    reads_images = isinstance(processor, ProcessorMixin)
+    if not prepare.chat_template:
         raise ValueError("the processor has no chat template; choose an instruction-tuned model")
     if any(item.kind == "video" for item in row.media):
-        raise ValueError("the tokens of a clip cannot be counted; leave the limit out, or the rows with clips")
-    if images and not sees_images:
+        raise ValueError("the tokens of a clip cannot be counted; remove the limit, or the rows with clips")
+    if images and not reads_images:
         raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
-    conversation = chat(row, processor, with_format_instruction=True)
-    text: Any = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    prompt = ChatFormat(processor=processor, with_format_instruction=True).prompt(row)
+    text = prepare.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     # The template has already written the begin-of-sequence token where there is one.
     options: dict[str, Any] = {"add_special_tokens": False}
-    if sees_images:
-        options["images"] = [list(images)] if images else None
-    return len(processor(text=[text], **options)["input_ids"][0])
+    if reads_images:
+        options["images"] = [[to_rgb(image) for image in images]] if images else None
+    return len(prepare(text=[text], **options)["input_ids"][0])

@@ -1,4 +1,10 @@
-"""The built-in vision-language model, LLaVA-shaped: a CLIP vision tower, a projector, a Llama; 1.0M parameters."""
+"""The two built-in models, small enough to train on a CPU, and the tokenizer that they learn from a study's text.
+
+- `build_tiny_lm`: a Llama of about 0.9M parameters at its defaults.
+- `build_tiny_vlm`: the architecture of LLaVA (a CLIP vision tower, a projector, the same Llama), 1.0M parameters.
+
+Both learn a byte-pair vocabulary with `train_tokenizer`.
+"""
 
 import re
 from collections.abc import Iterable
@@ -20,15 +26,18 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from rlassay.config.model import TinyLM, TinyModel, TinyVLM
 from rlassay.models.hub import keep_names
 
-# MERGED FROM models.tokenizer: The tiny model's tokenizer: a byte-pair vocabulary learned from the study's own
-# training text.
+MAX_LENGTH = 2048
+"""Longest prompt and completion together, tokens."""
+INITIAL_STD = 0.08
+"""Standard deviation of the initial weights. transformers' 0.02 suits widths above 1,000: a model as narrow as these
+learns several times faster from wider ones."""
 
 PAD, EOS, IMAGE = "<pad>", "<eos>", "<image>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
-# A standalone option letter, a digit and a punctuation mark are never joined with their neighbours: `(A)3` is four
-# tokens, so that the letter which the prompt shows and the letter which the answer names are one and the same token.
+# A standalone option letter, a digit and a punctuation mark never merge with their neighbours: `(A)3` is four tokens,
+# so that the letter of an option in the prompt is the same token as the letter in the answer.
 _PIECES = Regex(
     r"(?<!\p{L})[A-J](?!\p{L})"
     r"| ?(?![A-J](?!\p{L}))\p{L}+"
@@ -49,11 +58,11 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with the tags as tokens of their own; the same texts give the same tokenizer.
+    """A byte-level BPE tokenizer in which each tag is one token; the same texts give the same tokenizer.
 
     Args:
-        texts: what to learn merges from; any other text can still be encoded, byte by byte if need be.
-        vocab_size: tokens in all; fewer if the texts have no more pairs to merge.
+        texts: texts to learn merges from; any other text can still be encoded, byte by byte if necessary.
+        vocab_size: size of the vocabulary; it is smaller if the texts have no more pairs to merge.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -71,7 +80,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(_without_tags(texts), trainer)
-    # Not special: decoding with skip_special_tokens must keep what rewards look for.
+    # Not special: decoding with skip_special_tokens must keep the tags, which rewards look for.
     tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -88,28 +97,21 @@ def _without_tags(texts: Iterable[str]) -> Iterable[str]:
     return (re.sub("|".join(TAGS), "\n", text) for text in texts)
 
 
-# MERGED FROM models.tiny_lm: The built-in text model: a Llama of about 0.9M parameters at its defaults.
-
-_MAX_LENGTH = 2048
-# Wider than transformers' 0.02, which suits widths above 1,000: it lets so narrow a model learn several times faster.
-INITIAL_STD = 0.08
-
-
 def build_tiny_lm(config: TinyLM, texts: Iterable[str]) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """The untrained model and its tokenizer; they depend on the section and the texts alone, not on the global RNG.
+    """The untrained text model and its tokenizer; they depend on the arguments alone, not on the global RNG.
 
     Args:
         config: sizes and the seed of the initial weights.
-        texts: training text from which the tokenizer learns its vocabulary.
+        texts: training texts, from which the tokenizer learns its vocabulary.
     """
     tokenizer = train_tokenizer(texts, config.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return LlamaForCausalLM(llama_config(config, tokenizer)), tokenizer
+        return LlamaForCausalLM(_llama_config(config, tokenizer)), tokenizer
 
 
-def llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
-    """The language model of a built-in model; `tokenizer` is a `PreTrainedTokenizerFast`."""
+def _llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
+    """The language model of both built-in models; `tokenizer` is a `PreTrainedTokenizerFast`."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.width,
@@ -117,7 +119,7 @@ def llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
         num_hidden_layers=config.layers,
         num_attention_heads=config.width // 32,
         num_key_value_heads=config.width // 32,
-        max_position_embeddings=_MAX_LENGTH,
+        max_position_embeddings=MAX_LENGTH,
         initializer_range=INITIAL_STD,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
@@ -126,18 +128,14 @@ def llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
     )
 
 
-# MERGED FROM models.tiny_vlm: The built-in vision-language model, LLaVA-shaped: a CLIP vision tower, a
-# projector, a Llama; 1.0M parameters.
-
-
 def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The untrained model and its processor; they depend on the section and the texts alone, not on the global RNG.
+    """The untrained vision model and its processor; they depend on the arguments alone, not on the global RNG.
 
     Args:
         config: sizes and the seed of the initial weights.
-        texts: training text from which the tokenizer learns its vocabulary.
+        texts: training texts, from which the tokenizer learns its vocabulary.
 
-    Errors: ValueError if an image does not divide into whole patches.
+    Errors: ValueError if `image_size` is not a multiple of `patch_size`.
     """
     if config.image_size % config.patch_size:
         raise ValueError(
@@ -149,7 +147,7 @@ def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForCondi
         tokenizer=tokenizer,
         patch_size=config.patch_size,
         vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,  # CLIP's class token, which the "default" strategy drops again
+        num_additional_image_tokens=1,  # CLIP's class token, which the "default" strategy drops
         chat_template=CHAT_TEMPLATE,
         image_token=IMAGE,
     )
@@ -157,14 +155,15 @@ def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForCondi
         torch.manual_seed(config.seed)
         model = LlavaForConditionalGeneration(_llava_config(config, tokenizer))
     keep_names(model)
-    for about in (model.config, model.generation_config):
-        about.pad_token_id = tokenizer.pad_token_id
-        about.eos_token_id = tokenizer.eos_token_id
+    configs: list[Any] = [model.config, model.generation_config]
+    for config_of_model in configs:
+        config_of_model.pad_token_id = tokenizer.pad_token_id
+        config_of_model.eos_token_id = tokenizer.eos_token_id
     return model, processor
 
 
 def _image_processor(image_size: int) -> CLIPImageProcessorPil:
-    # PIL-backed: the default class needs torchvision. Images are squeezed to a square, so that nothing is cut off.
+    # The PIL-backed class, since the default one needs torchvision. Images are resized to a square, so that none is cropped.
     size = {"height": image_size, "width": image_size}
     mean_or_std = [0.5, 0.5, 0.5]
     return CLIPImageProcessorPil(
@@ -185,7 +184,7 @@ def _llava_config(config: TinyVLM, tokenizer: Any) -> LlavaConfig:
     )
     return LlavaConfig(
         vision_config=vision,
-        text_config=llama_config(config, tokenizer),
+        text_config=_llama_config(config, tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
