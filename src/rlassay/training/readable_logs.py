@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
-from rlassay.token_words import split_words
+from rlassay.token_words import split_words, word_mean
 from rlassay.training.rollouts import Rollout, WatchedCompletion
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
