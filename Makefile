@@ -1,29 +1,28 @@
-# make ablation_report [STUDY=digits] [SCALE=tiny] [CORES=all]   run a study, from data to report
-# make test                                                      lint, then every test
-# make lint                                                      style, types, who may import whom
-# Each of them first builds .venv when it is missing or out of date; `make .venv` does only that.
-# make .venv-vllm                                                what tests/engines needs; from then on `make test` runs them too
-
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := ablation_report
-.PHONY: ablation_report test lint .venv .venv-vllm
+.PHONY: help ablation_report test lint .venv .venv-vllm
 
 PYTHON ?= python3
 CORES ?= all
 IN_VENV := export PATH="$(CURDIR)/.venv/bin:$$PATH";
 
-.venv:
+# Targets with a description after `##` are what `make help` lists. Each builds .venv first when it is missing or out of date.
+help:  ## this list
+	@sed -nE 's/^([a-z_.-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+	@echo "  Options of ablation_report: STUDY=<name or file>  SCALE=tiny  CORES=<number>"
+
+.venv:  ## the Python environment
 	@command -v $(PYTHON) >/dev/null || { echo "rlassay needs Python 3.11 or newer, and $(PYTHON) was not found" >&2; exit 1; }
 	@$(PYTHON) workflow/build_venv.py
 
-.venv-vllm: .venv
+.venv-vllm: .venv  ## a second environment with vLLM and torchvision; `make test` then runs tests/engines too
 	@.venv/bin/python workflow/build_vllm.py
 
-ablation_report: .venv
+ablation_report: .venv  ## run a study, from data to report (the default target)
 	@$(IN_VENV) snakemake --cores $(CORES) ablation_report $(if $(STUDY)$(SCALE),--config $(if $(STUDY),study=$(STUDY)) $(if $(SCALE),scale=$(SCALE)))
 
-lint: .venv
+lint: .venv  ## style, types, import contracts
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) ruff format --check .
 	@$(IN_VENV) pyright
@@ -32,7 +31,7 @@ lint: .venv
 	@$(IN_VENV) snakemake --lint
 
 # Two workers, one thread each: jobs that share cores with more threads than cores run many times slower.
-test: lint
+test: lint  ## lint, then every test
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@if [ -d .venv-vllm ]; then .venv/bin/python workflow/build_vllm.py && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile tests/engines; \
 	else echo "skipped: tests/engines, which need vLLM and torchvision (make .venv-vllm)"; fi

@@ -52,11 +52,11 @@ def adapted(name: str) -> Callable[[], object]:
     reward = GroupReward(
         guarded(name, {}, timeout=60.0, max_failures=0.1), rows=ROWS, num_generations=SIZE, end_token_ids=[1]
     )
-    reward.signals = {SIGNAL: MEASURED}
+    signals = [{SIGNAL: measured} for measured in MEASURED]
     texts = [TEXT] * (GROUPS * SIZE)
     ids = [[7] * 99 + [1]] * (GROUPS * SIZE)
     prompts = [prompt_id for prompt_id in ROWS for _ in range(SIZE)]
-    return lambda: reward(texts, completion_ids=ids, prompt_id=prompts)
+    return lambda: reward(texts, completion_ids=ids, prompt_id=prompts, completion_signals=signals)
 
 
 def main() -> None:

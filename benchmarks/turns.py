@@ -13,7 +13,7 @@ from rlassay.layout import Layout
 from rlassay.models import build_policy, training_rows
 from rlassay.records import read_rows
 from rlassay.training.prompts import prompt_dataset, prompt_order
-from rlassay.training.rl import end_token_ids, generation_batches, group_rewards, grpo_arguments
+from rlassay.training.rl import generation_batches, group_rewards, grpo_arguments
 
 WARM_UP = 3
 """Steps at the beginning that do not count."""
@@ -71,13 +71,13 @@ def build(trainer_class: Any, layout: Layout, steps: int, rl: dict[str, Any] | N
     recipe = policies(load_study("digits"))["runs/base/seed1"].recipe
     changes = {"max_steps": steps + WARM_UP, "save_steps": steps + WARM_UP + 1, **(rl or {})}
     recipe = recipe.model_copy(update={"rl": recipe.rl.model_copy(update=changes)})
-    rows = list(read_rows(layout.split("train")))
+    rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
     model, processor = build_policy(recipe.model, training_rows(layout))
     arguments = grpo_arguments(recipe, 1, layout.root / trainer_class.__name__, on_cpu=True)
-    order = prompt_order([row.prompt_id for row in rows], *generation_batches(recipe.rl, arguments), seed=1)
+    order = prompt_order(list(rows), *generation_batches(recipe.rl, arguments), seed=1)
     trainer = trainer_class(
         model=model,
-        reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
+        reward_funcs=group_rewards(recipe, rows, model, processor),
         args=arguments,
         train_dataset=prompt_dataset(rows, order, processor, layout.data, with_format_instruction=False),
         processing_class=processor,

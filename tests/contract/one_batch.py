@@ -14,6 +14,7 @@ from accelerate import PartialState
 from PIL import Image
 from trl import GRPOConfig
 
+from rlassay.advantages import in_groups
 from rlassay.credit import CREDITS
 from rlassay.models.tiny import build_tiny_vlm
 from rlassay.records import Media, PromptRow
@@ -33,6 +34,12 @@ CREDIT = [
     partial(CREDITS["trajectory_scaling"], min_scale=0.8),
     CREDITS["shuffled_weights"],
 ]
+
+
+def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
+    """A toy estimator: reward minus the mean of its group, for which a process needs the whole batch."""
+    grouped = in_groups(rewards, num_generations)
+    return (grouped - grouped.mean(dim=1, keepdim=True)).view_as(rewards)
 
 
 def main(folder: Path, per_process: int) -> None:
@@ -62,9 +69,14 @@ def main(folder: Path, per_process: int) -> None:
         reward_funcs=earned,
         args=arguments,
         train_dataset=prompt_dataset(
-            rows, [row.prompt_id for row in rows], processor, folder, with_format_instruction=False
+            {row.prompt_id: row for row in rows},
+            [row.prompt_id for row in rows],
+            processor,
+            folder,
+            with_format_instruction=False,
         ),
         processing_class=processor,
+        advantage=centred,
         credit=CREDIT,
         credit_denominator="selected",
         signals=SignalPlan(attention=True, masking=Masking(block=4)),

@@ -124,11 +124,14 @@ def test_vllm_samples_from_the_policy_of_each_step_for_the_prompts_that_are_trai
 
     assert len(differences) == 2
     assert max(differences) < BETWEEN_ENGINES
-    for watched in (each for rollout in rollouts for each in rollout.watched):
-        assert watched.vision_grid in ([2, 2], [2, 3])
-        assert len(watched.vision_attention or ()) == watched.vision_grid[0] * watched.vision_grid[1]
-        assert len(watched.dominance or ()) == len(watched.perception or ()) == len(watched.tokens)
+    for record in (each for rollout in rollouts for each in rollout.token_records):
+        assert record.vision_grid in ([2, 2], [2, 3])
+        assert len(record.vision_attention or ()) == record.vision_grid[0] * record.vision_grid[1]
+        assert len(record.dominance or ()) == len(record.perception or ()) == len(record.tokens)
         # Of six tokens or fewer the filter keeps 20 %, rounded up, and attention weights have a mean of 1.
-        kept = [weight for weight in watched.weight if weight > 0]
-        assert len(kept) == math.ceil(0.2 * len(watched.weight))
-    assert len({weight for each in rollouts[0].watched for weight in each.weight}) > len(rollouts[0].watched) / 2
+        kept = [weight for weight in record.weight if weight > 0]
+        assert len(kept) == math.ceil(0.2 * len(record.weight))
+    assert (
+        len({weight for each in rollouts[0].token_records for weight in each.weight})
+        > len(rollouts[0].token_records) / 2
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src/rlassay"
-REGISTRIES = {"REWARDS": "rewards", "CREDITS": "credit", "SOURCES": "data"}
+REGISTRIES = {"REWARDS": "rewards", "ADVANTAGES": "advantages", "CREDITS": "credit", "SOURCES": "data"}
 
 
 @pytest.mark.parametrize(("name", "folder"), REGISTRIES.items())

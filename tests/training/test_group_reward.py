@@ -89,13 +89,14 @@ def test_failures_are_none_at_their_place_and_their_kinds_are_kept_until_the_nex
 def test_a_completion_carries_the_signals_that_were_measured_on_it():
     adapter = adapted(lambda group: [each.signals.get("late") for each in group])
     assert adapter(**batch("x", "y")) == [None, None]
-    adapter.signals = {"late": [1.0, 2.0, math.nan, 4.0]}
-    assert adapter(**batch("x", "y", "z", "w")) == [1.0, 2.0, None, 4.0]
+    signals = [{"late": 1.0}, {"late": 2.0}, {}, {"late": 4.0}]
+    assert adapter(**batch("x", "y", "z", "w"), completion_signals=signals) == [1.0, 2.0, None, 4.0]
+    assert adapter(**batch("x", "y")) == [None, None]  # nothing is left from the batch before
 
 
 def test_a_batch_must_be_made_of_whole_groups():
     with pytest.raises(ValueError, match="got 3 completions, expected whole groups of 2"):
         adapted(lambda group: [0.0, 0.0])(**batch("x", "y", "z"))
     mixed = batch("x", "y") | {"prompt_id": ["a", "b"]}
-    with pytest.raises(ValueError, match="completions 0 to 1 mix several prompts"):
+    with pytest.raises(ValueError, match="completions 0 to 1 belong to several prompts"):
         adapted(lambda group: [0.0, 0.0])(**mixed)

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rlassay.config.training import RLConfig
+from rlassay.config.training import GRPOArguments, RLConfig
 from rlassay.files import sha256
 from rlassay.layout import Layout
 from rlassay.records import read_rows
@@ -178,7 +178,8 @@ def test_every_setting_of_the_study_reaches_trl(tmp_path: Path):
     }
     recipe = policy_of(load_short(tmp_path, **edits)).recipe
     arguments = grpo_arguments(recipe, 5, tmp_path, on_cpu=True)
-    for name in RLConfig.model_fields:
+    assert set(RLConfig.model_fields) - set(GRPOArguments.model_fields) == {"advantage"}
+    for name in GRPOArguments.model_fields:
         assert getattr(arguments, name) == getattr(recipe.rl, name), name
     assert arguments.reward_weights == [1.0, 0.5, 1.0]
     assert (arguments.seed, arguments.use_cpu, arguments.bf16, arguments.top_k) == (5, True, False, 0)

@@ -3,22 +3,20 @@ from typing import Any
 
 import pytest
 
-from rlassay.training.vllm_images import patch_vllm_images, with_runs_as_one
+from rlassay.training.vllm_images import collapse_runs, patch_vllm_images
 
 IMAGE = 5
 
 
 class Generation:
-    """TRL's interface to vLLM: writes `size` tokens per image token that it is sent, and answers 8."""
+    """TRL's interface to vLLM: expands each image token to `size` tokens, and samples the token 8."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.generation_kwargs: dict[str, Any] = {"seed": 3}
         self.sent: list[list[int]] = []
         self.done: list[str] = []
-        self.llm = SimpleNamespace(
-            llm_engine=SimpleNamespace(reset_encoder_cache=lambda: self.done.append("forgotten"))
-        )
+        self.llm = SimpleNamespace(llm_engine=SimpleNamespace(reset_encoder_cache=lambda: self.done.append("emptied")))
 
     def sync_weights(self) -> None:
         self.done.append("synced")
@@ -30,8 +28,8 @@ class Generation:
 
 
 def test_only_runs_of_the_token_are_shortened():
-    assert with_runs_as_one([1, 5, 5, 5, 2, 2, 5, 1], IMAGE) == [1, 5, 2, 2, 5, 1]
-    assert with_runs_as_one([], IMAGE) == []
+    assert collapse_runs([1, 5, 5, 5, 2, 2, 5, 1], IMAGE) == [1, 5, 2, 2, 5, 1]
+    assert collapse_runs([], IMAGE) == []
 
 
 def test_each_image_is_sent_as_one_token_and_never_sampled():
@@ -45,7 +43,7 @@ def test_each_image_is_sent_as_one_token_and_never_sampled():
     assert generation.generation_kwargs == {"logit_bias": {5: -100.0}, "seed": 3}
 
 
-def test_an_engine_that_reads_other_prompts_is_refused():
+def test_a_prompt_that_vllm_reads_differently_is_an_error():
     generation = Generation(size=4)
     patch_vllm_images(generation, IMAGE)
 
@@ -53,10 +51,10 @@ def test_an_engine_that_reads_other_prompts_is_refused():
         generation.generate(prompts=[[1, 5, 5, 5, 2]], images=[["image"]], num_generations=1)
 
 
-def test_what_the_vision_tower_made_of_images_is_forgotten_after_its_weights_change():
+def test_the_image_cache_is_emptied_after_the_weights_change():
     generation = Generation(size=3)
     patch_vllm_images(generation, IMAGE)
 
     generation.sync_weights()
 
-    assert generation.done == ["synced", "forgotten"]
+    assert generation.done == ["synced", "emptied"]

@@ -44,8 +44,26 @@ class SFTConfig(Optimisation):
     """Train one warm start per seed, so that intervals cover its variance too; false shares one."""
 
 
-class RLConfig(Optimisation):
-    """GRPO on the `train` split; every default that TRL changed between releases is set here explicitly."""
+class GRPOAdvantage(Section):
+    """Rewards relative to the group, as `scale_rewards` and `multi_objective_aggregation` say: TRL's own advantages."""
+
+    kind: Literal["grpo"]
+    """Selects this section."""
+
+
+AdvantageConfig = GRPOAdvantage
+"""One section per key of `rlassay.advantages.ADVANTAGES`, whose other fields are the options of that function.
+
+With a second one it becomes `Annotated[GRPOAdvantage | ..., Field(discriminator="kind")]`, as `CreditConfig` is;
+pydantic refuses a union of one.
+"""
+
+
+class GRPOArguments(Optimisation):
+    """Settings that TRL's `GRPOConfig` takes under the same names.
+
+    Every default that TRL changed between releases is set here explicitly.
+    """
 
     num_generations: int = Field(default=8, ge=2)
     """Completions per prompt: the size of a group."""
@@ -79,6 +97,13 @@ class RLConfig(Optimisation):
     """Weight the KL estimate by the importance ratio."""
     mask_truncated_completions: bool = False
     """Leave truncated completions out of the loss."""
+
+
+class RLConfig(GRPOArguments):
+    """GRPO on the `train` split: TRL's settings, and ours."""
+
+    advantage: AdvantageConfig = GRPOAdvantage(kind="grpo")
+    """How rewards become advantages."""
 
 
 class RewardConfig(Section):

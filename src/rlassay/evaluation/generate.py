@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
 from rlassay.images import open_image
 from rlassay.layout import Layout
-from rlassay.models import build_policy, load_policy, on_device, tokenizer_of, training_rows
+from rlassay.models import build_policy, end_token_ids, load_policy, on_device, tokenizer_of, training_rows
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import chat, wants_format_instruction
 from rlassay.records import CompletionRow, PromptRow, read_rows, write_rows
@@ -78,7 +77,7 @@ def decode_batch(
     generate: Any = model.generate
     with torch.inference_mode():
         sequences = generate(**inputs, generation_config=_generation_config(model, processor, how))
-    return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, _eos_token_ids(model, processor))
+    return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, end_token_ids(model, processor))
 
 
 def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
@@ -106,17 +105,11 @@ def _generation_config(model: Model, processor: Processor, how: Decoding) -> Gen
         num_beams=1,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
-        eos_token_id=_eos_token_ids(model, processor),
+        eos_token_id=end_token_ids(model, processor),
         pad_token_id=tokenizer_of(processor).pad_token_id,
         suppress_tokens=images,  # a sampled image token would stand for an image that is not there
         disable_compile=True,
     )
-
-
-def _eos_token_ids(model: Model, processor: Processor) -> list[int]:
-    of_model = model.generation_config.eos_token_id
-    listed = of_model if isinstance(of_model, list) else [of_model]
-    return sorted({each for each in [*listed, tokenizer_of(processor).eos_token_id] if each is not None})
 
 
 def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: list[int]) -> list[Decoded]:
@@ -291,9 +284,7 @@ class Answerer:
             step=0,
         )
         measured = SignalComputer(self.processor, plan, frozenset(), how, self.seed)(self.model, sampled)
-        readings = {} if measured.attention is None else measured.attention.per_completion
-        found = completion_signals(readings) or [{} for _ in ids]
-        return [{name: value for name, value in each.items() if isfinite(value)} for each in found]
+        return completion_signals(measured)
 
     def _decoding(self, batch: Batch) -> Decoding:
         seeds = np.random.SeedSequence([self.evaluation.seed, self.seed, batch.number])

@@ -2,6 +2,7 @@
 
 from rlassay.models.policy import (
     build_policy,
+    end_token_ids,
     load_policy,
     on_device,
     peft_config,
@@ -11,6 +12,7 @@ from rlassay.models.policy import (
 
 __all__ = [
     "build_policy",
+    "end_token_ids",
     "load_policy",
     "on_device",
     "peft_config",

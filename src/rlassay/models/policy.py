@@ -137,6 +137,24 @@ def tokenizer_of(processor: Processor) -> PreTrainedTokenizerBase:
     return processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
 
 
+def end_token_ids(model: Model, processor: Processor, *, padding: bool = False) -> list[int]:
+    """Ids that end a completion, ascending: those of the model's generation config, and the tokenizer's.
+
+    Args:
+        model: the policy.
+        processor: its processor.
+        padding: whether the padding id counts too. TRL counts a completion whose last id is padding as finished, so
+            that training does; in evaluation a sampled padding token ends nothing.
+    """
+    tokenizer = tokenizer_of(processor)
+    generation: Any = model.generation_config
+    of_model: int | list[int] | None = generation.eos_token_id
+    ends: list[Any] = [*(of_model if isinstance(of_model, list) else [of_model]), tokenizer.eos_token_id]
+    if padding:
+        ends.append(tokenizer.pad_token_id)
+    return sorted({each for each in ends if each is not None})
+
+
 def _texts(row: PromptRow) -> list[str]:
     parts = [part for message in messages(row) for part in message["content"]]
     texts = [part["text"] for part in parts if part["type"] == "text"]

@@ -80,11 +80,13 @@ def read_attention(
     )
 
 
-def completion_signals(per_completion: Mapping[str, Float[Tensor, "batch"]]) -> list[dict[str, float]]:
-    """The readings of each completion by name, for rewards; those that are not defined are left out."""
-    columns = {name: values.tolist() for name, values in per_completion.items()}
+def completion_signals(measured: "SignalBatch") -> list[dict[str, float]]:
+    """Signals of each completion by name, for rewards; undefined ones (NaN or infinite) are left out."""
+    if measured.attention is None:
+        return [{} for _ in measured.has_image_B]
+    columns = {name: values.tolist() for name, values in measured.attention.per_completion.items()}
     rows = zip(*columns.values(), strict=True)
-    return [{name: value for name, value in zip(columns, row, strict=True) if not math.isnan(value)} for row in rows]
+    return [{name: value for name, value in zip(columns, row, strict=True) if math.isfinite(value)} for row in rows]
 
 
 def columns_of(readings: Sequence[Mapping[str, float]]) -> dict[str, Float[Tensor, "batch"]]:

@@ -1,6 +1,6 @@
 """Rows as the data set that `trl.GRPOTrainer` draws prompts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,17 @@ def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, s
 
 
 def prompt_dataset(
-    rows: Sequence[PromptRow], order: Sequence[str], processor: Processor, data: Path, *, with_format_instruction: bool
+    rows: Mapping[str, PromptRow],
+    order: Sequence[str],
+    processor: Processor,
+    data: Path,
+    *,
+    with_format_instruction: bool,
 ) -> datasets.Dataset:
     """The columns `prompt_id`, `prompt` (chat messages) and, if any row has some, `images` (RGB).
 
     Args:
-        rows: the prompts.
+        rows: the prompts by `prompt_id`.
         order: their ids as the trainer shall draw them.
         processor: decides the form of the messages.
         data: folder that image paths start from.
@@ -57,7 +62,7 @@ def prompt_dataset(
 
     Errors: ValueError if some rows show images and others none, which TRL cannot train on in one batch.
     """
-    without = [row.prompt_id for row in rows if not row.media]
+    without = [prompt_id for prompt_id, row in rows.items() if not row.media]
     if without and len(without) < len(rows):
         raise ValueError(
             f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
@@ -72,17 +77,17 @@ class _Drawing:
     """Turns a batch of prompt ids into what the trainer wants to see."""
 
     def __init__(
-        self, rows: Sequence[PromptRow], processor: Processor, data: Path, with_format_instruction: bool
+        self, rows: Mapping[str, PromptRow], processor: Processor, data: Path, with_format_instruction: bool
     ) -> None:
-        self.by_id = {row.prompt_id: row for row in rows}
-        self.with_images = any(row.media for row in rows)
+        self.rows = rows
+        self.with_images = any(row.media for row in rows.values())
         self.processor = processor
         self.data = data
         self.with_format_instruction = with_format_instruction
         self.image = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_image)
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-        rows = [self.by_id[prompt_id] for prompt_id in batch["prompt_id"]]
+        rows = [self.rows[prompt_id] for prompt_id in batch["prompt_id"]]
         columns: dict[str, list[Any]] = {
             **batch,
             "prompt": [chat(row, self.processor, self.with_format_instruction) for row in rows],
@@ -93,4 +98,4 @@ class _Drawing:
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         # `datasets` fingerprints a transform by pickling it; prompt ids are digests of all that matters here.
-        return str, (" ".join(self.by_id),)
+        return str, (" ".join(self.rows),)

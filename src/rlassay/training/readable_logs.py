@@ -7,7 +7,8 @@ from pathlib import Path
 from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
 from rlassay.token_words import split_words, word_mean
-from rlassay.training.rollouts import Rollout, WatchedCompletion
+from rlassay.training.batch import floats
+from rlassay.training.rollouts import Rollout, TokenRecord
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 _HEADING = "## Step "
@@ -15,15 +16,15 @@ _BETTER, _WORSE, _PLAIN = "\033[32m", "\033[31m", "\033[0m"
 
 
 class ReadableLog:
-    """Appends what `section` makes of each generation batch to a Markdown file, under a heading of its step."""
+    """A listener that appends a section per generation batch to a Markdown file, under a heading with the step."""
 
     def __init__(self, path: Path, title: str, section: Callable[[Rollout], str], resumed_step: int) -> None:
         """
         Args:
             path: the file.
             title: its first line.
-            section: text of a generation batch; empty text is not written.
-            resumed_step: sections of later steps, left by a killed attempt, are dropped.
+            section: writes the text of a generation batch; an empty text adds nothing to the file.
+            resumed_step: step that the job resumes from; sections of later steps, left by a killed attempt, go.
         """
         self.path = path
         self.section = section
@@ -40,7 +41,7 @@ class ReadableLog:
 def readable_logs(
     folder: Path, rows: Mapping[str, PromptRow], settings: Diagnostics, resumed_step: int
 ) -> list[Callable[[Rollout], None]]:
-    """The logs that the settings ask for, in `folder`."""
+    """The logs that the settings ask for, in `folder`; `rows` are the prompts by `prompt_id`."""
 
     def completions(rollout: Rollout) -> str:
         return completions_section(
@@ -60,37 +61,37 @@ def readable_logs(
     if settings.compute_attention_metrics:
         title = "Attention to text and to images, by layers"
         logs.append(log(settings.attention_diag_log_path, title, lambda rollout: attention_section(rollout.metrics)))
-    return [*logs, show] if settings.colorize_output else logs
+    return [*logs, print_first_completion] if settings.colorize_output else logs
 
 
 def completions_section(
     rollout: Rollout, rows: Mapping[str, PromptRow], *, prompt_chars: int, completion_chars: int
 ) -> str:
-    """The watched prompts and completions with their rewards."""
+    """The recorded prompts and completions with their rewards."""
     parts: list[str] = []
-    for index, each in enumerate(rollout.watched):
+    for index, each in enumerate(rollout.token_records):
         if each.sample == 0:
             row = rows[each.prompt_id]
             parts.append(f"**Prompt {each.prompt_id}** (gold {row.answer!r}):\n\n{_quoted(row.question, prompt_chars)}")
-        values = zip(rollout.reward_names, rollout.raw[index].tolist(), strict=True)
+        values = zip(rollout.reward_names, floats(rollout.raw[index]), strict=True)
         rewards = " · ".join(f"{name} {value:.4g}" for name, value in values)
         text = _quoted("".join(each.tokens), completion_chars)
-        parts.append(f"Sample {each.sample}: reward {each.reward:.4g} ({rewards}), {_worth(each)}\n\n{text}")
+        parts.append(f"Sample {each.sample}: reward {each.reward:.4g} ({rewards}), {_advantage(each)}\n\n{text}")
     return "\n".join(parts)
 
 
 def weights_section(rollout: Rollout) -> str:
-    """The words of the watched completions, each with the mean weight of its tokens: `word(weight)`."""
+    """The words of the recorded completions, each with the mean weight of its tokens: `word(weight)`."""
     return "".join(
-        f"- {each.prompt_id} sample {each.sample}, {_worth(each)}: "
+        f"- {each.prompt_id} sample {each.sample}, {_advantage(each)}: "
         + " ".join(f"{word.text}({word_mean(word, each.weight):.2f})" for word in split_words(each.tokens))
         + "\n"
-        for each in rollout.watched
+        for each in rollout.token_records
     )
 
 
 def attention_section(metrics: Mapping[str, float]) -> str:
-    """A table of the attention metrics of the step by layer segment; empty where none were measured."""
+    """A table of the attention metrics of a step by layer segment; empty if none were measured."""
     columns = ("mdi", "aei_text", "aei_vision", "text_ratio", "vision_ratio", "mdi_balance", "mdi_penalty")
     lines = ["| layers | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for segment in LAYER_SEGMENTS:
@@ -101,22 +102,22 @@ def attention_section(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
-def show(rollout: Rollout) -> None:
-    """Print the first watched completion in colour, green for a positive advantage; on a terminal only."""
-    if sys.stdout.isatty() and rollout.watched:
-        first = rollout.watched[0]
+def print_first_completion(rollout: Rollout) -> None:
+    """Print the first completion in colour, green for a positive advantage; on a terminal only."""
+    if sys.stdout.isatty() and rollout.token_records:
+        first = rollout.token_records[0]
         colour = _BETTER if first.advantage > 0 else _WORSE if first.advantage < 0 else _PLAIN
-        print(f"\nstep {rollout.step}: {colour}{_one_line(''.join(first.tokens))}{_PLAIN} ({_worth(first)})")
+        print(f"\nstep {rollout.step}: {colour}{_one_line(''.join(first.tokens))}{_PLAIN} ({_advantage(first)})")
 
 
-def _worth(each: WatchedCompletion) -> str:
+def _advantage(each: TokenRecord) -> str:
     scaled = "" if each.scale is None else f", scale {each.scale:.3f}"
     return f"advantage {each.advantage:+.3f}{scaled}"
 
 
-def _quoted(text: str, most: int) -> str:
-    """The text cut to `most` characters and indented as code, so that nothing in it is markup."""
-    shown = text if len(text) <= most else f"{text[:most]} ... ({len(text) - most} more characters)"
+def _quoted(text: str, max_chars: int) -> str:
+    """The text cut to `max_chars` and indented as code, so that nothing in it is markup."""
+    shown = text if len(text) <= max_chars else f"{text[:max_chars]} ... ({len(text) - max_chars} more characters)"
     return "".join(f"    {line}\n" for line in shown.splitlines() or [""])
 
 
@@ -132,6 +133,6 @@ def _until(text: str, step: int) -> str:
 
 
 def _number(section: str) -> int:
-    """The step of a section; of a torn heading, one that is never kept."""
+    """The step of a section; a step that is never kept for a heading cut off by a kill."""
     first = section.split("\n", 1)[0]
     return int(first) if first.isdigit() else sys.maxsize

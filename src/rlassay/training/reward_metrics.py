@@ -1,37 +1,119 @@
-"""What is logged of the rewards of a generation batch."""
+"""Metrics of the rewards of a generation batch, beside and in place of those that TRL logs."""
 
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rlassay.advantages import in_groups
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
+from rlassay.training.batch import BatchRewards, floats
 from rlassay.training.group_reward import GroupReward, failure_counts
 
-# MERGED FROM training.reward_statistics: What a batch of rewards says about each of them: how much it judges,
-# tells apart, and goes along with. Pure.
+MIN_GROUPS = 64
+"""Groups that `ZeroVarianceRewards` waits for before it warns."""
+logger = logging.getLogger(__name__)
 
 
-def same_in_group(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Bool[Tensor, "groups rewards"]:
-    """In which groups a reward says the same of all completions that it judged, or judged none (NaN).
+def scored_mean_and_std(rewards: BatchRewards) -> dict[str, float]:
+    """`rewards/<name>/mean` and `/std` over the completions that the reward could score.
 
-    This does not depend on how rewards are summed and normalised: such a group adds nothing to the advantages either
-    way.
+    Only of rewards that could not score all: TRL's own numbers include the imputed values. NaN for the deviation of
+    fewer than two.
     """
-    grouped = raw.view(-1, num_generations, raw.shape[1])
-    unjudged = torch.isnan(grouped)
-    highest = grouped.masked_fill(unjudged, -torch.inf).amax(dim=1)
-    lowest = grouped.masked_fill(unjudged, torch.inf).amin(dim=1)
+    metrics: dict[str, float] = {}
+    for name, values in zip(rewards.names, rewards.raw.T, strict=True):
+        scored = values[~torch.isnan(values)]
+        if len(scored) < len(values):
+            metrics[f"rewards/{name}/mean"] = scored.mean().item()
+            metrics[f"rewards/{name}/std"] = scored.std().item() if len(scored) > 1 else torch.nan
+    return metrics
+
+
+def added_metrics(
+    rewards: BatchRewards, reward_funcs: Sequence[Any], lengths: Float[Tensor, "batch"]
+) -> dict[str, float]:
+    """Reward metrics that TRL lacks: those of `reward_statistics`, weights, failures, and each reward's own.
+
+    Args:
+        rewards: of the whole batch.
+        reward_funcs: the reward functions, ours and others, in the order of `rewards.names`.
+        lengths: (N,), tokens of each completion.
+    """
+    metrics = reward_statistics(rewards.names, rewards.raw, lengths, rewards.num_generations)
+    for index, (name, reward) in enumerate(zip(rewards.names, reward_funcs, strict=True)):
+        own: dict[str, float] = {"weight": rewards.weights[index].item()}
+        if isinstance(reward, GroupReward):
+            values = rewards.raw[:, index]
+            own |= reward.reward.extra_metrics(floats(values[~torch.isnan(values)]))
+            own |= failure_counts(rewards.failed[name])
+        metrics |= {f"rewards/{name}/{metric}": value for metric, value in own.items()}
+    return metrics
+
+
+def reward_statistics(
+    names: list[str], raw: Float[Tensor, "batch rewards"], lengths: Float[Tensor, "batch"], num_generations: int
+) -> dict[str, float]:
+    """`rewards/<name>/...` of a batch: coverage, zero-variance groups, correlations.
+
+    `coverage` is the share of completions that the reward could score, `frac_zero_std` the share of groups in which it
+    gives all completions the same value; `correlation/<name of a later reward>` and `correlation/length`.
+
+    Args:
+        names: names of the R rewards.
+        raw: (B, R), values as the rewards returned them; NaN = could not score.
+        lengths: (B,), tokens of each completion.
+        num_generations: completions per prompt; those of a prompt are neighbours.
+    """
+    raw, lengths = raw.cpu(), lengths.cpu()
+    coverage = (~torch.isnan(raw)).float().mean(dim=0)
+    zero_std = zero_variance(raw, num_generations).float().mean(dim=0)
+    metrics: dict[str, float] = {}
+    for index, name in enumerate(names):
+        metrics[f"rewards/{name}/coverage"] = coverage[index].item()
+        metrics[f"rewards/{name}/frac_zero_std"] = zero_std[index].item()
+        for later in range(index + 1, len(names)):
+            key = f"rewards/{name}/correlation/{names[later]}"
+            metrics[key] = correlation(raw[:, index], raw[:, later])
+        metrics[f"rewards/{name}/correlation/length"] = correlation(raw[:, index], lengths)
+    return metrics
+
+
+def zero_variance(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Bool[Tensor, "groups rewards"]:
+    """Groups in which a reward gives the same value to all completions that it could score, or could score none.
+
+    Such a group adds nothing to the advantages, however rewards are aggregated.
+    """
+    highest, lowest = _extremes(in_groups(raw, num_generations))
     return highest <= lowest
 
 
+def zero_advantage(totals: Float[Tensor, "batch"], num_generations: int) -> Bool[Tensor, "groups"]:
+    """Groups in which all scored completions have the same total reward, up to 1e-6: they teach nothing.
+
+    TRL's `frac_reward_zero_std` looks at the deviation of the whole batch under `normalize_then_sum` and under
+    `scale_rewards="batch"`, and that is hardly ever 0.
+
+    Args:
+        totals: (B,), see `total_rewards`; NaN = no reward could score the completion, which TRL leaves out.
+        num_generations: completions per prompt; those of a prompt are neighbours.
+    """
+    highest, lowest = _extremes(in_groups(totals, num_generations))
+    return highest - lowest <= 1e-6
+
+
+def _extremes(grouped: Float[Tensor, "groups size *rest"]) -> tuple[Tensor, Tensor]:
+    """Largest and smallest value of each group without NaN; minus and plus infinity where all are NaN."""
+    missing = torch.isnan(grouped)
+    return grouped.masked_fill(missing, -torch.inf).amax(dim=1), grouped.masked_fill(missing, torch.inf).amin(dim=1)
+
+
 def correlation(one: Float[Tensor, "batch"], other: Float[Tensor, "batch"]) -> float:
-    """Pearson's correlation over the completions for which both are known (not NaN).
+    """Pearson's correlation over the completions for which both values are known (not NaN).
 
     NaN where fewer than two are, or where one of the two does not vary among them.
     """
@@ -46,153 +128,44 @@ def correlation(one: Float[Tensor, "batch"], other: Float[Tensor, "batch"]) -> f
     return float((products[0, 1] / (products[0, 0] * products[1, 1]).sqrt()).clamp(-1, 1))
 
 
-def reward_figures(
-    names: list[str], raw: Float[Tensor, "batch rewards"], lengths: Float[Tensor, "batch"], num_generations: int
-) -> dict[str, float]:
-    """The metrics `rewards/<name>/...` of a batch.
+def impute_group_mean(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Float[Tensor, "batch rewards"]:
+    """Replace NaN, "could not score", by the mean of the same reward over the rest of the group.
 
-    `coverage`, the share of completions that were judged; `frac_zero_std`, the share of groups in which the reward says
-    the same of all; `correlation/<name of a later reward>` and `correlation/length`.
-
-    Args:
-        names: of the rewards.
-        raw: values as the rewards gave them; NaN = cannot be judged.
-        lengths: tokens of each completion.
-        num_generations: completions per prompt; a group's are neighbours.
+    That reward then neither pays nor fines the completion, and the group's mean stays that of the scored completions;
+    a 0 would be the best value of a penalty and the worst of a bonus. Where a reward could score nothing in a group,
+    all its completions get 0, which cancels in the advantages.
     """
-    raw, lengths = raw.cpu(), lengths.cpu()
-    judged = (~torch.isnan(raw)).float().mean(dim=0)
-    same = same_in_group(raw, num_generations).float().mean(dim=0)
-    figures: dict[str, float] = {}
-    for index, name in enumerate(names):
-        figures[f"rewards/{name}/coverage"] = judged[index].item()
-        figures[f"rewards/{name}/frac_zero_std"] = same[index].item()
-        for later in range(index + 1, len(names)):
-            key = f"rewards/{name}/correlation/{names[later]}"
-            figures[key] = correlation(raw[:, index], raw[:, later])
-        figures[f"rewards/{name}/correlation/length"] = correlation(raw[:, index], lengths)
-    return figures
-
-
-# MERGED FROM training.reward_log: What is logged of the rewards of a generation batch.
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredBatch:
-    """A generation batch over all processes: B completions in groups of `num_generations`, R rewards."""
-
-    names: list[str]
-    """Names of the R rewards."""
-    rewards: Sequence[Any]
-    """The rewards, ours and others."""
-    raw: Float[Tensor, "batch rewards"]
-    """Values as the rewards gave them; NaN = cannot be judged."""
-    lengths: Float[Tensor, "batch"]
-    """Tokens of each completion."""
-    weights: Float[Tensor, "rewards"]
-    """Weights in the sum."""
-    failed: dict[str, list[Any]]
-    """For each of our rewards, how judging each completion failed; None where it did not."""
-    num_generations: int
-    """Completions per prompt; a group's are neighbours."""
-
-
-def restated(batch: ScoredBatch) -> dict[str, float]:
-    """Mean and deviation over the judged completions, of rewards that could not judge all; TRL's include stand-ins."""
-    metrics: dict[str, float] = {}
-    for name, values in zip(batch.names, batch.raw.T, strict=True):
-        judged = values[~torch.isnan(values)]
-        if len(judged) < len(values):
-            metrics[f"rewards/{name}/mean"] = judged.mean().item()
-            metrics[f"rewards/{name}/std"] = judged.std().item() if len(judged) > 1 else torch.nan
-    return metrics
-
-
-def added(batch: ScoredBatch) -> dict[str, float]:
-    """What TRL does not log: weights, failures, and the figures of `reward_figures` and of single rewards."""
-    metrics = reward_figures(batch.names, batch.raw, batch.lengths, batch.num_generations)
-    for index, (name, reward) in enumerate(zip(batch.names, batch.rewards, strict=True)):
-        figures: dict[str, float] = {"weight": batch.weights[index].item()}
-        if isinstance(reward, GroupReward):
-            values = batch.raw[:, index]
-            figures |= reward.reward.extra_metrics(values[~torch.isnan(values)].tolist())
-            figures |= failure_counts(batch.failed[name])
-        metrics |= {f"rewards/{name}/{figure}": value for figure, value in figures.items()}
-    return metrics
-
-
-# MERGED FROM training.group_statistics: What a batch of rewards says group by group. Pure.
-
-
-def with_imputed(
-    rewards_per_func: Float[Tensor, "batch rewards"], num_generations: int
-) -> Float[Tensor, "batch rewards"]:
-    """Replace NaN, "cannot be judged", by the mean of what the same reward gave to the rest of the group.
-
-    The completion is then neither paid nor fined by that reward, and the group's mean stays what the judged
-    completions made it; a 0 in its place would be the best value of a penalty and the worst of a bonus. Where a
-    reward could judge nothing in a group, all of it gets 0, which no advantage sees.
-    """
-    grouped = rewards_per_func.view(-1, num_generations, rewards_per_func.shape[1])
+    grouped = in_groups(raw, num_generations)
     means = torch.nan_to_num(torch.nanmean(grouped, dim=1, keepdim=True), nan=0.0)
-    return torch.where(torch.isnan(grouped), means, grouped).view_as(rewards_per_func)
-
-
-def without_signal(
-    rewards_per_func: Float[Tensor, "batch rewards"],
-    weights: Float[Tensor, "rewards"],
-    num_generations: int,
-    *,
-    normalized_first: bool,
-) -> Bool[Tensor, "groups"]:
-    """Which groups teach nothing, because all their completions earn the same.
-
-    What they earn is the weighted sum; with `normalized_first` (TRL's `normalize_then_sum`) each reward is divided by
-    its deviation within the group before it is summed, `(r - mean) / (std + 1e-4)`. TRL itself reports the deviation of
-    the whole batch in that case, and with `scale_rewards="batch"` in both, which is hardly ever 0.
-    """
-    grouped = rewards_per_func.view(-1, num_generations, rewards_per_func.shape[1])
-    if normalized_first:
-        centred = grouped - torch.nanmean(grouped, dim=1, keepdim=True)
-        grouped = centred / (torch.nanmean(centred**2, dim=1, keepdim=True).sqrt() + 1e-4)
-    earned = (grouped * weights).nansum(dim=2)
-    unjudged = torch.isnan(grouped).all(dim=2)  # no reward could judge it: TRL leaves it out of the group
-    highest = earned.masked_fill(unjudged, -torch.inf).amax(dim=1)
-    lowest = earned.masked_fill(unjudged, torch.inf).amin(dim=1)
-    return highest - lowest <= 1e-6
-
-
-# MERGED FROM training.silent_rewards: A warning about rewards that are paid and say nothing.
-
-MINIMUM = 64
-"""Groups that must have been judged before."""
-logger = logging.getLogger(__name__)
+    return torch.where(torch.isnan(grouped), means, grouped).view_as(raw)
 
 
 class ZeroVarianceRewards:
-    """Warns, once for each, of weighted rewards that tell no completions apart in most groups since the job started."""
+    """Warns once of each weighted reward that gives most groups one value for all completions."""
 
     def __init__(self) -> None:
-        self.silent: Counter[str] = Counter()
+        self.zero_variance: Counter[str] = Counter()
+        """Groups without variance since the job started, by reward."""
         self.groups: Counter[str] = Counter()
+        """Groups since the job started, by reward."""
         self.warned: set[str] = set()
 
-    def __call__(self, silent: Mapping[str, float], num_groups: int) -> None:
+    def __call__(self, shares: Mapping[str, float], num_groups: int) -> None:
         """Count a batch.
 
         Args:
-            silent: for each reward whose weight is not 0, the share of groups in which it says the same of all.
+            shares: for each reward whose weight is not 0, its share of groups without variance.
             num_groups: groups of the batch.
         """
-        for name, share in silent.items():
-            self.silent[name] += round(share * num_groups)
+        for name, share in shares.items():
+            self.zero_variance[name] += round(share * num_groups)
             self.groups[name] += num_groups
-            rate = self.silent[name] / self.groups[name]
-            if self.groups[name] >= MINIMUM and rate > MOSTLY_ZERO_VARIANCE and name not in self.warned:
+            rate = self.zero_variance[name] / self.groups[name]
+            if self.groups[name] >= MIN_GROUPS and rate > MOSTLY_ZERO_VARIANCE and name not in self.warned:
                 self.warned.add(name)
                 logger.warning(
-                    "reward %s says the same of all completions of a prompt in %.0f %% of %d groups so far: it has a "
-                    "weight, and teaches next to nothing. Look at its options, or at rewards/%s/frac_zero_std.",
+                    "reward %s gives all completions of a prompt the same value in %.0f %% of %d groups so far: it has "
+                    "a weight, but teaches next to nothing. Look at its options, or at rewards/%s/frac_zero_std.",
                     name,
                     100 * rate,
                     self.groups[name],

@@ -1,7 +1,7 @@
 """The reinforcement-learning stage: GRPO on the `train` split from the arm's warm start."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,16 @@ from typing import Any
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
+from rlassay.advantages import ADVANTAGES, AdvantageEstimator
 from rlassay.config.fingerprints import code_digest, reads_signals, sft_policy
 from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
-from rlassay.config.training import Recipe, RLConfig
+from rlassay.config.training import GRPOArguments, Recipe, RLConfig
 from rlassay.credit import CREDITS, NEEDS, CreditPart
 from rlassay.files import read_json, sha256
 from rlassay.layout import Layout
-from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of, training_rows
+from rlassay.models import build_policy, end_token_ids, load_policy, peft_config, training_rows
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import wants_format_instruction
 from rlassay.records import PromptRow, read_rows
@@ -28,7 +29,7 @@ from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
-from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, watched_table
+from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
 from rlassay.training.state import Run, RunPlan, open_run, require_gpus
 from rlassay.training.trainer import CreditGRPOTrainer
 
@@ -37,29 +38,29 @@ KEPT_CHECKPOINTS = 2  # the newest, and the one to fall back on
 
 
 def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None) -> None:
-    """Train one arm with one seed, or go on with it after a kill; its sentinel `train.json` is written last.
+    """Train one arm with one seed, or resume it after a kill; its manifest `train.json` is written last.
 
-    `diagnostics` says what is written for people to read; None takes its defaults. No result depends on it.
+    `diagnostics` chooses the logs for people to read; None takes the defaults. No result depends on it.
 
-    Errors: ValueError for a policy that is no run, or whose warm start is not trained; RefusedError for fewer GPUs than
-    the study declares, or while another process trains it.
+    Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
+    than the study declares, or while another process trains it.
     """
-    # 1. Refuse what cannot succeed, and take the run directory.
+    # 1. Refuse what cannot succeed, and lock the run directory.
     require_gpus(study.gpus)
     with open_run(layout, _plan(study, layout, policy)) as run:
         if run.finished:
             return
-        # 2. The prompts, and the policy that is to answer them.
+        # 2. The prompts by id, and the policy that answers them.
         recipe = policy.recipe
-        rows = list(read_rows(layout.split("train")))
+        rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
         model, processor = starting_policy(study, layout, policy, run.state / "start")
         arguments = grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0)
         batches = generation_batches(recipe.rl, arguments)
-        order = prompt_order([row.prompt_id for row in rows], *batches, seed=_seed(policy))
+        order = prompt_order(list(rows), *batches, seed=_seed(policy))
         # 3. TRL's trainer, with our rewards and credit.
-        trainer = CreditGRPOTrainer(
+        trainer: Any = CreditGRPOTrainer(
             model=model,
-            reward_funcs=group_rewards(recipe, rows, end_token_ids(model, processor)),
+            reward_funcs=group_rewards(recipe, rows, model, processor),
             weight_phases=list(recipe.weight_phases.values()),
             args=arguments,
             train_dataset=prompt_dataset(
@@ -67,6 +68,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             ),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
+            advantage=advantage_estimator(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
@@ -75,21 +77,30 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         )
         trainer.remove_callback(PrinterCallback)
         trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
-        # 4. Train from where the last attempt got to, and declare the run finished.
+        # 4. Train from the newest checkpoint, and write the manifest.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts))
 
 
 def credit_parts(recipe: Recipe) -> list[CreditPart]:
-    """The arm's credit parts with their options; uniform credit is none, and has nothing to log."""
+    """The arm's credit parts with their options; uniform credit is no part, and logs nothing."""
     sections = [part for part in recipe.credit if part.kind != "uniform"]
     return [partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in sections]
 
 
-def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
-    """What is measured besides what the arm's own credit goes by: what other arms go by, so that they can be compared.
+def advantage_estimator(rl: RLConfig) -> AdvantageEstimator | None:
+    """The arm's advantage estimator with its options; None for `grpo`, whose advantages TRL computes itself."""
+    section = rl.advantage
+    if section.kind == "grpo":
+        return None
+    return partial(ADVANTAGES[section.kind], **section.model_dump(exclude={"kind"}))
 
-    Attention is measured if a reward reads it, if an arm's credit does, or if the settings ask for it.
+
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
+    """How signals are measured, and which ones besides those of the arm's own credit.
+
+    Signals that the credit of other arms needs are measured in every arm, so that arms can be compared. Attention is
+    measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
     needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
@@ -104,20 +115,20 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> Signa
     )
 
 
-def listeners(run: Run, rows: Sequence[PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
-    """What keeps the rollouts: shards for the later stages, and Markdown for people."""
-    kept: list[Callable[[Rollout], None]] = [
+def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
+    """The writers of rollouts: parquet shards for the later stages, and Markdown for people."""
+    shards: list[Callable[[Rollout], None]] = [
         ShardWriter(run.rollouts, rollout_table),
-        ShardWriter(run.tokens, lambda rollout: watched_table(rollout.step, rollout.watched)),
+        ShardWriter(run.tokens, token_table),
     ]
-    return kept + readable_logs(run.state, {row.prompt_id: row for row in rows}, diagnostics, run.resumed_step)
+    return shards + readable_logs(run.state, rows, diagnostics, run.resumed_step)
 
 
 def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) -> tuple[Model, Processor]:
-    """The policy that RL begins with: the arm's warm start, or the model as it is.
+    """The policy that RL starts from: the arm's warm start, or the model before any training.
 
-    With a KL term TRL loads the reference model from where the policy came from, so that a model without a warm start
-    is first saved to `folder`.
+    With a KL term TRL loads the reference model from the policy's own path, so that a model without a warm start is
+    first saved to `folder`.
     """
     recipe = policy.recipe
     warm_start = sft_policy(study, recipe, _seed(policy))
@@ -126,39 +137,32 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     model, processor = build_policy(recipe.model, training_rows(layout))
     if recipe.rl.beta == 0:
         return model, processor
-    model.save_pretrained(str(folder))
-    processor.save_pretrained(folder)
+    for part in (model, processor):
+        saved: Any = part
+        saved.save_pretrained(str(folder))
     return load_policy(recipe.model, folder)
 
 
-def group_rewards(recipe: Recipe, rows: Sequence[PromptRow], end_token_ids: Sequence[int]) -> list[GroupReward]:
+def group_rewards(
+    recipe: Recipe, rows: Mapping[str, PromptRow], model: Model, processor: Processor
+) -> list[GroupReward]:
     """The arm's rewards in TRL's signature, in the order of the study."""
-    by_id = {row.prompt_id: row for row in rows}
+    ends = end_token_ids(model, processor, padding=True)  # with padding, so that `finished` is as TRL counts it
     return [
         GroupReward(
             guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
-            rows=by_id,
+            rows=rows,
             num_generations=recipe.rl.num_generations,
-            end_token_ids=end_token_ids,
+            end_token_ids=ends,
         )
         for name, reward in recipe.rewards.items()
     ]
 
 
-def end_token_ids(model: Model, processor: Processor) -> list[int]:
-    """Ids that end a completion, as TRL counts them: the model's, the tokenizer's and padding."""
-    of_model = model.generation_config.eos_token_id
-    tokenizer = tokenizer_of(processor)
-    ends = [*(of_model if isinstance(of_model, list) else [of_model]), tokenizer.eos_token_id, tokenizer.pad_token_id]
-    return sorted({each for each in ends if each is not None})
-
-
 def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool) -> GRPOConfig:
-    """TRL's arguments for a recipe; whatever TRL changed between releases is said here and not left to its defaults."""
-    rl: RLConfig = recipe.rl
-    as_written = rl.model_dump()  # its keys are TRL's
+    """TRL's arguments for a recipe; arguments whose default TRL changed between releases are all set here."""
     return GRPOConfig(
-        **as_written,
+        **recipe.rl.model_dump(include=set(GRPOArguments.model_fields)),
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         output_dir=str(checkpoints),
         seed=seed,
@@ -168,7 +172,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         min_p=None,
         repetition_penalty=1.0,
         use_vllm=False,
-        shuffle_dataset=False,  # the data set has the run's whole order
+        shuffle_dataset=False,  # the data set is in the order of the whole run
         disable_dropout=False,
         top_entropy_quantile=1.0,
         entropy_coef=0.0,
@@ -184,7 +188,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
 
 
 def generation_batches(rl: RLConfig, arguments: GRPOConfig) -> tuple[int, int]:
-    """Prompts per generation batch, and generation batches of the whole run."""
+    """Prompts per generation batch, and number of generation batches of the run."""
     completions = arguments.generation_batch_size
     assert completions is not None  # TRL has computed it, over all processes
     micro_batches = rl.max_steps * rl.gradient_accumulation_steps

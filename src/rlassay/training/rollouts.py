@@ -1,4 +1,6 @@
-"""Every completion of every step: what listeners of the trainer are told, and the tables that are made of it."""
+# pyright: basic
+# (pyarrow has no types)
+"""Every completion of every step: the record that the trainer gives to its listeners, and its parquet shards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,34 +17,38 @@ from rlassay.files import replacing
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.signals.measuring import ImageAttention, SignalBatch
 
-# MERGED FROM training.rollouts: Every completion of every step: what listeners of the trainer are told, and the
-# tables that are made of it.
+TOKEN_GROUPS = 2
+"""Groups of each generation batch that are recorded token by token, the first ones.
+
+Runs of one seed draw the same prompts at the same step, so that these are the same prompts in every arm.
+"""
+_INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedCompletion:
-    """One completion of T tokens; a signal that nothing asked for is None."""
+class TokenRecord:
+    """One completion of T tokens, token by token; a signal that was not measured is None."""
 
     prompt_id: str
-    """Which prompt it answers."""
+    """Prompt that it answers."""
     sample: int
     """0-based index in its group."""
     tokens: list[str]
-    """The text of each token; together they are the completion's text."""
+    """(T), text of each token; joined they are the completion's text."""
     weight: list[float]
-    """Credit weight of each token."""
+    """(T), credit weight of each token."""
     entropy: list[float] | None
-    """Entropy of the distribution that each token was drawn from, nats."""
+    """(T), entropy of the distribution that each token was drawn from, nats."""
     perception: list[float] | None
-    """Sensitivity of each token to the image, nats."""
+    """(T), sensitivity of each token to the image, nats."""
     dominance: list[float] | None
-    """Modality dominance (MDI) of the row that predicted each token, a ratio."""
+    """(T), modality dominance (MDI) of the row that predicted each token, a ratio."""
     vision_attention: list[float] | None
     """Attention mass on each image token, mean over the completion's tokens and the late layers."""
     vision_grid: list[int] | None
-    """Rows and columns in which the image tokens lie; None where they do not lie in one grid."""
+    """Rows and columns of the image tokens; None where they do not form one grid."""
     advantage: float
-    """Its advantage, before credit spreads it."""
+    """Advantage before credit."""
     reward: float
     """Weighted sum of its rewards."""
     scale: float | None
@@ -51,59 +57,42 @@ class WatchedCompletion:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """One generation batch over all processes: B completions in groups of `num_generations`, R rewards."""
+    """One generation batch over all processes: N completions in groups of `num_generations`, R rewards."""
 
     step: int
-    """The optimiser step, counted from 1, that it is generated for."""
+    """Optimiser step that it is sampled for, from 1."""
     num_generations: int
-    """Completions per prompt; a group's completions are neighbours."""
+    """Completions per prompt; those of a prompt are neighbours."""
     prompt_ids: list[str]
-    """Which prompt each completion answers."""
+    """(N), prompt that each completion answers."""
     completions: list[str]
-    """Decoded text."""
+    """(N), decoded text."""
     token_counts: list[int]
-    """Completion tokens, the end-of-sequence token included."""
+    """(N), completion tokens, the end-of-sequence token included."""
     finished: list[bool]
-    """False = truncated at the length limit."""
+    """(N), False = truncated at the length limit."""
     reward_names: list[str]
-    """Names of the R rewards."""
+    """(R), names of the rewards."""
     raw: Float[Tensor, "batch rewards"]
-    """Values as the rewards gave them; NaN = cannot be judged."""
+    """(N, R), values as the rewards returned them; NaN = could not score."""
     weighted: Float[Tensor, "batch rewards"]
-    """What each reward added to the completion's total: weight x value, or weight x the stand-in for NaN."""
+    """(N, R), what each reward adds to the completion's total: weight x value, imputed where the value is NaN."""
     advantages: Float[Tensor, "batch"]
-    """Advantages before credit spreads them over the tokens."""
+    """(N,), advantages before credit."""
     failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)
-    """Per reward, how judging each completion failed; None where it did not."""
+    """By reward (N), why it failed on each completion; None where it did not."""
     signals: dict[str, Float[Tensor, "batch"]] = field(default_factory=dict)
-    """Measurements per completion by name, such as `modality_dominance/late`; NaN = not defined."""
+    """By name such as `modality_dominance/late` (N,), signals of each completion; NaN = not defined."""
     scale: Float[Tensor, "batch"] | None = None
-    """Factor of each completion's advantage; None where no credit part scales."""
+    """(N,), factor of each completion's advantage; None where no credit part scales."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """What signals and credit say of the whole batch, as it is logged."""
-    watched: tuple[WatchedCompletion, ...] = ()
-    """The completions that are recorded token by token."""
+    """Attention and credit metrics of the batch, as logged."""
+    token_records: tuple[TokenRecord, ...] = ()
+    """The completions of the first `TOKEN_GROUPS` groups, token by token."""
 
 
-_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
-_TYPES = {
-    "prompt_id": pa.string(),
-    "sample": pa.int32(),
-    "tokens": _TEXTS,
-    "weight": _NUMBERS,
-    "entropy": _NUMBERS,
-    "perception": _NUMBERS,
-    "dominance": _NUMBERS,
-    "vision_attention": _NUMBERS,
-    "vision_grid": pa.list_(pa.int32()),
-    "advantage": pa.float32(),
-    "reward": pa.float32(),
-    "scale": pa.float32(),
-}
-
-
-def rollout_table(rollout: Rollout) -> pa.Table:
-    """One row per completion; NaN becomes null."""
+def rollout_table(rollout: Rollout) -> Any:
+    """The `pyarrow.Table` with one row per completion; NaN becomes null."""
     count = len(rollout.prompt_ids)
     columns: dict[str, pa.Array] = {
         "step": pa.array([rollout.step] * count, pa.int32()),
@@ -125,34 +114,42 @@ def rollout_table(rollout: Rollout) -> pa.Table:
     return pa.table(columns)
 
 
-def watched_table(step: int, watched: Sequence[WatchedCompletion]) -> pa.Table:
-    """One row per watched completion."""
-    columns: dict[str, pa.Array] = {"step": pa.array([step] * len(watched), pa.int32())}
-    for column in fields(WatchedCompletion):
-        columns[column.name] = pa.array([getattr(each, column.name) for each in watched], _TYPES[column.name])
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
+_TOKEN_COLUMNS = {
+    "prompt_id": pa.string(),
+    "sample": pa.int32(),
+    "tokens": _TEXTS,
+    "weight": _NUMBERS,
+    "entropy": _NUMBERS,
+    "perception": _NUMBERS,
+    "dominance": _NUMBERS,
+    "vision_attention": _NUMBERS,
+    "vision_grid": pa.list_(pa.int32()),
+    "advantage": pa.float32(),
+    "reward": pa.float32(),
+    "scale": pa.float32(),
+}
+
+
+def token_table(rollout: Rollout) -> Any:
+    """The `pyarrow.Table` with one row per token record."""
+    records = rollout.token_records
+    columns: dict[str, pa.Array] = {"step": pa.array([rollout.step] * len(records), pa.int32())}
+    for column in fields(TokenRecord):
+        values = [getattr(record, column.name) for record in records]
+        columns[column.name] = pa.array(values, _TOKEN_COLUMNS[column.name])
     return pa.table(columns)
 
 
-def generated_tokens(folder: Path) -> int:
-    """Completion tokens in all shards of a run."""
-    return sum(
-        sum(pq.read_table(path, columns=["token_count"])["token_count"].to_pylist())
-        for path in sorted(folder.glob("step*.parquet"))
-    )
-
-
-def _column(values: Float[Tensor, "batch"]) -> pa.Array:
-    return pa.array(values.cpu().numpy(), pa.float32(), from_pandas=True)
-
-
-# MERGED FROM training.shards: Files of one step each, `step<n>.parquet`, that a training job writes while it
-# goes on.
-
-
 class ShardWriter:
-    """Writes what `table` makes of each generation batch, by rename; several batches of one step share its shard."""
+    """Writes `step<n>.parquet` per step, by rename; several generation batches of one step share a shard."""
 
-    def __init__(self, folder: Path, table: Callable[[Rollout], pa.Table]) -> None:
+    def __init__(self, folder: Path, table: Callable[[Rollout], Any]) -> None:
+        """
+        Args:
+            folder: the shards' folder.
+            table: `rollout_table` or `token_table`.
+        """
         self.folder = folder
         self.table = table
         self._step = 0
@@ -167,7 +164,7 @@ class ShardWriter:
 
 
 def shard(folder: Path, step: int) -> Path:
-    """The shard of one step."""
+    """Path of the shard of one step."""
     return folder / f"step{step:06d}.parquet"
 
 
@@ -178,39 +175,39 @@ def drop_shards_after(folder: Path, step: int) -> None:
             path.unlink()
 
 
-# MERGED FROM training.watched: Completions that are recorded token by token, so that people can see which words
-# a credit pays. They are those of the first groups of each generation batch. Runs of one seed draw the same
-# prompts at the same step, so that the same prompts are watched in every arm.
+def generated_tokens(folder: Path) -> int:
+    """Number of completion tokens in all shards of a run."""
+    return sum(
+        sum(pq.read_table(path, columns=["token_count"])["token_count"].to_pylist())
+        for path in sorted(folder.glob("step*.parquet"))
+    )
 
-WATCHED_GROUPS = 2
-"""Groups of each generation batch."""
-_INCOMPLETE = "\ufffd"
+
+def _column(values: Float[Tensor, "batch"]) -> pa.Array:
+    return pa.array(values.cpu().numpy(), pa.float32(), from_pandas=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenMeasures:
-    """What is known of each token of a batch, in the order of a `Rollout`; None where it was not measured."""
+class TokenValues:
+    """Values per token of the N completions of a batch; None where a signal was not measured."""
 
     weights_BT: Float[Tensor, "batch time"]
-    """Credit weights."""
+    """(N, T), credit weights."""
     entropy_BT: Float[Tensor, "batch time"] | None = None
-    """Entropies, nats."""
+    """(N, T), nats."""
     perception_BT: Float[Tensor, "batch time"] | None = None
-    """Sensitivities to the image, nats."""
+    """(N, T), sensitivity to the image, nats."""
     dominance_BT: Float[Tensor, "batch time"] | None = None
-    """Modality dominances, ratios."""
+    """(N, T), modality dominance, a ratio."""
     vision: Sequence[ImageAttention | None] | None = None
-    """For each watched completion, the attention on each image token and the grid in which they lie."""
+    """Attention on each image token and their grid, for each completion that gets a token record."""
 
 
-def token_measures(
-    signals: TokenSignals,
-    measured: SignalBatch,
-    credit: Credit,
-    vision: Sequence[ImageAttention | None] | None,
-) -> TokenMeasures:
-    """What is shown of a batch: its weights, and those signals that were measured rather than filled up with NaN."""
-    return TokenMeasures(
+def token_values(
+    signals: TokenSignals, measured: SignalBatch, credit: Credit, vision: Sequence[ImageAttention | None] | None
+) -> TokenValues:
+    """The weights and signals to record, without signals that `gathered_signals` filled up with NaN."""
+    return TokenValues(
         weights_BT=credit.weights_BT,
         entropy_BT=signals.entropy_BT,
         perception_BT=None if measured.perception_BT is None else signals.perception_BT,
@@ -219,26 +216,31 @@ def token_measures(
     )
 
 
-def watch(
-    rollout: Rollout, measures: TokenMeasures, completion_ids: Sequence[list[int]], tokenizer: Any
-) -> tuple[WatchedCompletion, ...]:
-    """The completions of the first groups; `completion_ids` may hold as few as these."""
-    count = min(WATCHED_GROUPS * rollout.num_generations, len(completion_ids))
-    return tuple(_watched(index, rollout, measures, completion_ids[index], tokenizer) for index in range(count))
+def token_records(
+    rollout: Rollout, values: TokenValues, completion_ids: Sequence[list[int]], tokenizer: Any
+) -> tuple[TokenRecord, ...]:
+    """Token records of the first `TOKEN_GROUPS` groups.
+
+    Args:
+        rollout: the batch.
+        values: its values per token.
+        completion_ids: token ids, of at least the first completions.
+        tokenizer: decodes them.
+    """
+    count = min(TOKEN_GROUPS * rollout.num_generations, len(completion_ids))
+    return tuple(_token_record(index, rollout, values, completion_ids[index], tokenizer) for index in range(count))
 
 
-def _watched(
-    index: int, rollout: Rollout, measures: TokenMeasures, ids: list[int], tokenizer: Any
-) -> WatchedCompletion:
-    attention, grid = (measures.vision[index] if measures.vision else None) or (None, None)
-    return WatchedCompletion(
+def _token_record(index: int, rollout: Rollout, values: TokenValues, ids: list[int], tokenizer: Any) -> TokenRecord:
+    attention, grid = (values.vision[index] if values.vision else None) or (None, None)
+    return TokenRecord(
         prompt_id=rollout.prompt_ids[index],
         sample=index % rollout.num_generations,
         tokens=token_texts(tokenizer, ids),
-        weight=measures.weights_BT[index, : len(ids)].tolist(),
-        entropy=_row(measures.entropy_BT, index, len(ids)),
-        perception=_row(measures.perception_BT, index, len(ids)),
-        dominance=_row(measures.dominance_BT, index, len(ids)),
+        weight=values.weights_BT[index, : len(ids)].tolist(),
+        entropy=_row(values.entropy_BT, index, len(ids)),
+        perception=_row(values.perception_BT, index, len(ids)),
+        dominance=_row(values.dominance_BT, index, len(ids)),
         vision_attention=attention,
         vision_grid=grid,
         advantage=rollout.advantages[index].item(),
@@ -252,21 +254,21 @@ def _row(values_BT: Float[Tensor, "batch time"] | None, index: int, length: int)
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text that each token adds, special tokens adding none; together they are the text of all.
+    """Text that each token adds; special tokens add none. Joined they are the text of all tokens.
 
     A character of several tokens belongs to the token that completes it.
     """
     texts: list[str] = tokenizer.batch_decode([[each] for each in ids], skip_special_tokens=True)
     if "".join(texts) == tokenizer.decode(ids, skip_special_tokens=True):
-        return texts  # hardly a text has characters of several tokens
+        return texts  # nearly always: hardly a text has characters of several tokens
     texts = []
-    begun = read = 0  # tokens from `begun` on are decoded together, those before `read` have had their text
+    start = done = 0  # tokens from `start` on are decoded together; those before `done` have their text
     for end in range(1, len(ids) + 1):
-        known = tokenizer.decode(ids[begun:read], skip_special_tokens=True)
-        text = tokenizer.decode(ids[begun:end], skip_special_tokens=True)
+        known = tokenizer.decode(ids[start:done], skip_special_tokens=True)
+        text = tokenizer.decode(ids[start:end], skip_special_tokens=True)
         if text.endswith(_INCOMPLETE) and end < len(ids):
             texts.append("")
             continue
         texts.append(text[len(known) :])
-        begun, read = read, end
+        start, done = done, end
     return texts

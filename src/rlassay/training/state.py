@@ -7,7 +7,7 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     metrics.jsonl     one line per logged step
     checkpoints/      checkpoint-<step>/, each with a manifest that is written last
     rollouts/         step<n>.parquet: every completion of a step (RL)
-    tokens/           step<n>.parquet: the watched completions of a step, token by token (RL)
+    tokens/           step<n>.parquet: some completions of each step, token by token (RL)
     weights/          the trained policy, written once, by rename
     COMPLETE          the job finished; with it present and the sentinel gone, the user asked for a rerun
 

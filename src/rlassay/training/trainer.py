@@ -1,7 +1,12 @@
-"""The plug-in into TRL: swap `GRPOTrainer` for `CreditGRPOTrainer` in an existing script.
+# pyright: basic
+# (accelerate has no types, and those of TRL leave most attributes of a trainer open)
+"""The door into TRL: swap `GRPOTrainer` for `CreditGRPOTrainer` in an existing script.
+
+It reads as the walk of one generation batch: measure -> reward -> advantage -> credit -> record. Each step takes the
+`GenerationBatch` and fills the fields listed under its name there.
 
 Only methods whose signatures have been stable for over a year are overridden, and TRL's loss is never copied. Our
-attributes start with `xp_`, because TRL's `__init__` and loss set names such as `top_p`.
+attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and loss set plain names such as `top_p`.
 """
 
 import time
@@ -15,62 +20,61 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.credit import (
-    Credit,
-    CreditPart,
-    Denominator,
-    TokenSignals,
-    as_parts,
-    compose,
-    needs,
-    penalise_entropy,
-    spread,
-)
-from rlassay.rewards.outcomes import FailureKind
+from rlassay.advantages import AdvantageEstimator, as_estimator, estimate
+from rlassay.credit import CreditPart, Denominator, as_parts, compose, needs, penalise_entropy, spread
+from rlassay.models.policy import end_token_ids
 from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import ScoringConfig
 from rlassay.signals.measuring import (
     RolloutBatch,
-    SignalBatch,
     SignalComputer,
     SignalPlan,
     attention_metrics,
     columns_of,
+    completion_signals,
 )
-from rlassay.training.group_reward import GroupReward
+from rlassay.training.batch import (
+    BatchRewards,
+    GenerationBatch,
+    completion_text,
+    gathered_signals,
+    images_of,
+    own_rows,
+)
+from rlassay.training.group_reward import SIGNALS_COLUMN, GroupReward
 from rlassay.training.reward_metrics import (
-    ScoredBatch,
     ZeroVarianceRewards,
-    added,
-    restated,
-    with_imputed,
-    without_signal,
+    added_metrics,
+    impute_group_mean,
+    scored_mean_and_std,
+    zero_advantage,
 )
-from rlassay.training.rollouts import WATCHED_GROUPS, Rollout, WatchedCompletion, token_measures, watch
+from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, token_records, token_values
 from rlassay.training.vllm_images import patch_vllm_images
-from rlassay.training.whole_batch import completion_text, images_of, own_rows, prompt_key, whole_readings, whole_signals
 
 
 class CreditGRPOTrainer(GRPOTrainer):
-    """`trl.GRPOTrainer` with token credit, right reward statistics and a record of every completion.
+    """`trl.GRPOTrainer` with token credit, corrected reward metrics and a record of every completion.
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword:
 
-    - `credit`, one part or several, each a function of the batch's `TokenSignals` that gives a weight per token, a
+    - `credit`, one part or several, each a function of the batch's `TokenSignals` that returns a weight per token, a
       selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
     - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
-    - `weight_phases`, for each reward from which progress on it has which weight (see `rlassay.rewards.weights`); None
-      keeps `reward_weights`;
-    - `signals`, how the signals are measured that rewards and the parts of `rlassay.credit.CREDITS` go by.
+    - `advantage`, a function `f(rewards, num_generations)` or a name of `rlassay.advantages.ADVANTAGES`; None and
+      `grpo` keep TRL's advantages;
+    - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
+      `rlassay.rewards.weights`); None keeps `reward_weights`;
+    - `signals`, how to measure the signals that rewards and credit parts read.
 
-    Advantages then become `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit, or
-    with `uniform`, it trains the same weights as `GRPOTrainer`, bit for bit.
+    Credit turns advantages into `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit,
+    or with `uniform`, the trained weights equal those of `GRPOTrainer` bit for bit.
 
+    Reward functions get one more keyword argument, `completion_signals`: the signals of each completion by name.
     `xp_listeners` are called with the `Rollout` of every generation batch of training, on the main process.
 
-    Metrics besides TRL's: `time/generation`, `time/reward` and `time/signals`, seconds per generation batch, and those
-    of the credit and of the attention. `frac_reward_zero_std` is the share of groups without signal under every
-    aggregation, which TRL's own is not (see `group_statistics`).
+    Metrics beside TRL's: `time/generation`, `time/reward` and `time/signals`, seconds per generation batch, those of
+    `reward_metrics`, and those of credit and attention.
     """
 
     def __init__(
@@ -81,179 +85,183 @@ class CreditGRPOTrainer(GRPOTrainer):
         weight_phases: Sequence[Sequence[Phase]] | None = None,
         entropy_penalty: float = 0.0,
         signals: SignalPlan | None = None,
+        advantage: AdvantageEstimator | str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.xp_credit = as_parts(credit)
+        self.xp_credit_parts = as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_weight_phases = weight_phases
         self.xp_entropy_penalty = entropy_penalty
+        self.xp_estimator = as_estimator(advantage)
+        self.xp_signal_plan = signals or SignalPlan()
         self.xp_listeners: list[Callable[[Rollout], None]] = []
+        self.xp_zero_variance = ZeroVarianceRewards()
         super().__init__(*args, **kwargs)
+        processor: Any = self.processing_class
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
-            processor: Any = self.processing_class
             patch_vllm_images(self.vllm_generation, processor.image_token_id)
-        self.xp_plan = signals or SignalPlan()
-        self.xp_measurer = self._xp_measurer()
-        self.xp_measured: SignalBatch | None = None
-        self.xp_judged = [isinstance(reward, GroupReward) for reward in self.reward_funcs]
-        self.xp_failed: dict[str, list[FailureKind | None]] = {}
-        self.xp_lengths: Any = torch.empty(0)
-        self.xp_silent = ZeroVarianceRewards()
-        self.xp_raw = torch.empty(0)
-        self.xp_scored = torch.empty(0)
-        self.xp_sampled: tuple[list[Any], list[list[int]]] = ([], [])
-        self.xp_readings: list[dict[str, float]] = []
-        self.xp_seconds: dict[str, float] = {}
+        scoring = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
+        needed = needs(self.xp_credit_parts)
+        self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
+        self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's own, which also measures and rewards (in `_calculate_rewards`); then advantage, credit, record."""
         began = time.perf_counter()
+        model: Any = self.model
+        is_training: bool = model.training
+        num_generations = self.num_generations if is_training else self.num_generations_eval
+        assert num_generations is not None  # TRL's config has filled it in
+        step = self.state.global_step + 1
+        batch = GenerationBatch(rows=inputs, is_training=is_training, num_generations=num_generations, step=step)
+        # TRL calls `_calculate_rewards` inside `super()._generate_and_score_completions` and passes nothing through, so
+        # this attribute is the one way to hand the batch over. Only `_calculate_rewards` reads it.
+        self.xp_batch = batch
         output = super()._generate_and_score_completions(inputs)
-        metrics = self._metrics["train" if self._xp_is_training() else "eval"]
-        metrics["time/reward"].append(self.xp_seconds["reward"])
-        metrics["time/signals"].append(self.xp_seconds["signals"])
-        metrics["time/generation"].append(time.perf_counter() - began - sum(self.xp_seconds.values()))
-        if self._xp_is_training():
-            self._xp_restate_rewards(metrics)
-        self._xp_give_credit(inputs, output, metrics)
+        batch.seconds["generation"] = time.perf_counter() - began - sum(batch.seconds.values())
+        self._xp_advantage(batch, output)
+        self._xp_credit(batch, output)
+        self._xp_record(batch)
         return output
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Float[Tensor, "batch rewards"]:
+        batch = self.xp_batch
+        batch.prompts, batch.completions, batch.completion_ids = prompts, completions, completion_ids_list
+        self._xp_measure(batch)
+        self._xp_reward(batch)
+        return batch.rewards.rewards_per_func
+
+    def _xp_measure(self, batch: GenerationBatch) -> None:
+        """Measure the signals that rewards and credit parts read."""
         began = time.perf_counter()
-        if self.xp_weight_phases is not None and self._xp_is_training():
+        size = len(batch.rows)
+        first = self.accelerator.process_index * size
+        rollout = RolloutBatch(
+            prompts=batch.prompts,
+            images=[images_of(prompt) for prompt in batch.prompts],
+            completion_ids=batch.completion_ids,
+            prompt_ids=batch.prompt_ids,
+            samples=[index % batch.num_generations for index in range(first, first + size)],
+            step=batch.step,
+        )
+        with self.accelerator.autocast():
+            batch.measured = self.xp_signal_computer(self._xp_model(), rollout)
+        batch.signals = completion_signals(batch.measured)
+        batch.all_signals = gather_object(batch.signals)
+        batch.seconds["signals"] = time.perf_counter() - began
+
+    def _xp_reward(self, batch: GenerationBatch) -> None:
+        """Score the completions, by TRL's own loop over the reward functions."""
+        began = time.perf_counter()
+        if self.xp_weight_phases is not None and batch.is_training:
             progress = self.state.global_step / self.state.max_steps
             self.reward_weights = torch.tensor([weight_at(phases, progress) for phases in self.xp_weight_phases])
-        self.xp_measured = self._xp_measure(inputs, prompts, completion_ids_list)
-        self.xp_readings = whole_readings(self.accelerator, self.xp_measured)
-        measured = time.perf_counter()
-        self.xp_raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self.xp_sampled = (completions, completion_ids_list)
-        lengths = torch.tensor([float(len(ids)) for ids in completion_ids_list], device=self.xp_raw.device)
-        self.xp_lengths = self.accelerator.gather(lengths)
+        # TRL passes each column of the rows to the reward functions, as a list with one value per completion.
+        rows = [row | {SIGNALS_COLUMN: signals} for row, signals in zip(batch.rows, batch.signals, strict=True)]
+        raw = super()._calculate_rewards(rows, batch.prompts, batch.completions, batch.completion_ids)
         ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
-        self.xp_failed = {reward.__name__: gather_object(reward.failed) for reward in ours}
-        # By NaN our own rewards mean "cannot be judged"; those of others mean what TRL makes of it, a 0.
-        judged = torch.tensor(self.xp_judged, device=self.xp_raw.device)
-        self.xp_scored = torch.where(judged, with_imputed(self.xp_raw, self._xp_group_size()), self.xp_raw)
-        self.xp_seconds = {"signals": measured - began, "reward": time.perf_counter() - measured}
-        return self.xp_scored
-
-    def _xp_measurer(self) -> SignalComputer:
-        how = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
-        processor: Any = self.processing_class  # one that TRL takes
-        return SignalComputer(processor, self.xp_plan, needs(self.xp_credit), how, self.args.seed)
-
-    def _xp_measure(self, inputs: Any, prompts: Any, completion_ids: list[list[int]]) -> SignalBatch:
-        """Measure what credit and rewards go by, and let our rewards know."""
-        first = self.accelerator.process_index * len(inputs)
-        size = self._xp_group_size()
-        sampled = RolloutBatch(
-            prompts=prompts,
-            images=[images_of(prompt) for prompt in prompts],
-            completion_ids=completion_ids,
-            prompt_ids=[prompt_key(row) for row in inputs],
-            samples=[(first + place) % size for place in range(len(inputs))],
-            step=self.state.global_step + 1,
+        # NaN means "could not score" to our own rewards; to those of others it means what TRL makes of it, a 0.
+        is_ours = torch.tensor([isinstance(reward, GroupReward) for reward in self.reward_funcs], device=raw.device)
+        batch.rewards = BatchRewards(
+            names=self.reward_func_names,
+            raw=raw,
+            rewards_per_func=torch.where(is_ours, impute_group_mean(raw, batch.num_generations), raw),
+            weights=self.reward_weights.to(raw.device),
+            failed={reward.__name__: gather_object(reward.failed) for reward in ours},
+            num_generations=batch.num_generations,
         )
-        with self.accelerator.autocast():
-            measured = self.xp_measurer(self.accelerator.unwrap_model(self.model), sampled)
-        readings = {} if measured.attention is None else measured.attention.per_completion
-        of_completions = {name: values.tolist() for name, values in readings.items()}
-        for reward in self.reward_funcs:
-            if isinstance(reward, GroupReward):
-                reward.signals = of_completions
-        return measured
+        batch.seconds["reward"] = time.perf_counter() - began
 
-    def _xp_give_credit(
-        self, inputs: list[dict[str, Any]], output: dict[str, Any], metrics: dict[str, list[Any]]
-    ) -> None:
-        """Spread the advantages over the tokens, log what that means, and tell the listeners."""
-        assert self.xp_measured is not None  # rewards have been calculated
-        mask, advantages_B = output["completion_mask"], output["advantages"]
-        signals = whole_signals(self.accelerator, self.xp_measured, mask, advantages_B)
-        credit = compose(self.xp_credit, signals, self.xp_credit_denominator, self.loss_type)
-        if self.xp_credit or self.xp_entropy_penalty:
-            output["advantages"] = spread(advantages_B, own_rows(self.accelerator, credit.weights_BT, mask), mask)
+    def _xp_advantage(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
+        """Keep TRL's advantages, or replace them by those of another estimator."""
+        if self.xp_estimator is not None:
+            totals = batch.rewards.totals(self.multi_objective_aggregation)
+            advantages = estimate(self.xp_estimator, totals, batch.num_generations)
+            output["advantages"] = own_rows(self.accelerator, advantages, len(batch.rows))
+            # TRL has just written its own advantages into the table of completions that it logs.
+            logged: Any = self._logs["advantages"]
+            for _ in range(min(len(advantages), len(logged))):
+                logged.pop()
+            logged.extend(advantages.tolist())
+        batch.completion_mask, batch.advantages_B = output["completion_mask"], output["advantages"]
+
+    def _xp_credit(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
+        """Spread the advantages over the tokens; without credit TRL's loss gets them as they are."""
+        mask = batch.completion_mask
+        size, length = mask.shape
+        batch.token_signals = gathered_signals(self.accelerator, batch.measured, mask, batch.advantages_B)
+        batch.credit = compose(self.xp_credit_parts, batch.token_signals, self.xp_credit_denominator, self.loss_type)
+        if self.xp_credit_parts or self.xp_entropy_penalty:
+            weights_BT = own_rows(self.accelerator, batch.credit.weights_BT, size)[:, :length]
+            output["advantages"] = spread(batch.advantages_B, weights_BT, mask)
         if self.xp_entropy_penalty:
             output["advantages"] = penalise_entropy(output["advantages"], mask, self.xp_entropy_penalty)
-        if self._xp_is_training():
-            columns = columns_of(self.xp_readings)
-            logged = attention_metrics(columns, self.xp_plan.balance_ratio) | (credit.metrics if self.xp_credit else {})
-            for name, value in logged.items():
-                metrics[name].append(value)
-            if self.xp_listeners:
-                self._xp_tell_listeners(inputs, signals, credit, logged)
 
-    def _xp_group_size(self) -> int:
-        size = self.num_generations if self._xp_is_training() else self.num_generations_eval
-        assert size is not None  # TRL's config has filled it in
-        return size
-
-    def _xp_is_training(self) -> bool:
-        assert self.model is not None  # TRL's __init__ has set it
-        return self.model.training
-
-    def _xp_restate_rewards(self, metrics: dict[str, list[Any]]) -> None:
-        """Correct what TRL has just logged (dead groups; means and deviations are over judged completions), and add."""
-        dead = without_signal(
-            self.xp_scored,
-            self.reward_weights.to(self.xp_scored.device),
-            self._xp_group_size(),
-            normalized_first=self.multi_objective_aggregation == "normalize_then_sum",
-        )
-        metrics["frac_reward_zero_std"][-1] = dead.float().mean().item()
-        batch = ScoredBatch(
-            names=self.reward_func_names,
-            rewards=self.reward_funcs,
-            raw=self.xp_raw,
-            lengths=self.xp_lengths,
-            weights=self.reward_weights,
-            failed=self.xp_failed,
-            num_generations=self._xp_group_size(),
-        )
-        for name, value in restated(batch).items():
-            metrics[name][-1] = value
-        for name, value in added(batch).items():
+    def _xp_record(self, batch: GenerationBatch) -> None:
+        """Log the metrics of the batch, and give its `Rollout` to the listeners."""
+        metrics = self._metrics["train" if batch.is_training else "eval"]
+        for name in ("reward", "signals", "generation"):
+            metrics[f"time/{name}"].append(batch.seconds[name])
+        if not batch.is_training:
+            return
+        self._xp_log_rewards(batch, metrics)
+        logged = attention_metrics(columns_of(batch.all_signals), self.xp_signal_plan.balance_ratio)
+        logged |= batch.credit.metrics if self.xp_credit_parts else {}
+        for name, value in logged.items():
             metrics[name].append(value)
-        paid = [name for name, weight in zip(batch.names, batch.weights, strict=True) if weight]
-        self.xp_silent({name: metrics[f"rewards/{name}/frac_zero_std"][-1] for name in paid}, len(dead))
+        if self.xp_listeners:
+            rollout = self._xp_rollout(batch, logged)
+            if self.accelerator.is_main_process:
+                rollout = replace(rollout, token_records=self._xp_token_records(batch, rollout))
+                for listener in self.xp_listeners:
+                    listener(rollout)
 
-    def _xp_tell_listeners(
-        self, inputs: list[dict[str, Any]], signals: TokenSignals, credit: Credit, logged: dict[str, float]
-    ) -> None:
-        completions, completion_ids = self.xp_sampled
-        ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
-        rollout = Rollout(
-            step=self.state.global_step + 1,
-            num_generations=self._xp_group_size(),
-            prompt_ids=gather_object([prompt_key(row) for row in inputs]),
-            completions=gather_object([completion_text(completion) for completion in completions]),
-            token_counts=gather_object([len(ids) for ids in completion_ids]),
-            finished=gather_object([ids[-1] in ends for ids in completion_ids]),
-            reward_names=self.reward_func_names,
-            raw=self.xp_raw,
-            weighted=self.xp_scored * self.reward_weights.to(self.xp_scored.device),
-            advantages=signals.advantages_B,
-            failed=self.xp_failed,
-            signals=columns_of(self.xp_readings),
-            scale=credit.scale_B,
+    def _xp_log_rewards(self, batch: GenerationBatch, metrics: dict[str, list[Any]]) -> None:
+        rewards = batch.rewards
+        no_advantage = zero_advantage(rewards.totals(self.multi_objective_aggregation), rewards.num_generations)
+        # TRL has logged this a moment ago, but from the deviation of the whole batch where it normalises per batch.
+        metrics["frac_reward_zero_std"][-1] = no_advantage.float().mean().item()
+        # TRL has logged these a moment ago too, with imputed values among them.
+        for name, value in scored_mean_and_std(rewards).items():
+            metrics[name][-1] = value
+        own_lengths = torch.tensor([float(len(ids)) for ids in batch.completion_ids], device=rewards.raw.device)
+        lengths: Any = self.accelerator.gather(own_lengths)
+        for name, value in added_metrics(rewards, self.reward_funcs, lengths).items():
+            metrics[name].append(value)
+        weighted = [name for name, weight in zip(rewards.names, rewards.weights, strict=True) if weight]
+        shares = {name: metrics[f"rewards/{name}/frac_zero_std"][-1] for name in weighted}
+        self.xp_zero_variance(shares, len(no_advantage))
+
+    def _xp_rollout(self, batch: GenerationBatch, logged: dict[str, float]) -> Rollout:
+        """The record of the whole batch; every process has to call this, since it gathers."""
+        ids = batch.completion_ids
+        return Rollout(
+            step=batch.step,
+            num_generations=batch.num_generations,
+            prompt_ids=gather_object(batch.prompt_ids),
+            completions=gather_object([completion_text(completion) for completion in batch.completions]),
+            token_counts=gather_object([len(each) for each in ids]),
+            finished=gather_object([each[-1] in self.xp_end_token_ids for each in ids]),
+            reward_names=batch.rewards.names,
+            raw=batch.rewards.raw,
+            weighted=batch.rewards.weighted,
+            advantages=batch.token_signals.advantages_B,
+            failed=batch.rewards.failed,
+            signals=columns_of(batch.all_signals),
+            scale=batch.credit.scale_B,
             metrics=logged,
         )
-        if self.accelerator.is_main_process:
-            rollout = replace(rollout, watched=self._xp_watch(rollout, signals, credit, completion_ids))
-            for listener in self.xp_listeners:
-                listener(rollout)
 
-    def _xp_watch(
-        self, rollout: Rollout, signals: TokenSignals, credit: Credit, completion_ids: list[list[int]]
-    ) -> tuple[WatchedCompletion, ...]:
-        """The first groups, token by token; they are the main process's own."""
-        assert self.xp_measured is not None  # rewards have been calculated
-        model = self.accelerator.unwrap_model(self.model)
-        count = min(WATCHED_GROUPS * rollout.num_generations, len(completion_ids))
-        measured = self.xp_measured
+    def _xp_token_records(self, batch: GenerationBatch, rollout: Rollout) -> Any:
+        """Token records of the first groups, which are the main process's own."""
+        count = min(TOKEN_GROUPS * batch.num_generations, len(batch.completion_ids))
         with self.accelerator.autocast():
-            vision = self.xp_measurer.image_attention(model, measured, count)
-        measures = token_measures(signals, measured, credit, vision)
-        return watch(rollout, measures, completion_ids[:count], self._tokenizer)
+            vision = self.xp_signal_computer.image_attention(self._xp_model(), batch.measured, count)
+        values = token_values(batch.token_signals, batch.measured, batch.credit, vision)
+        return token_records(rollout, values, batch.completion_ids[:count], self._tokenizer)
+
+    def _xp_model(self) -> Any:
+        """The policy without the wrappers of accelerate."""
+        return self.accelerator.unwrap_model(self.model)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlassay.report.gather import COLUMNS
-from rlassay.training.rollouts import TokenMeasures, WatchedCompletion, token_texts, watch, watched_table
+from rlassay.training.rollouts import TokenRecord, TokenValues, token_records, token_table, token_texts
 from tests.training.test_rollouts import rollout
 from tests.training.tiny_lm import tokenizer
 
@@ -20,7 +20,8 @@ class ByteTokenizer:
         return [self.decode(ids, skip_special_tokens) for ids in rows]
 
 
-def watched(**changes: Any) -> WatchedCompletion:
+def record(**changes: Any) -> TokenRecord:
+    """The second completion of prompt a, of three tokens."""
     content: dict[str, Any] = {
         "prompt_id": "a",
         "sample": 1,
@@ -35,15 +36,16 @@ def watched(**changes: Any) -> WatchedCompletion:
         "reward": 2.0,
         "scale": None,
     }
-    return WatchedCompletion(**content | changes)
+    return TokenRecord(**content | changes)
 
 
-def test_a_row_holds_the_tokens_and_their_measurements():
-    table = watched_table(7, [watched(), watched(sample=2, entropy=[1.0, 2.0, 0.5])])
+def test_a_row_holds_the_tokens_with_their_weights_and_signals():
+    records = (record(), record(sample=2, entropy=[1.0, 2.0, 0.5]))
+    table = token_table(rollout(7, token_records=records))
     first, second = table.to_pylist()
-    assert first == {"step": 7} | watched().__dict__
+    assert first == {"step": 7} | record().__dict__
     assert second["entropy"] == [1.0, 2.0, 0.5]
-    assert watched_table(7, []).schema == table.schema
+    assert token_table(rollout(7)).schema == table.schema
     assert set(COLUMNS) == set(table.column_names)  # what the report reads
 
 
@@ -72,7 +74,7 @@ def test_the_texts_make_up_the_completion():
     assert "".join(texts) == tokenizer().decode(ids, skip_special_tokens=True)
 
 
-def test_the_first_two_groups_are_watched_with_what_was_measured_of_their_tokens():
+def test_the_first_two_groups_are_recorded_with_the_weights_and_signals_of_their_tokens():
     three_groups = rollout(
         4,
         prompt_ids=["a", "a", "b", "b", "c", "c"],
@@ -81,14 +83,15 @@ def test_the_first_two_groups_are_watched_with_what_was_measured_of_their_tokens
         advantages=torch.arange(6.0),
         scale=torch.full((6,), 0.5),
     )
-    measures = TokenMeasures(
+    values = TokenValues(
         weights_BT=torch.arange(18.0).view(6, 3),
         perception_BT=torch.arange(18.0).view(6, 3) / 2,
         vision=[([0.25, 0.5], [1, 2]), None, None, None],
     )
-    watched = watch(three_groups, measures, [[97, 98], [97], [97], [98, 97, 99], [97], [97]], ByteTokenizer())
-    assert [(each.prompt_id, each.sample) for each in watched] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    first, *_, last = watched
+    ids = [[97, 98], [97], [97], [98, 97, 99], [97], [97]]
+    records = token_records(three_groups, values, ids, ByteTokenizer())
+    assert [(each.prompt_id, each.sample) for each in records] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    first, *_, last = records
     assert (first.tokens, first.weight, first.perception) == (["a", "b"], [0.0, 1.0], [0.0, 0.5])
     assert (first.vision_attention, first.vision_grid, last.vision_attention) == ([0.25, 0.5], [1, 2], None)
     assert (last.tokens, last.weight, last.entropy) == (["b", "a", "c"], [9.0, 10.0, 11.0], None)

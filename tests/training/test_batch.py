@@ -1,11 +1,11 @@
-from rlassay.training.whole_batch import completion_text, prompt_key
+from rlassay.training.batch import completion_text, prompt_key
 
 
-def test_the_row_says_its_key():
+def test_the_key_of_a_row_is_its_prompt_id():
     assert prompt_key({"prompt_id": "ab12", "prompt": "anything"}) == "ab12"
 
 
-def test_other_rows_are_known_by_their_text():
+def test_without_that_column_the_key_is_a_digest_of_the_text():
     messages = [{"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "Hi"}]}]
     same = [{"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "Hi"}]}]
     assert prompt_key({"prompt": messages}) == prompt_key({"prompt": same})
@@ -13,6 +13,6 @@ def test_other_rows_are_known_by_their_text():
     assert len(prompt_key({"prompt": "Hi"})) == 16
 
 
-def test_both_formats_have_a_text():
+def test_the_text_of_a_plain_and_of_a_conversational_completion():
     assert completion_text("Hi") == "Hi"
     assert completion_text([{"role": "assistant", "content": "Hi"}]) == "Hi"

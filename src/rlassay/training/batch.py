@@ -1,0 +1,177 @@
+"""The record of one generation batch, and how processes share it.
+
+A generation batch is what TRL samples at once: groups of `num_generations` completions, spread over the processes in
+order. Sizes: B completions on this process, N on all processes together, R rewards, T tokens.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rlassay.advantages import total_rewards
+from rlassay.credit import Credit, TokenSignals
+from rlassay.rewards.outcomes import FailureKind
+from rlassay.signals.measuring import SignalBatch
+
+TRLCompletion = str | list[dict[str, Any]]
+"""A completion in TRL's plain or conversational format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRewards:
+    """The rewards of N completions."""
+
+    names: list[str]
+    """Names of the R rewards."""
+    raw: Float[Tensor, "completions rewards"]
+    """(N, R), values as the rewards returned them; NaN = could not score."""
+    rewards_per_func: Float[Tensor, "completions rewards"]
+    """(N, R), what TRL computes advantages from: `raw` with the NaN of our own rewards imputed."""
+    weights: Float[Tensor, "rewards"]
+    """(R,), weights at this step."""
+    failed: dict[str, list[FailureKind | None]]
+    """For each of our rewards, why it failed on each of the N completions; None where it did not."""
+    num_generations: int
+    """Completions per prompt; those of a prompt are neighbours."""
+
+    @property
+    def weighted(self) -> Float[Tensor, "completions rewards"]:
+        """(N, R), what each reward adds to the total of each completion."""
+        return self.rewards_per_func * self.weights
+
+    def totals(self, aggregation: str) -> Float[Tensor, "completions"]:
+        """(N,), the total reward of each completion under TRL's `multi_objective_aggregation`, see `total_rewards`."""
+        normalize_first = aggregation == "normalize_then_sum"
+        return total_rewards(self.rewards_per_func, self.weights, self.num_generations, normalize_first=normalize_first)
+
+
+@dataclass(kw_only=True)
+class GenerationBatch:
+    """One generation batch on its walk through the trainer; each step fills the fields listed under it."""
+
+    rows: list[dict[str, Any]]
+    """(B), dataset rows, one per completion."""
+    is_training: bool
+    """False = TRL evaluates."""
+    num_generations: int
+    """Completions per prompt."""
+    step: int
+    """Optimiser step that it is sampled for, from 1."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    """Wall time of `signals`, `reward` and `generation` (sampling and log-probabilities), s."""
+
+    # Sampled by TRL.
+    prompts: list[Any] = field(init=False)
+    """(B), texts or conversations."""
+    completions: list[TRLCompletion] = field(init=False)
+    """(B), decoded."""
+    completion_ids: list[list[int]] = field(init=False)
+    """(B), token ids, the end-of-sequence token included."""
+
+    # Measure.
+    measured: SignalBatch = field(init=False)
+    """Signals of the B completions."""
+    signals: list[dict[str, float]] = field(init=False)
+    """(B), signals of each completion by name, without undefined ones: what rewards read."""
+    all_signals: list[dict[str, float]] = field(init=False)
+    """(N), the same of all processes."""
+
+    # Reward.
+    rewards: BatchRewards = field(init=False)
+    """Rewards of the N completions."""
+
+    # Advantage.
+    completion_mask: Int[Tensor, "batch time"] = field(init=False)
+    """(B, T), 1 on the tokens that the loss counts."""
+    advantages_B: Float[Tensor, "batch"] = field(init=False)
+    """(B,), before credit."""
+
+    # Credit.
+    token_signals: TokenSignals = field(init=False)
+    """(N, T), signals, mask and advantages of all processes."""
+    credit: Credit = field(init=False)
+    """(N, T), credit weights."""
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """(B), the prompt that each completion answers."""
+        return [prompt_key(row) for row in self.rows]
+
+
+def gathered_signals(
+    accelerator: Any,
+    measured: SignalBatch,
+    completion_mask: Int[Tensor, "batch time"],
+    advantages_B: Float[Tensor, "batch"],
+) -> TokenSignals:
+    """Token signals of all processes; image signals are NaN where a process measured none.
+
+    Args:
+        accelerator: the trainer's `accelerate.Accelerator`, which has no types.
+        measured: signals of this process.
+        completion_mask: (B, T), 1 on the tokens of this process that the loss counts.
+        advantages_B: (B,), advantages of this process.
+    """
+    length = completion_mask.shape[1]
+
+    def gathered(values_BT: Tensor | None) -> Tensor | None:
+        return None if values_BT is None else _gathered(accelerator, _padded(values_BT, length), math.nan)
+
+    dominance_BT = None if measured.attention is None else measured.attention.dominance_BT
+    missing_BT = torch.full_like(completion_mask, math.nan, dtype=torch.float32)
+    return TokenSignals(
+        completion_mask=_gathered(accelerator, completion_mask, 0),
+        advantages_B=accelerator.gather(advantages_B),
+        has_image_B=accelerator.gather(measured.has_image_B),
+        entropy_BT=gathered(measured.entropy_BT),
+        # A process without images measures no image signal, but has to take part when the others gather theirs.
+        perception_BT=gathered(missing_BT if measured.perception_BT is None else measured.perception_BT),
+        dominance_BT=gathered(missing_BT if dominance_BT is None else dominance_BT),
+        draws_BT=gathered(measured.draws_BT),
+    )
+
+
+def own_rows(accelerator: Any, values: Float[Tensor, "completions *rest"], size: int) -> Float[Tensor, "..."]:
+    """The `size` rows of this process, from values of all processes."""
+    first = accelerator.process_index * size
+    return values[first : first + size]
+
+
+def _gathered(accelerator: Any, values_BT: Tensor, fill: int | float) -> Tensor:
+    return accelerator.gather(accelerator.pad_across_processes(values_BT, dim=1, pad_index=fill))
+
+
+def _padded(values_BT: Float[Tensor, "batch some"], length: int) -> Float[Tensor, "batch time"]:
+    return torch.nn.functional.pad(values_BT, (0, length - values_BT.shape[1]), value=math.nan)
+
+
+def prompt_key(row: dict[str, Any]) -> str:
+    """`prompt_id` of a dataset row; for a dataset without that column, a hex digest of the prompt's text."""
+    if "prompt_id" in row:
+        return row["prompt_id"]
+    return hashlib.sha256(json.dumps(row["prompt"], default=lambda _: "image").encode()).hexdigest()[:16]
+
+
+def completion_text(completion: TRLCompletion) -> str:
+    """The sampled text of a completion."""
+    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)
+
+
+def images_of(prompt: str | list[dict[str, Any]]) -> list[Any]:
+    """The images of a conversation in order; a plain prompt has none."""
+    if isinstance(prompt, str):
+        return []
+    parts = [part for turn in prompt if not isinstance(turn["content"], str) for part in turn["content"]]
+    return [part["image"] for part in parts if part["type"] == "image"]
+
+
+def floats(values: Tensor) -> list[float]:
+    """The numbers of a one-dimensional tensor."""
+    untyped: Any = values  # torch leaves the type of `tolist` open
+    return untyped.tolist()
