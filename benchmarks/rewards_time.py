@@ -1,6 +1,6 @@
 """How long the rewards take for 1,024 completions in groups of 8, as training and evaluation call them: in the worker.
 
-The last line has the sums; the aims are 0.25 s for all rule-based rewards and 2 s for the two ROUGE rewards.
+The last line has the sums; the aims are 0.5 s for all rule-based rewards and 2 s for the two ROUGE rewards.
 `math_accuracy` compares plain numbers here; a formula takes math-verify some 10 ms.
 Run from the project's root: python -m benchmarks.rewards_time
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rlassay.records import PromptRow
 from rlassay.rewards import REWARDS, is_per_sample
 from rlassay.rewards.custom import custom
 from rlassay.rewards.outcomes import Failure, InvalidOutputError, RewardError
@@ -122,6 +123,17 @@ def test_a_worker_that_died_between_two_questions_is_replaced():
     worker.kill()
     worker.wait()
     assert score("a", "b") == [0.1, 0.2]
+
+
+def test_a_row_is_serialised_once_for_all_rewards(monkeypatch):
+    calls = []
+    dump = PromptRow.model_dump_json
+    monkeypatch.setattr(PromptRow, "model_dump_json", lambda row: calls.append(row) or dump(row))
+    group = [completion("<think></think>B", of=row("A")), completion("A")]
+    group[1] = group[1].model_copy(update={"row": group[0].row})
+    for name in ("choice_accuracy", "think_format"):
+        score_in_worker(REWARDS[name], {}, group, per_sample=True, timeout=PATIENT)
+    assert calls == [group[0].row]
 
 
 def test_completions_of_several_prompts_are_refused():

@@ -51,8 +51,8 @@ def extract_choice_as_published(text: str) -> str | None:
     """The letter A-J that the published patterns find, or None; their misreadings are kept.
 
     Complete think blocks are deleted. Lines with a cue word are tried from the last to the first; if none has a letter,
-    the last capital letter that stands alone counts. A full-width small letter matches but is not mapped to ASCII, so
-    it gives None.
+    the last capital letter that is a word of its own counts. A full-width small letter matches but is not mapped to
+    ASCII, so it gives None.
 
     Source: JuncyLu/trl_DAPO, branch trl, at f0cbd71c.
     """
