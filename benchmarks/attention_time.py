@@ -20,7 +20,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlassay.signals import SEGMENTS, ModelInputs, ScoringConfig, teacher_forced
-from rlassay.signals.scoring import entropy, token_logps
+from rlassay.signals.formulas import entropy, token_logps
 
 COMPLETION = 256
 LENGTH = 2048

@@ -1,4 +1,4 @@
-"""Small models of every shape that signals are measured on, and what eager attention says about them."""
+"""Small models of every supported architecture, batches for them, and reference attention mass."""
 
 from typing import Any
 
@@ -129,7 +129,7 @@ def qwen_batch() -> tuple[dict[str, Tensor], int]:
 
 
 def vlm_inputs(processor: Any, samples: tuple[int, ...] = (0, 1, 2, 3)) -> ModelInputs:
-    """Four prompts: with image and system turn; with image; without either; the first one again, answered otherwise."""
+    """Four prompts: with image and system turn; with image; without either; the first again, completed otherwise."""
     images = [Image.new("RGB", (16, 16), color) for color in ("red", "white")]
     images[0].paste("blue", (0, 0, 7, 9))
     shown = [[images[0]], [images[1]], None, [images[0]]]
