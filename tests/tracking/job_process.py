@@ -1,4 +1,4 @@
-"""A job as `rlassay.cli` runs them, with the training left out: `python -m tests.tracking.job_process JSON`."""
+"""A job as `rlassay.cli` runs it, without the training: `python -m tests.tracking.job_process JSON`."""
 
 import json
 import sys

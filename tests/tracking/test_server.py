@@ -1,4 +1,4 @@
-"""What plain `mlflow ui` in the project root shows, asked through its own web interface; and the same server fed."""
+"""Plain `mlflow ui` in the project root: what its web interface shows, and a sync through the same server."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def server(reader: Reader, tmp_path: Path) -> Iterator[Server]:
         process.wait(30)
 
 
-def test_mlflow_ui_shows_runs_and_artifacts_and_takes_a_sync_over_http(
+def test_mlflow_ui_shows_runs_and_artifacts_and_accepts_a_sync_over_http(
     reader: Reader, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = small_study()
