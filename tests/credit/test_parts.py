@@ -66,7 +66,7 @@ def test_the_entropy_filter_by_completion_and_by_batch():
         [0, 1, 1, 0, 0, 0],
         [0, 1, 0, 0, 0, 0],
     ]
-    # Sorted: 1 1 1 1 2 3 4; the .7 quantile lies at place 4.2, between 2 and 3: 2.2.
+    # Sorted: 1 1 1 1 2 3 4; the .7 quantile lies at position 4.2, between 2 and 3: 2.2.
     assert CREDITS["entropy_filter"](entropy, fraction=0.3, scope="batch").int().tolist()[:2] == [
         [0, 0, 1, 0, 0, 0],
         [0, 1, 0, 0, 0, 0],

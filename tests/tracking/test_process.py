@@ -118,7 +118,7 @@ def job(tmp_path: Path) -> FakeJob:
 
 
 def work(job: FakeJob, uri: str) -> float:
-    """Do a job's work while MLflow at `uri` is fed; return what the end of `follow` took, in seconds."""
+    """Do a job's work while MLflow at `uri` is fed; return how long the end of `follow` took, seconds."""
     settings = Settings(study="small", results=str(job.layout.root.parent), tracking=Tracking(uri=uri, interval=0.2))
     with follow(job.study, job.layout, settings, job.policy.folder):
         begun = time.monotonic()

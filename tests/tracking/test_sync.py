@@ -117,14 +117,12 @@ def test_a_resumed_job_continues_its_run_without_a_step_twice(job: FakeJob, feed
     assert reader.duplicates() == []
 
 
-def test_a_file_truncated_and_regrown_between_two_updates_loses_no_step(
-    job: FakeJob, feed: Feed, reader: Reader
-) -> None:
+def test_a_file_truncated_and_regrown_between_updates_loses_no_step(job: FakeJob, feed: Feed, reader: Reader) -> None:
     job.note("running")
     job.log(range(1, 4))
     feed.update()
     job.cut_back(1)
-    job.log([2], at=7.0, padding="x" * 40)  # longer than before: the old position lies within another line
+    job.log([2], at=7.0, padding="x" * 40)  # longer than before: the old offset is within another line
     job.log(range(3, STEPS + 1), at=7.0)
     feed.update()
     assert reader.points(reader.run(NAME), "reward") == ALL
@@ -267,7 +265,7 @@ def test_params_are_numbers_where_possible() -> None:
     params = run_params(study, policies(study)["runs/base/seed7"])
     assert params["seed"] == "7"
     assert params["rl.learning_rate"] == "0.0002"
-    assert params["rl.epsilon_high"] == params["rl.epsilon"] == "0.2"  # null stands for the same value
+    assert params["rl.epsilon_high"] == params["rl.epsilon"] == "0.2"  # null means the same value
     assert params["rl.use_bias_correction_kl"] == "1"
     assert params["rl.mask_truncated_completions"] == "0"
     assert params["rl.delta"] == "none"

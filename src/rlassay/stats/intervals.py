@@ -14,8 +14,8 @@ so V counts the pair variance twice: conservative by var_e / (S I), never negati
 differences, `mean^2 / V` is Clark's min F'. The interval is `mean -/+ t' sqrt(V)` with Cochran's critical value t': the
 quantiles of t(S - 1) and t(I - 1), weighted by V_a and V_b. It is Student's interval over items when seeds agree, over
 seeds when items do, and in between otherwise. Departure from Clark, who takes Satterthwaite's degrees of freedom for V
-as a whole: with three seeds these come out too high whenever the seeds agree by chance, and intervals cover only 92-95 %
-at nominal 95 % once seed variance matters; with Cochran's value they cover 95-99 % (`benchmarks/coverage.py`).
+as a whole: with three seeds these come out too high whenever the seeds agree by chance, and nominal 95 % intervals
+cover only 92-95 % once seed variance matters; with Cochran's value they cover 95-99 % (`benchmarks/coverage.py`).
 
 Source: Clark (1973), The language-as-fixed-effect fallacy, J. Verbal Learning and Verbal Behavior 12, 335-359 (min F');
 Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411 (a conservative variance over crossed

@@ -2,8 +2,8 @@
 
 A program of its own, because it imports MLflow, which a job must not (see `process.py`). It reads one JSON line from
 its standard input and feeds until that input ends, which happens however the job ends, `kill -9` included. Then it
-writes the rest within a bounded time and exits. Everything it sends to MLflow comes from the job's files, so it can be killed
-at any time and another one can continue.
+writes the rest within a bounded time and exits. Everything it sends to MLflow comes from the job's files, so it can
+be killed at any time and another one can continue.
 """
 
 import logging

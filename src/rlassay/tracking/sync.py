@@ -221,8 +221,8 @@ class ReportNumbers:
 
 
 def _read_parquet(path: Path, columns: list[str] | None = None) -> Any:
-    read_table: Any = pq.read_table  # pyright: ignore[reportUnknownMemberType]
-    return read_table(path, columns=columns)
+    untyped: Any = pq
+    return untyped.read_table(path, columns=columns)
 
 
 def _json_value(cell: Any) -> Any:
