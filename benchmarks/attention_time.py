@@ -1,9 +1,9 @@
-"""What attention mass costs: a scoring pass that records it, against a plain one and against eager attention matrices.
+"""Cost of attention mass: a scoring pass that records it, a plain one, and one with eager attention matrices.
 
 A randomly initialised Llama of 8 layers scores completions of 256 tokens after prompts of 1,792. The three ways take
-turns for the time. For the peak of memory, model included, each way runs in three processes of its own, at this length
-and at half of it, to show what grows with its square. The ratios to the plain pass are printed last; the aims are at
-most 1.15 in time and 1.05 in memory.
+turns for the time. For peak memory, model included, each way runs in three processes of its own, at this length and at
+half of it, which shows quadratic growth. The ratios to the plain pass come last; the targets are at most 1.15 in time
+and 1.05 in memory.
 Run from the project's root: python -m benchmarks.attention_time [--device cuda] [--width W] [--repeats N]
 """
 
@@ -20,7 +20,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlassay.signals import SEGMENTS, ModelInputs, ScoringConfig, teacher_forced
-from rlassay.signals.scoring import entropy, token_logps
+from rlassay.signals.formulas import entropy, token_logps
 
 COMPLETION = 256
 LENGTH = 2048
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measured_seconds(device: str, width: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each way, turn by turn, after one turn that does not count."""
+    """Seconds of each way, turn by turn, after one warm-up turn."""
     model, inputs, segment_ids = built(device, width, LENGTH)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(repeats + 1):
@@ -127,13 +127,13 @@ def peak_memory(way: str, device: str, width: int, length: int) -> float:
     run()
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    # Not from getrusage, whose peak a new process inherits from the one that started it.
+    # Not from getrusage: a new process inherits the peak of its parent there.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 2**10
 
 
 def now(device: str) -> float:
-    """Seconds: of a GPU when it has done what it was told; else of this process, so that other jobs count little."""
+    """Seconds: after synchronising a GPU; on a CPU of this process, so that other jobs count little."""
     if device != "cuda":
         return time.process_time()
     torch.cuda.synchronize()

@@ -1,8 +1,9 @@
-"""How often intervals at nominal 95 % hold the true difference, when training seeds differ.
+"""Coverage of nominal 95 % intervals for a difference between arms when seeds differ.
 
-Two arms answer the same items; every run's chance of a right answer is shifted by its seed. Compared are the study's
-intervals, for matched and for independent seeds, with an interval over items alone and with Satterthwaite's degrees of
-freedom for the whole variance. Run from the project's root: python -m benchmarks.coverage [--draws N]
+Two arms answer the same items; each run's probability of a correct answer is shifted by its seed. The study's
+intervals, for matched and for independent seeds, are compared with an interval over items alone and with one that takes
+Satterthwaite's degrees of freedom for the whole variance.
+Run from the project's root: python -m benchmarks.coverage [--draws N]
 """
 
 import argparse
@@ -18,11 +19,11 @@ EFFECT = 0.03
 FIELD = (0.015, 0.015)
 """Seed-to-seed standard deviations of the two arms in the field setting: 1.5 points."""
 SPREADS = ((0.0, 0.0), FIELD, (0.03, 0.0))
-"""None at all, the field setting, and one arm that varies while the other does not."""
+"""No seed variance, the field setting, and one arm that varies while the other does not."""
 
 
 def main() -> None:
-    """Print one line per setting, and last the range that the study's intervals cover in the field setting."""
+    """Print one line per setting, and last the range of the study's coverage in the field setting."""
     parser = argparse.ArgumentParser(description="Coverage of the report's intervals, by simulation.")
     parser.add_argument("--draws", type=int, default=2000, help="simulated studies per setting [%(default)s]")
     draws = parser.parse_args().draws
@@ -42,7 +43,7 @@ def main() -> None:
 def _coverage(
     rng: np.random.Generator, draws: int, size: tuple[int, int, int], spread: tuple[float, ...]
 ) -> dict[str, float]:
-    """Method -> share of simulated studies whose interval holds the true difference."""
+    """Method -> share of simulated studies whose interval contains the true difference."""
     num_seeds, num_items, samples = size
     hits = dict.fromkeys(METHODS, 0)
     for _ in range(draws):

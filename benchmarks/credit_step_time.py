@@ -1,8 +1,8 @@
-"""What token credit adds to a training step: all signals and all rules at once against uniform credit, and each alone.
+"""Time that token credit adds to a training step: all parts together, and each alone, against uniform credit.
 
 Trainers of the built-in model on 128 completions of 16 tokens take turns step by step in one process, from the same
-seed each time and at a learning rate of nearly 0, so that all do the same work. The ratio of all credit is printed
-last; the aim is at most 1.35.
+seed each time and at a learning rate of nearly 0, so that all do the same work. The ratio of all credit comes last;
+the target is at most 1.35.
 Run from the project's root: python -m benchmarks.credit_step_time [--steps N]
 """
 
@@ -34,7 +34,7 @@ CREDIT: dict[str, list[CreditPart]] = {
 
 
 def main() -> None:
-    """Print each rule's step over the uniform one, and that of all credit last."""
+    """Print each step time over the uniform one, all credit last."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--steps", type=int, default=20, help="steps of each trainer that count [%(default)s]")
     steps = parser.parse_args().steps

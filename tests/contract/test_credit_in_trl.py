@@ -9,7 +9,7 @@ import torch
 
 from rlassay.credit import CREDITS, TokenSignals, compose, penalise_entropy, spread
 from rlassay.credit.compose import MEAN_OVER
-from rlassay.credit.parts import batch_quantile_mask
+from rlassay.credit.formulas import batch_quantile_mask
 from rlassay.training import CreditGRPOTrainer
 from tests.training.tiny_lm import make_trainer
 

@@ -12,7 +12,7 @@ MASK = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
 
 
 def signals(mask: torch.Tensor = MASK, **given: Any) -> TokenSignals:
-    """Signals on `mask`; all completions have an image and an advantage of 1 unless said otherwise."""
+    """Signals on `mask`; by default all completions have an image and an advantage of 1."""
     batch = len(mask)
     defaults = {"advantages_B": torch.ones(batch), "has_image_B": torch.ones(batch, dtype=torch.bool)}
     return TokenSignals(completion_mask=mask, **defaults | given)

@@ -1,4 +1,4 @@
-"""Parts together: filters by OR, weights by product, and what no batch, however odd, may break."""
+"""Composed credit: filters join by OR, weights multiply; properties that hold for any batch; the advantages."""
 
 import math
 from dataclasses import fields, replace
@@ -10,12 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlassay.credit import CREDITS, TokenSignals, compose, spread
+from rlassay.credit import CREDITS, TokenSignals, compose, penalise_entropy, spread
 from rlassay.credit.compose import selected_denominator
 from tests.credit.make import MASK, batches, signals
-
-# MERGED FROM test_compose.py: Parts together: filters by OR, weights by product, and what no batch, however
-# odd, may break.
 
 ENTROPY = torch.tensor([[1.0, 5.0, 2.0, 3.0, 4.0, 9.0], [2.0, 1.0, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
 PERCEPTION = torch.tensor([[0.5, 0.1, 0.4, 0.3, 0.2, 9.0], [0.1, 0.3, 9.0, 9.0, 9.0, 9.0], [9.0] * 6])
@@ -29,7 +26,7 @@ LISTS = [
     ["attention_weights", "shuffled_weights", "trajectory_scaling"],
 ]
 WITHIN = [names for names in LISTS if "trajectory_scaling" not in names]
-"""Lists that go by each completion alone, so that cutting up the batch changes nothing."""
+"""Lists that use each completion alone, so that splitting the batch changes nothing."""
 
 
 FEW = settings(max_examples=30)
@@ -85,18 +82,18 @@ def test_filters_join_by_or():
     assert credit.metrics["no_image_fraction"] == credit.metrics["unmeasured_token_fraction"] == 0.0
 
 
-def test_perception_does_nothing_to_a_completion_without_an_image():
+def test_perception_does_not_filter_a_completion_without_an_image():
     given = signals(entropy_BT=ENTROPY, perception_BT=PERCEPTION, has_image_B=torch.tensor([False, True, True]))
     alone = compose([top("perception_filter", 0.2)], given)
     assert alone.selected_BT.int().tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
     both = compose([top("entropy_filter", 0.2), top("perception_filter", 0.2)], given)
     assert both.selected_BT.int().tolist() == [[0, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0] * 6]
     assert both.metrics["no_image_fraction"] == pytest.approx(1 / 3)
-    assert both.metrics["perception_token_fraction"] == 0.5  # of the completion that it judges
+    assert both.metrics["perception_token_fraction"] == 0.5  # of the completion it applies to
     assert both.metrics["entropy_token_fraction"] == pytest.approx(2 / 7)
 
 
-def test_shuffling_deals_out_what_came_before_and_nothing_after():
+def test_shuffling_affects_the_parts_before_it_only():
     given = signals(entropy_BT=ENTROPY, perception_BT=PERCEPTION, draws_BT=DRAWS)
     first, second = top("entropy_filter", 0.4), top("perception_filter", 0.2)
     # Entropy keeps 1 and 4 of the first completion, 0 of the second; the order is 1, 4, 3, 0, 2 and 1, 0.
@@ -110,7 +107,7 @@ def test_shuffling_deals_out_what_came_before_and_nothing_after():
     )
 
 
-def test_a_selected_denominator_gives_back_what_the_filter_took():
+def test_a_selected_denominator_restores_the_size_of_the_loss():
     given = signals(entropy_BT=ENTROPY)
     filtered = [top("entropy_filter", 0.4)]
     # 3 of 7 tokens; 2 of 5 and 1 of 2.
@@ -133,7 +130,7 @@ def test_a_filter_that_selects_nothing_gives_weights_of_zero(denominator: Any, l
     assert credit.metrics == {"credit_weight_mean": 0.0, "combined_token_fraction": 0.0}
 
 
-def test_a_batch_without_any_token_has_no_metrics_to_speak_of():
+def test_a_batch_without_tokens_has_only_the_share_without_images():
     empty = torch.zeros_like(MASK)
     every = signals(
         empty,
@@ -151,7 +148,7 @@ def test_a_batch_without_any_token_has_no_metrics_to_speak_of():
     "wrong",
     [torch.ones(6), torch.ones(2, 6), torch.ones(3, 6, dtype=torch.int32), torch.ones(3, dtype=torch.bool)],
 )
-def test_a_part_that_gives_something_else_is_refused(wrong: torch.Tensor):
+def test_a_part_with_another_result_is_refused(wrong: torch.Tensor):
     with pytest.raises(ValueError, match="expected \\(3, 6\\): bool for a filter"):
         compose([lambda batch: wrong], signals())
 
@@ -159,14 +156,14 @@ def test_a_part_that_gives_something_else_is_refused(wrong: torch.Tensor):
 @pytest.mark.parametrize("names", LISTS, ids="+".join)
 @FEW
 @given(batches(), st.sampled_from([("all", "dapo"), ("selected", "dapo"), ("selected", "grpo")]))
-def test_no_batch_gives_a_weight_that_is_no_weight(names: list[str], batch: TokenSignals, over: Any):
+def test_every_batch_gives_valid_weights(names: list[str], batch: TokenSignals, over: Any):
     credit = compose(parts(*names), batch, *over)
     advantages = spread(batch.advantages_B, credit.weights_BT, batch.completion_mask)  # refuses NaN
     assert bool(torch.isfinite(advantages).all())
     assert not bool((credit.selected_BT & ~batch.completion_mask.bool()).any())
     assert not any(math.isnan(value) for value in credit.metrics.values())
     has_tokens = batch.completion_mask.any(dim=1)
-    assert torch.equal(credit.selected_BT.any(dim=1), has_tokens)  # no completion is lost as a whole
+    assert torch.equal(credit.selected_BT.any(dim=1), has_tokens)  # no completion loses all its tokens
 
 
 @pytest.mark.parametrize("names", LISTS, ids="+".join)
@@ -197,7 +194,7 @@ def test_padding_changes_nothing(names: list[str], batch: TokenSignals, more: in
 @pytest.mark.parametrize("names", WITHIN, ids="+".join)
 @FEW
 @given(batches())
-def test_what_goes_by_completions_does_not_depend_on_how_the_batch_is_cut(names: list[str], batch: TokenSignals):
+def test_parts_that_use_each_completion_alone_ignore_how_the_batch_is_split(names: list[str], batch: TokenSignals):
     whole = compose(parts(*names), batch).weights_BT
     for row in range(len(whole)):
         alone = compose(parts(*names), changed(batch, lambda each, row=row: each[row : row + 1]))
@@ -205,11 +202,9 @@ def test_what_goes_by_completions_does_not_depend_on_how_the_batch_is_cut(names:
 
 
 def changed(batch: TokenSignals, change: Any) -> TokenSignals:
-    """The batch with `change` made to each of its tensors."""
+    """The batch with `change` applied to each of its tensors."""
     return replace(batch, **{field.name: change(getattr(batch, field.name)) for field in fields(batch)})
 
-
-# MERGED FROM test_spread.py:
 
 SPREAD_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])  # B=3, T=5
 
@@ -228,20 +223,18 @@ def test_spread_of_weights_of_one_changes_no_advantage():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.5])
-def test_spread_refuses_weights_that_are_no_weights(bad: float):
+def test_spread_refuses_invalid_weights(bad: float):
     weights = torch.ones(3, 5)
     weights[1, 1] = bad
     with pytest.raises(ValueError, match="finite and not negative"):
         spread(torch.ones(3), weights, SPREAD_MASK)
 
 
-def test_what_a_weight_is_outside_the_completion_does_not_matter():
+def test_weights_outside_the_completion_are_ignored():
     weights = torch.ones(3, 5)
     weights[2, 4] = float("nan")
     assert torch.equal(spread(torch.ones(3), weights, SPREAD_MASK), SPREAD_MASK.float())
 
-
-# MERGED FROM test_denominator.py:
 
 SELECTED = torch.tensor([[1, 0, 1, 0, 0, 1], [1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], dtype=torch.bool)
 
@@ -258,14 +251,14 @@ def test_a_mean_over_each_completion_has_a_factor_for_each(loss_type: str):
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
-def test_nothing_selected_is_not_divided_by(loss_type: str):
+def test_the_factor_is_one_where_nothing_is_selected(loss_type: str):
     assert selected_denominator(torch.zeros_like(SELECTED), MASK, loss_type).tolist() == [1.0] * 3
     assert selected_denominator(SELECTED, torch.zeros_like(MASK), loss_type).tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("loss_type", ["dr_grpo", "luspo", "unknown"])
-def test_losses_that_count_no_tokens_are_refused(loss_type: str):
-    with pytest.raises(ValueError, match="counts no tokens"):
+def test_losses_that_do_not_divide_by_tokens_are_refused(loss_type: str):
+    with pytest.raises(ValueError, match="does not divide by a token count"):
         selected_denominator(SELECTED, MASK, loss_type)
 
 
@@ -277,3 +270,10 @@ def test_the_loss_becomes_the_mean_over_selected_tokens():
     assert token_mean.item() == pytest.approx((1.0 + 3.0 + 6.0) / 3)
     per_completion = (kept * selected_denominator(SELECTED, MASK, "grpo")[:, None]).sum(1) / MASK.sum(1).clamp(min=1)
     assert per_completion.tolist() == pytest.approx([(1.0 + 3.0) / 2, 6.0, 0.0])
+
+
+def test_the_penalty_is_the_same_on_every_token_of_the_completions():
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+    advantages = torch.tensor([[2.0, 0.0, -1.0, 0.0], [-0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    expected = [[2.25, 0.25, -0.75, 0.25], [-0.25, 0.25, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    assert penalise_entropy(advantages, mask, 0.25).tolist() == expected

@@ -1,3 +1,5 @@
+"""Credit metrics: over which tokens and completions they average."""
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def test_means_are_over_completion_tokens():
     )
 
 
-def test_a_filter_is_measured_on_the_completions_that_it_judges():
+def test_a_filter_is_measured_on_the_completions_it_applies_to():
     only_first = torch.tensor([True, False, False])
     found = filter_metrics("perception_filter", KEPT, only_first, signals(perception_BT=PERCEPTION))
     assert found == pytest.approx(
@@ -46,7 +48,7 @@ def test_a_mean_over_nothing_is_left_out():
     assert scale_metrics(torch.ones(3), ~ALL) == {}
 
 
-def test_a_token_without_its_perception_belongs_to_neither_side():
+def test_an_unmeasured_token_is_neither_selected_nor_rejected():
     lost = PERCEPTION.clone()
     lost[0, 0] = lost[0, 1] = NAN
     found = filter_metrics("perception_filter", KEPT, ALL, signals(perception_BT=lost))
@@ -56,12 +58,12 @@ def test_a_token_without_its_perception_belongs_to_neither_side():
     assert found["low_var_kl_threshold"] == pytest.approx(0.1)
 
 
-def test_scales_are_those_of_completions_that_could_be_judged():
+def test_scale_metrics_are_over_completions_the_part_applies_to():
     found = scale_metrics(torch.tensor([0.8, 1.0, 1.1]), torch.tensor([True, False, True]))
     assert found == pytest.approx({"scaling_factor_mean": 0.95, "dynamic_scaling_max": 1.1})
 
 
-def test_tokens_that_should_have_been_measured_are_counted():
+def test_unmeasured_tokens_are_counted_where_a_signal_is_expected():
     lost = PERCEPTION.clone()
     lost[0, 0] = lost[1, 0] = lost[2, 0] = lost[0, 5] = NAN
     given = signals(perception_BT=lost, has_image_B=torch.tensor([True, False, True]))
@@ -72,7 +74,7 @@ def test_tokens_that_should_have_been_measured_are_counted():
     )
 
 
-def test_what_no_part_needs_is_not_said():
+def test_signals_that_no_part_needs_are_not_logged():
     assert signal_metrics(signals(), frozenset()) == {}
     draws = signals(draws_BT=torch.rand(MASK.shape))
     assert signal_metrics(draws, frozenset({"draws"})) == {"unmeasured_token_fraction": 0.0}

@@ -8,7 +8,15 @@ import pytest
 import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from rlassay.signals import ModelInputs, Scores, ScoringConfig, model_inputs, segment_ids, teacher_forced, vision_grid
+from rlassay.signals import (
+    ModelInputs,
+    ScoringConfig,
+    TokenScores,
+    model_inputs,
+    segment_ids,
+    teacher_forced,
+    vision_grid,
+)
 from tests.engines.completions import Completions, conversations, pictures, sample, stored
 from tests.engines.qwen import qwen_model, qwen_processor, qwen_tokenizer, save_qwen
 from tests.engines.vllm_process import needs_torchvision, needs_vllm, vllm_process
@@ -53,7 +61,7 @@ def as_vllm_read(completions: Completions) -> ModelInputs:
     )
 
 
-def scored(model: Any, inputs: ModelInputs) -> Scores:
+def scored(model: Any, inputs: ModelInputs) -> TokenScores:
     return teacher_forced(
         model, inputs, ScoringConfig(), segment_ids=segment_ids(inputs, qwen_tokenizer(), model.config)
     )

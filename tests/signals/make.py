@@ -1,4 +1,4 @@
-"""Small models of every shape that signals are measured on, and what eager attention says about them."""
+"""Small models of every supported architecture, batches for them, and reference attention mass."""
 
 from typing import Any
 
@@ -129,13 +129,13 @@ def qwen_batch() -> tuple[dict[str, Tensor], int]:
 
 
 def vlm_inputs(processor: Any, samples: tuple[int, ...] = (0, 1, 2, 3)) -> ModelInputs:
-    """Four prompts: with image and system turn; with image; without either; the first one again, answered otherwise."""
+    """Four prompts: with image and system turn; with image; without either; the first again, completed otherwise."""
     images = [Image.new("RGB", (16, 16), color) for color in ("red", "white")]
     images[0].paste("blue", (0, 0, 7, 9))
-    shown = [[images[0]], [images[1]], None, [images[0]]]
+    images_of = [[images[0]], [images[1]], None, [images[0]]]
     with_format_instruction = {"role": "system", "content": [{"type": "text", "text": "Think first, then answer."}]}
-    asked = [("Which digit is larger?", True), ("larger?", True), ("(A)3 (B)7 digit is", False)]
-    prompts = [_conversation(text, with_image) for text, with_image in asked]
+    questions = [("Which digit is larger?", True), ("larger?", True), ("(A)3 (B)7 digit is", False)]
+    prompts = [_conversation(text, with_image) for text, with_image in questions]
     prompts = [[with_format_instruction, *prompts[0]], prompts[1], prompts[2], [with_format_instruction, *prompts[0]]]
     texts = ["<think>7 3</think><answer>B</answer><eos>", "<answer>A</answer><eos>", "3", "<think>3 7"]
     completions = [processor.tokenizer(text)["input_ids"] for text in texts]
@@ -143,7 +143,9 @@ def vlm_inputs(processor: Any, samples: tuple[int, ...] = (0, 1, 2, 3)) -> Model
     ids = torch.tensor([each + [0] * (length - len(each)) for each in completions])
     mask = torch.tensor([[1] * len(each) + [0] * (length - len(each)) for each in completions])
     rows = list(samples)
-    return model_inputs(processor, [prompts[row] for row in rows], [shown[row] for row in rows], ids[rows], mask[rows])
+    return model_inputs(
+        processor, [prompts[row] for row in rows], [images_of[row] for row in rows], ids[rows], mask[rows]
+    )
 
 
 def _conversation(text: str, with_image: bool) -> list[dict[str, Any]]:

@@ -1,3 +1,5 @@
+"""Recorded attention mass against whole attention matrices of eager models."""
+
 import math
 from typing import Any
 
@@ -7,10 +9,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from rlassay.signals import attention, attention_mass
-from rlassay.signals.attention import Scoring, segment_mass
+from rlassay.signals.attention import AttentionScoring, segment_mass
 from tests.signals import make
-
-# MERGED FROM test_attention.py:
 
 SINGLE, HALF = 1e-5, 2e-3
 
@@ -39,7 +39,7 @@ def test_mass_equals_eager_attention_and_sums_to_one(case: str, implementation: 
     assert torch.allclose(mass.sum(dim=-1), is_token.float().expand(3, -1, -1), atol=SINGLE)
 
 
-def test_of_a_llava_model_the_text_decoder_alone_is_recorded():
+def test_only_the_text_decoder_of_a_llava_model_is_recorded():
     model, processor = make.tiny_vlm()
     inputs = make.vlm_inputs(processor)
     batch = inputs.batch(range(4), torch.device("cpu"))
@@ -67,14 +67,14 @@ def test_in_half_precision_mass_stays_close_to_eager():
     assert torch.allclose(mass, make.eager_mass(model, batch, segment_ids, length), atol=HALF)
 
 
-def test_sliding_windows_and_capped_scores_are_followed_where_the_implementation_follows_them():
+def test_sliding_windows_and_capped_scores_apply_where_the_implementation_applies_them():
     model = make.gemma()
     batch, length = make.text_batch()
     segment_ids = some_segments(batch)
     capped = attention_mass(_with(model, "eager"), batch, segment_ids, length)
     assert torch.allclose(capped, make.eager_mass(model, batch, segment_ids, length), atol=SINGLE)
 
-    # transformers' sdpa drops the cap of a model that has one: what is measured is what that model does then.
+    # transformers' sdpa drops the cap of a model that has one: the mass is that of the model as it then runs.
     uncapped = attention_mass(_with(model, "sdpa"), batch, segment_ids, length)
     for layer in model.model.layers:
         layer.self_attn.attn_logit_softcapping = None
@@ -93,7 +93,7 @@ def test_attention_sinks_take_their_share():
     assert bool((mass.sum(dim=-1) < 0.999).any())
 
 
-def test_flash_attention_is_given_its_own_name_and_masks_and_is_scored_alike(monkeypatch: pytest.MonkeyPatch):
+def test_flash_attention_runs_under_its_own_name_and_masks_and_is_recorded_exactly(monkeypatch: pytest.MonkeyPatch):
     names = set()
 
     def flash(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
@@ -157,7 +157,7 @@ def test_permuting_splitting_and_padding_the_batch_change_nothing():
     assert not padded[:, :, length:].any()
 
 
-def test_there_may_be_more_segments_than_a_head_is_wide_and_layers_come_in_the_order_asked_for():
+def test_many_segments_are_allowed_and_layers_come_in_the_order_requested():
     model = make.llama()
     batch, length = make.text_batch()
     every_key = torch.arange(14).expand(3, 14)
@@ -168,7 +168,7 @@ def test_there_may_be_more_segments_than_a_head_is_wide_and_layers_come_in_the_o
     assert torch.allclose(mass, make.eager_mass(model, batch, every_key, length)[[2, 0]], atol=SINGLE)
 
 
-def test_a_segment_that_no_key_of_the_batch_is_in_gets_nothing():
+def test_a_segment_without_keys_gets_no_mass():
     batch, length = make.text_batch()
 
     mass = attention_mass(make.llama(), batch, torch.zeros_like(batch["input_ids"]), length, num_segments=3)
@@ -177,7 +177,7 @@ def test_a_segment_that_no_key_of_the_batch_is_in_gets_nothing():
     assert not mass[..., 1:].any()
 
 
-def test_adapters_checkpointing_and_training_mode_change_nothing_and_are_left_as_they_were():
+def test_adapters_checkpointing_and_training_mode_change_nothing_and_are_restored():
     from peft import LoraConfig, get_peft_model
 
     model = make.llama()
@@ -229,7 +229,7 @@ def test_the_model_is_restored_when_a_pass_fails():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str):
+def test_shapes_and_layers_that_do_not_fit_are_refused(change: dict[str, Any], message: str):
     batch, length = make.text_batch()
     arguments = {"segment_ids": some_segments(batch), "completion_length": length, **change}
 
@@ -251,8 +251,6 @@ def _with(model: Any, implementation: str) -> Any:
     return model
 
 
-# MERGED FROM test_mass.py:
-
 NOTHING_HIDDEN = torch.ones(1, 1, 1, 3, dtype=torch.bool)
 
 
@@ -261,14 +259,14 @@ def one_row(mask: torch.Tensor = NOTHING_HIDDEN, **scoring: float | torch.Tensor
     query = torch.ones(1, 1, 1, 1)
     key = torch.tensor([4.0, 2.0, 2.0]).log().view(1, 1, 3, 1)
     indicator = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
-    return segment_mass(query, key, mask, indicator, Scoring(**{"scaling": 1.0, **scoring})).flatten().tolist()
+    return segment_mass(query, key, mask, indicator, AttentionScoring(**{"scaling": 1.0, **scoring})).flatten().tolist()
 
 
 def test_mass_is_the_softmax_over_keys_summed_within_each_segment():
     assert one_row() == pytest.approx([0.5, 0.5])
 
 
-def test_a_hidden_key_gets_nothing_whether_by_a_truth_value_or_by_a_huge_negative_score():
+def test_a_hidden_key_gets_no_mass_under_a_boolean_or_an_additive_mask():
     hidden = torch.tensor([True, True, False]).view(1, 1, 1, 3)
     added = torch.where(hidden, 0.0, torch.finfo(torch.float32).min)
 
@@ -290,7 +288,7 @@ def test_a_sink_takes_mass_to_no_key():
     assert one_row(sinks=torch.tensor([math.log(8)])) == pytest.approx([0.25, 0.25])
 
 
-def test_heads_that_share_keys_are_averaged_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_heads_that_share_keys_are_averaged_and_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch):
     random = torch.Generator().manual_seed(0)
     batch, heads, kv_heads, rows, keys, width = 3, 4, 2, 5, 7, 6
     query = torch.randn(batch, heads, rows, width, generator=random)
@@ -298,7 +296,7 @@ def test_heads_that_share_keys_are_averaged_and_blocks_change_nothing(monkeypatc
     mask = torch.rand(batch, 1, rows, keys, generator=random) > 0.3
     mask[..., 0] = True
     indicator = torch.nn.functional.one_hot(torch.randint(0, 8, (batch, keys), generator=random), 8).float()
-    arguments = (query, key, mask, indicator, Scoring(scaling=0.5))
+    arguments = (query, key, mask, indicator, AttentionScoring(scaling=0.5))
 
     whole = segment_mass(*arguments)
     scores = 0.5 * query @ key.repeat_interleave(2, dim=1).transpose(2, 3)

@@ -1,3 +1,5 @@
+"""Model inputs against the processor's own, and the system block under several chat templates."""
+
 from typing import Any
 
 import pytest
@@ -7,8 +9,6 @@ from PIL import Image
 from rlassay.signals import model_inputs, with_images
 from rlassay.signals.inputs import system_length
 from tests.signals import make
-
-# MERGED FROM test_inputs.py:
 
 
 def test_prompts_are_padded_on_the_left_and_completions_on_the_right():
@@ -36,7 +36,7 @@ def test_plain_text_gets_the_special_tokens_of_the_tokenizer_and_has_no_system_b
     assert inputs.system_lengths == (0,)
 
 
-def test_a_prompt_that_comes_twice_is_processed_once_and_samples_keep_their_own_pixels():
+def test_a_repeated_prompt_is_processed_once_and_samples_keep_their_own_pixels():
     _, processor = make.tiny_vlm()
     inputs = make.vlm_inputs(processor)
 
@@ -92,8 +92,6 @@ def test_samples_must_keep_their_number_of_images(images: list[list[int] | None]
         with_images(processor, inputs, black)
 
 
-# MERGED FROM test_system_block.py:
-
 CHATML = (
     "{% if messages[0].role != 'system' %}<|system|>You help.\n<eos>\n{% endif %}"
     "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '\n<eos>\n' }}{% endfor %}"
@@ -122,17 +120,19 @@ def block(template: str | None, prompt: list[dict[str, Any]]) -> str:
         (None, [SYSTEM, USER], f"<|system|>{SYSTEM['content']}"),
         (None, [USER], ""),
         (None, [USER, {"role": "assistant", "content": "7"}, USER], ""),
-        # The end marker and the line break after it come before every turn: the marker is special anyway.
+        # The end marker and its line break precede every turn; the marker is a special token anyway.
         (CHATML, [SYSTEM, USER], f"<|system|>{SYSTEM['content']}"),
         (CHATML, [USER], "<|system|>You help."),
         (VICUNA, [SYSTEM, USER], SYSTEM["content"]),
         (VICUNA, [USER], ""),
     ],
 )
-def test_the_block_ends_where_the_first_turn_begins(template: str | None, prompt: list[dict[str, Any]], expected: str):
+def test_the_system_block_ends_where_the_first_turn_begins(
+    template: str | None, prompt: list[dict[str, Any]], expected: str
+):
     assert block(template, prompt).rstrip() == expected
 
 
-def test_a_template_that_leaves_words_out_is_refused():
-    with pytest.raises(ValueError, match=r"chat template: expected the words of 3 turns, got 1"):
+def test_a_template_that_drops_turns_is_refused():
+    with pytest.raises(ValueError, match=r"chat template: expected the text of 3 turns, got 1"):
         block("{{ messages[-1].content }}", [USER])

@@ -1,3 +1,5 @@
+"""Masked images: which pixels change, and what the model sees."""
+
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ def masked(size: tuple[int, int] = (30, 44), seed: int = 0, **options: Any) -> n
     return np.asarray(masked_images([image], Masking(**options), np.random.default_rng(seed))[0])
 
 
-def test_whole_blocks_are_hidden_from_the_top_left_corner_the_last_ones_being_partial():
+def test_whole_blocks_from_the_top_left_corner_are_masked_and_the_last_are_partial():
     pixels = masked()
 
     assert pixels.shape == (44, 30, 3)
@@ -29,7 +31,7 @@ def test_whole_blocks_are_hidden_from_the_top_left_corner_the_last_ones_being_pa
 
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (0.5, 0.5), (0.8, 0.8), (1.0, 1.0)])
-def test_each_block_is_hidden_with_the_probability(probability: float, share: float):
+def test_each_block_is_masked_with_the_probability(probability: float, share: float):
     hidden = masked((100, 100), probability=probability, block=1) == 0
 
     # 10,000 blocks: standard error 0.005 at most.
@@ -37,7 +39,7 @@ def test_each_block_is_hidden_with_the_probability(probability: float, share: fl
     assert (hidden.all(axis=2) == hidden.any(axis=2)).all()
 
 
-def test_grey_noise_and_blur_show_something_else_in_the_same_blocks():
+def test_grey_noise_and_blur_fill_the_same_blocks():
     black, grey, noise = (masked(mode=mode) for mode in ("black", "grey", "noise"))
     hidden = black[..., 0] == 0
 
@@ -54,7 +56,7 @@ def test_grey_noise_and_blur_show_something_else_in_the_same_blocks():
     assert (np.diff(blurred[10, 10:30, 0].astype(int)) > 0).all()
 
 
-def test_the_generator_decides_and_images_of_a_sample_differ():
+def test_the_generator_decides_the_mask_and_images_of_a_sample_differ():
     assert (masked(seed=1) == masked(seed=1)).all()
     assert (masked(seed=1) != masked(seed=2)).any()
     image = Image.new("RGB", (80, 80), "white")
@@ -64,7 +66,7 @@ def test_the_generator_decides_and_images_of_a_sample_differ():
 
 
 @pytest.mark.parametrize("wrong", [{"probability": 1.5}, {"block": 0}])
-def test_what_hides_nothing_sensible_is_refused(wrong: dict[str, Any]):
+def test_an_impossible_masking_is_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match=r"masking: got .*, expected a probability in \[0, 1\] and a block of 1 pixel"):
         masked(**wrong)
 

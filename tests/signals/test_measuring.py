@@ -1,3 +1,5 @@
+"""Attention metrics per completion, worked by hand, and random numbers per completion."""
+
 import math
 
 import pytest
@@ -9,11 +11,9 @@ from rlassay.signals.measuring import (
     columns_of,
     completion_signals,
     generator,
-    read_attention,
+    summarise_attention,
     vision_keys,
 )
-
-# MERGED FROM test_readings.py:
 
 TEXT, VISION, SYSTEM, SPECIAL, GENERATED = range(5)
 # One completion of two tokens after a prompt of 1 system, 4 image and 2 text tokens; one without an image, padded.
@@ -39,16 +39,16 @@ THREE_LAYERS = mass([(0.2, 0.2), (0.2, 0.2)], [(0.4, 0.1), (0.0, 0.1)], [(0.6, 0
 
 
 def test_layers_are_averaged_and_rows_summed_before_the_ratio():
-    reading = read_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="late").per_completion
+    summary = summarise_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="late").per_completion
     # Late is the third layer: text .9 / 2 tokens, vision .6 / 4 tokens. All: 1.7 / 3 / 2 against 1.2 / 3 / 4.
-    assert reading["modality_dominance/early"][0].item() == pytest.approx(2.0)
-    assert reading["modality_dominance/middle"][0].item() == pytest.approx(4.0)
-    assert reading["modality_dominance/late"][0].item() == pytest.approx(3.0)
-    assert reading["modality_dominance/all"][0].item() == pytest.approx(1.7 * 4 / (1.2 * 2))
+    assert summary["modality_dominance/early"][0].item() == pytest.approx(2.0)
+    assert summary["modality_dominance/middle"][0].item() == pytest.approx(4.0)
+    assert summary["modality_dominance/late"][0].item() == pytest.approx(3.0)
+    assert summary["modality_dominance/all"][0].item() == pytest.approx(1.7 * 4 / (1.2 * 2))
     # Late: text has .6 of the mass and 2 of 6 tokens.
-    assert reading["attention_efficiency_text/late"][0].item() == pytest.approx(1.8)
-    assert reading["attention_efficiency_vision/late"][0].item() == pytest.approx(0.6)
-    assert (reading["text_tokens"].tolist(), reading["vision_tokens"].tolist()) == ([2.0, 2.0], [4.0, 0.0])
+    assert summary["attention_efficiency_text/late"][0].item() == pytest.approx(1.8)
+    assert summary["attention_efficiency_vision/late"][0].item() == pytest.approx(0.6)
+    assert (summary["text_tokens"].tolist(), summary["vision_tokens"].tolist()) == ([2.0, 2.0], [4.0, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -56,27 +56,27 @@ def test_layers_are_averaged_and_rows_summed_before_the_ratio():
     [("late", [6.0, 1.5]), (1, [6.0, 1.5]), (2, [1.0 * 4 / (0.3 * 2), 0.3 * 4 / (0.5 * 2)]), ("early", [2.0, 2.0])],
 )
 def test_each_token_has_the_dominance_of_the_row_that_predicted_it(dominance, expected):
-    reading = read_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance=dominance)
-    assert reading.dominance_BT[0].tolist() == pytest.approx(expected)
-    assert torch.isnan(reading.dominance_BT[1]).all()  # no image
+    summary = summarise_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance=dominance)
+    assert summary.dominance_BT[0].tolist() == pytest.approx(expected)
+    assert torch.isnan(summary.dominance_BT[1]).all()  # no image
 
 
-def test_more_last_layers_than_there_are_take_all():
-    reading = read_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance=9)
-    everything = read_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="all")
-    assert torch.equal(reading.dominance_BT[0], everything.dominance_BT[0])
+def test_more_last_layers_than_the_model_has_take_all():
+    summary = summarise_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance=9)
+    everything = summarise_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="all")
+    assert torch.equal(summary.dominance_BT[0], everything.dominance_BT[0])
 
 
 def test_a_model_with_too_few_layers_has_no_early_ones():
-    reading = read_attention(THREE_LAYERS[:2], SEGMENTS, scheme="thirds", dominance="late")
-    assert "modality_dominance/early" not in reading.per_completion
+    summary = summarise_attention(THREE_LAYERS[:2], SEGMENTS, scheme="thirds", dominance="late")
+    assert "modality_dominance/early" not in summary.per_completion
     with pytest.raises(ValueError, match="'early' has no layer in a model of 2"):
-        read_attention(THREE_LAYERS[:2], SEGMENTS, scheme="thirds", dominance="early")
+        summarise_attention(THREE_LAYERS[:2], SEGMENTS, scheme="thirds", dominance="early")
 
 
-def test_rewards_get_what_is_defined():
-    reading = read_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="late")
-    first, second = completion_signals(reading.per_completion)
+def test_rewards_get_the_defined_metrics():
+    summary = summarise_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="late")
+    first, second = completion_signals(summary.per_completion)
     assert first["modality_dominance/late"] == pytest.approx(3.0)
     assert second == {"text_tokens": 2.0, "vision_tokens": 0.0}
     columns = columns_of([first, second, {}])
@@ -110,9 +110,6 @@ def test_image_tokens_are_numbered_in_each_sample():
     assert set(keys[1].tolist()) == {-1}
 
 
-# MERGED FROM test_randomness.py:
-
-
 def test_a_completion_draws_the_same_numbers_in_any_batch_and_of_any_length():
     together = draws(3, 10, ["a", "a", "b"], [0, 1, 0], 7)
 
@@ -136,12 +133,12 @@ def test_seed_step_prompt_sample_and_purpose_all_matter(other: tuple[int, int, s
     assert generator(3, 10, "a", 0, "x").random() != generator(*other).random()
 
 
-def test_numbers_are_those_of_every_machine():
-    # Written down once: a change would change every run.
+def test_random_numbers_are_the_same_on_every_machine():
+    # Recorded once: other numbers would change every run.
     assert generator(3, 10, "a", 0, "draws").integers(0, 10**6, 3).tolist() == [912208, 612931, 671023]
 
 
-def test_numbers_are_even_over_the_unit_interval():
+def test_draws_are_uniform():
     numbers = draws(1, 1, [str(index) for index in range(100)], [0] * 100, 1000)
 
     assert numbers.dtype == torch.float32

@@ -1,3 +1,5 @@
+"""Passes that process shared prompts once give the same scores."""
+
 from typing import Any
 
 import pytest
@@ -43,7 +45,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_reading_a_prompt_once_changes_nothing(case: str):
+def test_sharing_prompts_does_not_change_the_scores(case: str):
     model, inputs = CASES[case][0](), doubled(CASES[case][1])
     alone = ModelInputs(**{**vars(inputs), "prompts": tuple(range(len(inputs)))})
     segments = torch.arange(inputs.by_token["input_ids"].shape[1]) % len(SEGMENTS)
@@ -63,7 +65,7 @@ def test_reading_a_prompt_once_changes_nothing(case: str):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_what_is_shared_within_a_batch_does_not_matter(batch_size: int):
+def test_scores_do_not_depend_on_which_rows_share_a_batch(batch_size: int):
     model, inputs = make.llama(), doubled(make.text_batch)
 
     scores = teacher_forced(model, inputs, ScoringConfig(batch_size=batch_size))
@@ -73,7 +75,7 @@ def test_what_is_shared_within_a_batch_does_not_matter(batch_size: int):
     )
 
 
-def test_a_completion_of_one_token_needs_its_prompt_only():
+def test_a_completion_of_one_token_needs_only_its_prompt():
     model, inputs = make.llama(), doubled(make.text_batch)
     tokens = {name: values[:, : -inputs.completion_length + 1] for name, values in inputs.by_token.items()}
     inputs = ModelInputs(**{**vars(inputs), "by_token": tokens, "completion_length": 1})
@@ -86,7 +88,7 @@ def test_a_completion_of_one_token_needs_its_prompt_only():
     assert torch.allclose(scores.attention_mass, expected, atol=CLOSE)
 
 
-def test_models_that_do_not_keep_all_keys_read_every_prompt_again():
+def test_models_that_do_not_keep_all_keys_cannot_share_prompts():
     inputs = doubled(make.text_batch)
     shared = inputs.shared_prompts(range(6), CPU)
 
@@ -99,7 +101,7 @@ def test_models_that_do_not_keep_all_keys_read_every_prompt_again():
     assert not can_share(make.llama().base_model, make.llama().config, typed.shared_prompts(range(6), CPU))
 
 
-def test_text_for_a_model_that_saw_images_before_does_not_take_over_their_positions():
+def test_text_after_images_does_not_inherit_their_positions():
     model = make.qwen_vl()
     with_images = doubled(make.qwen_batch)
     teacher_forced(model, with_images, ScoringConfig())

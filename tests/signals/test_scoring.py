@@ -1,27 +1,24 @@
+"""Scoring in pieces against the whole logits of the model."""
+
 import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from rlassay.signals import (
     ModelInputs,
-    Scores,
     ScoringConfig,
+    TokenScores,
     attention_mass,
     scoring,
     segment_ids,
     teacher_forced,
     with_images,
 )
-from rlassay.signals.scoring import entropy, js, kl, token_logps
 from tests.signals import make
-
-# MERGED FROM test_scoring.py:
 
 CLOSE = 1e-5
 
@@ -42,10 +39,10 @@ def whole(model: Any, inputs: ModelInputs, temperature: float = 1.0) -> tuple[to
 
 def masked(processor: Any, inputs: ModelInputs) -> ModelInputs:
     black = [Image.new("RGB", (16, 16))]
-    return with_images(processor, inputs, [black if shown else None for shown in inputs.has_image])
+    return with_images(processor, inputs, [black if has_image else None for has_image in inputs.has_image])
 
 
-def test_log_probs_and_entropy_are_those_of_the_whole_logits_at_the_sampling_temperature(vlm: tuple[Any, Any]):
+def test_log_probs_and_entropy_equal_those_of_the_whole_logits_at_the_sampling_temperature(vlm: tuple[Any, Any]):
     model, processor = vlm
     inputs = make.vlm_inputs(processor)
 
@@ -78,7 +75,7 @@ def test_the_models_own_head_makes_the_logits(model: Any):
     assert torch.allclose(scores.per_token_logps, logps * is_token, atol=CLOSE)
 
 
-def everything(vlm: tuple[Any, Any], batch_size: int | None) -> Scores:
+def everything(vlm: tuple[Any, Any], batch_size: int | None) -> TokenScores:
     model, processor = vlm
     inputs = make.vlm_inputs(processor)
     return teacher_forced(
@@ -91,7 +88,7 @@ def everything(vlm: tuple[Any, Any], batch_size: int | None) -> Scores:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 9])
-def test_neither_the_batch_size_nor_the_size_of_pieces_changes_anything(
+def test_batch_size_and_piece_size_do_not_change_the_scores(
     vlm: tuple[Any, Any], batch_size: int, monkeypatch: pytest.MonkeyPatch
 ):
     expected = everything(vlm, None)
@@ -121,7 +118,7 @@ def test_attention_mass_comes_from_the_same_pass(vlm: tuple[Any, Any]):
 
 
 @pytest.mark.parametrize("kind", ["kl", "js"])
-def test_masking_the_image_is_measured_where_there_is_one(vlm: tuple[Any, Any], kind: str):
+def test_masked_images_are_scored_for_samples_with_an_image(vlm: tuple[Any, Any], kind: str):
     model, processor = vlm
     inputs = make.vlm_inputs(processor)
     blacked = masked(processor, inputs)
@@ -159,7 +156,7 @@ def test_the_mean_of_k3_estimates_the_exact_divergence(vlm: tuple[Any, Any]):
     assert torch.allclose(exact, k3, atol=CLOSE)
 
 
-def test_the_models_mode_and_the_random_numbers_are_left_alone(vlm: tuple[Any, Any]):
+def test_the_models_mode_and_the_random_state_are_left_unchanged(vlm: tuple[Any, Any]):
     model, processor = vlm
     inputs = make.vlm_inputs(processor)
     expected = teacher_forced(model.eval(), inputs, ScoringConfig())
@@ -195,43 +192,3 @@ def test_a_uniform_model_has_the_entropy_of_its_vocabulary():
     is_token = batch["attention_mask"][:, -length:].float()
     assert torch.allclose(scores.entropy_BT, math.log(61) * is_token, atol=CLOSE)
     assert torch.allclose(scores.per_token_logps, -math.log(61) * is_token, atol=CLOSE)
-
-
-# MERGED FROM test_distributions.py:
-
-HALF, QUARTERS = [0.5, 0.5, 0.0], [0.25, 0.75, 0.0]
-LN2, LN3 = math.log(2), math.log(3)
-
-
-def logs(*rows: list[float]) -> torch.Tensor:
-    return torch.tensor([list(rows)]).log()
-
-
-def test_values_worked_by_hand():
-    p, q = logs(HALF, QUARTERS, [1.0, 0.0, 0.0]), logs(QUARTERS, HALF, [0.5, 0.0, 0.5])
-
-    assert token_logps(p, torch.tensor([[1, 0, 0]])).tolist() == [pytest.approx([-LN2, -2 * LN2, 0.0])]
-    # H(1/4, 3/4) = 1/4 ln 4 + 3/4 ln 4/3 = 2 ln 2 - 3/4 ln 3
-    assert entropy(p).tolist() == [pytest.approx([LN2, 2 * LN2 - 0.75 * LN3, 0.0])]
-    # 1/2 ln 2 + 1/2 ln 2/3; 1/4 ln 1/2 + 3/4 ln 3/2; ln 2
-    assert kl(p, q).tolist() == [pytest.approx([LN2 - LN3 / 2, 0.75 * LN3 - LN2, LN2], abs=1e-6)]
-    # The last: m = (3/4, 0, 1/4): (ln 4/3 + 1/2 ln 2/3 + 1/2 ln 2) / 2
-    last = (math.log(4 / 3) + math.log(2 / 3) / 2 + LN2 / 2) / 2
-    assert js(p, q)[0, 2].item() == pytest.approx(last, abs=1e-6)
-
-
-def test_what_the_second_distribution_excludes_is_infinitely_far_for_kl_and_ln_2_at_most_for_js():
-    p, q = logs([1.0, 0.0, 0.0]), logs([0.0, 0.5, 0.5])
-
-    assert kl(p, q).item() == math.inf
-    assert js(p, q).item() == pytest.approx(LN2)
-
-
-@given(st.lists(st.lists(st.floats(-20, 20), min_size=4, max_size=4), min_size=2, max_size=2))
-def test_divergences_are_not_negative_and_js_is_symmetric_and_bounded(logits: list[list[float]]):
-    p, q = (torch.tensor([[row]]).log_softmax(dim=2) for row in logits)
-
-    assert kl(p, q).item() >= -1e-5
-    assert kl(p, p).item() == 0
-    assert -1e-6 <= js(p, q).item() <= LN2 + 1e-6
-    assert js(p, q).item() == pytest.approx(js(q, p).item(), abs=1e-6)

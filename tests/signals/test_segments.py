@@ -1,3 +1,5 @@
+"""Segments of keys and layers."""
+
 from dataclasses import replace
 
 import pytest
@@ -25,7 +27,7 @@ def test_each_position_belongs_to_its_segment():
     assert names[1] == [*["-"] * padding, "special", *["text"] * question, "special", *answer]
 
 
-def test_vision_tokens_are_those_that_the_config_names():
+def test_vision_tokens_are_named_by_the_config():
     assert vision_token_ids(make.qwen_vl().config) == [50, 51]
     assert vision_token_ids(make.llama().config) == []
     model, processor = make.tiny_vlm()
@@ -46,7 +48,7 @@ def test_the_grid_of_vision_tokens_is_known_for_one_image_per_prompt():
     assert vision_grid(replace(inputs, by_image=(two,) * 4), 0, segments) is None
 
 
-def test_qwen_gives_the_grid_in_patches_of_which_several_become_one_token():
+def test_qwen_grids_count_patches_several_of_which_become_one_token():
     batch, length = make.qwen_batch()
     grids = batch["image_grid_thw"]
     by_image = tuple({"pixel_values": torch.zeros(1, 1), "image_grid_thw": grid[None]} for grid in grids)
@@ -71,7 +73,7 @@ def test_qwen_gives_the_grid_in_patches_of_which_several_become_one_token():
         (1, "paper", ([0], [0], [0])),
     ],
 )
-def test_layers_are_cut_into_segments(num_layers: int, scheme: str, expected: tuple[list[int], ...]):
+def test_layers_are_divided_into_segments(num_layers: int, scheme: str, expected: tuple[list[int], ...]):
     segments = {name: list(layers) for name, layers in layer_segments(num_layers, scheme).items()}
 
     assert segments == dict(zip(("early", "middle", "late", "all"), (*expected, list(range(num_layers))), strict=True))

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rlassay.stats import crossed_interval, paired_difference, wilson
-from rlassay.stats.intervals import Part, reach, two_sided_p
-
-# MERGED FROM test_crossed.py: Crossed intervals: against an analysis of variance worked by hand, Clark's min
-# F', simulation and symmetries.
+from rlassay.stats.intervals import VarianceComponent, half_width, two_sided_p
 
 # Two seeds x three items. Seed means 2 and 4, item means 1.5, 2.5 and 5, grand mean 3.
 #   MS_seeds = 3 (1 + 1) / 1 = 6,  MS_items = 2 (2.25 + 0.25 + 4) / 2 = 6.5
@@ -81,7 +78,7 @@ def test_variance_is_the_true_one_plus_the_pair_variance():
     assert np.mean(total) == pytest.approx(1.33333, rel=0.1)
 
 
-def test_without_seed_variance_it_is_students_interval_over_items_and_the_reverse():
+def test_without_seed_variance_it_is_students_interval_over_items_and_vice_versa():
     values = np.array([0.1, 0.5, 0.7, 0.2])
     expected = stats.ttest_1samp(values, 0)
     ends = expected.confidence_interval(0.95)
@@ -104,7 +101,7 @@ def test_independent_seeds_worked_by_hand():
     assert interval.high - 1.75 == pytest.approx(weighted / math.sqrt(1.5), rel=1e-6)
 
 
-def test_independent_seeds_count_what_matched_seeds_cancel():
+def test_independent_seeds_keep_variance_that_matched_seeds_cancel():
     rng = np.random.default_rng(8)
     seeds, items = rng.normal(0, 0.2, (3, 1)), rng.random((1, 40))
     b = items + seeds
@@ -161,14 +158,14 @@ def test_missing_scores_leave_the_same_items_for_every_seed():
     assert paired_difference(scores, other).num_items == 1
 
 
-def test_nothing_complete_gives_nan_and_says_how_much_there_was():
+def test_without_complete_items_the_interval_is_nan_and_counts_seeds():
     interval = crossed_interval([[np.nan, 1.0], [1.0, np.nan]])
     assert math.isnan(interval.mean)
     assert math.isnan(interval.low)
     assert (interval.num_seeds, interval.num_items) == (2, 0)
     assert crossed_interval(np.empty((3, 0))).num_items == 0
-    unjudged = crossed_interval(np.full((2, 4), np.nan))
-    assert (unjudged.num_seeds, unjudged.num_items) == (0, 0)
+    unscored = crossed_interval(np.full((2, 4), np.nan))
+    assert (unscored.num_seeds, unscored.num_items) == (0, 0)
 
 
 def test_one_item_has_a_mean_and_no_interval():
@@ -245,40 +242,38 @@ def test_coverage_with_variance_between_seeds(matched: bool):
     assert covered / 400 >= 0.95
 
 
-# MERGED FROM test_cochran.py: Cochran's critical value, against quantiles that have closed forms.
-
 # t(1) = tan(pi (1 - 2q) / 2) and t(2) = (1 - 2q) sqrt(2 / (1 - (1 - 2q)^2)) at the tail q.
-ONE, TWO = Part(variance=1.0, freedom=1.0), Part(variance=3.0, freedom=2.0)
+ONE, TWO = VarianceComponent(variance=1.0, df=1.0), VarianceComponent(variance=3.0, df=2.0)
 
 
-def test_reach_by_hand():
+def test_half_width_by_hand():
     # q = 0.025: t(1) = 12.706205, t(2) = 4.302653; (1 * 12.706205 + 3 * 4.302653) / 4 * sqrt(4) = 12.807082.
-    assert reach([ONE, TWO], 0.025) == pytest.approx(12.807082, abs=1e-6)
+    assert half_width([ONE, TWO], 0.025) == pytest.approx(12.807082, abs=1e-6)
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0, -3.0, 400.0])
-def test_p_value_is_where_the_reach_is_the_mean(mean: float):
+def test_the_p_value_is_where_the_half_width_equals_the_mean(mean: float):
     p_value = two_sided_p(mean, [ONE, TWO])
     one = math.tan(math.pi * (1 - p_value) / 2)
     two = (1 - p_value) * math.sqrt(2 / (1 - (1 - p_value) ** 2))
     assert (one + 3 * two) / 4 * 2 == pytest.approx(abs(mean), rel=1e-6)
 
 
-def test_one_part_is_students_t():
-    part = Part(variance=0.25, freedom=7.0)
-    assert reach([part], 0.05) == pytest.approx(0.5 * stats.t.ppf(0.95, 7))
+def test_one_component_is_students_t():
+    part = VarianceComponent(variance=0.25, df=7.0)
+    assert half_width([part], 0.05) == pytest.approx(0.5 * stats.t.ppf(0.95, 7))
     assert two_sided_p(1.0, [part]) == pytest.approx(2 * stats.t.sf(2, 7))
 
 
-def test_a_part_without_variance_changes_nothing():
-    nothing = Part(variance=0.0, freedom=2.0)
-    part = Part(variance=0.25, freedom=7.0)
-    assert reach([nothing, part], 0.05) == pytest.approx(reach([part], 0.05))
+def test_a_component_without_variance_changes_nothing():
+    nothing = VarianceComponent(variance=0.0, df=2.0)
+    part = VarianceComponent(variance=0.25, df=7.0)
+    assert half_width([nothing, part], 0.05) == pytest.approx(half_width([part], 0.05))
     assert two_sided_p(1.0, [nothing, part]) == pytest.approx(two_sided_p(1.0, [part]))
 
 
-def test_means_far_out_have_the_smallest_p_value_and_zero_the_largest():
-    part = Part(variance=1.0, freedom=400.0)
+def test_extreme_means_have_the_smallest_p_value_and_zero_the_largest():
+    part = VarianceComponent(variance=1.0, df=400.0)
     assert two_sided_p(1e6, [part, TWO]) >= 2e-100
     assert two_sided_p(1e6, [part]) == 2e-100
     assert two_sided_p(0.0, [ONE, TWO]) == 1.0

@@ -1,4 +1,4 @@
-"""Bands over seeds."""
+"""Bands over seeds, worked by hand."""
 
 import numpy as np
 import pytest

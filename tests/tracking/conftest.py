@@ -20,6 +20,6 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(empty_database: Path, tmp_path: Path) -> Reader:
-    """What is in a store of this test's own."""
+    """Reader of a fresh store for one test."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     return Reader(tmp_path / "mlflow.db")

@@ -119,12 +119,12 @@ class FakeJob:
         frame = pd.DataFrame({"step": step, "completion": ["<script>"] * rows, "reward": [0.5, None, 1.0][:rows]})
         frame.to_parquet(folder / f"step{step:06}.parquet", index=False)
 
-    def prove(self) -> None:
-        """Write the sentinel."""
+    def write_manifest(self) -> None:
+        """Write the manifest of a finished training."""
         self.layout.train_manifest(self.policy.folder, self.policy.stage).write_text("{}")
 
     def score(self, **means: float | None) -> None:
-        """Write completions and scores of the test set: two prompts, the second one unjudged where None is given."""
+        """Write completions and scores of the test set: two prompts, two completions each; None gives no score."""
         rows = [
             {"prompt_id": prompt, "mode": "sampled", "sample": sample, "metric": metric, "value": value}
             for metric, value in means.items()

@@ -1,4 +1,4 @@
-"""A job as `rlassay.cli` runs them, with the training left out: `python -m tests.tracking.job_process JSON`."""
+"""A job as `rlassay.cli` runs it, without the training: `python -m tests.tracking.job_process JSON`."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ process.PATIENCE = 100  # machines that run tests are busy
 
 
 def main(folder: str, root: str, uri: str, ends: str, first: int = 1) -> None:
-    """Log steps from `first` on; then finish, crash, or wait for a signal, as `ends` says."""
+    """Log steps from `first` on; then finish, crash, or wait for a signal, depending on `ends`."""
     study = small_study(("base", "plain", "third", "fourth"))
     layout = Layout(root=Path(root) / study.id)
     job = FakeJob.of(study, layout, folder)

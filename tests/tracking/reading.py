@@ -1,4 +1,4 @@
-"""What an MLflow store holds, read with MLflow's own client and, for exact comparisons, from its tables."""
+"""Read an MLflow store with MLflow's own client and, for exact comparisons, from its tables."""
 
 import sqlite3
 from contextlib import closing
@@ -37,7 +37,7 @@ class Reader:
             return database.execute(query, (run.info.run_id, key)).fetchall()
 
     def duplicates(self) -> list[tuple[str, str, int]]:
-        """(run, key, step) that stand in the store more than once."""
+        """(run, key, step) stored more than once."""
         with closing(sqlite3.connect(self.path)) as database:
             query = "SELECT run_uuid, key, step FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
             return database.execute(query).fetchall()

@@ -1,4 +1,4 @@
-"""Names that MLflow refuses become names that it takes."""
+"""Legal names for MLflow, and points read from `metrics.jsonl` while it grows or is truncated."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlassay.tracking.names import MetricsFile, Point, legal_name
-
-# MERGED FROM test_names.py: Names that MLflow refuses become names that it takes.
 
 
 @pytest.mark.parametrize(
@@ -33,13 +31,10 @@ def test_legal_names_stay_and_others_change(name: str, legal: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_mlflow_takes_every_name(name: str) -> None:
+def test_mlflow_accepts_every_legal_name(name: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
     _validate_metric_name(legal_name(name))
-
-
-# MERGED FROM test_metrics_file.py: Reading `metrics.jsonl` while it grows, and after it was cut back.
 
 
 def write(path: Path, *lines: dict[str, object]) -> None:
@@ -71,7 +66,7 @@ def test_no_file_has_no_points(path: Path) -> None:
     assert MetricsFile(path).new_points() == []
 
 
-def test_only_new_lines_come_until_the_file_is_rewound(path: Path) -> None:
+def test_only_new_lines_are_returned_until_the_reader_is_rewound(path: Path) -> None:
     metrics = MetricsFile(path)
     lines = [{"step": step, "time": 1.0, "a": step} for step in (1, 2, 3)]
     write(path, *lines[:2])
@@ -83,7 +78,7 @@ def test_only_new_lines_come_until_the_file_is_rewound(path: Path) -> None:
 
 
 @pytest.mark.parametrize("regrown", [[1], [1, 22], [1, 22, 333, 4444], [11, 2]])
-def test_a_file_that_was_cut_back_is_read_from_its_start(path: Path, regrown: list[int]) -> None:
+def test_a_truncated_file_is_read_from_its_start(path: Path, regrown: list[int]) -> None:
     metrics = MetricsFile(path)
     write(path, *({"step": step, "time": 1.0, "a": step} for step in (1, 2, 3)))
     metrics.new_points()
@@ -91,7 +86,7 @@ def test_a_file_that_was_cut_back_is_read_from_its_start(path: Path, regrown: li
     assert steps(metrics.new_points()) == regrown
 
 
-def test_a_file_that_vanished_and_came_back_is_read_from_its_start(path: Path) -> None:
+def test_a_file_that_was_deleted_and_recreated_is_read_from_its_start(path: Path) -> None:
     metrics = MetricsFile(path)
     write(path, {"step": 1, "time": 1.0, "a": 1})
     metrics.new_points()
@@ -101,7 +96,7 @@ def test_a_file_that_vanished_and_came_back_is_read_from_its_start(path: Path) -
     assert steps(metrics.new_points()) == [1]
 
 
-def test_a_torn_line_is_left_out_and_one_still_being_written_waits(path: Path) -> None:
+def test_a_broken_line_is_left_out_and_an_unfinished_one_waits(path: Path) -> None:
     path.write_text('{"step": 1, "ti\n{"step": 2, "time": 1.0, "a": 1}\n{"step": 3, "time": 1.0, "a"')
     metrics = MetricsFile(path)
     assert steps(metrics.new_points()) == [2]

@@ -45,7 +45,7 @@ def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it never came true"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.05)
 
 
@@ -62,7 +62,7 @@ def stored_steps(database: Path) -> list[int]:
     return []
 
 
-def test_four_jobs_at_once_without_a_store_leave_one_that_tells_how_each_ended(tmp_path: Path) -> None:
+def test_four_jobs_create_one_store_that_shows_how_each_ended(tmp_path: Path) -> None:
     study = small_study(ARMS)
     small_folder(tmp_path, study)
     database = tmp_path / "mlflow.db"
@@ -75,7 +75,7 @@ def test_four_jobs_at_once_without_a_store_leave_one_that_tells_how_each_ended(t
     os.killpg(jobs["fourth"].pid, signal.SIGKILL)
     printed = {arm: job.communicate(timeout=120) for arm, job in jobs.items()}
     assert [jobs[arm].returncode for arm in ARMS] == [0, 1, 128 + signal.SIGTERM, -signal.SIGKILL], printed
-    until(lambda: not feeder.is_running())  # nobody waits for it: it goes by itself
+    until(lambda: not feeder.is_running())  # it ends without anyone waiting for it
     warnings = [line for _, errors in printed.values() for line in errors.splitlines() if "warning" in line]
     assert warnings == []
 
@@ -90,9 +90,7 @@ def test_four_jobs_at_once_without_a_store_leave_one_that_tells_how_each_ended(t
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_after_kill_9_of_job_and_feeder_the_next_attempt_goes_on_in_the_same_run(
-    reader: Reader, tmp_path: Path
-) -> None:
+def test_after_kill_9_of_job_and_feeder_the_next_attempt_continues_the_same_run(reader: Reader, tmp_path: Path) -> None:
     small_folder(tmp_path, small_study(ARMS))
     killed = start(tmp_path, reader.uri, "base", "wait")
     wait_for_signal(killed)
@@ -102,7 +100,7 @@ def test_after_kill_9_of_job_and_feeder_the_next_attempt_goes_on_in_the_same_run
     killed.kill()
     killed.communicate(timeout=60)
     run = reader.run("base seed 1 rl")
-    assert run.info.status == "RUNNING"  # nobody was left to say otherwise
+    assert run.info.status == "RUNNING"  # no process was left to update it
 
     resumed = start(tmp_path, reader.uri, "base", "finish", first=3)
     assert resumed.wait(timeout=120) == 0, resumed.communicate()
@@ -120,7 +118,7 @@ def job(tmp_path: Path) -> FakeJob:
 
 
 def work(job: FakeJob, uri: str) -> float:
-    """Do a job's work while MLflow at `uri` is fed; return what the end of `follow` took, in seconds."""
+    """Do a job's work while MLflow at `uri` is fed; return how long the end of `follow` took, seconds."""
     settings = Settings(study="small", results=str(job.layout.root.parent), tracking=Tracking(uri=uri, interval=0.2))
     with follow(job.study, job.layout, settings, job.policy.folder):
         begun = time.monotonic()
@@ -128,13 +126,13 @@ def work(job: FakeJob, uri: str) -> float:
         job.log(range(1, STEPS + 1))
         job.note("finished")
         worked = time.monotonic() - begun
-        assert worked < 20  # the body waits for nobody
+        assert worked < 20  # the body does not wait for MLflow
         time.sleep(1.0)
         begun = time.monotonic()
     return time.monotonic() - begun
 
 
-def test_a_tracker_that_is_down_costs_one_line(
+def test_a_tracker_that_is_down_gives_one_warning(
     job: FakeJob, reader: Reader, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlassay.tracking.process.PATIENCE", 100)
@@ -146,7 +144,7 @@ def test_a_tracker_that_is_down_costs_one_line(
     assert line.startswith(f"warning: MLflow at {uri} is behind (")
     assert line.endswith(f"rlassay mlflow-sync --study small --results {job.layout.root.parent} --uri {uri}")
 
-    sync_study(job.study, job.layout, reader.uri)  # what the line says, with the tracker back
+    sync_study(job.study, job.layout, reader.uri)  # the warning's command, with the tracker back
     assert reader.points(reader.run("base seed 1 rl"), "reward") == ALL
 
 
@@ -179,14 +177,16 @@ def test_a_tracker_that_hangs_is_waited_for_a_bounded_time(
     assert line.startswith(f"warning: MLflow at {slow_server} is behind (")
 
 
-def test_a_body_that_fails_fails_the_same_way(job: FakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlassay.tracking.process.sys.executable", "/no/such/python")  # not even a feeder
+def test_errors_of_the_body_are_raised(job: FakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "rlassay.tracking.process.sys.executable", "/no/such/python"
+    )  # the feeder does not start either
     settings = Settings(tracking=Tracking(uri="sqlite:////nowhere/mlflow.db"))
     with pytest.raises(ValueError, match="the work"), follow(job.study, job.layout, settings, "runs/base/seed1"):
         raise ValueError("the work")
 
 
 def test_nothing_is_started_when_tracking_is_off(job: FakeJob) -> None:
-    before = psutil.Process().children()  # other tests may have left a worker that waits for more
+    before = psutil.Process().children()  # other tests may have left a worker process
     with follow(job.study, job.layout, Settings(tracking=Tracking(enabled=False)), "runs/base/seed1"):
         assert psutil.Process().children() == before

@@ -1,4 +1,4 @@
-"""What plain `mlflow ui` in the project root shows, asked through its own web interface; and the same server fed."""
+"""Plain `mlflow ui` in the project root: what its web interface shows, and a sync through the same server."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Server:
         with urllib.request.urlopen(f"{self.uri}/{page}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
             return answer.read().decode()
 
-    def asked(self, page: str, **query: str) -> Any:
+    def query_api(self, page: str, **query: str) -> Any:
         """The JSON answer of the tracking API."""
         return json.loads(self.text(f"ajax-api/2.0/mlflow/{page}", **query))
 
@@ -71,7 +71,7 @@ def server(reader: Reader, tmp_path: Path) -> Iterator[Server]:
         process.wait(30)
 
 
-def test_mlflow_ui_shows_runs_and_artifacts_and_takes_a_sync_over_http(
+def test_mlflow_ui_shows_runs_and_artifacts_and_accepts_a_sync_over_http(
     reader: Reader, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = small_study()
@@ -81,11 +81,11 @@ def test_mlflow_ui_shows_runs_and_artifacts_and_takes_a_sync_over_http(
     job.roll_out(1)
     sync_study(study, job.layout, reader.uri)
 
-    experiment = server.asked("experiments/get-by-name", experiment_name="small")["experiment"]
+    experiment = server.query_api("experiments/get-by-name", experiment_name="small")["experiment"]
     run_id = reader.run("base seed 1 rl").info.run_id
-    history = server.asked("metrics/get-history", run_id=run_id, metric_key="reward")["metrics"]
+    history = server.query_api("metrics/get-history", run_id=run_id, metric_key="reward")["metrics"]
     assert [point["step"] for point in history] == list(range(1, STEPS + 1))
-    listed = server.asked("artifacts/list", run_id=run_id)["files"]
+    listed = server.query_api("artifacts/list", run_id=run_id)["files"]
     assert [file["path"] for file in listed] == ["config.yaml", "rollouts.json"]
     assert json.loads(server.text("get-artifact", run_id=run_id, path="rollouts.json"))["columns"][0] == "step"
     assert experiment["artifact_location"] == str(tmp_path / "mlartifacts/small")

@@ -1,4 +1,4 @@
-"""Writing to MLflow within its limits, and only what is new."""
+"""The store: MLflow's limits, only new values, and an sqlite database that is complete and in WAL mode."""
 
 import os
 import shutil
@@ -11,14 +11,12 @@ import pytest
 from filelock import FileLock, Timeout
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
-from rlassay.tracking.about import About
 from rlassay.tracking.names import Point
+from rlassay.tracking.runs import RunDescription
 from rlassay.tracking.store import Store, limit_waiting, prepare_database
 from tests.tracking.reading import Reader
 
-# MERGED FROM test_store.py: Writing to MLflow within its limits, and only what is new.
-
-ABOUT = About(name="one", policy="runs/one", stage="rl", identity="first", params={}, tags={})
+DESCRIPTION = RunDescription(name="one", policy="runs/one", stage="rl", identity="first", params={}, tags={})
 
 
 @pytest.fixture
@@ -27,9 +25,9 @@ def store(reader: Reader, tmp_path: Path) -> Store:
 
 
 def test_more_than_a_batch_of_points_and_params_arrives(store: Store, reader: Reader) -> None:
-    params = {f"p{number}": str(number) for number in range(130)}  # MLflow takes 100 at once
-    about = About(name="one", policy="runs/one", stage="rl", identity="first", params=params, tags={})
-    run = store.enter(about, started=1.0)
+    params = {f"p{number}": str(number) for number in range(130)}  # MLflow accepts 100 at once
+    description = RunDescription(name="one", policy="runs/one", stage="rl", identity="first", params=params, tags={})
+    run = store.get_or_create(description, started=1.0)
     points = [Point(key="a", value=float(step), step=step, timestamp=1000) for step in range(2300)]  # 1000 at once
     assert store.add_points(run, points) == 2300
     assert [step for step, _ in reader.points(run, "a")] == list(range(2300))
@@ -37,25 +35,23 @@ def test_more_than_a_batch_of_points_and_params_arrives(store: Store, reader: Re
 
 
 def test_step_0_is_a_step(store: Store, reader: Reader) -> None:
-    run = store.enter(ABOUT, started=1.0)
+    run = store.get_or_create(DESCRIPTION, started=1.0)
     point = Point(key="a", value=1.0, step=0, timestamp=1000)
     assert store.add_points(run, [point]) == 1
     assert store.add_points(store.get(run.info.run_id), [point]) == 0
 
 
-def test_entering_twice_is_one_run_and_another_identity_is_another(store: Store, reader: Reader) -> None:
-    first = store.enter(ABOUT, started=1.0)
-    assert store.enter(ABOUT, started=2.0).info.run_id == first.info.run_id
-    second = About(name="one", policy="runs/one", stage="rl", identity="second", params={}, tags={})
-    assert store.enter(second, started=3.0).info.run_id != first.info.run_id
+def test_the_same_identity_is_one_run_and_another_identity_is_another(store: Store, reader: Reader) -> None:
+    first = store.get_or_create(DESCRIPTION, started=1.0)
+    assert store.get_or_create(DESCRIPTION, started=2.0).info.run_id == first.info.run_id
+    second = RunDescription(name="one", policy="runs/one", stage="rl", identity="second", params={}, tags={})
+    assert store.get_or_create(second, started=3.0).info.run_id != first.info.run_id
     assert [run.data.tags["rlassay.current"] for run in reader.runs()["one"]] == ["false", "true"]
-    again = store.enter(ABOUT, started=4.0)  # not the old one: what a later training replaced does not come back
+    again = store.get_or_create(DESCRIPTION, started=4.0)  # not the old one: replaced results stay replaced
     assert again.info.run_id != first.info.run_id
 
 
-def test_what_jobs_share_is_written_by_one_of_them_at_a_time(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shared_data_are_written_under_the_lock(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow fails when two processes log the same dataset, or the params of the same parent run, at once."""
     seen: list[tuple[str, bool]] = []
 
@@ -71,10 +67,12 @@ def test_what_jobs_share_is_written_by_one_of_them_at_a_time(
     for name in ("create_run", "log_batch", "log_inputs", "set_terminated"):
         watch(name)
     (tmp_path / "train.jsonl").write_text("{}\n")
-    child = About(name="c", policy="c", stage="rl", identity="x", params={"a": "1"}, tags={}, parent=ABOUT)
-    run = store.enter(child, started=1.0)
+    child = RunDescription(
+        name="c", policy="c", stage="rl", identity="x", params={"a": "1"}, tags={}, parent=DESCRIPTION
+    )
+    run = store.get_or_create(child, started=1.0)
     store.add_datasets(run, [tmp_path / "train.jsonl"], "training")
-    store.settle(run, "FINISHED", 2.0)
+    store.update_status(run, "FINISHED", 2.0)
     assert {name for name, _ in seen} == {"create_run", "log_batch", "log_inputs", "set_terminated"}
     assert all(held for _, held in seen), seen
 
@@ -88,18 +86,18 @@ def _is_locked(path: Path) -> bool:
 
 
 def test_a_deleted_experiment_is_restored(store: Store, reader: Reader, tmp_path: Path) -> None:
-    run = store.enter(ABOUT, started=1.0)
+    run = store.get_or_create(DESCRIPTION, started=1.0)
     reader.client.delete_experiment(store.experiment)
     again = Store(reader.uri, "small", tmp_path / "locks")
     assert again.experiment == store.experiment
-    assert again.enter(ABOUT, started=1.0).info.run_id == run.info.run_id
+    assert again.get_or_create(DESCRIPTION, started=1.0).info.run_id == run.info.run_id
 
 
 def test_a_folder_is_uploaded_again_only_when_it_changed(store: Store, reader: Reader, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "page.html").write_text("one")
-    run = store.enter(ABOUT, started=1.0)
+    run = store.get_or_create(DESCRIPTION, started=1.0)
     store.add_folder(run, folder)
     uploaded = Path(str(run.info.artifact_uri)) / "report/page.html"
     uploaded.write_text("marked")
@@ -110,21 +108,18 @@ def test_a_folder_is_uploaded_again_only_when_it_changed(store: Store, reader: R
     assert uploaded.read_text() == "two"
 
 
-def test_a_file_that_is_not_there_is_no_dataset(store: Store, reader: Reader, tmp_path: Path) -> None:
-    run = store.enter(ABOUT, started=1.0)
+def test_a_missing_file_is_no_dataset(store: Store, reader: Reader, tmp_path: Path) -> None:
+    run = store.get_or_create(DESCRIPTION, started=1.0)
     store.add_datasets(run, [tmp_path / "gone.jsonl"], "training")
     assert reader.run("one").inputs.dataset_inputs == []
 
 
-def test_what_the_environment_says_about_waiting_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_in_the_environment_take_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "77"
     os.environ.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES", None)
     limit_waiting(seconds=5, retries=0)
     assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == (77, 0)
-
-
-# MERGED FROM test_database.py: The sqlite store: whole or not there, and in WAL mode.
 
 
 def mode(path: Path) -> str:
@@ -137,7 +132,7 @@ def test_a_server_needs_no_database() -> None:
     assert prepare_database("http://127.0.0.1:5000") is None
 
 
-def test_a_database_is_created_whole_whatever_a_kill_left_behind(tmp_path: Path) -> None:
+def test_a_database_is_created_as_a_whole_despite_leftovers_of_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "mlflow.db"
     path.parent.mkdir()
     path.touch()
@@ -149,7 +144,7 @@ def test_a_database_is_created_whole_whatever_a_kill_left_behind(tmp_path: Path)
     assert sorted(other.name for other in path.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
-def test_a_database_that_others_made_is_kept_and_put_into_wal_mode(empty_database: Path, tmp_path: Path) -> None:
+def test_an_existing_database_is_kept_and_switched_to_wal_mode(empty_database: Path, tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_database, path)
     with closing(sqlite3.connect(path)) as database:
@@ -162,7 +157,7 @@ def test_a_database_that_others_made_is_kept_and_put_into_wal_mode(empty_databas
         assert ("theirs",) in database.execute("SELECT name FROM experiments").fetchall()
 
 
-def test_a_database_that_is_locked_is_used_in_the_mode_it_has(empty_database: Path, tmp_path: Path) -> None:
+def test_a_locked_database_keeps_its_mode(empty_database: Path, tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_database, path)
     with closing(sqlite3.connect(path, isolation_level=None)) as database:

@@ -1,4 +1,4 @@
-"""The files of a study reach MLflow once, whatever happened to the jobs that wrote them."""
+"""Every value of a study reaches MLflow once, whatever happened to the jobs that wrote it."""
 
 import json
 import math
@@ -12,15 +12,12 @@ from rlassay.config.credit import AttentionWeights, UniformCredit
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
 from rlassay.layout import Layout
-from rlassay.tracking.about import parent_params, run_params
 from rlassay.tracking.names import CURRENT, POLICY, STAGE
+from rlassay.tracking.runs import parent_params, run_params
 from rlassay.tracking.store import Store
-from rlassay.tracking.sync import Feed, evaluation_facts, rollout_sample, sync_study
+from rlassay.tracking.sync import Feed, evaluation_means, rollout_sample, sync_study
 from tests.tracking.folders import START, STEPS, FakeJob, line, small_folder, small_study
 from tests.tracking.reading import Reader
-
-# MERGED FROM test_sync.py: The files of a study reach MLflow once, whatever happened to the jobs that wrote
-# them.
 
 RUN = "runs/base/seed1"
 NAME = "base seed 1 rl"
@@ -43,7 +40,7 @@ def sync(job: FakeJob, reader: Reader) -> int:
     return sync_study(job.study, job.layout, reader.uri)
 
 
-def test_a_finished_run_arrives_whole_and_a_second_sync_changes_nothing(job: FakeJob, reader: Reader) -> None:
+def test_a_finished_run_arrives_complete_and_a_second_sync_changes_nothing(job: FakeJob, reader: Reader) -> None:
     job.note("finished")
     job.log(range(1, STEPS + 1), infinite=math.inf)
     job.roll_out(4)
@@ -68,7 +65,7 @@ def test_a_finished_run_arrives_whole_and_a_second_sync_changes_nothing(job: Fak
     assert reader.dump() == before
 
 
-def test_runs_hang_below_their_arm_whose_status_sums_up_theirs(tmp_path: Path, reader: Reader) -> None:
+def test_runs_are_children_of_their_arm_whose_status_summarises_theirs(tmp_path: Path, reader: Reader) -> None:
     study = small_study(seeds=(1, 2))
     layout = small_folder(tmp_path / "results", study)
     first, second = (FakeJob.of(study, layout, f"runs/base/seed{seed}") for seed in (1, 2))
@@ -85,7 +82,7 @@ def test_runs_hang_below_their_arm_whose_status_sums_up_theirs(tmp_path: Path, r
     assert reader.run("base").info.status == "FINISHED"
 
 
-def test_lines_are_fed_as_they_come_and_a_torn_one_waits(job: FakeJob, feed: Feed, reader: Reader) -> None:
+def test_lines_are_fed_as_they_come_and_an_unfinished_one_waits(job: FakeJob, feed: Feed, reader: Reader) -> None:
     assert feed.update() == 0  # nothing has started
     job.note("running")
     job.log([1, 2])
@@ -101,7 +98,7 @@ def test_lines_are_fed_as_they_come_and_a_torn_one_waits(job: FakeJob, feed: Fee
     assert reader.points(reader.run(NAME), "reward") == ALL[:3]
 
 
-def test_a_resumed_job_goes_on_in_its_run_without_a_step_twice(job: FakeJob, feed: Feed, reader: Reader) -> None:
+def test_a_resumed_job_continues_its_run_without_a_step_twice(job: FakeJob, feed: Feed, reader: Reader) -> None:
     job.note("running")
     job.log(range(1, 5))
     feed.update()
@@ -120,18 +117,18 @@ def test_a_resumed_job_goes_on_in_its_run_without_a_step_twice(job: FakeJob, fee
     assert reader.duplicates() == []
 
 
-def test_a_file_cut_back_and_regrown_between_two_looks_loses_no_step(job: FakeJob, feed: Feed, reader: Reader) -> None:
+def test_a_file_truncated_and_regrown_between_updates_loses_no_step(job: FakeJob, feed: Feed, reader: Reader) -> None:
     job.note("running")
     job.log(range(1, 4))
     feed.update()
     job.cut_back(1)
-    job.log([2], at=7.0, padding="x" * 40)  # longer than before: the old position lies within another line
+    job.log([2], at=7.0, padding="x" * 40)  # longer than before: the old offset is within another line
     job.log(range(3, STEPS + 1), at=7.0)
     feed.update()
     assert reader.points(reader.run(NAME), "reward") == ALL
 
 
-def test_another_metric_of_a_step_that_is_there_is_written(job: FakeJob, feed: Feed, reader: Reader) -> None:
+def test_another_metric_of_a_known_step_is_written(job: FakeJob, feed: Feed, reader: Reader) -> None:
     job.note("running")
     job.log([1, 2])
     feed.update()
@@ -141,7 +138,7 @@ def test_another_metric_of_a_step_that_is_there_is_written(job: FakeJob, feed: F
     assert reader.points(reader.run(NAME), "kl") == [(2, 0.5)]
 
 
-def test_a_start_from_step_0_is_a_run_of_its_own_and_the_old_one_is_put_right(
+def test_a_start_from_step_0_is_a_new_run_and_the_old_one_is_marked_killed(
     job: FakeJob, feed: Feed, reader: Reader
 ) -> None:
     job.note("running", [(0, 0.0, None)])
@@ -162,7 +159,7 @@ def test_a_start_from_step_0_is_a_run_of_its_own_and_the_old_one_is_put_right(
     assert reader.points(new, "reward") == ALL
 
 
-def test_a_job_that_vanished_is_killed_and_ended_with_its_last_line(job: FakeJob, reader: Reader) -> None:
+def test_a_vanished_job_is_killed_and_ends_at_its_last_line(job: FakeJob, reader: Reader) -> None:
     job.note("running")
     job.log([1, 2])
     sync(job, reader)
@@ -180,7 +177,7 @@ def test_a_changed_param_keeps_its_value_and_breaks_nothing(job: FakeJob, reader
     assert reader.run(NAME).data.params["gpus"] == "0"
 
 
-def test_another_arm_adds_its_params_to_the_runs_that_are_there(job: FakeJob, reader: Reader) -> None:
+def test_another_arm_adds_its_params_to_existing_runs(job: FakeJob, reader: Reader) -> None:
     job.note("finished")
     sync(job, reader)
     study = small_study(("base", "plain", "third"))
@@ -193,7 +190,7 @@ def test_another_arm_adds_its_params_to_the_runs_that_are_there(job: FakeJob, re
     assert reader.run("base").data.params["reward.brevity"] == "0.0"
 
 
-def test_a_run_that_somebody_deleted_is_made_again(job: FakeJob, feed: Feed, reader: Reader) -> None:
+def test_a_deleted_run_is_created_again(job: FakeJob, feed: Feed, reader: Reader) -> None:
     job.note("running")
     job.log([1])
     feed.update()
@@ -205,29 +202,26 @@ def test_a_run_that_somebody_deleted_is_made_again(job: FakeJob, feed: Feed, rea
     assert reader.points(reader.run(NAME), "reward") == ALL[:2]
 
 
-# MERGED FROM test_facts.py: Numbers from score files and from the report, and samples of rollouts.
-
-
 def test_an_evaluation_is_the_mean_over_prompts(tmp_path: Path) -> None:
     layout = Layout(root=tmp_path)
     path = layout.scores("runs/a/seed1", "test")
     path.parent.mkdir(parents=True)
     rows = [
         ("p", "sampled", "accuracy", 1.0),
-        ("p", "sampled", "accuracy", None),  # not judged: p counts with 1.0
+        ("p", "sampled", "accuracy", None),  # not scored: p counts with 1.0
         ("q", "sampled", "accuracy", 0.0),
         ("q", "sampled", "accuracy", 0.5),
-        ("r", "sampled", "accuracy", None),  # not judged at all: does not count
+        ("r", "sampled", "accuracy", None),  # never scored: does not count
         ("p", "greedy", "accuracy", 0.0),
         ("p", "greedy", "rouge", None),
     ]
     pd.DataFrame(rows, columns=["prompt_id", "mode", "metric", "value"]).to_parquet(path, index=False)
     # (1.0 + 0.25) / 2
-    facts = evaluation_facts(layout, "runs/a/seed1", ["test"])
+    facts = evaluation_means(layout, "runs/a/seed1", ["test"])
     assert facts == {"test/accuracy/sampled": 0.625, "test/accuracy/greedy": 0.0}
 
 
-def test_the_sample_is_the_head_of_the_newest_shard(tmp_path: Path) -> None:
+def test_the_sample_is_the_start_of_the_newest_shard(tmp_path: Path) -> None:
     assert rollout_sample(tmp_path / "none") is None
     for step in (9, 10):
         frame = pd.DataFrame({"step": step, "reward": [0.5, float("nan")] * 30})
@@ -266,12 +260,12 @@ def test_a_reward_that_an_arm_does_not_use_has_weight_0() -> None:
     assert weights[of_stage(study, "sft").folder] == dict.fromkeys(weights["runs/base/seed1"], "0.0")
 
 
-def test_values_are_numbers_where_they_can_be() -> None:
+def test_params_are_numbers_where_possible() -> None:
     study = small_study(seeds=(7,))
     params = run_params(study, policies(study)["runs/base/seed7"])
     assert params["seed"] == "7"
     assert params["rl.learning_rate"] == "0.0002"
-    assert params["rl.epsilon_high"] == params["rl.epsilon"] == "0.2"  # null stands for the same value
+    assert params["rl.epsilon_high"] == params["rl.epsilon"] == "0.2"  # null means the same value
     assert params["rl.use_bias_correction_kl"] == "1"
     assert params["rl.mask_truncated_completions"] == "0"
     assert params["rl.delta"] == "none"
@@ -280,7 +274,7 @@ def test_values_are_numbers_where_they_can_be() -> None:
     assert params["credit"] == "uniform"
 
 
-def test_a_run_shows_only_the_sections_that_made_it() -> None:
+def test_a_run_shows_only_the_sections_its_weights_depend_on() -> None:
     study = small_study()
     start, model = (run_params(study, of_stage(study, stage)) for stage in ("sft", "model"))
     assert (start["sft.max_steps"], start["rl.max_steps"], start["credit"]) == ("4", "none", "none")

@@ -1,4 +1,4 @@
-"""Evaluations and the report reach MLflow, each number once."""
+"""Each number of evaluations and of the report reaches MLflow once."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def sync(job: FakeJob, reader: Reader) -> int:
 
 def test_the_evaluation_has_a_run_of_its_own_and_a_new_value_is_a_new_step(job: FakeJob, reader: Reader) -> None:
     job.note("finished")
-    job.prove()
-    job.score(accuracy=0.25, unjudged=None)
+    job.write_manifest()
+    job.score(accuracy=0.25, unscored=None)
     sync(job, reader)
     run = reader.run("base seed 1 evaluation")
     assert run.info.status == "FINISHED"
@@ -40,10 +40,10 @@ def test_the_evaluation_has_a_run_of_its_own_and_a_new_value_is_a_new_step(job: 
     assert reader.points(run, "test/accuracy/sampled") == [(0, 0.25), (1, 0.5)]
 
 
-def test_scores_older_than_the_weights_are_not_theirs(job: FakeJob, reader: Reader) -> None:
+def test_scores_older_than_the_weights_are_not_synced(job: FakeJob, reader: Reader) -> None:
     job.note("finished")
     job.score(accuracy=0.25)
-    job.prove()
+    job.write_manifest()
     os.utime(job.layout.scores(RUN, "test"), (START, START))
     sync(job, reader)
     assert "base seed 1 evaluation" not in reader.runs()

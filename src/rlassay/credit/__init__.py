@@ -1,26 +1,29 @@
-"""Token credit: how an advantage is spread over the tokens of its completion. Pure functions of tensors.
+"""Token credit: how the tokens of a completion share its advantage. Pure functions of tensors.
 
-`compose(parts, signals)` joins the parts of an arm, `spread` multiplies the advantages. The parts take `TokenSignals`
-and stand in `CREDITS`; the functions that they rest on take tensors. `rlassay.credit.attention_weights` and
-`rlassay.credit.trajectory_scaling` are such functions; the parts of these names are `CREDITS[...]`.
+`compose(parts, signals)` combines the parts of an arm into one weight per token; `spread` applies the weights to the
+advantages. The parts that a study names are in `CREDITS` and, under the same names, here. They take `TokenSignals`;
+the formulas that they call take tensors (`inverse_dominance_weights` for `attention_weights`, `perception_scale` for
+`trajectory_scaling`).
 """
 
-from rlassay.credit.attention import attention_weights
-from rlassay.credit.compose import Denominator, compose, spread
-from rlassay.credit.dominance import attention_efficiency, modality_dominance
+from rlassay.credit.compose import Credit, Denominator, compose, penalise_entropy, spread
+from rlassay.credit.formulas import inverse_dominance_weights, perception_scale, top_fraction_mask
 from rlassay.credit.parts import (
     CREDITS,
     NEEDS,
-    Credit,
     CreditPart,
     TokenSignals,
     as_parts,
+    attention_weights,
+    entropy_filter,
     needs,
-    top_fraction_mask,
+    perception_filter,
+    random_filter,
+    shuffled_weights,
+    trajectory_scaling,
     uniform,
 )
-from rlassay.credit.penalty import penalise_entropy
-from rlassay.credit.sensitivity import perception, trajectory_scaling
+from rlassay.signals.formulas import attention_efficiency, modality_dominance, perception
 
 __all__ = [
     "CREDITS",
@@ -33,10 +36,16 @@ __all__ = [
     "attention_efficiency",
     "attention_weights",
     "compose",
+    "entropy_filter",
+    "inverse_dominance_weights",
     "modality_dominance",
     "needs",
     "penalise_entropy",
     "perception",
+    "perception_filter",
+    "perception_scale",
+    "random_filter",
+    "shuffled_weights",
     "spread",
     "top_fraction_mask",
     "trajectory_scaling",

@@ -1,6 +1,7 @@
-"""Several credit parts become one weight per token."""
+"""Compose an arm's credit parts into one weight per token, and apply it to the advantages."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -8,29 +9,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rlassay.credit.metrics import TOKEN_FRACTIONS, filter_metrics, scale_metrics, signal_metrics, weight_metrics
-from rlassay.credit.parts import Credit, CreditPart, TokenSignals, judged, name_of, needs
+from rlassay.credit.parts import CreditPart, TokenSignals, applicable, needs, registered_name
 
-# MERGED FROM credit.spread: The step that every credit ends in.
-
-
-def spread(
-    advantages_B: Float[Tensor, "batch"],
-    weights_BT: Float[Tensor, "batch time"],
-    completion_mask: Shaped[Tensor, "batch time"],
-) -> Float[Tensor, "batch time"]:
-    """Advantages per token: `advantages_B[:, None] * weights_BT` on the completion, 0 outside it.
-
-    Only the policy term of the loss sees them; KL term, entropy bonus and the loss's denominator stay unweighted.
-
-    Errors: ValueError when a weight on the completion is NaN, infinite or negative (it would flip an advantage).
-    """
-    weights_BT = torch.where(completion_mask.bool(), weights_BT, 0.0)
-    if not bool((torch.isfinite(weights_BT) & (weights_BT >= 0)).all()):
-        raise ValueError("credit weights must be finite and not negative on every completion token")
-    return advantages_B[:, None] * weights_BT
-
-
-# MERGED FROM credit.denominator: Over how many tokens the loss is a mean, when a filter leaves some out.
+Denominator = Literal["all", "selected"]
+"""Tokens that the loss is a mean over: all completion tokens, or those that the filters select."""
 
 MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
     "dapo": "batch",
@@ -40,42 +22,24 @@ MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
     "grpo": "completion",
     "sapo": "completion",
 }
-"""What each of TRL's losses divides the sum of token losses by: the tokens of the batch, or of each completion.
+"""Whose tokens each of TRL's losses divides the sum of token losses by: the batch's, or each completion's.
 
 `dr_grpo` divides by a constant and `luspo` by the number of completions: neither counts tokens.
 """
 
 
-def selected_denominator(
-    selected_BT: Bool[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], loss_type: str
-) -> Float[Tensor, "batch"]:
-    """By how much the selected tokens count more when the loss is to be a mean over them, not over all tokens.
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """Credit that the parts of an arm give together."""
 
-    The loss divides by n tokens, and the advantages of all but k of them are 0. Multiplying the advantages by n / k
-    makes the policy term a mean over k:
-
-    - `dapo`, `bnpo`, `cispo`, `vespo` divide by the tokens of the batch: one n / k, counted over the whole batch. (A
-      `bnpo` loss divides by the tokens of its micro-batch, so that the mean over selected tokens is right on average
-      over the micro-batches.)
-    - `grpo`, `sapo` divide by the tokens of each completion: n_i / k_i for each completion.
-
-    Where k is 0 the factor is 1: there is nothing to take a mean of, and the loss there is 0 whatever it is.
-
-    Raises:
-        ValueError: `dr_grpo` and `luspo`, which divide by no number of tokens.
-    """
-    if loss_type not in MEAN_OVER:
-        raise ValueError(f"loss_type {loss_type!r} counts no tokens to divide by; expected {', '.join(MEAN_OVER)}")
-    all_B = completion_mask.bool().sum(dim=1)
-    selected_B = (selected_BT & completion_mask.bool()).sum(dim=1)
-    if MEAN_OVER[loss_type] == "batch":
-        all_B, selected_B = all_B.sum().expand_as(all_B), selected_B.sum().expand_as(selected_B)
-    return torch.where(selected_B > 0, all_B / selected_B, 1.0)
-
-
-# MERGED FROM credit.compose: Several credit parts become one weight per token.
-
-Denominator = Literal["all", "selected"]
+    weights_BT: Float[Tensor, "batch time"]
+    """(B, T), multiplier of each token's advantage: weights, scale, selection, denominator; 0 outside completions."""
+    selected_BT: Bool[Tensor, "batch time"]
+    """(B, T), tokens that the filters select; without a filter, every token of the completions."""
+    scale_B: Float[Tensor, "batch"] | None
+    """(B,), scale of each completion, already part of the weights; None without a part that scales."""
+    metrics: dict[str, float]
+    """Values to log, see `metrics.py`; one without any token or completion to average over is left out."""
 
 
 def compose(
@@ -84,13 +48,13 @@ def compose(
     denominator: Denominator = "all",
     loss_type: str = "dapo",
 ) -> Credit:
-    """The credit that `parts` give together, in their order: filters join by OR, weights and scales multiply.
+    """Combine credit parts in their order: filters join by OR, weights and scales multiply.
 
-    `weights_BT = product of weights x scales x selected`, 0 outside the completions, to be multiplied with the
-    advantages (`spread`). An order (`shuffled_weights`) rearranges what the parts before it gave.
+    `weights_BT = product of weights x scales x selected`, 0 outside the completions; `spread` multiplies them with the
+    advantages. An order (`shuffled_weights`) rearranges the credit of the parts before it.
 
-    A filter of `CREDITS` has no say on a completion for which its signal was not measured at all (no image, or NaN
-    throughout); one on which no filter has a say keeps all its tokens.
+    A filter of `CREDITS` does not apply to a completion whose signal was not measured at all (no image, or NaN on every
+    token). A completion to which no filter applies keeps all its tokens.
 
     Args:
         parts: functions of the signals, see `CreditPart`; none gives uniform credit.
@@ -100,45 +64,45 @@ def compose(
         loss_type: TRL's, for `selected`.
 
     Raises:
-        ValueError: a signal that a part needs was not measured; an option out of range; a part that gives something
-            else than `CreditPart` says; a loss that has no denominator to change.
+        ValueError: a signal that a part needs was not measured; an option out of range; a part whose result has a type
+            or shape that `CreditPart` does not list; a loss that has no denominator to change.
     """
-    spreading = _Spreading(signals)
+    composition = _Composition(signals)
     for part in parts:
-        spreading.add(part)
-    selected_BT = spreading.selected()
-    weights_BT = torch.where(selected_BT, spreading.weights_BT, 0.0)
+        composition.add(part)
+    selected_BT = composition.selected()
+    weights_BT = torch.where(selected_BT, composition.weights_BT, 0.0)
     if denominator == "selected":
         weights_BT = weights_BT * selected_denominator(selected_BT, signals.completion_mask, loss_type)[:, None]
     metrics = weight_metrics(weights_BT, selected_BT, signals) | signal_metrics(signals, needs(parts))
     return Credit(
         weights_BT=weights_BT,
         selected_BT=selected_BT,
-        scale_B=spreading.scale_B,
-        metrics=metrics | spreading.metrics,
+        scale_B=composition.scale_B,
+        metrics=metrics | composition.metrics,
     )
 
 
-class _Spreading:
-    """The credit of the parts so far."""
+class _Composition:
+    """Credit of the parts added so far."""
 
     def __init__(self, signals: TokenSignals) -> None:
         self.signals = signals
         self.mask_BT = signals.completion_mask.bool()
         self.weights_BT = torch.ones_like(signals.completion_mask, dtype=torch.float32)
         self.kept_BT = torch.zeros_like(self.mask_BT)
-        self.judged_B = torch.zeros_like(signals.has_image_B)
+        self.filtered_B = torch.zeros_like(signals.has_image_B)
         self.scale_B: Tensor | None = None
         self.metrics: dict[str, float] = {}
 
     def add(self, part: CreditPart) -> None:
-        """Take in what a part gives, by its type."""
+        """Apply a part; the type of its result decides how."""
         given = part(self.signals)
         if given.shape == self.mask_BT.shape and given.dtype == torch.bool:
             self._filter(part, given)
         elif given.shape == self.mask_BT.shape and given.is_floating_point():
             self.weights_BT = self.weights_BT * given
-        elif given.shape == self.judged_B.shape and given.is_floating_point():
+        elif given.shape == self.filtered_B.shape and given.is_floating_point():
             self._scale(part, given)
         elif given.shape == self.mask_BT.shape and given.dtype == torch.int64:
             self.weights_BT = self.weights_BT.gather(1, given)
@@ -151,18 +115,85 @@ class _Spreading:
             )
 
     def selected(self) -> Bool[Tensor, "batch time"]:
-        """The tokens that the filters leave."""
-        return self.mask_BT & (self.kept_BT | ~self.judged_B[:, None])
+        """The tokens that the filters select."""
+        return self.mask_BT & (self.kept_BT | ~self.filtered_B[:, None])
 
-    def _filter(self, part: CreditPart, given: Bool[Tensor, "batch time"]) -> None:
-        judged_B = judged(part, self.signals)
-        self.kept_BT = self.kept_BT | (given & judged_B[:, None])
-        self.judged_B = self.judged_B | judged_B
-        name = name_of(part)
+    def _filter(self, part: CreditPart, kept_BT: Bool[Tensor, "batch time"]) -> None:
+        applies_B = applicable(part, self.signals)
+        self.kept_BT = self.kept_BT | (kept_BT & applies_B[:, None])
+        self.filtered_B = self.filtered_B | applies_B
+        name = registered_name(part)
         if name in TOKEN_FRACTIONS:
-            self.metrics |= filter_metrics(name, given, judged_B, self.signals)
+            self.metrics |= filter_metrics(name, kept_BT, applies_B, self.signals)
 
-    def _scale(self, part: CreditPart, given: Float[Tensor, "batch"]) -> None:
-        self.weights_BT = self.weights_BT * given[:, None]
-        self.scale_B = given if self.scale_B is None else self.scale_B * given
-        self.metrics |= scale_metrics(given, judged(part, self.signals))
+    def _scale(self, part: CreditPart, scale_B: Float[Tensor, "batch"]) -> None:
+        self.weights_BT = self.weights_BT * scale_B[:, None]
+        self.scale_B = scale_B if self.scale_B is None else self.scale_B * scale_B
+        self.metrics |= scale_metrics(scale_B, applicable(part, self.signals))
+
+
+def selected_denominator(
+    selected_BT: Bool[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], loss_type: str
+) -> Float[Tensor, "batch"]:
+    """Factor that turns a loss averaged over all tokens into a mean over the selected ones.
+
+    The loss divides by n tokens, and the advantages of all but k of them are 0. Multiplying the advantages by n / k
+    makes the policy term a mean over k:
+
+    - `dapo`, `bnpo`, `cispo`, `vespo` divide by the tokens of the batch: one n / k, counted over the whole batch. (A
+      `bnpo` loss divides by the tokens of its micro-batch, so that the mean over selected tokens is right on average
+      over the micro-batches.)
+    - `grpo`, `sapo` divide by the tokens of each completion: n_i / k_i for each completion.
+
+    Where k is 0 the factor is 1: the policy term is 0 there whatever the factor.
+
+    Raises:
+        ValueError: `dr_grpo` and `luspo`, which divide by no number of tokens.
+    """
+    if loss_type not in MEAN_OVER:
+        raise ValueError(f"loss_type {loss_type!r} does not divide by a token count; expected {', '.join(MEAN_OVER)}")
+    all_B = completion_mask.bool().sum(dim=1)
+    selected_B = (selected_BT & completion_mask.bool()).sum(dim=1)
+    if MEAN_OVER[loss_type] == "batch":
+        all_B, selected_B = all_B.sum().expand_as(all_B), selected_B.sum().expand_as(selected_B)
+    return torch.where(selected_B > 0, all_B / selected_B, 1.0)
+
+
+def spread(
+    advantages_B: Float[Tensor, "batch"],
+    weights_BT: Float[Tensor, "batch time"],
+    completion_mask: Shaped[Tensor, "batch time"],
+) -> Float[Tensor, "batch time"]:
+    """Advantages per token: `advantages_B[:, None] * weights_BT` on the completion, 0 outside it.
+
+    They change only the policy term of the loss; KL term, entropy bonus and the loss's denominator stay unweighted.
+
+    Errors: ValueError when a weight on the completion is NaN, infinite or negative (it would flip an advantage).
+    """
+    weights_BT = torch.where(completion_mask.bool(), weights_BT, 0.0)
+    if not bool((torch.isfinite(weights_BT) & (weights_BT >= 0)).all()):
+        raise ValueError("credit weights must be finite and not negative on every completion token")
+    return advantages_B[:, None] * weights_BT
+
+
+def penalise_entropy(
+    advantages_BT: Float[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], coefficient: float
+) -> Float[Tensor, "batch time"]:
+    """Add the published entropy penalty to the advantages: `coefficient` on every completion token.
+
+    The gradient is that of adding `coefficient * mean(-log p)` of the sampled tokens to the loss, as long as the policy
+    is the one that sampled them: there the policy term of one token is `-A log p`, up to a constant. In later steps on
+    the same completions the importance ratio weights it and clipping may cut it off. The mean is the loss's own: over
+    the tokens of the batch for `dapo`, of each completion for `grpo`. Credit weights and filters do not change it.
+
+    The penalised term is not the entropy: over tokens sampled from the whole distribution, the mean of this gradient
+    is 0. It acts where sampling was truncated (top-p), by favouring the tokens that remained.
+
+    Args:
+        advantages_BT: (B, T), after credit.
+        completion_mask: (B, T), 1 on the tokens that the loss counts.
+        coefficient: nats; .06 in the source.
+
+    Source: VPPO (arXiv 2510.09285) and its code, `use_entropy_penalty`.
+    """
+    return advantages_BT + coefficient * completion_mask

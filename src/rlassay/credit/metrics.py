@@ -1,4 +1,4 @@
-"""What to log about the credit of a generation batch, under the names of TSYJ-He/Visual-Reweighting (MTRL).
+"""Credit metrics of a generation batch, under the names of TSYJ-He/Visual-Reweighting (MTRL).
 
 A mean over nothing (no token was rejected, no completion has an image) is left out, never NaN.
 """
@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from rlassay.credit.parts import OF_THE_IMAGE, TokenSignals, seen
-from rlassay.credit.sensitivity import mean_perception
+from rlassay.credit.parts import TokenSignals, defined_signal
+from rlassay.signals.formulas import IMAGE_SIGNALS, mean_perception
 
 TOKEN_FRACTIONS = {
     "entropy_filter": "entropy_token_fraction",
@@ -27,47 +27,50 @@ def weight_metrics(
 
 
 def filter_metrics(
-    name: str, kept_BT: Bool[Tensor, "batch time"], judged_B: Bool[Tensor, "batch"], signals: TokenSignals
+    name: str, kept_BT: Bool[Tensor, "batch time"], applies_B: Bool[Tensor, "batch"], signals: TokenSignals
 ) -> dict[str, float]:
-    """Share of tokens that one filter keeps of the completions that it judges; of perception also where it cuts."""
-    judged_BT = signals.completion_mask.bool() & judged_B[:, None]
-    found = _means(**{TOKEN_FRACTIONS[name]: kept_BT[judged_BT]})
+    """Share of tokens that a filter keeps, over the completions it applies to.
+
+    For `perception_filter` also its threshold, and the mean perception of selected and of rejected tokens.
+    """
+    counted_BT = signals.completion_mask.bool() & applies_B[:, None]
+    metrics = _means(**{TOKEN_FRACTIONS[name]: kept_BT[counted_BT]})
     if name == "perception_filter":
         perception_BT = signals.named("perception")
-        measured_BT = judged_BT & ~torch.isnan(perception_BT)
+        measured_BT = counted_BT & ~torch.isnan(perception_BT)
         selected, rejected = perception_BT[measured_BT & kept_BT], perception_BT[measured_BT & ~kept_BT]
-        found |= _means(low_var_kl_mean_selected=selected, low_var_kl_mean_rejected=rejected)
-        found |= {"low_var_kl_threshold": selected.min().item()} if len(selected) else {}
-    return found
+        metrics |= _means(low_var_kl_mean_selected=selected, low_var_kl_mean_rejected=rejected)
+        metrics |= {"low_var_kl_threshold": selected.min().item()} if len(selected) else {}
+    return metrics
 
 
-def scale_metrics(scale_B: Float[Tensor, "batch"], judged_B: Bool[Tensor, "batch"]) -> dict[str, float]:
-    """`scaling_factor_mean` and `dynamic_scaling_max`, over the completions that are judged."""
-    scales = scale_B[judged_B]
+def scale_metrics(scale_B: Float[Tensor, "batch"], applies_B: Bool[Tensor, "batch"]) -> dict[str, float]:
+    """`scaling_factor_mean` and `dynamic_scaling_max`, over the completions that the part applies to."""
+    scales = scale_B[applies_B]
     return _means(scaling_factor_mean=scales) | ({"dynamic_scaling_max": scales.max().item()} if len(scales) else {})
 
 
 def signal_metrics(signals: TokenSignals, needed: frozenset[str]) -> dict[str, float]:
-    """What was measured: `unmeasured_token_fraction`, `no_image_fraction` and `sensitivity_score_mean`.
+    """`unmeasured_token_fraction`, `no_image_fraction` and `sensitivity_score_mean`.
 
     The last two only where a part needs a signal of the image.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     mask_BT = signals.completion_mask.bool()
-    if needed & OF_THE_IMAGE:
-        found |= _means(no_image_fraction=~signals.has_image_B)
+    if needed & IMAGE_SIGNALS:
+        metrics |= _means(no_image_fraction=~signals.has_image_B)
     if "perception" in needed:
-        means_B = mean_perception(seen(signals, "perception"), signals.completion_mask)
-        found |= _means(sensitivity_score_mean=means_B[~torch.isnan(means_B)])
+        means_B = mean_perception(defined_signal(signals, "perception"), signals.completion_mask)
+        metrics |= _means(sensitivity_score_mean=means_B[~torch.isnan(means_B)])
     if needed:
         missing_BT = torch.stack([_is_missing(signals, name) for name in sorted(needed)]).any(dim=0)
-        found |= _means(unmeasured_token_fraction=missing_BT[mask_BT])
-    return found
+        metrics |= _means(unmeasured_token_fraction=missing_BT[mask_BT])
+    return metrics
 
 
 def _is_missing(signals: TokenSignals, name: str) -> Bool[Tensor, "batch time"]:
-    """Tokens without a signal that they should have: those without an image need none of the image."""
-    expected_B = signals.has_image_B if name in OF_THE_IMAGE else torch.ones_like(signals.has_image_B)
+    """Tokens that lack a signal they should have; without an image, no signal of the image is expected."""
+    expected_B = signals.has_image_B if name in IMAGE_SIGNALS else torch.ones_like(signals.has_image_B)
     return expected_B[:, None] & torch.isnan(signals.named(name))
 
 

@@ -9,14 +9,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import GenerationConfig, ProcessorMixin
 
 from rlassay.bar import progress_bar
@@ -24,7 +22,6 @@ from rlassay.config.credit import AttentionSignal
 from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
-from rlassay.images import open_image
 from rlassay.layout import Layout
 from rlassay.models import build_policy, end_token_ids, load_policy, on_device, tokenizer_of, training_rows
 from rlassay.models.hub import Model, Processor

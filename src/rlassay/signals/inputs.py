@@ -1,4 +1,6 @@
-"""What a model takes in to score completions, made from prompts and images as its processor makes them."""
+# pyright: basic
+# transformers' processors are untyped.
+"""Model inputs for scoring completions, built from prompts and images by the model's own processor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,51 +15,11 @@ from rlassay.models import tokenizer_of
 from rlassay.models.hub import Processor
 from rlassay.signals.passes import SharedPrompts
 
-# MERGED FROM signals.system_block: Where a prompt's system block ends, whatever the model's chat template looks
-# like.
-
-_SAID = "qxzSAIDzxq"
-
-
-def system_length(processor: Any, prompt: list[dict[str, Any]], prompt_ids: Int[Tensor, "positions"]) -> int:
-    """Tokens of the system block at the beginning of a prompt, also of one that the template adds by itself.
-
-    The template renders the system turn, if there is one, before a user, an assistant and a user turn that all say
-    the same. What comes before the first user turn's words is the system block and a header; what comes before the
-    second one's ends in that same header. The block is what is left of the first without the header.
-
-    Args:
-        processor: a processor or a tokenizer with a chat template.
-        prompt: the conversation.
-        prompt_ids: its tokens, without padding.
-
-    Errors: ValueError if the template does not say the words of each turn once.
-    """
-    said: Any = _SAID if isinstance(prompt[-1]["content"], str) else [{"type": "text", "text": _SAID}]
-    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
-    turns = [{"role": role, "content": said} for role in ("user", "assistant", "user")]
-    text = processor.apply_chat_template([*system, *turns], tokenize=False)
-    parts = text.split(_SAID)
-    if len(parts) != len(turns) + 1:
-        raise ValueError(f"chat template: expected the words of {len(turns)} turns, got {len(parts) - 1}: {text!r}")
-    first, second = (
-        tokenizer_of(processor)(part, add_special_tokens=False)["input_ids"] for part in (parts[0], parts[2])
-    )
-    block = first[: len(first) - _common(first[::-1], second[::-1])]
-    return _common(block, prompt_ids.tolist())
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """Length of the common beginning."""
-    pairs = zip(one, other, strict=False)
-    return next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
-
-
-# MERGED FROM signals.inputs: What a model takes in to score completions, made from prompts and images as its
-# processor makes them.
-
 Prompt = str | list[dict[str, Any]]
 """Plain text, or a conversation that ends where the completion begins."""
+
+_MARKER = "qxzSAIDzxq"
+"""Text that no template or prompt contains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +27,26 @@ class ModelInputs:
     """Prompts with their completions: prompts padded on the left, completions on the right."""
 
     by_token: dict[str, Int[Tensor, "batch keys"]]
-    """`input_ids`, `attention_mask` and whatever else has a number per position."""
+    """`input_ids`, `attention_mask` and any other tensor with one value per position."""
     by_image: tuple[dict[str, Tensor], ...]
-    """Pixels, grids and the like of each sample, which a model takes joined over the batch; empty without images."""
+    """Tensors of each sample's images (pixels, grids), to be concatenated over the batch; empty without images."""
     completion_length: int
     """C, the longest completion, tokens."""
     system_lengths: tuple[int, ...]
-    """Tokens of each prompt's system block, from its first token on."""
+    """Number of tokens in each prompt's system block, with which the prompt begins."""
     prompts: tuple[int, ...]
-    """A number of each sample's prompt, equal for samples that have its tokens and its pixels in common."""
+    """An index of each sample's prompt, equal for samples with the same tokens and pixels."""
 
     def __len__(self) -> int:
         return len(self.by_image)
 
     @property
     def has_image(self) -> list[bool]:
-        """Whether each sample shows an image."""
+        """Whether each sample has an image."""
         return ["pixel_values" in each for each in self.by_image]
 
     def batch(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-        """What `forward` takes for some of the samples."""
+        """Arguments of `forward` for some of the samples."""
         tokens = {name: values[list(rows)] for name, values in self.by_token.items()}
         names = sorted({name for row in rows for name in self.by_image[row]})
         images = {
@@ -115,19 +77,19 @@ def model_inputs(
     completion_ids: Int[Tensor, "batch time"],
     completion_mask: Int[Tensor, "batch time"],
 ) -> ModelInputs:
-    """Inputs for a teacher-forced pass over completions; a prompt that comes several times is processed once.
+    """Inputs for a teacher-forced pass over completions; a repeated prompt is processed once.
 
     Args:
-        processor: the model's processor, or its tokenizer if it sees no images.
+        processor: the model's processor, or its tokenizer for a text model.
         prompts: one per completion.
-        images: PIL images of each prompt in the order in which it shows them; None where there are none.
+        images: PIL images of each prompt in their order; None without images.
         completion_ids: (B, C), padded on the right.
         completion_mask: (B, C), 1 where a completion has a token; 0 after its end.
     """
-    shown = [list(each or ()) for each in images] if images is not None else [[] for _ in prompts]
+    images_of: list[list[Any]] = [[] for _ in prompts] if images is None else [list(each or ()) for each in images]
     known: dict[Any, _Processed] = {}
-    processed = []
-    for prompt, of_prompt in zip(prompts, shown, strict=True):
+    processed: list[_Processed] = []
+    for prompt, of_prompt in zip(prompts, images_of, strict=True):
         text = _rendered(processor, prompt)
         key = (text, *map(id, of_prompt))
         if key not in known:
@@ -146,14 +108,14 @@ def model_inputs(
 
 
 def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequence[Any] | None]) -> ModelInputs:
-    """The same inputs with other pixels, from images of the same sizes as those that they were made of.
+    """The same inputs with other pixels, from images of the same sizes as the original ones.
 
     Args:
         processor: the model's processor.
-        inputs: what the other images led to.
-        images: PIL images of each sample; samples that showed none must show none.
+        inputs: inputs made from the original images.
+        images: PIL images of each sample, as many as before.
 
-    Errors: ValueError if a sample's images are too few or too many, or lead to tensors of other names or shapes.
+    Errors: ValueError if a sample has too few or too many images, or if they give tensors of other names or shapes.
     """
     image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
     by_image = []
@@ -169,7 +131,7 @@ def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequ
 
 @dataclass(frozen=True, kw_only=True)
 class _Processed:
-    """One prompt."""
+    """Processor outputs of one prompt."""
 
     by_token: dict[str, Int[Tensor, "positions"]]
     by_image: dict[str, Tensor]
@@ -183,7 +145,7 @@ def _rendered(processor: Any, prompt: Prompt) -> str:
 
 
 def _processed(processor: Any, prompt: Prompt, text: str, images: list[Any]) -> _Processed:
-    # A template has already written the begin-of-sequence token where there is one; plain text has not.
+    # A chat template has already written the begin-of-sequence token, if there is one; plain text has not.
     options: dict[str, Any] = {"return_tensors": "pt", "add_special_tokens": isinstance(prompt, str)}
     if isinstance(processor, ProcessorMixin):
         made = processor(text=[text], images=images or None, **options)  # pyright: ignore[reportCallIssue]
@@ -204,7 +166,7 @@ def _by_token(
     completion_mask: Int[Tensor, "batch time"],
     pad_token_id: int,
 ) -> dict[str, Int[Tensor, "batch keys"]]:
-    """Prompts padded on the left, and completions after them; 0 where a prompt or the completion says nothing."""
+    """Tensors per position: prompts padded on the left, then completions; 0 where a prompt lacks a tensor."""
     length = max(len(each.by_token["input_ids"]) for each in processed)
     joined = {}
     for name in sorted({name for each in processed for name in each.by_token}):
@@ -217,3 +179,37 @@ def _by_token(
         after = torch.zeros_like(completion_ids) if completion is None else completion
         joined[name] = torch.cat([table.to(after.device), after.long()], dim=1)
     return joined
+
+
+def system_length(processor: Any, prompt: list[dict[str, Any]], prompt_ids: Int[Tensor, "positions"]) -> int:
+    """Number of tokens in the system block that begins a prompt, including a default one from the template.
+
+    It works with any chat template. The template renders the system turn, if there is one, before a user, an assistant
+    and a user turn that all contain the same marker text. The text before the first marker is the system block and a
+    user header; the text before the third marker ends with that same header. Removing it leaves the system block.
+
+    Args:
+        processor: a processor or a tokenizer with a chat template.
+        prompt: the conversation.
+        prompt_ids: its token ids, without padding.
+
+    Errors: ValueError if the template does not render each turn's text exactly once.
+    """
+    content: Any = _MARKER if isinstance(prompt[-1]["content"], str) else [{"type": "text", "text": _MARKER}]
+    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
+    turns = [{"role": role, "content": content} for role in ("user", "assistant", "user")]
+    text = processor.apply_chat_template([*system, *turns], tokenize=False)
+    parts = text.split(_MARKER)
+    if len(parts) != len(turns) + 1:
+        raise ValueError(f"chat template: expected the text of {len(turns)} turns, got {len(parts) - 1}: {text!r}")
+    first, second = (
+        tokenizer_of(processor)(part, add_special_tokens=False)["input_ids"] for part in (parts[0], parts[2])
+    )
+    block = first[: len(first) - _common_prefix(first[::-1], second[::-1])]
+    return _common_prefix(block, prompt_ids.tolist())
+
+
+def _common_prefix(one: list[int], other: list[int]) -> int:
+    """Length of the common prefix."""
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))

@@ -1,7 +1,12 @@
-"""One pass of a model over finished completions, whose logits are made piece by piece."""
+# pyright: basic
+# transformers' modules, caches and outputs are untyped.
+"""Teacher-forced passes of a model over finished completions.
+
+Logits are computed piece by piece, and prompts that several completions share are processed once.
+"""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,55 +19,105 @@ from transformers.cache_utils import DynamicLayer
 
 from rlassay.models.hub import Model
 
-# MERGED FROM signals.sharing: Prompts that several completions of a batch share, which the model need read only
-# once.
-
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPrompts:
-    """The distinct prompts of a batch."""
+    """The distinct prompts of a batch, whose keys and values its completions reuse."""
 
     inputs: dict[str, Tensor]
-    """What the model takes for them alone: `input_ids` and `attention_mask` are (D, P)."""
+    """Model inputs of these prompts alone: `input_ids` and `attention_mask` are (D, P)."""
     first_rows: list[int]
-    """D rows of the batch that begin with them."""
+    """For each of the D prompts, the first row of the batch that begins with it."""
     of_rows: list[int]
-    """B indices: the distinct prompt that each row begins with."""
+    """For each of the B rows, the index of its prompt."""
+
+
+class ModelPass:
+    """A teacher-forced pass over prompts and completions that keeps the completions' hidden states.
+
+    Logits of all completion tokens at once would take `B x C x V` numbers, gigabytes for a long completion. So `logits`
+    computes them for some tokens at a time. It calls the model's own `forward` with a trunk that returns the stored
+    hidden states, so that the head keeps whatever scale or cap the model gives it.
+
+    Args:
+        model: a causal LM or a vision-language model, with or without PEFT adapters.
+        model_inputs: arguments of its `forward`; `input_ids` and `attention_mask` are (B, P+C).
+        completion_length: C.
+        shared: the distinct prompts, each of which is then processed once; None processes every row whole.
+
+    Errors: ValueError if the model has no trunk separate from its head.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        model_inputs: Mapping[str, Any],
+        completion_length: int,
+        shared: SharedPrompts | None = None,
+    ) -> None:
+        self.model: Any = model
+        self.trunk: Any = unwrapped(model).base_model
+        if self.trunk is unwrapped(model):
+            raise ValueError(f"model: {type(model).__name__} has no trunk separate from its head")
+        self.inputs = {**model_inputs, **_positions(model, model_inputs), "use_cache": False}
+        self.length = completion_length
+        self.output: Any = None
+        run = self.trunk.forward
+        rows = slice(-completion_length - 1, -1)
+
+        def run_once(*args: Any, **kwargs: Any) -> Any:
+            if shared is None:
+                output = run(*args, **kwargs)
+                hidden = output.last_hidden_state[:, rows].clone()
+            else:
+                output, hidden = run_shared(run, decoder_config(model), self.inputs, shared)
+            self.output = _with_hidden(output, hidden)
+            return _with_hidden(output, hidden[:, -1:])  # logits come later, in pieces
+
+        with _forward_of(self.trunk, run_once):
+            last = self.model(**self.inputs).logits
+        self.batch_size, _, self.vocabulary = last.shape
+
+    def logits(self, tokens: slice) -> Float[Tensor, "batch some vocabulary"]:
+        """Logits of the positions that predicted these completion tokens."""
+        hidden = self.output.last_hidden_state[:, tokens]
+        with _forward_of(self.trunk, lambda *args, **kwargs: _with_hidden(self.output, hidden)):
+            return self.model(**self.inputs).logits
 
 
 def can_share(trunk: Any, config: Any, shared: SharedPrompts) -> bool:
-    """Whether completions can go on from keys and values of their prompts: each layer must keep all of them.
+    """Whether completions can reuse the keys and values of their prompts: each layer must keep all of them.
 
-    Not so with sliding windows or recurrent states, nor where tokens of a prompt see ones that follow (told by
+    Not with sliding windows or recurrent states, nor where prompt tokens attend to later ones (models that take
     `token_type_ids`).
 
     Args:
         trunk: the model without its head.
-        config: of its text decoder.
+        config: config of its text decoder.
         shared: the distinct prompts.
     """
     if len(shared.first_rows) == len(shared.of_rows) or "token_type_ids" in shared.inputs:
         return False
-    takes = inspect.signature(type(trunk).forward).parameters
+    accepted = inspect.signature(type(trunk).forward).parameters
     layers = DynamicCache(config=config).layers
     keeps_all = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-    return keeps_all and {"past_key_values", "position_ids"} <= set(takes)
+    return keeps_all and {"past_key_values", "position_ids"} <= set(accepted)
 
 
 def run_shared(
     run: Callable[..., Any], config: Any, inputs: dict[str, Any], shared: SharedPrompts
 ) -> tuple[Any, Tensor]:
-    """Run a trunk on each distinct prompt, then on all completions.
+    """Run a trunk on each distinct prompt, then on all completions with the prompts' cache.
 
     Args:
         run: the trunk's `forward`.
-        config: of its text decoder.
-        inputs: of the whole batch; `input_ids` and `attention_mask` are (B, P+C), `position_ids` may be given.
+        config: config of its text decoder.
+        inputs: model inputs of the whole batch; `input_ids` and `attention_mask` are (B, P+C), `position_ids` optional.
         shared: the distinct prompts.
 
     Returns:
-        output: of the trunk, for everything but hidden states.
-        hidden: (B, C, width), hidden states of the queries that predicted the completions.
+        output: the trunk's output on the prompts, for everything but hidden states.
+        hidden: (B, C, width), hidden states of the positions that predicted the completions.
     """
     length = shared.inputs["input_ids"].shape[1]
     cache = DynamicCache(config=config)
@@ -78,87 +133,16 @@ def run_shared(
     rest = run(
         input_ids=inputs["input_ids"][:, length:-1],
         attention_mask=inputs["attention_mask"][:, :-1],
-        position_ids=_prompt_positions(inputs, output, shared),
+        position_ids=_completion_positions(inputs, output, shared),
         past_key_values=cache,
         use_cache=True,
     )
     return output, torch.cat([last, rest.last_hidden_state], dim=1)
 
 
-def _prompt_positions(inputs: dict[str, Any], output: Any, shared: SharedPrompts) -> Int[Tensor, "..."]:
-    """Positions of the completions' tokens, as they follow from those that the prompts had."""
-    batch, size = inputs["input_ids"].shape
-    length = shared.inputs["input_ids"].shape[1]
-    if "position_ids" in inputs:
-        return inputs["position_ids"][:, length:-1]
-    mask = inputs["attention_mask"]
-    if "rope_deltas" in output and any(name.endswith("grid_thw") for name in shared.inputs):
-        # Qwen-VL: an image takes fewer positions than tokens, the same shift in each of the three dimensions.
-        shift = output.rope_deltas[torch.tensor(shared.of_rows, device=mask.device)]
-        return ((mask.long().cumsum(dim=1) - 1)[:, length:-1] + shift).expand(3, -1, -1)
-    return torch.arange(length, size - 1, device=mask.device).expand(batch, -1)
-
-
-# MERGED FROM signals.passes: One pass of a model over finished completions, whose logits are made piece by
-# piece.
-
-
-class ModelPass:
-    """A teacher-forced pass over prompts and completions, of which the hidden states of the completion are kept.
-
-    Logits of all completion tokens at once would take `B x C x V` numbers, gigabytes for a long completion. So the
-    model's own code turns hidden states into logits (its head, with whatever scale or cap it has), some tokens at a
-    time: its trunk, once it has run, hands out what it computed.
-
-    Args:
-        model: a causal LM or a vision-language model, with or without PEFT adapters.
-        model_inputs: what its `forward` takes; `input_ids` and `attention_mask` are (B, P+C).
-        completion_length: C.
-        shared: prompts that several completions have in common, which are then read only once.
-
-    Errors: ValueError if the model has no trunk apart from its head.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        model_inputs: Mapping[str, Any],
-        completion_length: int,
-        shared: SharedPrompts | None = None,
-    ) -> None:
-        self.model: Any = model
-        self.trunk: Any = unwrapped(model).base_model
-        if self.trunk is unwrapped(model):
-            raise ValueError(f"model: {type(model).__name__} has no trunk apart from its head")
-        self.inputs = {**model_inputs, **_positions(model, model_inputs), "use_cache": False}
-        self.length = completion_length
-        self.output: Any = None
-        run = self.trunk.forward
-        rows = slice(-completion_length - 1, -1)
-
-        def run_once(*args: Any, **kwargs: Any) -> Any:
-            if shared is None:
-                output = run(*args, **kwargs)
-                hidden = output.last_hidden_state[:, rows].clone()
-            else:
-                output, hidden = run_shared(run, decoder_config(model), self.inputs, shared)
-            self.output = _with_hidden(output, hidden)
-            return _with_hidden(output, hidden[:, -1:])  # no logits are wanted yet
-
-        with _forward_of(self.trunk, run_once):
-            last = self.model(**self.inputs).logits
-        self.batch_size, _, self.vocabulary = last.shape
-
-    def logits(self, tokens: slice) -> Float[Tensor, "batch some vocabulary"]:
-        """Logits that predicted some of the completion's tokens."""
-        hidden = self.output.last_hidden_state[:, tokens]
-        with _forward_of(self.trunk, lambda *args, **kwargs: _with_hidden(self.output, hidden)):
-            return self.model(**self.inputs).logits
-
-
 @contextmanager
-def scoring_mode(model: Model) -> Iterator[None]:
-    """Evaluation mode without gradients; each module's own mode is restored afterwards."""
+def scoring_mode(model: Model) -> Generator[None]:
+    """Evaluation mode without gradients; restores each module's own mode afterwards."""
     module: Any = model
     modes = [(each, each.training) for each in module.modules()]
     try:
@@ -177,9 +161,23 @@ def unwrapped(model: Model) -> PreTrainedModel:
 
 
 def decoder_config(model: Model) -> Any:
-    """Config of the text decoder."""
+    """The config of the text decoder."""
     decoder: Any = unwrapped(model).get_decoder()
     return decoder.config
+
+
+def _completion_positions(inputs: dict[str, Any], output: Any, shared: SharedPrompts) -> Int[Tensor, "..."]:
+    """Position ids of the completions' tokens, which continue those of the prompts."""
+    batch, size = inputs["input_ids"].shape
+    length = shared.inputs["input_ids"].shape[1]
+    if "position_ids" in inputs:
+        return inputs["position_ids"][:, length:-1]
+    mask = inputs["attention_mask"]
+    if "rope_deltas" in output and any(name.endswith("grid_thw") for name in shared.inputs):
+        # Qwen-VL: an image takes fewer positions than tokens; the shift is the same in all three dimensions.
+        shift = output.rope_deltas[torch.tensor(shared.of_rows, device=mask.device)]
+        return ((mask.long().cumsum(dim=1) - 1)[:, length:-1] + shift).expand(3, -1, -1)
+    return torch.arange(length, size - 1, device=mask.device).expand(batch, -1)
 
 
 def _with_hidden(output: Any, hidden: Tensor) -> Any:
@@ -187,8 +185,8 @@ def _with_hidden(output: Any, hidden: Tensor) -> Any:
 
 
 @contextmanager
-def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = vars(module).get("forward")  # set on the instance by whoever wrapped it
+def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
+    before = vars(module).get("forward")  # gradient checkpointing and accelerate set it on the instance
     module.forward = forward
     try:
         yield
@@ -199,10 +197,10 @@ def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None
 
 
 def _positions(model: Model, model_inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, "batch keys"]]:
-    """Positions that do not count padding, as in generation, for text models; others find their own."""
+    """Position ids that skip padding, as in generation, for text models; others compute their own."""
     inner = unwrapped(model)
-    takes = inspect.signature(type(inner.base_model).forward).parameters
-    if inner.get_decoder() is not inner.base_model or "position_ids" not in takes or "position_ids" in model_inputs:
+    accepted = inspect.signature(type(inner.base_model).forward).parameters
+    if inner.get_decoder() is not inner.base_model or "position_ids" not in accepted or "position_ids" in model_inputs:
         return {}
     mask = model_inputs["attention_mask"]
     return {"position_ids": (mask.long().cumsum(dim=1) - 1).clamp(min=0)}

@@ -1,4 +1,4 @@
-"""Which segment each position of a sequence belongs to, and each layer of a model."""
+"""Segments of key positions (text, image, system, ...) and of layers (early, middle, late)."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from rlassay.models.hub import Processor
 from rlassay.signals.inputs import ModelInputs
 
 SEGMENTS = ("text", "vision", "system", "special", "generated")
-"""Segments of keys, by their ids: the instruction, image and video tokens, the system block, control tokens, output."""
+"""Segments of keys by id: instruction text, image and video tokens, system block, control tokens, completion."""
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 """Segments of layers."""
@@ -22,37 +22,37 @@ LAYER_SEGMENTS = ("early", "middle", "late", "all")
 def segment_ids(inputs: ModelInputs, processor: Processor, config: Any) -> Int[Tensor, "batch keys"]:
     """The segment of each position, an index into `SEGMENTS`; -1 for padding and after a completion's end.
 
-    In a prompt, vision tokens come first, then control tokens, then the rest of the system block; what is left is the
-    text that the prompt instructs with. A completion is generated, whatever its tokens.
+    A prompt token is `vision` if it can be, else `special` (a control token), else `system`, else `text`: the
+    instruction. A completion is `generated`, whatever its tokens.
 
     Args:
         inputs: prompts and completions.
-        processor: whose tokenizer knows its control tokens.
-        config: the model's, which knows its image and video tokens.
+        processor: its tokenizer names the control tokens.
+        config: the model's config, which names the image and video tokens.
 
-    Source: the masks of JuncyLu/trl_DAPO (branch main), which takes the same text in numerator and denominator of MDI.
+    Source: the masks of JuncyLu/trl_DAPO (branch main), which uses the same text in numerator and denominator of MDI.
     """
     ids = inputs.by_token["input_ids"]
     tokenizer = tokenizer_of(processor)
-    seen = inputs.by_token["attention_mask"].bool()
+    visible = inputs.by_token["attention_mask"].bool()
     prompt_length = ids.shape[1] - inputs.completion_length
     positions = torch.arange(ids.shape[1], device=ids.device)
     system_lengths = torch.tensor(inputs.system_lengths, device=ids.device)
-    starts = seen.long().argmax(dim=1)  # of the prompt, after its padding
+    starts = visible.long().argmax(dim=1)  # of the prompts, after their padding
     is_system = positions < (starts + system_lengths)[:, None]
     segments = torch.full_like(ids, SEGMENTS.index("text"))
     segments[is_system] = SEGMENTS.index("system")
     segments[_among(ids, tokenizer.all_special_ids)] = SEGMENTS.index("special")
     segments[_among(ids, vision_token_ids(config))] = SEGMENTS.index("vision")
     segments[:, prompt_length:] = SEGMENTS.index("generated")
-    return segments.masked_fill(~seen, -1)
+    return segments.masked_fill(~visible, -1)
 
 
 def vision_token_ids(config: Any) -> list[int]:
-    """Ids of the tokens that stand for parts of an image or a video; empty for a text model.
+    """Ids of the image and video placeholder tokens; empty for a text model.
 
     Args:
-        config: a transformers model's.
+        config: a transformers model's config.
     """
     known = config.to_dict()
     names = [f"{kind}_token_{word}" for kind in ("image", "video") for word in ("id", "index")]
@@ -60,54 +60,48 @@ def vision_token_ids(config: Any) -> list[int]:
 
 
 def vision_grid(inputs: ModelInputs, sample: int, segments: Int[Tensor, "batch keys"]) -> tuple[int, int] | None:
-    """Rows and columns in which a sample's vision tokens lie on its image; None where that cannot be known.
+    """Rows and columns of a sample's vision tokens on its image; None if unknown.
 
-    Known for one image per prompt: from the grid that the processor gives (Qwen-VL), or, where one image becomes one
-    tensor, if the tokens fill a square (LLaVA).
+    Known for one image per prompt: from the processor's grid (Qwen-VL), or, where one image becomes one tensor, if the
+    tokens fill a square (LLaVA).
 
     Args:
         inputs: prompts and completions.
         sample: index of the sample.
-        segments: what `segment_ids` returned.
+        segments: result of `segment_ids`.
     """
     count = int((segments[sample] == SEGMENTS.index("vision")).sum())
-    about = inputs.by_image[sample]
-    if count == 0 or "pixel_values" not in about:
+    tensors = inputs.by_image[sample]
+    if count == 0 or "pixel_values" not in tensors:
         return None
-    if "image_grid_thw" in about:
-        if len(about["image_grid_thw"]) > 1:
+    if "image_grid_thw" in tensors:
+        if len(tensors["image_grid_thw"]) > 1:
             return None
-        _, rows, columns = about["image_grid_thw"][0].tolist()
-        merged = math.isqrt(rows * columns // count)  # patches along a side of what becomes one token
+        _, rows, columns = map(int, tensors["image_grid_thw"][0])
+        merged = math.isqrt(rows * columns // count)  # patches along the side of one token
         return (rows // merged, columns // merged)
     side = math.isqrt(count)
-    whole = about["pixel_values"].ndim == 4 and len(about["pixel_values"]) == 1
+    whole = tensors["pixel_values"].ndim == 4 and len(tensors["pixel_values"]) == 1
     return (side, side) if whole and side * side == count else None
 
 
 def layer_segments(num_layers: int, scheme: Literal["thirds", "paper"] = "thirds") -> dict[str, range]:
-    """Layers of each of `LAYER_SEGMENTS`, by index; an empty range where a model has too few layers.
+    """Layer indices of each of `LAYER_SEGMENTS`; an empty range where a model has too few layers.
 
     Args:
         num_layers: L.
-        scheme: `thirds` cuts at `L // 3` and twice that, so that `late` takes the remainder; `paper` takes the first
-            two, the middle two (`L // 2 - 1` and `L // 2`) and the last two.
+        scheme: `thirds` cuts at `L // 3` and twice that, so that `late` has the remainder; `paper` takes the first two,
+            the middle two (`L // 2 - 1` and `L // 2`) and the last two.
 
     Source: `thirds`: JuncyLu/trl_DAPO (branch trl); `paper`: LangOverrule's code for the MDI paper.
     """
     everything = range(num_layers)
     if scheme == "thirds":
         third = num_layers // 3
-        return dict(
-            zip(
-                LAYER_SEGMENTS,
-                (range(third), range(third, 2 * third), range(2 * third, num_layers), everything),
-                strict=True,
-            )
-        )
-    half = num_layers // 2
-    middle = range(max(half - 1, 0), min(half + 1, num_layers))
-    early, late = everything[:2], everything[-2:]
+        early, middle, late = everything[:third], everything[third : 2 * third], everything[2 * third :]
+    else:
+        half = num_layers // 2
+        early, middle, late = everything[:2], everything[max(half - 1, 0) : half + 1], everything[-2:]
     return dict(zip(LAYER_SEGMENTS, (early, middle, late, everything), strict=True))
 
 

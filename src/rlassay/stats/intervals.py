@@ -13,13 +13,14 @@ The variances of the S seed means and of the I item means, each over its own cou
 so V counts the pair variance twice: conservative by var_e / (S I), never negative, no component to truncate at 0. For
 differences, `mean^2 / V` is Clark's min F'. The interval is `mean -/+ t' sqrt(V)` with Cochran's critical value t': the
 quantiles of t(S - 1) and t(I - 1), weighted by V_a and V_b. It is Student's interval over items when seeds agree, over
-seeds when items do, in between otherwise. Departure from Clark, who takes Satterthwaite's degrees of freedom for V as a
-whole: with three seeds these come out too high whenever the seeds agree by chance, and intervals cover only 92-95 % at
-nominal 95 % once seed variance matters; with Cochran's value they cover 95-99 % (`benchmarks/coverage.py`).
+seeds when items do, and in between otherwise. Departure from Clark, who takes Satterthwaite's degrees of freedom for V
+as a whole: with three seeds these come out too high whenever the seeds agree by chance, and nominal 95 % intervals
+cover only 92-95 % once seed variance matters; with Cochran's value they cover 95-99 % (`benchmarks/coverage.py`).
 
 Source: Clark (1973), The language-as-fixed-effect fallacy, J. Verbal Learning and Verbal Behavior 12, 335-359 (min F');
 Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411 (a conservative variance over crossed
-effects); Welch (1947), Biometrika 34, 28-35 (independent samples).
+effects); Welch (1947), Biometrika 34, 28-35 (independent samples); Cochran (1964), Approximate significance levels of
+the Behrens-Fisher test, Biometrics 20, 191-195.
 """
 
 from collections.abc import Sequence
@@ -34,55 +35,10 @@ from scipy.special import ndtr, stdtr, stdtrit
 
 from rlassay.stats.proportions import wilson
 
-# MERGED FROM stats.cochran: Student's t for a variance that is a sum of estimates with different degrees of
-# freedom. With `V = sum of V_j`, each V_j estimated on f_j degrees of freedom, Cochran's critical value for a
-# tail q is t'(q) = (sum of V_j t_q(f_j)) / V, the quantiles of Student's t weighted by what they stand for.
-# Source: Cochran (1964), Approximate significance levels of the Behrens-Fisher test, Biometrics 20, 191-1
-
-LEAST = 1e-100
-"""Smallest tail probability told apart from 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One estimated part of a mean's variance."""
-
-    variance: float
-    """The estimate, in squared units of the mean."""
-    freedom: float
-    """Its degrees of freedom."""
-
-
-def reach(parts: Sequence[Part], tail: float) -> float:
-    """Half-width `t'(tail) sqrt(V)` of the interval that leaves out `tail` on either side; V must be above 0."""
-    weighted = sum(part.variance * -float(stdtrit(part.freedom, tail)) for part in parts)
-    return weighted / sum(part.variance for part in parts) ** 0.5
-
-
-def two_sided_p(mean: float, parts: Sequence[Part]) -> float:
-    """1 - confidence of the interval around `mean` that ends at 0, at least 2e-100.
-
-    Since t' lies between the quantiles that it weighs, the p-value lies between those with either's degrees of freedom.
-    """
-    statistic: float = abs(mean) / sum(part.variance for part in parts) ** 0.5
-    tails = [max(float(stdtr(part.freedom, -statistic)), LEAST) for part in parts]
-    if min(tails) == max(tails):
-        return 2 * tails[0]
-
-    def beyond(exponent: float) -> float:
-        return reach(parts, 10.0**exponent) - abs(mean)
-
-    low, high = log10(min(tails)) - 1e-6, min(log10(max(tails)) + 1e-6, log10(0.5))
-    return 2 * 10.0 ** float(brentq(beyond, low, high, xtol=1e-13))
-
-
-# MERGED FROM stats.crossed: Intervals for scores that cross seeds with items: every seed's policy answered
-# every item. Model. Score of seed s on item i: `y_si = mu + a_s + b_i + e_si`, with independent random effects
-# of the S seeds (what another training run would change), of the I items (what another test set would change)
-# and of the pair. Then Var(mean) = var_a / S + var_b / I + var_e / (S I). The variances of the S seed m
-
-Scores = Float[np.ndarray, "seeds items"]
+ScoreMatrix = Float[np.ndarray, "seeds items"]
 NAN = float("nan")
+MIN_TAIL = 1e-100
+"""Smallest tail probability that is distinguished from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +64,8 @@ def crossed_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
 
     Args:
         scores: shape (num_seeds, num_items); an item's repeated samples are averaged beforehand, since they are not
-            independent items. NaN = could not be judged: seeds without any score are left out, then items that miss a
-            score, so that every mean is over the same items.
+            independent items. NaN = not scored: seeds without any score are left out, then items that miss a score, so
+            that every mean is over the same items.
         confidence: level of the interval, between 0 and 1.
 
     With one seed the interval is Student's over the items. Scores that are all equal have no variance to estimate: if
@@ -124,16 +80,16 @@ def crossed_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, matched_seeds: bool = True) -> Interval:
-    """`crossed_interval` of `a - b`, paired item by item, so that what both have in common on an item cancels.
+    """`crossed_interval` of `a - b`, paired item by item, so that effects that both share on an item cancel.
 
     Args:
         a: shape (num_seeds, num_items).
         b: the same shape, the same seeds and items in the same order; a score that is NaN in either is missing in both.
         confidence: level of the interval, between 0 and 1.
-        matched_seeds: whether runs of the same seed have more in common than a number, such as their warm start: V_a is
-            then the variance of the seeds' differences, on S - 1 degrees of freedom. False adds the variances of both
+        matched_seeds: whether runs of the same seed share more than the number, such as their warm start: V_a is then
+            the variance of the seeds' differences, on S - 1 degrees of freedom. False adds the variances of both
             sides, on Welch's degrees of freedom (between S - 1 and 2 S - 2): the same on average for runs that are
-            independent, with narrower intervals for few seeds, and conservative when the seeds go up and down together.
+            independent, with narrower intervals for few seeds, and conservative when both sides vary together.
 
     Raises:
         ValueError: as `crossed_interval`, and shapes that differ.
@@ -146,7 +102,41 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, m
     return _interval(difference, sides, confidence, (-1.0, 1.0) if _are_shares(np.stack([first, second])) else None)
 
 
-def _scores(scores: ArrayLike, name: str) -> Scores:
+@dataclass(frozen=True, kw_only=True)
+class VarianceComponent:
+    """One estimated component of a mean's variance, with its degrees of freedom."""
+
+    variance: float
+    """The estimate, in squared units of the mean."""
+    df: float
+    """Degrees of freedom of the estimate."""
+
+
+def half_width(components: Sequence[VarianceComponent], tail: float) -> float:
+    """Half-width `t'(tail) sqrt(V)` of the interval with probability `tail` beyond either end; V must be above 0."""
+    weighted = sum(component.variance * -float(stdtrit(component.df, tail)) for component in components)
+    return weighted / sum(component.variance for component in components) ** 0.5
+
+
+def two_sided_p(mean: float, components: Sequence[VarianceComponent]) -> float:
+    """1 - confidence of the interval around `mean` that ends at 0, at least 2e-100.
+
+    Since t' lies between the quantiles that it averages, the p-value lies between those of each component's degrees of
+    freedom.
+    """
+    statistic: float = abs(mean) / sum(component.variance for component in components) ** 0.5
+    tails = [max(float(stdtr(component.df, -statistic)), MIN_TAIL) for component in components]
+    if min(tails) == max(tails):
+        return 2 * tails[0]
+
+    def beyond(exponent: float) -> float:
+        return half_width(components, 10.0**exponent) - abs(mean)
+
+    low, high = log10(min(tails)) - 1e-6, min(log10(max(tails)) + 1e-6, log10(0.5))
+    return 2 * 10.0 ** float(brentq(beyond, low, high, xtol=1e-13))
+
+
+def _scores(scores: ArrayLike, name: str) -> ScoreMatrix:
     values = np.asarray(scores, dtype=float)
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {values.shape}; expected (num_seeds, num_items)")
@@ -160,8 +150,10 @@ def _are_shares(values: Float[np.ndarray, "..."]) -> bool:
     return bool(np.all((present >= 0) & (present <= 1)))
 
 
-def _interval(values: Scores, sides: list[Scores], confidence: float, bounds: tuple[float, float] | None) -> Interval:
-    """The interval of the mean of `values`, whose variance between seeds is the sum of that of all `sides`."""
+def _interval(
+    values: ScoreMatrix, sides: list[ScoreMatrix], confidence: float, bounds: tuple[float, float] | None
+) -> Interval:
+    """Interval of the mean of `values`; its variance between seeds is the sum of that of all `sides`."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a level between 0 and 1, such as 0.95")
     seeds = ~np.isnan(values).all(axis=1)
@@ -170,10 +162,10 @@ def _interval(values: Scores, sides: list[Scores], confidence: float, bounds: tu
     num_seeds, num_items = values.shape
     mean, low, high, p_value = float(values.mean()) if values.size else NAN, NAN, NAN, NAN
     if values.size and num_items > 1:
-        parts = _parts(values, sides)
-        if parts:
-            half = reach(parts, 0.5 - confidence / 2)
-            low, high, p_value = mean - half, mean + half, two_sided_p(mean, parts)
+        components = _components(values, sides)
+        if components:
+            half = half_width(components, 0.5 - confidence / 2)
+            low, high, p_value = mean - half, mean + half, two_sided_p(mean, components)
         else:
             mean = float(values[0, 0])
             low, high, p_value = _constant(mean, num_items, confidence, bounds)
@@ -181,26 +173,26 @@ def _interval(values: Scores, sides: list[Scores], confidence: float, bounds: tu
     return Interval(mean=mean, low=low, high=high, p_value=p_value, num_seeds=num_seeds, num_items=num_items)
 
 
-def _parts(values: Scores, sides: list[Scores]) -> list[Part]:
-    """V_b and V_a, for two or more items; nothing when all values are equal and so are the seeds."""
+def _components(values: ScoreMatrix, sides: list[ScoreMatrix]) -> list[VarianceComponent]:
+    """V_b and V_a, for two or more items; empty when all values and all seeds are equal."""
     num_seeds, num_items = values.shape
     item_means, seed_means = values.mean(axis=0), values.mean(axis=1)
-    parts = [Part(variance=float(item_means.var(ddof=1)) / num_items, freedom=num_items - 1.0)]
+    components = [VarianceComponent(variance=float(item_means.var(ddof=1)) / num_items, df=num_items - 1.0)]
     if num_seeds > 1:
         between = np.array([side.mean(axis=1).var(ddof=1) / num_seeds for side in sides])
         of_seeds = float(between.sum())
         shares = between / of_seeds if of_seeds > 0 else np.array([1.0])
-        freedom = (num_seeds - 1.0) / float((shares**2).sum())
-        parts.append(Part(variance=of_seeds, freedom=freedom))
+        df = (num_seeds - 1.0) / float((shares**2).sum())
+        components.append(VarianceComponent(variance=of_seeds, df=df))
     largest = max(float(np.abs(side).max()) for side in sides)
-    if sum(part.variance for part in parts) > (1e-12 * largest) ** 2:
-        return parts
+    if sum(component.variance for component in components) > (1e-12 * largest) ** 2:
+        return components
     if np.ptp(values) == 0:
         return []
-    # Seed means are all equal and so are item means, yet the scores differ: what is left is the pair variance.
-    freedom = (num_seeds - 1.0) * (num_items - 1.0)
+    # Seed means are all equal and so are item means, yet the scores differ: only the pair variance is left.
+    df = (num_seeds - 1.0) * (num_items - 1.0)
     pairs = values - seed_means[:, None] - item_means[None, :] + values.mean()
-    return [Part(variance=float((pairs**2).sum()) / freedom / values.size, freedom=freedom)]
+    return [VarianceComponent(variance=float((pairs**2).sum()) / df / values.size, df=df)]
 
 
 def _constant(

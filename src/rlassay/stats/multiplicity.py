@@ -1,4 +1,4 @@
-"""Correction of p-values that are read together."""
+"""Holm's correction of p-values that are read together."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ def holm(p_values: ArrayLike) -> Float[np.ndarray, " comparisons"]:
     With the m p-values in ascending order, the j-th (from 0) becomes the largest `(m - i) p_i` over i <= j, at most 1.
 
     Args:
-        p_values: one per comparison; NaN = not tested, does not count towards m and stays NaN.
+        p_values: one per comparison; NaN = not tested: not counted in m, and stays NaN.
 
     Returns:
         The adjusted p-values in the order given.

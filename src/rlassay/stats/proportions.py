@@ -1,4 +1,4 @@
-"""Counts of right answers: Wilson's interval and pass@k."""
+"""Proportions of correct answers: Wilson's interval and pass@k."""
 
 import numpy as np
 from jaxtyping import Float
@@ -32,14 +32,14 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 def pass_at_k(
     num_samples: ArrayLike | int, num_correct: ArrayLike | int, k: ArrayLike | int
 ) -> Float[np.ndarray, "..."]:
-    """Chance that at least one of k samples is right, estimated without bias from n samples of which c are right.
+    """Unbiased estimate of the probability that at least one of k samples is correct, from c correct of n.
 
     `1 - C(n - c, k) / C(n, k)`, as the product over j < k of `(n - c - j) / (n - j)`, which cannot overflow.
 
     Args:
         num_samples: n, samples per item; broadcast against the others.
-        num_correct: c, right ones among them.
-        k: draws.
+        num_correct: c, correct ones among them.
+        k: number of samples drawn.
 
     Returns:
         The estimate per item, in [0, 1]; NaN where n < k.

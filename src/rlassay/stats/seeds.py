@@ -1,4 +1,4 @@
-"""The spread over seeds of statistics that have no items in common, such as the points of a learning curve."""
+"""Bands over seeds for statistics without shared items, such as the points of a learning curve."""
 
 import warnings
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class SeedBand:
     """Mean and pointwise Student interval over seeds."""
 
     mean: Float[np.ndarray, " points"]
-    """Mean over the seeds that have the point; NaN where none has."""
+    """Mean over the seeds that have the point; NaN where no seed has it."""
     low: Float[np.ndarray, " points"]
     """Lower end; NaN with fewer than two seeds."""
     high: Float[np.ndarray, " points"]
@@ -26,9 +26,9 @@ def seed_band(values: Float[np.ndarray, "seeds points"], confidence: float = 0.9
     """`mean -/+ t_{n-1} s / sqrt(n)` at each point, over the n seeds that are not NaN there."""
     count = (~np.isnan(values)).sum(axis=0)
     with warnings.catch_warnings():
-        # Points without any seed, or with one, are NaN by definition here; numpy warns about them.
+        # Points with no seed, or with one, are NaN by definition here; numpy would warn about them.
         warnings.simplefilter("ignore", RuntimeWarning)
         mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0, ddof=1)
         quantile = np.asarray(stdtrit(count - 1.0, 0.5 + confidence / 2), dtype=float)
-        reach = np.where(count > 1, quantile * spread / np.sqrt(count), np.nan)
-    return SeedBand(mean=mean, low=mean - reach, high=mean + reach, num_seeds=count)
+        half_width = np.where(count > 1, quantile * spread / np.sqrt(count), np.nan)
+    return SeedBand(mean=mean, low=mean - half_width, high=mean + half_width, num_seeds=count)

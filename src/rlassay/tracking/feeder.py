@@ -1,8 +1,9 @@
-"""The process that feeds MLflow while a job works: `python -m rlassay.tracking.feeder`, started by `follow`.
+"""The process that feeds MLflow during a job: `python -m rlassay.tracking.feeder`, started by `follow`.
 
-It reads one JSON line from its standard input and feeds until that input ends, which it does however the job ends,
-`kill -9` included; then it writes the rest within a bounded time and goes. All that it tells MLflow it reads from the
-job's files, so that it can be killed at any moment and continued by another.
+A program of its own, because it imports MLflow, which a job must not (see `process.py`). It reads one JSON line from
+its standard input and feeds until that input ends, which happens however the job ends, `kill -9` included. Then it
+writes the rest within a bounded time and exits. Everything it sends to MLflow comes from the job's files, so it can
+be killed at any time and another one can continue.
 """
 
 import logging
@@ -21,12 +22,12 @@ from rlassay.tracking.process import FeedJob
 from rlassay.tracking.store import Store, limit_waiting
 from rlassay.tracking.sync import Feed, sync_policies, sync_report
 
-NICENESS = 5  # training goes first, but a job at its end must not wait long for its feeder
-PAUSES = (0.0, 1.0)  # seconds before each attempt at the end: what failed once may have been a busy moment
+NICENESS = 5  # training has priority, but a job must not wait long for its feeder at the end
+PAUSES = (0.0, 1.0)  # seconds before each attempt at the end: a failure may be due to a busy moment
 
 
 class Feeder:
-    """Feeds one job's results, and complains at most once."""
+    """Feeds one job's results to MLflow, and warns at most once."""
 
     def __init__(self, job: FeedJob) -> None:
         self.job = job
@@ -37,10 +38,10 @@ class Feeder:
         self._warned = False
 
     def attempt(self, last: bool = False) -> bool:
-        """Bring the store up to date; False, and one line of warning, when that did not work."""
+        """Bring the store up to date; on failure warn in one line and return False."""
         try:
             self._update(last)
-        except Exception as error:  # whatever is wrong with the tracker, training goes on
+        except Exception as error:  # no error of the tracker may stop training
             self.warn(f"{type(error).__name__}: {error}")
             return False
         return True
@@ -49,8 +50,8 @@ class Feeder:
         if self._store is None:
             self._store = Store(self.job.uri, self.study.id, self.layout.tracking)
         if self.job.policy is None:
-            sync_policies(self._store, self.study, self.layout, done=lambda what: None)
-            if last:  # before, the job may be writing it
+            sync_policies(self._store, self.study, self.layout, done=lambda _: None)
+            if last:  # earlier, the job may still be writing it
                 sync_report(self._store, self.study, self.layout)
             return
         if self._feed is None:
@@ -61,24 +62,24 @@ class Feeder:
             self._feed.update()
 
     def warn(self, reason: str) -> None:
-        """One line, once."""
+        """Print one warning line, once."""
         if not self._warned:
             self._warned = True
             print(self.job.warning(reason), file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Feed until standard input ends; 0 when the store then has everything."""
+    """Feed until standard input ends; return 0 if the store then has everything."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # meant for the job, whose end is noticed anyway
+        signal.signal(number, signal.SIG_IGN)  # meant for the job; its end closes our input
     os.nice(NICENESS)
-    logging.disable(logging.CRITICAL)  # MLflow and urllib3 repeat themselves; `warn` says it once
+    logging.disable(logging.CRITICAL)  # MLflow and urllib3 repeat their warnings; `warn` prints one
     limit_waiting(seconds=5, retries=0)
     feeder = Feeder(FeedJob.from_json(sys.stdin.readline()))
     feeder.attempt()
     while not select.select([sys.stdin], [], [], feeder.job.interval)[0]:
         feeder.attempt()
-    _leave_in_time(feeder)
+    _exit_in_time(feeder)
     for pause in PAUSES:
         time.sleep(pause)
         if feeder.attempt(last=True):
@@ -86,14 +87,14 @@ def main() -> int:
     return 1
 
 
-def _leave_in_time(feeder: Feeder) -> None:
-    """End this process in time, wherever it hangs."""
+def _exit_in_time(feeder: Feeder) -> None:
+    """End this process after `patience` seconds, wherever it hangs."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        feeder.warn(f"it did not take everything within {feeder.job.patience} s")
+    def exit_late(number: int, frame: FrameType | None) -> None:
+        feeder.warn(f"it did not accept everything within {feeder.job.patience} s")
         os._exit(1)
 
-    signal.signal(signal.SIGALRM, leave)
+    signal.signal(signal.SIGALRM, exit_late)
     signal.alarm(feeder.job.patience)
 
 

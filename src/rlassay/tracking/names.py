@@ -1,4 +1,4 @@
-"""The tags by which a run is found again, and names that MLflow accepts."""
+"""Names and values for MLflow: tags that identify a run, legal metric names, points read from `metrics.jsonl`."""
 
 import json
 import math
@@ -8,37 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# MERGED FROM tracking.names: The tags by which a run is found again, and names that MLflow accepts.
-
 STUDY = "rlassay.study"
-"""Name of the results folder, which is the experiment's name too."""
+"""Name of the results folder, which is also the experiment's name."""
 POLICY = "rlassay.policy"
-"""Folder of the policy, relative to the study's results; of a parent run, the folder of all its seeds."""
+"""Folder of the policy, relative to the study's results; for a parent run, the folder of all its seeds."""
 STAGE = "rlassay.stage"
-"""`sft`, `rl`, `evaluation`; of a parent run `arm`, `warm start` or `model`; `report`."""
+"""`sft`, `rl`, `evaluation` or `report`; for a parent run `arm`, `warm start` or `model`."""
 ARM = "rlassay.arm"
-"""The arm; absent for what arms share."""
+"""The arm; absent for runs that arms share."""
 SEED = "rlassay.seed"
-"""The seed; absent for what seeds share."""
+"""The seed; absent for runs that seeds share."""
 IDENTITY = "rlassay.identity"
-"""Which results on disk the run shows; it stays the same when a killed job goes on."""
+"""Which results on disk the run shows; unchanged when a killed job resumes."""
 CURRENT = "rlassay.current"
-"""`true` for the results that lie on disk now, `false` for those that a later training replaced."""
+"""`true` for the results now on disk, `false` for those that a later training replaced."""
 DIGEST = "rlassay.digest."
-"""Followed by the name of an artifact: the digest of what was uploaded."""
+"""Prefix before an artifact's name: the digest of its uploaded content."""
 
 
 def legal_name(name: str) -> str:
-    """`name` as MLflow takes it for a metric or a param: `pass@1` becomes `pass_at_1`.
+    """`name` in the form that MLflow accepts for a metric or a param: `pass@1` becomes `pass_at_1`.
 
-    Letters, digits, `_ - . : /` and blanks pass, everything else becomes `_`; as in a path, no part may be empty
-    or consist of dots.
+    Letters, digits, `_ - . : /` and blanks stay, everything else becomes `_`. As in a path, no part may be empty or
+    consist of dots.
     """
     parts = [re.sub(r"[^A-Za-z0-9_\-. :]", "_", part.replace("@", "_at_")) for part in name.split("/")]
     return "/".join(part if part.strip(".") else "_" * max(1, len(part)) for part in parts)
-
-
-# MERGED FROM tracking.metrics_file: `metrics.jsonl`, read while another process writes it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +47,27 @@ class Point:
     step: int
     """Optimiser step."""
     timestamp: int
-    """When it was logged, unix milliseconds."""
+    """Time of logging, unix milliseconds."""
 
 
 class MetricsFile:
-    """The lines that were added since the last look, also when a resumed job has cut the file back in between."""
+    """Reads lines added to `metrics.jsonl` since the last read, even if a resumed job truncated it in between."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rewind()
 
     def rewind(self) -> None:
-        """Begin again with the first line."""
-        self._seen = 0
-        self._last = b""
+        """Start again from the first line."""
+        self._offset = 0
+        self._last_line = b""
 
     def new_points(self) -> list[Point]:
-        """The points of all complete lines that were not returned yet; a torn line is left out."""
+        """Points of all complete lines not returned before; an incomplete line waits."""
         try:
             with self.path.open("rb") as content:
-                content.seek(self._seen - len(self._last))
-                if content.read(len(self._last)) != self._last:  # cut back and written anew
+                content.seek(self._offset - len(self._last_line))
+                if content.read(len(self._last_line)) != self._last_line:  # truncated and rewritten
                     self.rewind()
                     content.seek(0)
                 text = content.read()
@@ -81,8 +76,8 @@ class MetricsFile:
             return []
         text = text[: text.rfind(b"\n") + 1]
         lines = text.splitlines(keepends=True)
-        self._seen += len(text)
-        self._last = lines[-1] if lines else self._last
+        self._offset += len(text)
+        self._last_line = lines[-1] if lines else self._last_line
         return [point for line in lines for point in _points(line)]
 
 

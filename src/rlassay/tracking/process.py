@@ -1,10 +1,14 @@
-"""Feed MLflow from the files of a job, in a process beside it: the job neither imports MLflow nor waits for it."""
+"""The job's side of tracking: start a process that feeds MLflow from the job's files, and end it.
+
+The job neither imports MLflow (which takes seconds) nor waits for it, so this module must not import it either. The
+feeding process is `feeder.py`, a program of its own.
+"""
 
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
@@ -12,39 +16,42 @@ from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 
-# MERGED FROM tracking.job: What a job tells the process that feeds MLflow for it.
+PATIENCE = 10
+"""Longest time, seconds, that a training job waits at its end for MLflow to accept the rest."""
+REPORT_PATIENCE = 90
+"""The same for the report, which syncs every run of the study; no later job waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedJob:
-    """The one line that the feeding process reads."""
+    """Settings of the feeding process, sent to it as one JSON line."""
 
     study: str
     """The resolved study, as JSON."""
     root: str
-    """Folder of its results."""
+    """Folder of the study's results."""
     policy: str | None
-    """The policy that the job works on; None feeds the whole study."""
+    """Folder of the policy that the job trains; None feeds the whole study."""
     uri: str
     """Tracking URI."""
     interval: float
     """Seconds between two batches."""
     patience: int
-    """Seconds after the end of the job within which MLflow must have taken the rest."""
+    """Seconds after the end of the job within which MLflow must accept the rest."""
     backfill: str
-    """The command that writes later what is missing now."""
+    """The command that writes missing values later."""
 
     def to_json(self) -> str:
-        """The line."""
+        """The settings as one line."""
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
     def from_json(cls, line: str) -> "FeedJob":
-        """The job behind a line of `to_json`."""
+        """The settings from a line of `to_json`."""
         return cls(**json.loads(line))
 
     def warning(self, reason: str) -> str:
-        """One line for the user."""
+        """A warning of one line for the user."""
         first = " ".join(reason.split())[:200]
         return (
             f"warning: MLflow at {self.uri} is behind ({first}). The files on disk are complete and nothing waits "
@@ -52,27 +59,18 @@ class FeedJob:
         )
 
 
-# MERGED FROM tracking.process: Feed MLflow from the files of a job, in a process beside it: the job neither
-# imports MLflow nor waits for it.
-
-PATIENCE = 10
-"""Seconds that a training job waits, at most, for MLflow to take the rest."""
-PATIENCE_AT_THE_END = 90
-"""The same for the report, which brings every run of the study up to date and which no job waits for."""
-
-
 @contextmanager
-def follow(study: Study, layout: Layout, settings: Settings, policy: str | None = None) -> Iterator[None]:
-    """Keep MLflow up to date while the body runs; nothing that goes wrong with MLflow reaches the body.
+def follow(study: Study, layout: Layout, settings: Settings, policy: str | None = None) -> Generator[None]:
+    """Keep MLflow up to date while the body runs; errors of MLflow never reach the body.
 
-    At the end it waits a bounded time for the rest to be written. However the body ends, the run says so: finished,
-    failed, or killed.
+    At the end it waits a bounded time for the rest to be written. The MLflow run shows how the body ended: finished,
+    failed or killed.
 
     Args:
         study: the study.
-        layout: where its files lie.
-        settings: `tracking` says whether, where and how often.
-        policy: folder of the policy that the body trains; None brings the whole study up to date, report included.
+        layout: paths of its files.
+        settings: `tracking` decides whether, where and how often.
+        policy: folder of the policy that the body trains; None syncs the whole study, including the report.
     """
     if not settings.tracking.enabled:
         yield
@@ -83,7 +81,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
         policy=policy,
         uri=settings.tracking.uri,
         interval=settings.tracking.interval,
-        patience=PATIENCE_AT_THE_END if policy is None else PATIENCE,
+        patience=REPORT_PATIENCE if policy is None else PATIENCE,
         backfill=backfill_command(settings),
     )
     feeder = _start(job)
@@ -95,7 +93,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
 
 
 def backfill_command(settings: Settings) -> str:
-    """The command that writes to MLflow what it lacks."""
+    """The command that writes missing values to MLflow."""
     scale = [] if settings.scale is None else ["--scale", settings.scale]
     where = ["--results", settings.results, "--uri", settings.tracking.uri]
     return shlex.join(["rlassay", "mlflow-sync", "--study", settings.study, *scale, *where])
@@ -104,7 +102,7 @@ def backfill_command(settings: Settings) -> str:
 def _start(job: FeedJob) -> "subprocess.Popen[str] | None":
     command = [sys.executable, "-m", "rlassay.tracking.feeder"]
     try:
-        # A session of its own: Ctrl-C at the terminal ends the job, and the feeder then writes how it ended.
+        # In its own session, so that Ctrl-C ends only the job: the feeder then writes how the job ended.
         feeder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
         )
@@ -119,11 +117,11 @@ def _start(job: FeedJob) -> "subprocess.Popen[str] | None":
 
 def _finish(feeder: "subprocess.Popen[str]", job: FeedJob) -> None:
     assert feeder.stdin is not None
-    with suppress(OSError):  # it is gone already
+    with suppress(OSError):  # the feeder has already ended
         feeder.stdin.close()
     try:
         feeder.wait(job.patience + 2)
     except subprocess.TimeoutExpired:
         feeder.kill()
         feeder.wait()
-        print(job.warning("it hangs"), file=sys.stderr)
+        print(job.warning("the feeder does not end"), file=sys.stderr)

@@ -1,4 +1,8 @@
-"""The MLflow side: find or create runs, and write what they lack, never a fact twice."""
+"""The MLflow store of a study: find or create runs, and write the values they lack, none twice.
+
+Only this module and its callers `sync.py` and `feeder.py` import MLflow. An sqlite store is created once, as a whole,
+even if many jobs start at the same time (`prepare_database`).
+"""
 
 import hashlib
 import json
@@ -18,58 +22,22 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from rlassay.tracking.about import About
 from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY, Point
-
-# MERGED FROM tracking.database: The sqlite database behind `mlflow ui`: created once, whole, also when many
-# jobs start at the same time.
-
-
-def prepare_database(uri: str) -> Path | None:
-    """Make the sqlite database of a tracking URI ready, and return its path; None when the URI is not sqlite.
-
-    Several processes that create the tables of one database at once break it for good, and so does a kill meanwhile:
-    it is created beside its place, under a file lock, and moved there when it is whole. In WAL mode readers and
-    writers do not wait for each other.
-    """
-    if not uri.startswith("sqlite"):
-        return None
-    path = Path(make_url(uri).database or "").absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists() or path.stat().st_size == 0:
-            unfinished = path.with_name(f"{path.name}.unfinished")
-            unfinished.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
-            _use_wal(unfinished)
-            unfinished.replace(path)
-        else:
-            with suppress(sqlite3.OperationalError):  # in use by others: they go on in the mode that it has
-                _use_wal(path)
-    return path
-
-
-def _use_wal(path: Path) -> None:
-    with closing(sqlite3.connect(path, timeout=1.0)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-
-
-# MERGED FROM tracking.store: The MLflow side: find or create runs, and write what they lack, never a fact
-# twice.
+from rlassay.tracking.runs import RunDescription
 
 ItemT = TypeVar("ItemT")
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 TRACKER_ERRORS = (MlflowException, SQLAlchemyError, OSError)
-"""What a store that is down, slow, full or of another version raises."""
+"""Errors of a store that is down, slow, full or of another version."""
 PARENT = "mlflow.parentRunId"
-METRICS_PER_BATCH = 1000  # MLflow refuses more
+METRICS_PER_BATCH = 1000  # MLflow's limit
 PARAMS_PER_BATCH = 100
 
 
 def limit_waiting(seconds: int, retries: int) -> None:
-    """How long one request to a tracking server may take; MLflow's own limits keep a caller for 247 s.
+    """Limit the time of one request to a tracking server; MLflow's own limits allow 247 s.
 
-    What the environment already says goes first.
+    Variables already set in the environment take precedence.
     """
     for name, value in {"TIMEOUT": seconds, "MAX_RETRIES": retries, "BACKOFF_FACTOR": 1}.items():
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", str(value))
@@ -80,12 +48,12 @@ class Store:
     """One study's experiment in an MLflow store."""
 
     def __init__(self, uri: str, study: str, locks: Path) -> None:
-        """Open the store, and create what is missing.
+        """Open the store, and create database and experiment if missing.
 
         Args:
             uri: tracking URI.
             study: the study's id, the experiment's name.
-            locks: folder of the file locks that the study's processes share.
+            locks: folder of file locks that the study's processes share.
         """
         database = prepare_database(uri)
         self.client = MlflowClient(uri)
@@ -99,42 +67,48 @@ class Store:
     def _experiment(self, database: Path | None) -> str:
         found = self.client.get_experiment_by_name(self.study)
         if found is None:
-            # Plain `mlflow ui` keeps artifacts in mlartifacts/ beside its database; a server knows its own place.
-            place = None if database is None else str(database.parent / "mlartifacts" / self.study)
-            return self.client.create_experiment(self.study, artifact_location=place)
+            # Plain `mlflow ui` keeps artifacts in mlartifacts/ beside its database; a server has its own location.
+            location = None if database is None else str(database.parent / "mlartifacts" / self.study)
+            return self.client.create_experiment(self.study, artifact_location=location)
         if found.lifecycle_stage == LifecycleStage.DELETED:
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    def enter(self, about: About, started: float) -> Run:
-        """The run of `about`, created if need be, with all of its params and tags; `started`: unix seconds.
+    def get_or_create(self, description: RunDescription, started: float) -> Run:
+        """The run of a description, created if missing, with all its params and tags; `started`: unix seconds.
 
-        Older runs of the same policy and stage show results that are gone; they stay, marked as not current.
+        Older runs of the same policy and stage show results that were replaced; they stay, marked as not current.
         """
-        parent = None if about.parent is None else self._parent(about.parent, started)
-        tags = {STUDY: self.study, POLICY: about.policy, STAGE: about.stage, IDENTITY: about.identity, CURRENT: "true"}
-        tags |= about.tags | {"mlflow.source.name": "rlassay"}
+        parent = None if description.parent is None else self._parent(description.parent, started)
+        tags = {
+            STUDY: self.study,
+            POLICY: description.policy,
+            STAGE: description.stage,
+            IDENTITY: description.identity,
+            CURRENT: "true",
+        }
+        tags |= description.tags | {"mlflow.source.name": "rlassay"}
         if parent is not None:
             tags[PARENT] = parent
         with self._lock:
-            found = self._current({POLICY: about.policy, STAGE: about.stage})
-            same = [run for run in found if run.data.tags[IDENTITY] == about.identity]
-            run = same[0] if same else self._create(about.name, tags, started)
+            found = self._current({POLICY: description.policy, STAGE: description.stage})
+            same = [run for run in found if run.data.tags[IDENTITY] == description.identity]
+            run = same[0] if same else self._create(description.name, tags, started)
             for other in found:
                 if other.info.run_id != run.info.run_id:
                     self._retire(other)
-            self._describe(run, about.params, tags)
+            self._describe(run, description.params, tags)
         return self.get(run.info.run_id)
 
-    def _parent(self, about: About, started: float) -> str:
-        """The id of a parent run, looked for once."""
-        key = (about.policy, about.identity)
+    def _parent(self, description: RunDescription, started: float) -> str:
+        """The id of a parent run, looked up once."""
+        key = (description.policy, description.identity)
         if key not in self._parents:
-            self._parents[key] = self.enter(about, started).info.run_id
+            self._parents[key] = self.get_or_create(description, started).info.run_id
         return self._parents[key]
 
     def get(self, run_id: str) -> Run:
-        """The run as the store has it now."""
+        """The current state of a run."""
         return self.client.get_run(run_id)
 
     def _create(self, name: str, tags: dict[str, str], started: float) -> Run:
@@ -146,7 +120,7 @@ class Store:
             self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _describe(self, run: Run, params: dict[str, str], tags: dict[str, str]) -> None:
-        """Add the params and tags that a run lacks; a param keeps the value with which the run began."""
+        """Add missing params and tags; an existing param keeps its first value, as MLflow demands."""
         new_params = [Param(key, value) for key, value in params.items() if key not in run.data.params]
         new_tags = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
         for batch in _batches(new_params, PARAMS_PER_BATCH):
@@ -155,7 +129,7 @@ class Store:
             self.client.log_batch(run.info.run_id, tags=new_tags)
 
     def add_points(self, run: Run, points: Iterable[Point]) -> int:
-        """Write those points whose step lies beyond what the run has of that metric; return how many."""
+        """Write points beyond the last step that the run has of their metric; return how many."""
         steps = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         new = [
             Metric(point.key, point.value, point.timestamp, point.step)
@@ -166,12 +140,12 @@ class Store:
             self.client.log_batch(run.info.run_id, metrics=batch)
         return len(new)
 
-    def add_facts(self, run: Run, facts: Mapping[str, float], when: float) -> int:
-        """Write values that have no step; one that changed is written at the next step. `when`: unix seconds."""
+    def add_values(self, run: Run, values: Mapping[str, float], when: float) -> int:
+        """Write values without a step; a changed one is written at the next step. `when`: unix seconds."""
         newest = {metric.key: (metric.value, metric.step) for metric in run.data.to_proto().metrics}
         new = [
             Metric(key, value, int(when * 1000), newest[key][1] + 1 if key in newest else 0)
-            for key, value in facts.items()
+            for key, value in values.items()
             if key not in newest or newest[key][0] != value
         ]
         for batch in _batches(new, METRICS_PER_BATCH):
@@ -179,23 +153,23 @@ class Store:
         return len(new)
 
     def add_tags(self, run: Run, tags: dict[str, str]) -> None:
-        """Set those tags that differ."""
+        """Set the tags that differ."""
         self._describe(run, {}, tags)
 
     def add_text(self, run: Run, name: str, text: str) -> None:
-        """Upload a text as the artifact `name`, unless the run has that very text."""
+        """Upload a text as the artifact `name`, unless the run already has it."""
         digest = _sha256(text.encode())
         if run.data.tags.get(DIGEST + name) != digest:
             self.client.log_text(run.info.run_id, text, name)
             self.client.set_tag(run.info.run_id, DIGEST + name, digest)
 
     def add_table(self, run: Run, name: str, table: dict[str, Any]) -> None:
-        """Upload `{"columns": [...], "data": [[...], ...]}` as a table, which `mlflow ui` shows as one."""
+        """Upload `{"columns": [...], "data": [[...], ...]}` as a table that `mlflow ui` displays."""
         self.add_text(run, name, json.dumps(table))
         self.add_tags(run, {"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
 
     def add_folder(self, run: Run, folder: Path) -> None:
-        """Upload a folder under its own name, unless the run has it as it is."""
+        """Upload a folder under its own name, unless its content is unchanged."""
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         content = b"".join(f"{path.relative_to(folder)} {_sha256(path.read_bytes())}\n".encode() for path in files)
         digest = _sha256(content)
@@ -204,7 +178,7 @@ class Store:
             self.client.set_tag(run.info.run_id, DIGEST + folder.name, digest)
 
     def add_datasets(self, run: Run, files: Sequence[Path], context: str) -> None:
-        """Log those JSONL files that exist as datasets, each with a digest of its content and its number of rows."""
+        """Log existing JSONL files as datasets, each with its digest and number of rows."""
         known = {used.dataset.digest for used in run.inputs.dataset_inputs} if run.inputs else set[str]()
         datasets = [dataset for dataset in map(_dataset, filter(Path.exists, files)) if dataset.digest not in known]
         if datasets:
@@ -212,8 +186,8 @@ class Store:
             with self._lock:  # MLflow fails when two processes log the same dataset at once
                 self.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
 
-    def settle(self, run: Run, status: Status, ended: float | None) -> None:
-        """Bring a run's status and end up to date, and then its parent's; `ended`: unix seconds, None while it runs."""
+    def update_status(self, run: Run, status: Status, ended: float | None) -> None:
+        """Update status and end of a run and of its parent; `ended`: unix seconds, None while it runs."""
         end = None if ended is None else int(ended * 1000)
         if run.info.status == status and end in (None, run.info.end_time):
             return
@@ -221,9 +195,9 @@ class Store:
             self._set_status(run, status, end)
             parent = run.data.tags.get(PARENT)
             if parent is not None:
-                self._settle_parent(self.client.get_run(parent))
+                self._update_parent_status(self.client.get_run(parent))
 
-    def _settle_parent(self, parent: Run) -> None:
+    def _update_parent_status(self, parent: Run) -> None:
         children = self._current({PARENT: parent.info.run_id})
         found = {child.info.status for child in children}
         status = next(status for status in ("RUNNING", "FAILED", "KILLED", "FINISHED") if status in found)
@@ -237,9 +211,38 @@ class Store:
             self.client.set_terminated(run.info.run_id, status, end)
 
     def _current(self, tags: dict[str, str]) -> list[Run]:
-        """The current runs that have all of `tags`, newest first."""
+        """Current runs with all of `tags`, newest first."""
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in (tags | {CURRENT: "true"}).items())
         return list(self.client.search_runs([self.experiment], wanted, order_by=["attributes.start_time DESC"]))
+
+
+def prepare_database(uri: str) -> Path | None:
+    """Create the sqlite database of a tracking URI if missing, and return its path; None for other URIs.
+
+    Processes that create the tables of one database at the same time damage it for good, and so does a kill meanwhile.
+    So it is created under a temporary name and a file lock, and renamed when complete. In WAL mode readers and writers
+    do not block each other.
+    """
+    if not uri.startswith("sqlite"):
+        return None
+    path = Path(make_url(uri).database or "").absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists() or path.stat().st_size == 0:
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            unfinished.unlink(missing_ok=True)
+            SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+            _use_wal(unfinished)
+            unfinished.replace(path)
+        else:
+            with suppress(sqlite3.OperationalError):  # in use by others: keep its mode
+                _use_wal(path)
+    return path
+
+
+def _use_wal(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=1.0)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
 
 
 def _batches(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:

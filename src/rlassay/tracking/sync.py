@@ -1,4 +1,4 @@
-"""From the files of a study to its MLflow experiment; doing it again changes nothing."""
+"""Sync a study's files to its MLflow experiment: jobs, evaluations and report; repeating it changes nothing."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs]
 import yaml
 from filelock import FileLock
 
@@ -15,91 +15,64 @@ from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
 from rlassay.layout import REPORT_NUMBERS, Layout, shards
 from rlassay.progress import Progress, read_progress
-from rlassay.tracking.about import about_evaluation, about_parent, about_report, about_training
 from rlassay.tracking.names import MetricsFile
+from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.store import Status, Store
-
-# MERGED FROM tracking.facts: Numbers and samples for MLflow that lie on disk outside of `metrics.jsonl`.
-
-SAMPLE_ROWS = 32
-
-
-def evaluation_facts(layout: Layout, folder: str, sets: Iterable[str]) -> dict[str, float]:
-    """`<set>/<metric>/<mode>` -> mean over prompts of the mean over a prompt's completions; unjudged ones left out."""
-    facts: dict[str, float] = {}
-    for name in sets:
-        scores = pq.read_table(layout.scores(folder, name), columns=["prompt_id", "mode", "metric", "value"])
-        by_prompt = scores.group_by(["metric", "mode", "prompt_id"]).aggregate([("value", "mean")])
-        means = by_prompt.group_by(["metric", "mode"]).aggregate([("value_mean", "mean")])
-        for row in means.to_pylist():
-            if row["value_mean_mean"] is not None:
-                facts[f"{name}/{row['metric']}/{row['mode']}"] = row["value_mean_mean"]
-    return facts
-
-
-def rollout_sample(rollouts: Path) -> dict[str, Any] | None:
-    """The first completions of the newest rollout shard as `{"columns", "data"}`; None while there is none."""
-    newest = next(reversed(shards(rollouts).values()), None)
-    if newest is None:
-        return None
-    table = pq.read_table(newest).slice(0, SAMPLE_ROWS)
-    return {
-        "columns": table.column_names,
-        "data": [[_shown(cell) for cell in row.values()] for row in table.to_pylist()],
-    }
-
-
-def _shown(cell: Any) -> Any:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell  # JSON has no NaN
-
-
-class ReportFacts:
-    """What `report.json` says about each arm, warm start and model."""
-
-    def __init__(self, layout: Layout) -> None:
-        path = layout.report / REPORT_NUMBERS
-        self.written = path.stat().st_mtime
-        """Unix seconds."""
-        self._content: dict[str, Any] = json.loads(path.read_bytes())
-
-    def numbers(self, kind: str, name: str) -> dict[str, float]:
-        """Means over seeds with their intervals; of an arm, its effect against the baseline too.
-
-        Args:
-            kind: `untrained`, `sft` or `arm`.
-            name: the arm, or the id of the warm start or model.
-        """
-        table = self._content["tables"]["main"]
-        keys = (name, kind, f"{kind}/{name}")  # a study's only warm start or model goes by its kind alone
-        row = next((row for row in table["rows"] if row["kind"] == kind and row["row"] in keys), None)
-        found: dict[str, float | None] = {}
-        for column, cell in zip(table["columns"], row["cells"], strict=True) if row else ():
-            found |= {column["key"]: cell["mean"]} | {f"{column['key']}/{end}": cell[end] for end in ("low", "high")}
-            if column["primary"]:
-                found |= {count: cell[count] for count in ("num_seeds", "num_items")}
-        difference = (self._verdict(name) or {}).get("difference") or {}
-        found |= {key: difference[key] for key in ("effect", "p_value", "p_holm") if key in difference}
-        found |= {f"effect/{end}": difference[end] for end in ("low", "high") if end in difference}
-        return {key: float(value) for key, value in found.items() if value is not None}
-
-    def sentence(self, arm: str) -> str | None:
-        """The verdict on an arm; None for the baseline, and for what is no arm."""
-        verdict = self._verdict(arm)
-        return None if verdict is None else verdict["sentence"]
-
-    def _verdict(self, arm: str) -> dict[str, Any] | None:
-        return next((verdict for verdict in self._content["verdicts"] if verdict["arm"] == arm), None)
-
-
-# MERGED FROM tracking.sync: From the files of a study to its MLflow experiment; doing it again changes nothing.
 
 STATUS: dict[str, Status] = {"running": "RUNNING", "finished": "FINISHED", "killed": "KILLED", "failed": "FAILED"}
 REPORT_KINDS = {"model": "untrained", "sft": "sft", "rl": "arm"}
 SECONDS_BETWEEN_SAMPLES = 60.0
+"""Shortest time between two uploads of completions."""
+SAMPLE_ROWS = 32
+"""Completions shown in MLflow."""
+
+
+def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], object] = lambda _: None) -> int:
+    """Write all values of a study that the store lacks; return the number of values written.
+
+    Args:
+        study: the study.
+        layout: paths of its files.
+        uri: tracking URI.
+        done: called with the folder of each policy, and with `report`, once synced.
+    """
+    store = Store(uri, study.id, layout.tracking)
+    written = sync_policies(store, study, layout, done) + sync_report(store, study, layout)
+    done("report")
+    return written
+
+
+def sync_policies(store: Store, study: Study, layout: Layout, done: Callable[[str], object]) -> int:
+    """Sync training and evaluation of every policy; `sync_study` without the report."""
+    written = 0
+    for folder, policy in policies(study).items():
+        written += Feed(store, study, layout, policy).finish()
+        done(folder)
+    return written
+
+
+def sync_report(store: Store, study: Study, layout: Layout) -> int:
+    """Write the report's numbers to the parent runs, and the report itself; return the number of values written."""
+    if not (layout.report / REPORT_NUMBERS).exists():
+        return 0
+    report = ReportNumbers(layout)
+    run = store.get_or_create(report_run(), report.written)
+    store.add_folder(run, layout.report)
+    store.update_status(run, "FINISHED", report.written)
+    written = 0
+    any_seed = {policy.stem: policy for policy in policies(study).values()}
+    for policy in any_seed.values():
+        name = policy.arm or policy.fingerprint
+        parent = store.get_or_create(parent_run(study, policy), report.written)
+        written += store.add_values(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
+        sentence = report.sentence(name)
+        if sentence is not None:
+            store.add_tags(parent, {"mlflow.note.content": sentence})
+    return written
 
 
 class Feed:
-    """Keeps the MLflow runs of one policy up to date while its files grow."""
+    """Keeps one policy's MLflow runs up to date while its files grow."""
 
     def __init__(self, store: Store, study: Study, layout: Layout, policy: Policy) -> None:
         self.store = store
@@ -113,7 +86,7 @@ class Feed:
         self._sampled = 0.0
 
     def update(self) -> int:
-        """Write what was logged since the last time, and the status; return the number of values written."""
+        """Write values logged since the last update, and the status; return the number of values written."""
         with self._lock:
             progress = self._progress()
             if progress is None:
@@ -121,11 +94,11 @@ class Feed:
             try:
                 return self._training(progress)
             except BaseException:
-                self._identity = ""  # begin anew: the store may or may not have the last batch, or lack the run
+                self._identity = ""  # start over: the store may lack the last batch, or the run
                 raise
 
     def finish(self) -> int:
-        """The last update, with the newest completions and the evaluation; return the number of values written."""
+        """Last update, with the newest completions and the evaluation; return the number of values written."""
         self._sampled = 0.0
         written = self.update()
         with self._lock:
@@ -133,10 +106,10 @@ class Feed:
 
     def _training(self, progress: Progress) -> int:
         if progress.identity != self._identity:
-            self._enter(progress)
+            self._start_run(progress)
         points = self.metrics.new_points()
         now = self._progress()
-        if now is None or now.identity != progress.identity:  # begun again meanwhile: these may be another run's lines
+        if now is None or now.identity != progress.identity:  # restarted meanwhile: these may be another run's lines
             self._identity = ""
             return 0
         run = self.store.get(self._run_id)
@@ -146,11 +119,11 @@ class Feed:
             sample = rollout_sample(self.layout.rollouts(self.policy.folder))
             if sample is not None:
                 self.store.add_table(run, "rollouts.json", sample)
-        self.store.settle(run, STATUS[progress.condition], progress.ended)
+        self.store.update_status(run, STATUS[progress.condition], progress.ended)
         return written
 
-    def _enter(self, progress: Progress) -> None:
-        run = self.store.enter(about_training(self.study, self.policy, progress.identity), progress.started)
+    def _start_run(self, progress: Progress) -> None:
+        run = self.store.get_or_create(training_run(self.study, self.policy, progress.identity), progress.started)
         self.store.add_text(run, "config.yaml", _config(self.study, self.policy))
         split = "sft" if self.policy.stage == "sft" else "train"
         self.store.add_datasets(run, [self.layout.split(split)], "training")
@@ -166,14 +139,14 @@ class Feed:
         identity = folder if progress is None else progress.identity
         ended = max(self.layout.scores(folder, name).stat().st_mtime for name in sets)
         started = min(self.layout.completions(folder, name).stat().st_mtime for name in sets)
-        run = self.store.enter(about_evaluation(self.study, self.policy, identity), started)
+        run = self.store.get_or_create(evaluation_run(self.study, self.policy, identity), started)
         self.store.add_datasets(run, [self.layout.split(name) for name in sets], "evaluation")
-        written = self.store.add_facts(run, evaluation_facts(self.layout, folder, sets), ended)
-        self.store.settle(run, "FINISHED", ended)
+        written = self.store.add_values(run, evaluation_means(self.layout, folder, sets), ended)
+        self.store.update_status(run, "FINISHED", ended)
         return written
 
     def _is_scored(self, name: str) -> bool:
-        """Whether a set has scores, and of the weights that lie there now."""
+        """Whether a set has scores, and not of earlier weights."""
         scores = self.layout.scores(self.policy.folder, name)
         if self.policy.stage == "model" or not scores.exists():
             return scores.exists()
@@ -184,51 +157,80 @@ class Feed:
         return None if self.policy.stage == "model" else read_progress(self.layout, self.policy.folder)
 
 
-def sync_report(store: Store, study: Study, layout: Layout) -> int:
-    """Write the report's numbers to the parent runs, and the report itself; return the number of values written."""
-    if not (layout.report / REPORT_NUMBERS).exists():
-        return 0
-    report = ReportFacts(layout)
-    run = store.enter(about_report(), report.written)
-    store.add_folder(run, layout.report)
-    store.settle(run, "FINISHED", report.written)
-    written = 0
-    for policy in {policy.stem: policy for policy in policies(study).values()}.values():
-        name = policy.arm or policy.fingerprint
-        parent = store.enter(about_parent(study, policy), report.written)
-        written += store.add_facts(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
-        sentence = report.sentence(name)
-        if sentence is not None:
-            store.add_tags(parent, {"mlflow.note.content": sentence})
-    return written
+def evaluation_means(layout: Layout, folder: str, sets: Iterable[str]) -> dict[str, float]:
+    """`<set>/<metric>/<mode>` -> mean over prompts of each prompt's mean over its completions; None is left out."""
+    facts: dict[str, float] = {}
+    for name in sets:
+        scores = _read_parquet(layout.scores(folder, name), columns=["prompt_id", "mode", "metric", "value"])
+        by_prompt = scores.group_by(["metric", "mode", "prompt_id"]).aggregate([("value", "mean")])
+        means = by_prompt.group_by(["metric", "mode"]).aggregate([("value_mean", "mean")])
+        for row in means.to_pylist():
+            if row["value_mean_mean"] is not None:
+                facts[f"{name}/{row['metric']}/{row['mode']}"] = row["value_mean_mean"]
+    return facts
 
 
-def sync_policies(store: Store, study: Study, layout: Layout, done: Callable[[str], object]) -> int:
-    """Bring training and evaluation of every policy up to date; as `sync_study`, without the report."""
-    written = 0
-    for folder, policy in policies(study).items():
-        written += Feed(store, study, layout, policy).finish()
-        done(folder)
-    return written
+def rollout_sample(rollouts: Path) -> dict[str, Any] | None:
+    """First completions of the newest rollout shard as `{"columns", "data"}`; None without a shard."""
+    newest = next(reversed(shards(rollouts).values()), None)
+    if newest is None:
+        return None
+    table = _read_parquet(newest).slice(0, SAMPLE_ROWS)
+    return {
+        "columns": table.column_names,
+        "data": [[_json_value(cell) for cell in row.values()] for row in table.to_pylist()],
+    }
 
 
-def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], object] = lambda what: None) -> int:
-    """Write everything of a study that the store lacks; return the number of values written.
+class ReportNumbers:
+    """Numbers and verdicts of each arm, warm start and model in `report.json`."""
 
-    Args:
-        study: the study.
-        layout: where its files lie.
-        uri: tracking URI.
-        done: called with the folder of each policy, and with `report`, when it is up to date.
-    """
-    store = Store(uri, study.id, layout.tracking)
-    written = sync_policies(store, study, layout, done) + sync_report(store, study, layout)
-    done("report")
-    return written
+    def __init__(self, layout: Layout) -> None:
+        path = layout.report / REPORT_NUMBERS
+        self.written = path.stat().st_mtime
+        """When the report was written, unix seconds."""
+        self._content: dict[str, Any] = json.loads(path.read_bytes())
+
+    def numbers(self, kind: str, name: str) -> dict[str, float]:
+        """Means over seeds with their intervals; for an arm also its effect against the baseline.
+
+        Args:
+            kind: `untrained`, `sft` or `arm`.
+            name: the arm, or the id of the warm start or model.
+        """
+        table = self._content["tables"]["main"]
+        keys = (name, kind, f"{kind}/{name}")  # a study's only warm start or model is named by its kind alone
+        row = next((row for row in table["rows"] if row["kind"] == kind and row["row"] in keys), None)
+        found: dict[str, float | None] = {}
+        for column, cell in zip(table["columns"], row["cells"], strict=True) if row else ():
+            found |= {column["key"]: cell["mean"]} | {f"{column['key']}/{end}": cell[end] for end in ("low", "high")}
+            if column["primary"]:
+                found |= {count: cell[count] for count in ("num_seeds", "num_items")}
+        difference: dict[str, Any] = (self._verdict(name) or {}).get("difference") or {}
+        found |= {key: difference[key] for key in ("effect", "p_value", "p_holm") if key in difference}
+        found |= {f"effect/{end}": difference[end] for end in ("low", "high") if end in difference}
+        return {key: float(value) for key, value in found.items() if value is not None}
+
+    def sentence(self, arm: str) -> str | None:
+        """The verdict on an arm; None for the baseline, warm starts and models."""
+        verdict = self._verdict(arm)
+        return None if verdict is None else verdict["sentence"]
+
+    def _verdict(self, arm: str) -> dict[str, Any] | None:
+        return next((verdict for verdict in self._content["verdicts"] if verdict["arm"] == arm), None)
+
+
+def _read_parquet(path: Path, columns: list[str] | None = None) -> Any:
+    untyped: Any = pq
+    return untyped.read_table(path, columns=columns)
+
+
+def _json_value(cell: Any) -> Any:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell  # JSON has no NaN
 
 
 def _config(study: Study, policy: Policy) -> str:
-    """The resolved sections behind one policy, in the form of a study file."""
+    """Resolved sections of one policy, in the form of a study file."""
     content = study.model_dump(mode="json", include={"name", "scale", "seeds", "gpus", "data", "evaluation", "primary"})
     content |= {"policy": policy.folder, **policy.recipe.model_dump(mode="json")}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
