@@ -93,7 +93,8 @@ def test_the_viewer_is_on_the_page(tmp_path: Path):
     text = _page(fake_content(), tmp_path)
     assert text.count('<image id="seen-0"') == 1  # one image, however many arms look at it
     assert text.count('<use href="#seen-0"/>') == 2 * (1 + 3)
-    assert text.count("reward 1.500 · advantage −0.750 · scale 1.050 · completion 3 of 8 · 25.0 %") == 2
+    facts = "reward 1.500 · advantage −0.750 · scale 1.050 · completion 3 of 8 · 25.0 %"
+    assert text.replace("&nbsp;", " ").count(facts) == 2
     assert text.count("… 17 words left out …") == 2
     assert '<span class="w5 p5 e5 d5" title="1 token · weight 2.000' in text
     assert '<g transform="scale(8.0000 4.0000)">' in text

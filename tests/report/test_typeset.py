@@ -19,6 +19,7 @@ from rlassay.report.typeset import (
     resume_summary,
     run_summary,
     size,
+    step_parts,
     version_list,
     weights,
     with_interval,
@@ -139,6 +140,12 @@ def test_cost_and_resumes_are_summed_up():
     assert resume_summary(content) == "Resumed from a checkpoint: runs/base/seed1 at step 20."
     untouched = (PolicyResumes(policy="runs/base/seed1", steps=()),)
     assert resume_summary(content.model_copy(update={"resumes": untouched})) == "No job was interrupted."
+
+
+def test_the_whole_step_comes_before_its_parts():
+    content = fake_content()
+    cost = content.cost[0].model_copy(update={"seconds_per_step": {"generation": 0.5, "reward": 0.1, "step": 0.9}})
+    assert step_parts(content.model_copy(update={"cost": (cost,)})) == ["step", "generation", "reward"]
 
 
 def test_each_combination_of_versions_is_named_once():

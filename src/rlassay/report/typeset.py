@@ -196,6 +196,12 @@ def signals_cost(content: Content) -> str:
     return f"Measuring the signals took {' to '.join(ends)} of the step time ({counted(len(shares), 'run')})."
 
 
+def step_parts(content: Content) -> list[str]:
+    """Names of the timed parts of a step; the whole step comes first."""
+    parts = dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)
+    return sorted(parts, key=lambda part: part != "step")
+
+
 def resume_summary(content: Content) -> str:
     """The jobs that were interrupted and resumed from a checkpoint."""
     stops = [f"{job.policy} at step {', '.join(map(str, job.steps))}" for job in content.resumes if job.steps]
@@ -265,7 +271,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "one_seed": ONE_SEED,
         "level_unit": LEVEL_UNIT,
         "labels": {arm.name: arm.label for arm in content.arms},
-        "step_parts": tuple(dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)),
+        "step_parts": step_parts(content),
     }
 
 
