@@ -1,6 +1,6 @@
-"""Headless Chromium for tests of pages: what a page asked the network for, how wide it is, how it looks.
+"""Headless Chromium for tests of pages: their requests, dialogs, width and colours.
 
-It speaks the DevTools protocol over a pair of pipes (file descriptors 3 and 4), so it needs no port and no library.
+It speaks the DevTools protocol over two pipes (file descriptors 3 and 4), so it needs neither a port nor a library.
 """
 
 import base64
@@ -19,7 +19,7 @@ import pytest
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="Chromium is absent (Debian: apt install chromium)")
 
-# Every host name is unknown: a page that asks for one is seen asking and gets nothing.
+# No host name resolves: a page's requests are recorded and fail.
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -44,16 +44,16 @@ class Chromium:
         self._send, self._receive, self._buffer = send, receive, b""
         self._count, self._session = 0, ""
         self.requests: list[str] = []
-        """Addresses that the tab asked for since the last `open`, the page's own and `data:` left out."""
+        """Addresses requested since the last `open`, without the page itself and `data:`."""
         self.alerts: list[str] = []
-        """Texts of the dialogs that the tab opened."""
+        """Texts of the dialogs that the page opened."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime"):
             self.call(f"{domain}.enable")
 
     def open(self, page: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Show a local file in a window of the given size, pixels, and wait until it is loaded."""
+        """Load a local file in a window of the given size in pixels."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -67,7 +67,7 @@ class Chromium:
             self._note(self._next())
 
     def value(self, expression: str) -> Any:
-        """The value of a JavaScript expression, which the page's own policy does not hinder."""
+        """The value of a JavaScript expression; the page's content security policy does not apply to it."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class Chromium:
         path.write_bytes(base64.b64decode(picture))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send one command and return its result; events that come meanwhile are noted."""
+        """Send one command and return its result; events received meanwhile are recorded."""
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if self._session:
@@ -113,7 +113,7 @@ class Chromium:
 
 @contextmanager
 def chromium() -> Iterator[Chromium]:
-    """A browser with a fresh profile, ended on the way out."""
+    """A browser with a fresh profile; it is terminated at the end."""
     to_browser, from_browser = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # The browser expects to read from descriptor 3 and to write to 4.

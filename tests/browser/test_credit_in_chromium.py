@@ -1,4 +1,4 @@
-"""The credit viewer in a real browser: its switches work without a script, its shades keep the words legible."""
+"""The credit viewer in a real browser: switches work without a script, and shaded words are legible."""
 
 import re
 
@@ -64,7 +64,7 @@ def test_the_chosen_signal_shades_the_words_and_shows_its_scale(browser, page):
     assert "rgba(0, 0, 0, 0)" not in seen
 
 
-def test_the_image_is_seen_once_beside_the_question_and_below_every_tint(browser, page):
+def test_the_image_is_beside_the_question_and_below_every_tint(browser, page):
     browser.open(page)
     boxes = "[...document.querySelectorAll('.scene-0 .seen use')].map(part => part.getBoundingClientRect().width)"
     widths = browser.value(boxes)
@@ -101,7 +101,7 @@ def _hex(color):
 
 
 def _over(shade, paper):
-    """A translucent shade on its paper."""
+    """The opaque colour of a translucent shade on its paper."""
     *front, strength = [*_parts(shade), 1.0][:4]
     mixed = [strength * above + (1 - strength) * below for above, below in zip(front, _parts(paper)[:3], strict=True)]
     return "#" + "".join(f"{round(part):02x}" for part in mixed)

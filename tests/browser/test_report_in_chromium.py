@@ -1,4 +1,4 @@
-"""The written page in a real browser: no request, no script, no sideways scrolling, legible on both papers."""
+"""The written page in a real browser: no request, no script, no sideways scrolling, legible in light and dark."""
 
 import re
 
@@ -34,7 +34,7 @@ def pages(tmp_path_factory):
     return {name: folder / "index.html" for name, folder in folders.items()}
 
 
-def test_the_browser_does_report_requests_scripts_and_overflow(browser, tmp_path):
+def test_the_browser_detects_requests_scripts_and_overflow(browser, tmp_path):
     page = tmp_path / "index.html"
     page.write_text(
         "<meta name=viewport content='width=device-width'><title>before</title><img src=http://evil.example/x.png>"
@@ -48,7 +48,7 @@ def test_the_browser_does_report_requests_scripts_and_overflow(browser, tmp_path
 
 
 @pytest.mark.parametrize("name", ["fake", "hostile"])
-def test_the_page_asks_for_nothing_and_runs_nothing(browser, pages, name):
+def test_the_page_makes_no_request_and_runs_no_script(browser, pages, name):
     browser.open(pages[name])
     browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert browser.requests == []

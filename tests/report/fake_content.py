@@ -1,4 +1,4 @@
-"""A hand-made report record with every part filled, for tests of figures and page that need no files."""
+"""A hand-made `Content` with every part filled, for tests of figures and page without files."""
 
 from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
 from rlassay.report.numbers import (
@@ -66,7 +66,7 @@ def fake_content() -> Content:
 
 
 def fake_partial() -> Content:
-    """The same with one arm not trained yet and one arm with a single seed."""
+    """`fake_content` with one untrained arm and one arm with a single seed."""
     missing = Missing(
         path="runs/dr_grpo/seed1/train.json", needed_for="Dr. GRPO, seed 1", command="snakemake --cores all x"
     )

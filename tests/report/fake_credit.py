@@ -1,4 +1,4 @@
-"""A hand-made record of token credit: two scenes, four arms, every signal measured in all but the first."""
+"""A hand-made `TokenCredit`: two scenes, four arms, every signal in all arms but the first."""
 
 from rlassay.report.content import (
     ArmWords,

@@ -1,11 +1,11 @@
-"""A hand-made data section: options and free answers, refusals of every sort, sample rows."""
+"""Hand-made `DataSplit`s: options and free answers, rejected rows of every kind, sample rows."""
 
 from rlassay.records import Histogram
 from rlassay.report.numbers import DataSplit, SampleRow
 
 
 def fake_data() -> tuple[DataSplit, ...]:
-    """An evaluation split with options, and a warm start with free answers of which some were refused."""
+    """An evaluation split with options, and an SFT split with free answers, some of them rejected."""
     test = DataSplit(
         split="test",
         rows=400,

@@ -1,4 +1,4 @@
-"""The fake report with hostile text wherever a study, a model or a data set can put text."""
+"""`fake_content` with hostile text in every field that a study, a model or a data set can fill."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ TEXTS = (
     "$\\frac{unclosed$ \\n & &amp; &lt;b&gt;",
 )
 KEPT = {"name", "row", "arm", "reference", "baseline", "color", "key", "primary", "prompt_id", "metric", "reward"}
-"""Fields that are keys, colours or names that the config has checked."""
+"""Fields with keys, colours or names that the config validates."""
 
 
 def hostile_content() -> Content:
-    """Every readable text of the fake report replaced in turn by one of `TEXTS`; the primary key stays."""
+    """`fake_content` with each free text replaced by the next of `TEXTS`; keys stay."""
     texts = _endless()
     content = _replaced(fake_content(), texts)
     completions = content.examples[0].completions
@@ -49,7 +49,7 @@ def _endless() -> Any:
 
 
 def _replaced(value: Any, texts: Any) -> Any:
-    """The record with its free texts replaced; numbers, keys and choices stay."""
+    """The record with its free texts replaced; numbers, keys and literals stay."""
     if not isinstance(value, Record):
         return tuple(_replaced(part, texts) for part in value) if isinstance(value, tuple) else value
     changed = {}

@@ -1,4 +1,4 @@
-"""How the credit viewer looks: shades, tints, thumbnails, switches, and what the page and report.md say."""
+"""Appearance of the credit viewer: shades, tints, images, switches; token credit on the page and in report.md."""
 
 from pathlib import Path
 
@@ -51,11 +51,11 @@ def test_weights_are_shaded_on_either_side_of_one(weight: float, css_class: str)
 @pytest.mark.parametrize(
     ("value", "css_class"), [(None, ""), (0.0, ""), (0.05, ""), (0.1, "p1"), (0.4, "p4"), (2.0, "p5")]
 )
-def test_signals_are_shaded_from_nothing_up(value: float | None, css_class: str):
+def test_other_signals_are_shaded_above_zero(value: float | None, css_class: str):
     assert Shading(signal="perception", top=0.5).css_class(value) == css_class
 
 
-def test_one_scale_for_all_arms_and_only_for_what_was_measured():
+def test_all_arms_share_one_scale_per_measured_signal():
     scales = {scale.signal: scale.top for scale in shadings(fake_credit())}
     # Perception: 0, .4, .1 in six completions; their 95 % quantile is .4.
     assert scales == {"weight": 2.0, "perception": pytest.approx(0.4), "entropy": 0.25, "dominance": 8.0}
@@ -80,7 +80,7 @@ def test_cells_of_one_tint_are_one_path():
     assert heat_top(fake_credit().scenes[0]) == 0.1
 
 
-def test_switches_hide_what_was_not_asked_for():
+def test_switches_hide_what_is_not_selected():
     rules = switch_rules(fake_content())
     assert ".viewer:has(#show-scene-1:checked) .scene:not(.scene-1){display:none}\n" in rules
     assert ".viewer:has(#show-arm-3:checked) .watched:not(.arm-3){display:none}\n" in rules
@@ -93,48 +93,49 @@ def test_the_viewer_is_on_the_page(tmp_path: Path):
     text = _page(fake_content(), tmp_path)
     assert text.count('<image id="seen-0"') == 1  # one image, however many arms look at it
     assert text.count('<use href="#seen-0"/>') == 2 * (1 + 3)
-    assert text.count("reward 1.500 · advantage −0.750 · scale 1.050 · completion 3 of 8 · 25.0 %") == 2
+    facts = "reward 1.500 · advantage −0.750 · scale 1.050 · completion 3 of 8 · 25.0 %"
+    assert text.replace("&nbsp;", " ").count(facts) == 2
     assert text.count("… 17 words left out …") == 2
     assert '<span class="w5 p5 e5 d5" title="1 token · weight 2.000' in text
     assert '<g transform="scale(8.0000 4.0000)">' in text
-    assert text.count("every word 1.000") == 1
+    assert text.count("1.000 for every word") == 1
     assert text.count("1,200 completions of 3 seeds, 31 words") == 4
     assert "<script" not in text
 
 
-def test_a_missing_image_is_said(tmp_path: Path):
+def test_a_missing_image_is_reported(tmp_path: Path):
     text = _page(fake_content(), tmp_path)
-    assert text.count("The image ../digit.png is not there.") == 2
+    assert text.count("The image ../digit.png is missing.") == 2
     assert "<use" not in text
 
 
 @pytest.mark.parametrize("group", ["attention", "layers", "selection", "scaling"])
-def test_curves_alone_make_a_section_that_says_why_there_are_no_words(tmp_path: Path, group: str):
+def test_a_section_of_curves_only_says_why_there_are_no_words(tmp_path: Path, group: str):
     content = fake_content()
     curve = content.curves[0].model_copy(update={"group": group, "metric": "attention/all/mdi"})
     drawing = Drawing(name="curve", part=group, alt="MDI", svg="<svg>drawn</svg>")
     text = _page(content.model_copy(update={"credit": None, "curves": (*content.curves, curve)}), tmp_path, drawing)
     section = text.split('<section id="credit"')[1].split("</section>")[0]
-    assert "the runs left no record of single tokens" in section
+    assert "the runs did not record single tokens" in section
     assert section.count("drawn") == 1
     assert 'class="viewer"' not in section
 
 
-def test_without_credit_the_page_is_as_it_was(tmp_path: Path):
+def test_without_credit_the_page_has_no_such_section(tmp_path: Path):
     content = fake_content().model_copy(update={"credit": None})
     text = _page(content, tmp_path)
     assert 'id="credit"' not in text
-    assert "Measuring signals" not in text
+    assert "Measuring the signals" not in text
     assert "Token credit" not in render_markdown(content, [])
     assert not {"credit_words", "credit_scenes"} & set(build_frames(content))
 
 
-def test_what_measuring_took_is_said(tmp_path: Path):
+def test_the_cost_of_signals_is_shown(tmp_path: Path):
     content = fake_content()
     jobs = tuple(
         cost.model_copy(update={"signals_share": share}) for cost, share in zip(content.cost, (0.126, 0.2), strict=True)
     )
-    said = "Measuring signals took 12.6 % to 20.0 % of the time in steps (2 runs)."
+    said = "Measuring the signals took 12.6 % to 20.0 % of the step time (2 runs)."
     assert said in _page(content.model_copy(update={"cost": jobs}), tmp_path)
     assert said in render_markdown(content.model_copy(update={"cost": jobs}), [])
 
@@ -148,7 +149,7 @@ def test_report_md_has_words_with_their_weights_and_the_same_table():
     assert f"```text\n{weighted_text(completion)}\n```" in text
     assert " … 17 words left out …" in weighted_text(fake_credit().scenes[0].completions[3])
     assert "| accuracy only | 3 | 1,200 | `seven` **2.000** (1.900 to 2.100; 240 times); `<script>" in text
-    assert "| accuracy + format | 3 | 1,200 | every word 1.000 |  |" in text
+    assert "| accuracy + format | 3 | 1,200 | 1.000 for every word |  |" in text
     assert "### Step 30 (last): Which digit is larger?" in text
 
 

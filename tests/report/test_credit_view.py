@@ -1,4 +1,4 @@
-"""The credit viewer: what is shown, what is left out, and that it is left out where nothing was recorded."""
+"""The credit viewer: choice of prompts, scenes by hand, ranked words by hand, and what is left out."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from rlassay.report.credit_view import (
     MAX_STEPS,
     MAX_WORDS,
     MIN_COUNT,
-    RANKED,
-    AtStep,
-    Chosen,
+    NUM_RANKED,
+    SceneChoice,
+    WatchedStep,
     build_credit,
     build_scene,
-    candidates,
-    groups_by_stage,
-    pooled,
+    choose_runs,
+    choose_stages,
+    pool_cells,
+    possible_scenes,
     rank_words,
-    stages,
-    watched_runs,
+    watched_by_stage,
 )
 from rlassay.report.figures import assign_marks
 from rlassay.report.gather import Results, ResultsError, gather, read_watched, watched_steps
@@ -35,8 +35,7 @@ from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS
 from tests.report.synthetic_credit import drop_columns, row_of, write_shard
 
-# MERGED FROM test_credit_view.py: The credit viewer: what is shown, what is left out, and that it is left out
-# where nothing was recorded.
+# The whole record.
 
 
 def test_every_scene_shows_every_arm_on_one_prompt(credit_results: Results):
@@ -67,11 +66,11 @@ def test_every_scene_shows_every_arm_on_one_prompt(credit_results: Results):
     assert credit.words[2].most[0].weight.mean == 1.0
 
 
-def test_without_token_shards_there_is_nothing_to_show(results: Results):
+def test_without_token_shards_there_is_no_credit(results: Results):
     assert build_credit(results, 0.95) is None
 
 
-def test_even_weights_and_no_signal_are_nothing_to_show(copied_credit: tuple[Study, Layout]):
+def test_equal_weights_without_signals_are_not_shown(copied_credit: tuple[Study, Layout]):
     study, layout = copied_credit
     for arm in list(study.arms)[1:]:
         for seed in study.seeds:
@@ -80,12 +79,12 @@ def test_even_weights_and_no_signal_are_nothing_to_show(copied_credit: tuple[Stu
     assert build_credit(gather(study, layout, SETTINGS), 0.95) is None
 
 
-def test_first_prompts_come_first_where_not_all_fit(credit_results: Results, monkeypatch: pytest.MonkeyPatch):
+def test_first_prompts_come_first_if_not_all_fit(credit_results: Results, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(credit_view, "MAX_COMPLETIONS", 9)
     credit = build_credit(credit_results, 0.95)
     assert credit is not None
     assert [(scene.step, scene.rank) for scene in credit.scenes] == [(1, 0), (4, 0)]
-    assert "2 of the 6 prompts that all arms watched at these steps fit." in credit.note
+    assert "2 of the 6 prompts that all arms recorded at these steps are shown." in credit.note
 
 
 def test_an_arm_that_is_not_shown_is_named(copied_credit: tuple[Study, Layout]):
@@ -95,7 +94,7 @@ def test_an_arm_that_is_not_shown_is_named(copied_credit: tuple[Study, Layout]):
             path.unlink()
     credit = build_credit(gather(study, layout, SETTINGS), 0.95)
     assert credit is not None
-    assert credit.note.endswith("Not shown: dr grpo.")
+    assert credit.note.endswith("Arms not shown: 'dr grpo'.")
     assert len(credit.scenes[0].completions) == 3
 
 
@@ -106,20 +105,20 @@ def test_arms_without_a_common_prompt_still_have_words(copied_credit: tuple[Stud
     credit = build_credit(gather(study, layout, SETTINGS), 0.95)
     assert credit is not None
     assert credit.scenes == ()
-    assert credit.note == "The arms watched no prompt in common, so none is shown."
+    assert credit.note == "No completions are shown, because the arms recorded no prompt in common."
     assert len(credit.words) == 4
 
 
-def test_prompts_that_the_data_lack_are_named(copied_credit: tuple[Study, Layout]):
+def test_prompts_missing_from_the_data_are_named(copied_credit: tuple[Study, Layout]):
     study, layout = copied_credit
     path = layout.split("train")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(ResultsError, match=r"it lacks \d+ prompts that were trained on") as caught:
+    with pytest.raises(ResultsError, match=r"it lacks \d+ prompts of the training") as caught:
         build_credit(gather(study, layout, SETTINGS), 0.95)
     assert f"-R {layout.data_manifest}" in str(caught.value)
 
 
-def test_the_same_files_give_the_same_page_and_their_texts_stay_text(credit_files: tuple[Study, Layout]):
+def test_the_same_files_give_the_same_page_and_hostile_text_stays_text(credit_files: tuple[Study, Layout]):
     study, layout = credit_files
     first, again = (analyse(gather(study, layout, SETTINGS), SETTINGS.report) for _ in range(2))
     assert first.model_dump_json() == again.model_dump_json()
@@ -131,7 +130,7 @@ def test_the_same_files_give_the_same_page_and_their_texts_stay_text(credit_file
     assert {job.signals_share for job in first.cost if job.policy.startswith("runs/dr_grpo")} == {0.25}
 
 
-# MERGED FROM test_credit_choice.py: Which prompts the credit viewer shows.
+# Choosing runs, steps and prompts.
 
 
 @pytest.mark.parametrize(
@@ -145,45 +144,45 @@ def test_the_same_files_give_the_same_page_and_their_texts_stay_text(credit_file
     ],
 )
 def test_first_middle_and_last_step(steps: list[int], chosen: dict[str, int]):
-    assert stages(steps) == chosen
-    assert list(stages(steps)) == list(chosen)
+    assert choose_stages(steps) == chosen
+    assert list(choose_stages(steps)) == list(chosen)
 
 
-def test_candidates_are_the_prompts_that_all_arms_watched():
-    first = AtStep(1, {"base": {"p": [], "q": [], "r": []}, "other": {"r": [], "q": []}})
-    last = AtStep(9, {"base": {"s": []}, "other": {"s": []}})
+def test_possible_scenes_are_prompts_that_all_arms_watched():
+    first = WatchedStep(1, {"base": {"p": [], "q": [], "r": []}, "other": {"r": [], "q": []}})
+    last = WatchedStep(9, {"base": {"s": []}, "other": {"s": []}})
     # p is not watched by the other arm; q was watched before r by the first arm
-    assert candidates({"first": first, "last": last}) == [
-        Chosen(1, 0, "first", "q"),
-        Chosen(9, 0, "last", "s"),
-        Chosen(1, 1, "first", "r"),
+    assert possible_scenes({"first": first, "last": last}) == [
+        SceneChoice(1, 0, "first", "q"),
+        SceneChoice(9, 0, "last", "s"),
+        SceneChoice(1, 1, "first", "r"),
     ]
 
 
-def test_the_seed_that_most_arms_have(copied_credit: tuple[Study, Layout]):
+def test_the_first_seed_with_most_arms_is_chosen(copied_credit: tuple[Study, Layout]):
     study, layout = copied_credit
-    assert watched_runs(gather(study, layout, SETTINGS))[0] == 1
+    assert choose_runs(gather(study, layout, SETTINGS))[0] == 1
     for path in layout.tokens("runs/base/seed1").iterdir():
         path.unlink()
-    seed, runs = watched_runs(gather(study, layout, SETTINGS))
+    seed, runs = choose_runs(gather(study, layout, SETTINGS))
     assert (seed, list(runs)) == (2, list(study.arms))
     assert runs["base"] == "runs/base/seed2"
 
 
-def test_steps_that_an_arm_lacks_are_no_stage(copied_credit: tuple[Study, Layout]):
+def test_a_stage_is_a_step_of_all_arms(copied_credit: tuple[Study, Layout]):
     study, layout = copied_credit
     results = gather(study, layout, SETTINGS)
-    _, runs = watched_runs(results)
+    _, runs = choose_runs(results)
     watched_steps(layout.tokens(runs["base"]))[1].unlink()
     watched_steps(layout.tokens(runs["dr_grpo"]))[4].unlink()
-    assert {stage: at.step for stage, at in groups_by_stage(results, runs).items()} == {
+    assert {stage: at.step for stage, at in watched_by_stage(results, runs).items()} == {
         "first": 2,
         "last": 3,
     }
 
 
 def test_without_token_shards_nothing_is_watched(results: Results):
-    assert watched_runs(results) == (1, {})
+    assert choose_runs(results) == (1, {})
 
 
 @pytest.mark.parametrize("damage", ["truncated", "column", "length"])
@@ -196,19 +195,19 @@ def test_a_damaged_shard_is_named(copied_credit: tuple[Study, Layout], damage: s
         drop_columns(path, ["scale"] if damage == "column" else [], shorten=damage == "length")
     results = gather(study, layout, SETTINGS)
     with pytest.raises(ResultsError, match="is damaged") as caught:
-        groups_by_stage(results, watched_runs(results)[1])
+        watched_by_stage(results, choose_runs(results)[1])
     assert str(path) in str(caught.value)
     assert f"-R {layout.train_manifest('runs/format_only/seed1')}" in str(caught.value)
     said = {"truncated": "", "column": "scale", "length": "weight has 7 values for 8 tokens"}
     assert said[damage] in str(caught.value)
 
 
-def test_only_the_asked_columns_are_read(credit_files: tuple[Study, Layout]):
+def test_only_the_requested_columns_are_read(credit_files: tuple[Study, Layout]):
     path = watched_steps(credit_files[1].tokens("runs/base/seed1"))[1]
     assert [list(row) for row in read_watched(path, ("tokens", "weight"))] == [["tokens", "weight"]] * 4
 
 
-# MERGED FROM test_credit_scenes.py: From watched rows to scenes.
+# Building a scene.
 
 PROMPT = PromptRow(prompt_id="p", question="?", answer="B", choices=("x", "y"), media=(Media(path="images/a.png"),))
 ROW: dict[str, Any] = {
@@ -227,7 +226,7 @@ ROW: dict[str, Any] = {
 
 
 def _scene(*rows: dict[str, Any], prompt: PromptRow = PROMPT) -> Scene:
-    return build_scene(Chosen(4, 1, "middle", "p"), {"base": [ROW | row for row in rows]}, prompt)
+    return build_scene(SceneChoice(4, 1, "middle", "p"), {"base": [ROW | row for row in rows]}, prompt)
 
 
 def test_a_scene_by_hand():
@@ -255,7 +254,7 @@ def test_the_largest_advantage_in_size_is_shown(advantages: list[float | None], 
     assert scene.group_size == len(advantages)
 
 
-def test_of_a_long_completion_both_ends_are_shown():
+def test_a_long_completion_shows_its_two_ends():
     tokens = [f" {'ab'[place % 2]}" for place in range(MAX_WORDS + 7)]
     values = [float(place) for place in range(len(tokens))]
     signals = dict.fromkeys(("weight", "entropy", "perception"), values)
@@ -288,15 +287,15 @@ def test_no_heat_without_exactly_one_image(count: int):
 def test_a_fine_grid_is_pooled_by_means():
     # 30 x 48 tokens at 24 cells a side: blocks of 2 x 2
     mass = np.arange(30 * 48, dtype=float).reshape(30, 48)
-    cells = pooled(mass)
+    cells = pool_cells(mass)
     assert cells.shape == (15, 24)
     assert cells[0, 0] == (0 + 1 + 48 + 49) / 4
     assert cells.mean() == pytest.approx(mass.mean())
-    assert pooled(np.ones((MAX_CELLS, 3))).shape == (MAX_CELLS, 3)
-    assert pooled(np.ones((25, 1))).shape == (13, 1)
+    assert pool_cells(np.ones((MAX_CELLS, 3))).shape == (MAX_CELLS, 3)
+    assert pool_cells(np.ones((25, 1))).shape == (13, 1)
 
 
-# MERGED FROM test_credit_ranking.py: The words with most and least credit.
+# Ranking words.
 
 
 @pytest.fixture
@@ -335,30 +334,30 @@ def test_rare_words_are_not_ranked(hand: Results):
     assert [one.word for one in (*base.most, *base.least)] == ["c", "b"]
 
 
-def test_alike_weights_are_said_and_not_ranked(hand: Results):
+def test_equal_weights_are_reported_and_not_ranked(hand: Results):
     _write(hand, "dr_grpo", 1, ["a", " b", " c"], [0.7, 0.7, 0.7])
     (arm,) = rank_words(hand, 0.95)
     assert (arm.arm, arm.even, arm.most, arm.least) == ("dr_grpo", 0.7, (), ())
 
 
-def test_at_most_so_many_words_and_none_at_both_ends(hand: Results):
-    letters = [chr(ord("a") + place) for place in range(3 * RANKED)]
+def test_rankings_are_limited_and_share_no_word(hand: Results):
+    letters = [chr(ord("a") + place) for place in range(3 * NUM_RANKED)]
     _write(hand, "base", 1, [f" {one}" for one in letters], [float(place) for place in range(len(letters))])
     _write(hand, "dr_grpo", 1, [" a", " b", " c"], [1.0, 2.0, 3.0])
     many, few = rank_words(hand, 0.95)
-    assert [one.word for one in many.most] == letters[: -RANKED - 1 : -1]
-    assert [one.word for one in many.least] == letters[:RANKED]
+    assert [one.word for one in many.most] == letters[: -NUM_RANKED - 1 : -1]
+    assert [one.word for one in many.least] == letters[:NUM_RANKED]
     assert [one.word for one in (*few.most, *few.least)] == ["c", "a"]
 
 
-def test_ties_go_by_the_alphabet(hand: Results):
+def test_ties_are_in_alphabetical_order(hand: Results):
     _write(hand, "base", 1, ["d", " c", " b", " a"], [1.0, 1.0, 0.0, 0.0])
     (base,) = rank_words(hand, 0.95)
     assert [one.word for one in base.most] == ["c", "d"]
     assert [one.word for one in base.least] == ["a", "b"]
 
 
-def test_of_a_long_run_evenly_spaced_steps_are_read(hand: Results):
+def test_evenly_spaced_steps_of_a_long_run_are_read(hand: Results):
     _write(hand, "base", 1, ["a"], [1.0], steps=3 * MAX_STEPS)
     assert rank_words(hand, 0.95)[0].num_completions == MAX_STEPS * MIN_COUNT
 

@@ -1,4 +1,4 @@
-"""Figures: positions, colours and texts read back from the SVG itself."""
+"""Figures: positions, colours and texts, read from the SVG."""
 
 import re
 from functools import cache
@@ -8,12 +8,7 @@ import matplotlib as mpl
 import pytest
 
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
-from rlassay.report.figures_style import (
-    MARKERS,
-    SOFT,
-    SVG,
-    standalone,
-)
+from rlassay.report.figures_style import MARKERS, SOFT, SVG, standalone
 from tests.report.fake_content import fake_content, fake_partial
 from tests.report.hostile_content import hostile_content
 
@@ -27,7 +22,7 @@ def drawn(content):
 
 @cache
 def fake():
-    """The fake content's figures, drawn once."""
+    """Figures of the fake content, drawn once."""
     return drawn(fake_content())
 
 
@@ -74,10 +69,10 @@ def test_forest_bars_span_the_intervals_on_one_scale():
         assert bar == pytest.approx([zero + scale * end for end in ends], abs=0.05)
 
 
-def test_forest_states_the_numbers_and_which_side_is_better():
+def test_forest_shows_the_numbers_and_the_better_side():
     drawings, _ = fake()
     words = texts(drawings["forest_baseline"])
-    assert "Against accuracy + format" in words
+    assert "Difference from arm 'accuracy + format'" in words
     assert "−12.0  [−18.0 to −6.0]" in words
     assert "difference, points · further right is better" in words
     assert "accuracy only +8.1 [+3.2 to +13.0]" in " ".join(drawings["forest_baseline"].alt.split())
@@ -90,15 +85,15 @@ def test_markers_are_filled_for_verdicts_only():
     assert faces == {"accuracy_only": True, "format_only": True, "dr_grpo": False}
 
 
-def test_observers_are_drawn_open():
+def test_logged_only_rewards_are_drawn_open():
     drawings, marks = fake()
     color = f'fill="{marks["base"].color}"'
     assert color in drawings["reward_choice_accuracy"].svg
     assert color not in drawings["reward_soft_overlong"].svg
-    assert any("observer" in text for text in texts(drawings["reward_soft_overlong"]))
+    assert any("logged only" in text for text in texts(drawings["reward_soft_overlong"]))
 
 
-def test_pass_at_k_doubles_k_along_the_axis_and_leaves_other_sets_out():
+def test_pass_at_k_has_a_log_axis_and_leaves_other_sets_out():
     content = fake_content()
     table = content.tables["pass_at_k"]
     other = table.columns[0].model_copy(update={"set": "hard", "metric": "pass_at_16"})
@@ -114,7 +109,7 @@ def test_pass_at_k_doubles_k_along_the_axis_and_leaves_other_sets_out():
     assert "16" not in texts(drawing)
 
 
-def test_missing_results_are_named_and_leave_no_bar():
+def test_missing_results_are_named_and_have_no_bar():
     drawings, marks = drawn(fake_partial())
     assert "no results yet" in texts(drawings["forest_baseline"])
     assert strokes(drawings["forest_baseline"], marks["dr_grpo"].color, "2.6") == []
@@ -168,7 +163,7 @@ def test_references_inside_a_figure_find_their_target():
         assert set(re.findall(r"url\(#([^)]+)\)", drawing.svg)) <= ids
 
 
-def test_files_stand_alone_and_replace_those_of_an_earlier_report(tmp_path):
+def test_files_are_self_contained_and_replace_those_of_an_earlier_report(tmp_path):
     drawings, marks = fake()
     (tmp_path / "curve_of_last_week.svg").write_text("old")
     write_figures(drawings.values(), marks, tmp_path)

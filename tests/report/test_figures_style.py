@@ -1,4 +1,4 @@
-"""Figures' colours and markers: every arm is told apart, on light and on dark paper."""
+"""Colours and markers of figures: readers can distinguish all arms on light and on dark paper."""
 
 import re
 from itertools import combinations
@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 
 from rlassay.report.figures import assign_marks, draw_figures
 from rlassay.report.figures_style import (
+    DARK_CONTRAST,
     DARK_PAPER,
     INK,
     LIGHT_PAPER,
@@ -36,7 +37,7 @@ def test_no_two_of_twenty_arms_look_alike():
     assert len({(mark.color, mark.marker) for name, mark in marks.items() if name.startswith("arm")}) == 20
 
 
-def test_a_color_that_paper_would_swallow_is_darkened():
+def test_a_color_too_pale_for_the_paper_is_darkened():
     content = fake_content()
     pale = content.arms[0].model_copy(update={"color": "#ffff66"})
     marks = assign_marks(content.model_copy(update={"arms": (pale, *content.arms[1:])}))
@@ -55,7 +56,7 @@ def test_ink_and_palette_stand_out_on_both_papers():
         assert contrast(ON_DARK[ink], DARK_PAPER) >= 4.5
     for color in PALETTE:
         assert contrast(color, LIGHT_PAPER) >= 3
-        assert contrast(readable(color, DARK_PAPER, 5.0), DARK_PAPER) >= 4.5
+        assert contrast(readable(color, DARK_PAPER, DARK_CONTRAST), DARK_PAPER) >= 4.5
 
 
 @pytest.mark.parametrize(

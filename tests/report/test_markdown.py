@@ -1,4 +1,4 @@
-"""report.md: the page's facts, with hostile text shown as text."""
+"""report.md: the facts of the page; hostile text stays text."""
 
 import re
 from itertools import groupby
@@ -27,7 +27,7 @@ def test_escape(text, expected):
     assert escape(text) == expected
 
 
-def test_code_fences_outlast_their_content():
+def test_content_cannot_close_a_code_fence():
     assert code_span("a`b") == "``a`b``"
     assert code_span("`") == "`` ` ``"
     assert code_span("a|b") == "`a\\|b`"
@@ -36,14 +36,14 @@ def test_code_fences_outlast_their_content():
     assert link("../data/a b(1).png") == "../data/a%20b%281%29.png"
 
 
-def test_it_states_what_the_page_states():
+def test_it_has_the_facts_of_the_page():
     content = fake_content()
     text = render_markdown(content, [])
     for verdict, mark in zip(content.verdicts, "▲▼○", strict=True):
         assert f"- {mark} {escape(verdict.sentence)}\n" in text
     assert "| Untrained model | **30.0** (27.0 to 33.0†; 1 × 400) |" in text
     assert '| `rl.loss_type` | `"dapo"` | `"dapo"` | `"dapo"` | `"dr_grpo"` |\n' in text
-    assert "| accuracy + format | `soft_overlong` (observer) | 0 | **0.350** (0.320 to 0.380; 3 × 400) |" in text
+    assert "| accuracy + format | `soft_overlong` (logged only) | 0 | **0.350** (0.320 to 0.380; 3 × 400) |" in text
     assert "**SFT** ✗ wrong, 9 tokens\n\n```text\n<script>" in text
     assert "- B 3 ← gold\n" in text
     assert "| accuracy + format | 1 | 1 min 02 s | 92,000 | 800 | 0.900 | 0.500 | 0.010 |" in text

@@ -1,4 +1,4 @@
-"""The page: every fact is on it, nothing in it can run or load, and the same content gives the same bytes."""
+"""The page: it shows every fact, runs and loads nothing, and is the same bytes for the same content."""
 
 import base64
 import hashlib
@@ -63,20 +63,20 @@ def test_every_section_is_there_in_order(page):
     assert targets == [f"#{name}" for name in SECTIONS]
 
 
-def test_verdicts_come_with_a_mark_each(page):
+def test_each_verdict_has_a_mark(page):
     for verdict, mark in zip(fake_content().verdicts, ("▲ helps", "▼ hurts", "○ not resolved"), strict=True):
         sign, word = mark.split(" ", 1)
         assert f"{sign}{word}{verdict.sentence}" in page.text
 
 
-def test_every_number_travels_with_interval_seeds_and_items(page):
+def test_every_number_has_its_interval_seeds_and_items(page):
     for table in fake_content().tables.values():
         for row in table.rows:
             sizes = {size(cell) for cell in row.cells}
             words = row.label + (sizes.pop() if len(sizes) == 1 else "")
             for cell, column in zip(row.cells, table.columns, strict=True):
                 one_seed = "†" if cell.covers == "items" else ""
-                # where the cells of a row rest on different numbers, each says which
+                # if the sizes within a row differ, each cell has its own
                 own = f" · {size(cell)}" if "×" not in words else ""
                 assert f"{number(cell.mean, column.unit)}{interval(cell, column.unit)}{one_seed}{own}" in page.text
             assert words in page.text
@@ -84,7 +84,7 @@ def test_every_number_travels_with_interval_seeds_and_items(page):
     assert page.text.count("accuracy + format3 × 40040.037.0 to 43.0") == 4
 
 
-def test_design_marks_what_is_varied_and_what_is_a_confound(tmp_path):
+def test_design_marks_declared_differences_and_confounds(tmp_path):
     content = fake_content()
     confounded = content.design.rows[0].model_copy(update={"confounds": ("dr_grpo",)})
     design = content.design.model_copy(update={"rows": (confounded,), "sentence": "One confound."})
@@ -94,10 +94,10 @@ def test_design_marks_what_is_varied_and_what_is_a_confound(tmp_path):
     assert text.count('<td class="same">') == 3
 
 
-def test_observers_are_tagged(page):
+def test_logged_only_rewards_are_tagged(page):
     # four arms, each with soft_overlong at weight 0
-    assert page.text.count("soft_overlong observer") == 4
-    assert "choice_accuracy observer" not in page.text
+    assert page.text.count("soft_overlong logged only") == 4
+    assert "choice_accuracy logged only" not in page.text
 
 
 def test_every_other_fact_is_on_the_page(page):
@@ -126,7 +126,7 @@ def test_completions_are_marked_right_or_wrong(page):
     assert "B 3 ← gold" in page.text
 
 
-def test_tables_and_figures_can_be_read_without_eyes(page):
+def test_tables_and_figures_are_accessible(page):
     for tag, attributes in page.elements:
         if tag == "th":
             assert attributes.get("scope") in ("col", "row")
@@ -151,7 +151,7 @@ def test_images_are_inlined_byte_for_byte(tmp_path):
     assert kind == "data:image/png;base64"
     assert base64.b64decode(encoded) == (tmp_path / "digit.png").read_bytes()
     assert (image["width"], image["height"], image["class"]) == ("16", "12", "small")
-    assert "The image ../gone.png is not there." in page.text
+    assert "The image ../gone.png is missing." in page.text
 
 
 def test_policy_forbids_everything_but_this_style_and_inlined_images(tmp_path):
@@ -198,7 +198,7 @@ def test_same_content_gives_the_same_bytes(tmp_path):
 
 def test_a_partial_report_says_what_is_missing(tmp_path):
     page = Page(written(fake_partial(), tmp_path))
-    assert "This report is partial. 1 file of the study is not there yet." in page.text
+    assert "This report is partial. 1 file of the study is missing." in page.text
     assert "Dr. GRPO, seed 1 runs/dr_grpo/seed1/train.json" in page.text
     assert "◌one seed" in page.text
     assert "–no results" in page.text

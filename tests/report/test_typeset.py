@@ -1,29 +1,30 @@
-"""Numbers as readers see them; expected texts written by hand."""
+"""Numbers and sentences of the report; expected texts written by hand."""
 
 import pytest
 
 from rlassay.report.numbers import Estimate, PolicyResumes
 from rlassay.report.typeset import (
     correlations,
+    cost_summary,
+    counted,
     duration,
     failures,
-    how_intervals_are_computed,
     interval,
+    interval_notes,
     number,
     one_line,
     printable,
     probability,
-    resumed,
+    quoted,
+    resume_summary,
+    run_summary,
     size,
-    total_cost,
-    versions,
+    step_parts,
+    version_list,
     weights,
-    what_was_run,
     with_interval,
 )
 from tests.report.fake_content import fake_content, fake_partial
-
-# MERGED FROM test_typeset.py: Numbers as readers see them; expected texts written by hand.
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_duration(seconds, expected):
     assert duration(seconds) == expected
 
 
-def test_text_that_no_file_can_carry_is_replaced():
+def test_characters_that_no_file_can_hold_are_replaced():
     assert printable("a\x00b\ud800c\uffff\n\t😀") == "a\ufffdb\ufffdc\ufffd\n\t😀"
     assert one_line("two\nlines\x07") == "two lines\ufffd"
     assert one_line("x" * 50, 10) == "x" * 9 + "…"
@@ -85,7 +86,7 @@ def test_weights_over_training():
     assert weights(((0.0, 1.0), (0.1, -2.5))) == "1, from 10 % on −2.5"
 
 
-def test_correlations_begin_with_the_strongest_and_leave_out_the_undefined():
+def test_correlations_are_sorted_by_strength_without_undefined_ones():
     assert correlations({"form": 0.125, "other": None, "length": -0.31}) == "length −0.31, form +0.12"
     assert correlations({"other": None}) == correlations({}) == "–"
 
@@ -95,13 +96,10 @@ def test_failures_by_kind():
     assert failures({}) == "–"
 
 
-# MERGED FROM test_wording.py: Sentences that page and report.md share.
-
-
-def test_what_was_run_in_one_line():
+def test_the_run_summary_is_one_sentence():
     # 4 arms and seeds (1, 2, 3) in the fake; its one arm policy asked for 60 steps; 400 prompts in its set.
-    assert what_was_run(fake_content()) == (
-        "4 arms × 3 seeds, 60 RL steps per run, judged on 400 held-out prompts with 8 sampled completions each."
+    assert run_summary(fake_content()) == (
+        "4 arms × 3 seeds, 60 RL steps per run, evaluated on 400 held-out prompts with 8 sampled completions each."
     )
 
 
@@ -110,37 +108,51 @@ def test_the_prompts_of_all_evaluation_sets_are_counted():
     main = content.tables["main"]
     other = main.columns[0].model_copy(update={"set": "sft"})  # of 63 prompts
     tables = content.tables | {"main": main.model_copy(update={"columns": (*main.columns, other)})}
-    assert "judged on 463 held-out prompts" in what_was_run(content.model_copy(update={"tables": tables}))
+    assert "evaluated on 463 held-out prompts" in run_summary(content.model_copy(update={"tables": tables}))
 
 
-def test_nothing_trained_yet_is_still_a_sentence():
+def test_the_run_summary_of_an_untrained_study_is_a_sentence():
     content = fake_partial().model_copy(update={"policies": ()})
-    assert what_was_run(content).startswith("4 arms × 3 seeds, judged on")
+    assert run_summary(content).startswith("4 arms × 3 seeds, evaluated on")
 
 
-def test_intervals_are_explained_in_three_sentences_at_the_level_of_the_study():
+def test_intervals_are_explained_in_three_notes_at_the_level_of_the_study():
     content = fake_content()
     study = content.study.model_copy(update={"confidence": 0.9})
-    sentences = how_intervals_are_computed(content.model_copy(update={"study": study}))
-    assert len(sentences) == 3
-    assert "a 90% interval" in sentences[0]
-    assert all(sentence.count(". ") == 0 and sentence.endswith(".") for sentence in sentences)
+    computed, covered, resolved = interval_notes(content.model_copy(update={"study": study}))
+    assert "a 90% interval" in computed
+    assert "two crossed random effects" in computed
+    assert "(†) covers the prompts only" in covered
+    assert "Holm's correction" in resolved
+    assert [note.count(". ") for note in (computed, covered, resolved)] == [2, 2, 2]
+    assert all(note.endswith(".") for note in (computed, covered, resolved))
+
+
+def test_labels_are_quoted_and_counts_have_their_plural():
+    assert quoted("accuracy only") == "'accuracy only'"
+    assert (counted(1, "seed"), counted(1200, "prompt")) == ("1 seed", "1,200 prompts")
 
 
 def test_cost_and_resumes_are_summed_up():
     content = fake_content()
     # two jobs of 61.5 s and 92,000 tokens
-    assert total_cost(content) == "2 training jobs took 2 min 03 s of wall time in all and sampled 184,000 tokens."
-    assert resumed(content) == "Resumed from a checkpoint: runs/base/seed1 at step 20."
+    assert cost_summary(content) == "2 training jobs took 2 min 03 s of wall time in total and sampled 184,000 tokens."
+    assert resume_summary(content) == "Resumed from a checkpoint: runs/base/seed1 at step 20."
     untouched = (PolicyResumes(policy="runs/base/seed1", steps=()),)
-    assert resumed(content.model_copy(update={"resumes": untouched})) == "No job was interrupted."
+    assert resume_summary(content.model_copy(update={"resumes": untouched})) == "No job was interrupted."
+
+
+def test_the_whole_step_comes_before_its_parts():
+    content = fake_content()
+    cost = content.cost[0].model_copy(update={"seconds_per_step": {"generation": 0.5, "reward": 0.1, "step": 0.9}})
+    assert step_parts(content.model_copy(update={"cost": (cost,)})) == ["step", "generation", "reward"]
 
 
 def test_each_combination_of_versions_is_named_once():
     content = fake_content()
-    assert versions(content) == "torch 2.13.0, trl 1.16.0"
+    assert version_list(content) == "torch 2.13.0, trl 1.16.0"
     other = content.policies[1].model_copy(update={"versions": {"torch": "2.14.0"}})
     assert (
-        versions(content.model_copy(update={"policies": (content.policies[0], other)}))
+        version_list(content.model_copy(update={"policies": (content.policies[0], other)}))
         == "torch 2.13.0, trl 1.16.0; or torch 2.14.0"
     )

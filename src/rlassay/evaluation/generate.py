@@ -22,6 +22,7 @@ from rlassay.config.credit import AttentionSignal
 from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
+from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models import build_policy, end_token_ids, load_policy, on_device, tokenizer_of, training_rows
 from rlassay.models.hub import Model, Processor
@@ -89,7 +90,7 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
             answerer = Answerer(
                 model=on_device(model, "cuda" if study.gpus else "cpu"),
                 processor=processor,
-                data=layout.data,
+                images=StudyImages(layout.data),
                 evaluation=study.evaluation,
                 seed=policy.seed or 0,
                 with_format_instruction=wants_format_instruction(policy.recipe),
@@ -141,8 +142,8 @@ class Answerer:
     """The policy."""
     processor: Processor
     """What prepares its inputs."""
-    data: Path
-    """Folder that image paths start from."""
+    images: StudyImages
+    """Opens the images that rows name."""
     evaluation: Evaluation
     """How to decode."""
     seed: int
@@ -156,7 +157,7 @@ class Answerer:
         """The completions of a batch, in its order."""
         rows = [row for row, _ in batch.items]
         chats = [chat(row, self.processor, self.with_format_instruction) for row in rows]
-        images = [[_image(self.data / item.path) for item in row.media] for row in rows]
+        images = [self.images(item.path for item in row.media) for row in rows]
         decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
         signals = self._signals(batch, chats, images, [each.ids for each in decoded])
         return [

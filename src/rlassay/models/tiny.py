@@ -163,7 +163,7 @@ def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForCondi
 
 
 def _image_processor(image_size: int) -> CLIPImageProcessorPil:
-    # The PIL-backed class, since the default one needs torchvision. Images are resized to a square, so that none is cropped.
+    # The PIL-backed class, since the default one needs torchvision; it resizes to a square, which crops nothing.
     size = {"height": image_size, "width": image_size}
     mean_or_std = [0.5, 0.5, 0.5]
     return CLIPImageProcessorPil(

@@ -1,4 +1,4 @@
-"""How the credit viewer looks: classes that shade words, paths that tint images, thumbnails, rules that switch."""
+"""Appearance of the credit viewer: shades of words, tints over images, and the rules of its switches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,48 +10,67 @@ from markupsafe import Markup
 
 from rlassay.report.content import Content, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
 from rlassay.report.examples import thumbnail
-from rlassay.report.typeset import number
+from rlassay.report.typeset import counted, number
 
-STEPS = 5
-"""Shades on either side of the weight 1, and above 0 for the other signals."""
-NEUTRAL = 0.025
-"""Weights nearer to 1 than this are not shaded."""
-HEAT_STEPS = 8
-"""Opacities of the tint over an image; what is nearer to 0 than to the first gets none."""
+SHADES = 5
+"""Shades for weights above 1, as many below 1, and as many for the other signals."""
+UNSHADED = 0.025
+"""A weight that differs less than this from 1 is not shaded."""
+TINTS = 8
+"""Opacities of the tint over an image, besides none; values are rounded to the nearest."""
 UNITS = {"weight": "", "perception": "nats", "entropy": "nats", "dominance": ""}
-"""Signal -> unit; in the order of the page."""
+"""Signal -> unit, in the order of the page."""
+
+
+def viewer_variables(content: Content, folder: Path) -> dict[str, object]:
+    """The variables of the viewer's templates; paths of images are relative to `folder`, the report folder."""
+    credit = content.credit
+    scenes = () if credit is None else credit.scenes
+    images = sorted({scene.image for scene in scenes if scene.image is not None})
+    return {
+        "thumbnails": {path: thumbnail(folder / path) | {"id": f"seen-{k}"} for k, path in enumerate(images)},
+        "shadings": [] if credit is None else shadings(credit),
+        "num_shades": SHADES,
+        "tints": [opacity(level) for level in range(1, TINTS + 1)],
+        "signal_units": UNITS,
+        "word_classes": word_classes,
+        "numbers_of": numbers_of,
+        "heat_top": heat_top,
+        "heat_paths": heat_paths,
+        "places": {arm.name: place for place, arm in enumerate(content.arms)},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shading:
-    """Which shade a value of one signal gets."""
+    """Scale of one signal: maps its values to shades."""
 
     signal: str
     """A key of `UNITS`."""
     top: float
-    """The value from which on the strongest shade is used."""
+    """This value and larger ones get the strongest shade."""
 
     def level(self, value: float | None) -> int:
-        """0 for no shade; up to `STEPS` for more, down to -`STEPS` for weights below 1."""
+        """The shade: 0 for none, up to `SHADES`; negative for weights below 1."""
         if value is None:
             return 0
         if self.signal != "weight":
-            return int(min(STEPS, value / self.top * STEPS)) if value > 0 else 0
-        if abs(value - 1) < NEUTRAL:
+            return int(min(SHADES, value / self.top * SHADES)) if value > 0 else 0
+        if abs(value - 1) < UNSHADED:
             return 0
         reach = (value - 1) / (self.top - 1) if value > 1 else value - 1
-        return int(np.sign(reach)) * min(STEPS, 1 + int(abs(reach) * STEPS))
+        return int(np.sign(reach)) * min(SHADES, 1 + int(abs(reach) * SHADES))
 
     def css_class(self, value: float | None) -> str:
-        """The class of that shade, such as `w3`, `w-2` or `p4`; empty for none."""
+        """The CSS class of the shade, such as `w3`, `w-2` or `p4`; empty for none."""
         level = self.level(value)
         return f"{self.signal[0]}{level}" if level else ""
 
 
 def shadings(credit: TokenCredit) -> list[Shading]:
-    """One for each signal that was measured, on one scale for all scenes and arms.
+    """The scale of each measured signal, shared by all scenes and arms.
 
-    The scale ends at the highest weight, but not below 1.5, and at the 95 % quantile of every other signal.
+    The scale of weights ends at the highest weight, but not below 1.5; that of another signal at its 95 % quantile.
     """
     words = [word for scene in credit.scenes for completion in scene.completions for word in completion.words]
     found: list[Shading] = []
@@ -64,19 +83,19 @@ def shadings(credit: TokenCredit) -> list[Shading]:
 
 
 def word_classes(word: CreditWord, scales: Iterable[Shading]) -> Markup:
-    """The class attribute of a word, one class per signal that shades it; empty where none does."""
+    """The class attribute of a word: one class per signal that shades it; empty if none does."""
     classes = " ".join(filter(None, (scale.css_class(getattr(word, scale.signal)) for scale in scales)))
     return Markup(' class="{}"').format(classes) if classes else Markup()
 
 
 def heat_top(scene: Scene) -> float:
-    """The highest attention on a cell in any arm: the arms of a scene share one scale."""
+    """The highest attention on a cell in any arm; the arms of a scene share this scale."""
     return max((max(one.heat.cells) for one in scene.completions if one.heat is not None), default=0.0)
 
 
 def heat_paths(heat: Heat, top: float) -> list[tuple[float, str]]:
-    """Opacity -> path of all cells of that tint, in units of a cell; neighbours in a row are one rectangle."""
-    levels = np.rint(np.array(heat.cells).reshape(heat.rows, heat.cols) / (top or 1.0) * HEAT_STEPS).astype(int)
+    """Pairs (opacity, path of all cells with that tint), in units of a cell; neighbours in a row are one rectangle."""
+    levels = np.rint(np.array(heat.cells).reshape(heat.rows, heat.cols) / (top or 1.0) * TINTS).astype(int)
     paths: dict[int, list[str]] = {}
     for y, row in enumerate(levels):
         edges = [0, *(np.flatnonzero(np.diff(row)) + 1), heat.cols]
@@ -87,12 +106,12 @@ def heat_paths(heat: Heat, top: float) -> list[tuple[float, str]]:
 
 
 def opacity(level: int) -> float:
-    """Opacity of one step of the tint."""
-    return round(0.85 * level / HEAT_STEPS, 3)
+    """Opacity of a tint, 0 to `TINTS`."""
+    return round(0.85 * level / TINTS, 3)
 
 
 def switch_rules(content: Content) -> str:
-    """Style rules by which the radio buttons hide the scenes and the arms that were not asked for."""
+    """Style rules that hide the scenes and arms that the radio buttons do not select."""
     if content.credit is None:
         return ""
     scenes = [f"scene-{place}" for place in range(len(content.credit.scenes))]
@@ -105,8 +124,8 @@ def switch_rules(content: Content) -> str:
 
 
 def numbers_of(word: CreditWord) -> str:
-    """Every number of a word in one line."""
-    parts = [f"{word.num_tokens} token{'' if word.num_tokens == 1 else 's'}"]
+    """All numbers of a word on one line."""
+    parts = [counted(word.num_tokens, "token")]
     for signal, unit in UNITS.items():
         value = getattr(word, signal)
         parts += [] if value is None else [f"{signal} {number(value, 'value')} {unit}".rstrip()]
@@ -114,27 +133,8 @@ def numbers_of(word: CreditWord) -> str:
 
 
 def weighted_text(completion: WatchedCompletion) -> str:
-    """The completion with its weight behind each word, as `word(weight)`."""
+    """The completion with the weight after each word, as `word(weight)`."""
     half = len(completion.words) // 2
     shown = [f"{word.before}{word.text}({number(word.weight, 'value')})" for word in completion.words]
     gap = [f" … {completion.omitted} words left out …"] if completion.omitted else []
     return "".join([*shown[:half], *gap, *shown[half:]])
-
-
-def viewer_facts(content: Content, folder: Path) -> dict[str, object]:
-    """What the templates need to draw the viewer; `folder` is the report folder."""
-    credit = content.credit
-    scenes = () if credit is None else credit.scenes
-    images = sorted({scene.image for scene in scenes if scene.image is not None})
-    return {
-        "thumbnails": {path: thumbnail(folder / path) | {"id": f"seen-{k}"} for k, path in enumerate(images)},
-        "shadings": [] if credit is None else shadings(credit),
-        "shade_steps": STEPS,
-        "heat_steps": [opacity(level) for level in range(HEAT_STEPS + 1)],
-        "signal_units": UNITS,
-        "word_classes": word_classes,
-        "numbers_of": numbers_of,
-        "heat_top": heat_top,
-        "heat_paths": heat_paths,
-        "places": {arm.name: place for place, arm in enumerate(content.arms)},
-    }

@@ -1,13 +1,15 @@
-"""How figures look: one palette, one ink, and SVG that reads well on light and on dark paper.
+# pyright: basic
+# matplotlib types its methods only in part, so strict mode would report every call that draws.
+"""Style of all figures: palette, fonts, and SVG that is legible on light and dark paper.
 
-Every colour is written as a plain SVG attribute with its value for light paper; a short style sheet replaces the known
-values on dark paper. The same drawing therefore serves as a file of its own and inside the page, without inline styles.
+Every colour is a plain SVG attribute with its value for light paper, and a short style sheet replaces the known values
+on dark paper. So the same drawing works as a separate file and inside the page, without inline styles.
 """
 
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -20,9 +22,9 @@ from matplotlib.figure import Figure
 LIGHT_PAPER, DARK_PAPER = "#fffdf9", "#17181b"
 INK, SOFT, HAIR = "#211f1c", "#68635b", "#dedad2"
 ON_DARK = {INK: "#e8e5df", SOFT: "#a8a298", HAIR: "#36373c", LIGHT_PAPER: DARK_PAPER}
-# Distinguishable with the common colour-vision deficiencies; every arm also has a marker of its own.
+# Colour-blind readers can distinguish the first colours, and every arm also has its own marker.
 PALETTE = ("#1a6fb5", "#c2500a", "#0f7f5f", "#97418f", "#8a6a00", "#1d93a8", "#b02a55", "#5f7a1c")
-# matplotlib's marker -> the same shape as an SVG path in a 14 x 14 box, for the page's own legend.
+# matplotlib's marker -> the same shape as an SVG path in a 14 x 14 box, for the legend of the page.
 MARKERS = {
     "o": "M7 2.5a4.5 4.5 0 1 0 .01 0z",
     "s": "M3 3h8v8H3z",
@@ -34,7 +36,11 @@ MARKERS = {
     "p": "M7 2l5 3.6-1.9 5.9H3.9L2 5.6z",
 }
 NEUTRAL = "#4c535d"
+"""Colour of policies without RL."""
 CONTRAST = 3.2
+"""Least contrast of a mark on paper; WCAG asks for 3."""
+DARK_CONTRAST = 5.0
+"""The same on dark paper, where thin lines look fainter."""
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -70,14 +76,14 @@ STYLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """How one row of the study is drawn, in every figure alike."""
+    """Name, colour and marker of one table row, the same in all figures."""
 
     label: str
-    """Its name."""
+    """Name on the page."""
     color: str
-    """Its colour on light paper, `#rrggbb`."""
+    """Colour on light paper, `#rrggbb`."""
     marker: str
-    """Its matplotlib marker."""
+    """matplotlib's marker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +93,11 @@ class Drawing:
     name: str
     """File name without the ending."""
     part: str
-    """Part of the page that it belongs to."""
+    """Part of the page that shows it."""
     alt: str
-    """What it shows, for readers who do not see it."""
+    """Its numbers as text, for readers who do not see it."""
     svg: str
-    """The `<svg>` element without a style sheet, ready to stand in a page."""
+    """The `<svg>` element without a style sheet, to be put into a page."""
 
 
 def contrast(color: str, paper: str) -> float:
@@ -106,19 +112,19 @@ def _luminance(color: str) -> float:
 
 
 def readable(color: str, paper: str, ratio: float = CONTRAST) -> str:
-    """`color`, mixed with white or black in small steps until it stands out from `paper`."""
+    """`color`, mixed with white or black in small steps until its contrast with `paper` is at least `ratio`."""
     towards = 1.0 if _luminance(paper) < 0.2 else 0.0
     for step in range(21):
         red, green, blue = (part + (towards - part) * step / 20 for part in to_rgb(color))
         mixed = to_hex((red, green, blue))
         if contrast(mixed, paper) >= ratio:
             return mixed
-    raise ValueError(f"no mix of {color} stands out from {paper} by {ratio}")
+    raise ValueError(f"no mix of {color} with white or black has a contrast of {ratio} on {paper}")
 
 
 def dark_rules(colors: Iterable[str], prefix: str = "") -> str:
     """Style rules that give every known colour its value on dark paper."""
-    pairs = {**{color: readable(color, DARK_PAPER, 5.0) for color in sorted(set(colors))}, **ON_DARK}
+    pairs = {**{color: readable(color, DARK_PAPER, DARK_CONTRAST) for color in sorted(set(colors))}, **ON_DARK}
     return "\n".join(
         f'{prefix}[fill="{light}"]{{fill:{dark}}}{prefix}[stroke="{light}"]{{stroke:{dark}}}'
         for light, dark in pairs.items()
@@ -126,23 +132,23 @@ def dark_rules(colors: Iterable[str], prefix: str = "") -> str:
 
 
 def standalone(drawing: Drawing, colors: Iterable[str]) -> str:
-    """The drawing as a file of its own, which follows the reader's light or dark setting."""
+    """The drawing as the text of an SVG file that follows the reader's light or dark setting."""
     opening = drawing.svg.index(">") + 1
     rules = f"<style>@media (prefers-color-scheme: dark){{{dark_rules(colors)}}}</style>"
     return f'<?xml version="1.0" encoding="utf-8"?>\n{drawing.svg[:opening]}{rules}{drawing.svg[opening:]}\n'
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw with the house's settings, whatever the user's matplotlibrc says."""
+def house_style() -> Generator[None]:
+    """Draw with this module's settings, whatever the user's matplotlibrc contains."""
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        # Text stays text in the SVG: glyphs that matplotlib's own font lacks come from the reader's fonts.
+        # Text stays text in the SVG, so the reader's fonts supply the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
 
 def canvas(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
-    """An empty figure of `width` x `height` pixels, and axes inside the margins (left, right, top, bottom; pixels)."""
+    """An empty figure of `width` x `height` pixels with axes inside the margins (left, right, top, bottom; pixels)."""
     left, right, top, bottom = margins
     figure = Figure(figsize=(width / 72, height / 72))
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -150,7 +156,7 @@ def canvas(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple
 
 
 def finish(figure: Figure, name: str, part: str, alt: str) -> Drawing:
-    """The figure as a `Drawing`: identical bytes for identical input, ids unique across figures, no inline styles."""
+    """The figure as a `Drawing`: same bytes for the same input, ids unique across figures, no inline styles."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
@@ -169,7 +175,7 @@ def finish(figure: Figure, name: str, part: str, alt: str) -> Drawing:
 
 
 def _plain_attributes(element: ElementTree.Element, name: str) -> None:
-    """Turn the inline style into attributes, use the reader's fonts, and put the figure's name before every id."""
+    """Turn the inline style into attributes, use the reader's fonts, and prefix every id with the figure's name."""
     for key in ("d", "x", "y", "transform"):
         if key in element.attrib:  # a hundredth of a pixel is enough
             element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", element.attrib[key]).replace("\n", ""))

@@ -1,10 +1,9 @@
-"""report.md: the page's facts for readers of repositories and terminals."""
+"""Renders report.md: the facts of the page for readers of repositories and terminals."""
 
 import re
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rlassay.report import typeset
@@ -14,38 +13,27 @@ from rlassay.report.figures_style import Drawing
 
 
 def render_markdown(content: Content, drawings: list[Drawing]) -> str:
-    """The report as GitHub-flavoured Markdown; every value is escaped on its way in, unless a filter has done so."""
-    environment = Environment(
-        loader=PackageLoader("rlassay.report", "templates"),
-        autoescape=True,  # with `finalize`: whatever is not Markdown yet is made so, and only once
-        finalize=_escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= typeset.FILTERS | {"code": code_span, "block": code_block, "link": link}
+    """The report as GitHub-flavoured Markdown; every value is escaped once, by a filter or by `finalize`."""
+    filters = {"code": code_span, "block": code_block, "link": link}
+    environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
     return environment.get_template("report.md.jinja").render(
-        **typeset.facts(content),
-        drawings=drawings,
-        labels={arm.name: arm.label for arm in content.arms},
-        weighted_text=weighted_text,
+        **typeset.template_variables(content), drawings=drawings, weighted_text=weighted_text
     )
 
 
-def _escape(value: Any) -> Any:
+def _escape_value(value: Any) -> Any:
     return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def escape(text: str) -> Markup:
-    """Text that Markdown shows as it is, on one line, in a table cell too."""
+    """Text that Markdown shows unchanged on one line, also in a table cell."""
     flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
     marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
     return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))
 
 
 def code_span(text: str) -> Markup:
-    """Text as inline code, fenced by more backticks than it has in a row; plain text where code cannot hold it."""
+    """Text as inline code, fenced by more backticks than it has in a row; escaped text if code cannot hold it."""
     if "\\|" in text:
         return escape(text)
     flat = " ".join(text.split()).replace("|", "\\|") or " "
@@ -55,7 +43,7 @@ def code_span(text: str) -> Markup:
 
 
 def code_block(text: str) -> Markup:
-    """Text as a code block that nothing in it can close."""
+    """Text as a code block that nothing in the text can close."""
     fence = "`" * max(3, _longest_run(text) + 1)
     return Markup(f"{fence}text\n{text}\n{fence}")
 

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file that loads nothing, runs nothing and shows untrusted text as text."""
+"""Renders the page: a self-contained HTML file without scripts or requests; untrusted text stays text."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from PIL import Image
 
@@ -14,7 +14,7 @@ from rlassay.layout import PAGE, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.analysis import sample_images
 from rlassay.report.content import Content
-from rlassay.report.credit_page import switch_rules, viewer_facts
+from rlassay.report.credit_page import switch_rules, viewer_variables
 from rlassay.report.examples import thumbnail
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
@@ -33,18 +33,18 @@ SECTIONS = {
     "data": "Data",
     "cost": "Cost",
     "commands": "Run it again",
-    "intervals": "How the intervals are made",
+    "intervals": "How the intervals are computed",
     "provenance": "Provenance",
 }
-TEMPLATES = PackageLoader("rlassay.report", "templates")
+"""Section id -> heading, in the order of `page.html.jinja`."""
 
 
 def write_page(content: Content, folder: Path) -> None:
-    """Write `figures/*.svg`, `index.html` and `report.md` below the report folder, the same bytes for the same content.
+    """Write `figures/*.svg`, `index.html` and `report.md`; the same bytes for the same content.
 
     Args:
-        content: everything that is shown.
-        folder: the report folder; the paths of example images are relative to it.
+        content: the content of the report.
+        folder: the report folder; paths of images are relative to it.
     """
     marks = assign_marks(content)
     drawings = draw_figures(content, marks)
@@ -55,14 +55,11 @@ def write_page(content: Content, folder: Path) -> None:
 
 def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing], folder: Path) -> str:
     """The page as HTML text."""
-    environment = Environment(
-        loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= typeset.FILTERS
+    environment = typeset.template_environment()
     style = _style(environment, marks, content)
     return environment.get_template("page.html.jinja").render(
-        **typeset.facts(content),
-        **viewer_facts(content, folder),
+        **typeset.template_variables(content),
+        **viewer_variables(content, folder),
         sections=_sections(content),
         marks=marks,
         shapes=MARKERS,
@@ -76,14 +73,14 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
 
 
 def _style(environment: Environment, marks: dict[str, Mark], content: Content) -> str:
-    """The style sheet; its hash goes into the content security policy, so no other style applies."""
+    """The style sheet; the content security policy holds its hash, so no other style applies."""
     rules = dark_rules([mark.color for mark in marks.values()], prefix="svg ")
-    source = "".join(TEMPLATES.get_source(environment, name)[0] for name in ("page.css", "credit.css", "data.css"))
+    source = "".join(environment.get_template(name).render() for name in ("page.css", "credit.css"))
     return f"{source}{switch_rules(content)}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
 
 
 def _sections(content: Content) -> dict[str, str]:
-    """Section id -> heading, without the sections that this study has nothing for."""
+    """Section id -> heading, without the sections that are empty in this study."""
     empty = {
         "training": not content.curves,
         "rewards": not content.rewards,
@@ -96,7 +93,7 @@ def _sections(content: Content) -> dict[str, str]:
 
 
 def _image(folder: Path, path: str) -> dict[str, Any]:
-    """An image as a data URI with its size in pixels; without one when the file is absent."""
+    """An image as a data URI with its size in pixels; an empty URI if the file is absent."""
     file = folder / path
     if not file.is_file():
         return {"uri": "", "name": path}

@@ -13,7 +13,7 @@ from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.report.analysis import analyse
 from rlassay.report.content import Content
-from rlassay.report.credit_view import credit_frames
+from rlassay.report.credit_view import credit_rows
 from rlassay.report.gather import gather
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
@@ -48,7 +48,8 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
             for point in _points(one.steps, one.mean, one.low, one.high)
         ]
     )
-    return frames | ({} if content.credit is None else credit_frames(content.credit))
+    credit = {} if content.credit is None else credit_rows(content.credit)
+    return frames | {name: pd.DataFrame(rows) for name, rows in credit.items()}
 
 
 def _cells(table: Table) -> list[dict[str, Any]]:

@@ -1,65 +1,80 @@
-"""Numbers and times as readers see them: the one place that rounds."""
+"""Text of the report: rounds numbers, writes times and counts, and words the sentences that page and report.md share.
+
+Nothing else in the report rounds a number for readers.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlassay.records import Histogram
 from rlassay.report.content import Content, Outcome
 from rlassay.report.curves import CREDIT_CURVES
 from rlassay.report.numbers import Difference, Estimate, Unit
 
-# MERGED FROM report.typeset: Numbers and times as readers see them: the one place that rounds.
-
 DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
 LEVEL_UNIT: dict[Unit, str] = {"share": "%", "tokens": "tokens", "nats": "nats", "value": ""}
-NOTHING = "–"
-ITEMS_ONLY = "†"
-"""Stands at an interval that covers prompts only, because one seed ran."""
+DASH = "–"
+"""Shown where there is no value."""
+ONE_SEED = "†"
+"""Follows an interval that covers prompts only, because one seed ran."""
+OUTCOME_MARKS: dict[Outcome, tuple[str, str]] = {
+    "better": ("▲", "helps"),
+    "worse": ("▼", "hurts"),
+    "not resolved": ("○", "not resolved"),
+    "seed variance not measured": ("◌", "one seed"),
+    "missing": ("–", "no results"),
+}
+"""Outcome of a comparison -> its sign and its label."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
+# Numbers.
+
+
 def scaled(value: float, unit: Unit) -> float:
-    """The value on the scale that is shown: a share in per cent, everything else as it is."""
+    """The value on the scale of the page: a share in per cent, everything else unchanged."""
     return 100 * value if unit == "share" else value
 
 
 def number(value: float | None, unit: Unit, signed: bool = False) -> str:
-    """`value` rounded for its unit, with a true minus sign; a dash when there is none."""
+    """`value` rounded for its unit, with a true minus sign; a dash for None."""
     if value is None:
-        return NOTHING
+        return DASH
     text = f"{scaled(value, unit):{'+' if signed else ''}.{DECIMALS[unit]}f}"
     if not any(digit in text for digit in "123456789"):  # no "-0.0"
         text = text.lstrip("+-")
     return text.replace("-", "−")
 
 
-def interval(shown: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
-    """`low to high`; empty when it was not measurable."""
-    if shown.low is None or shown.high is None:
+def interval(estimate: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+    """`low to high`; empty without an interval."""
+    if estimate.low is None or estimate.high is None:
         return ""
-    return f"{number(shown.low, unit, signed)} to {number(shown.high, unit, signed)}"
+    return f"{number(estimate.low, unit, signed)} to {number(estimate.high, unit, signed)}"
 
 
-def with_interval(middle: float | None, shown: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
-    """`mean  [low to high]`, marked where one seed ran; the mean alone where there is no interval."""
-    ends, text = interval(shown, unit, signed), number(middle, unit, signed)
-    return f"{text}  [{ends}]{ITEMS_ONLY if shown.covers == 'items' else ''}" if ends else text
+def with_interval(middle: float | None, estimate: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+    """`mean  [low to high]`, with `ONE_SEED` where one seed ran; the mean alone without an interval."""
+    ends, text = interval(estimate, unit, signed), number(middle, unit, signed)
+    return f"{text}  [{ends}]{ONE_SEED if estimate.covers == 'items' else ''}" if ends else text
 
 
-def size(shown: Estimate | Difference) -> str:
-    """What a number rests on: `seeds × items`."""
-    return f"{shown.num_seeds} × {shown.num_items:,}"
+def size(estimate: Estimate | Difference) -> str:
+    """Sample size of a number: `seeds × items`."""
+    return f"{estimate.num_seeds} × {estimate.num_items:,}"
 
 
 def probability(value: float) -> str:
-    """A p-value to three decimals with its sign of comparison, never `= 0.000`."""
+    """A p-value to three decimals with `=` or `<`, never `= 0.000`."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """Wall time in the two largest units that matter: `2 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    """Wall time in its two largest units: `2 h 05 min`, `3 min 20 s`, `12.3 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -69,23 +84,8 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes:02d} min"
 
 
-def one_line(text: str, longest: int = 200) -> str:
-    """Text for a single line of a figure: no control characters, no line breaks, shortened to `longest` characters."""
-    return shortened(re.sub(r"\s", " ", printable(text)), longest)
-
-
-def shortened(text: str, longest: int) -> str:
-    """The text, or its beginning and an ellipsis, `longest` characters in all."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-
-def printable(text: str) -> str:
-    """Text with the characters that UTF-8, HTML or XML cannot carry replaced by U+FFFD; line breaks and tabs stay."""
-    return UNPRINTABLE.sub("\ufffd", text)
-
-
 def spread(lengths: Histogram | None) -> str:
-    """Where whole numbers lie, in words."""
+    """Range, quartiles and median of whole numbers as text."""
     if lengths is None:
         return "none"
     low, lower, median, upper, high = lengths.quartiles
@@ -95,140 +95,186 @@ def spread(lengths: Histogram | None) -> str:
 
 
 def counts(numbers: Mapping[str, int]) -> str:
-    """Number -> how many, in words: the number alone where it is always the same."""
+    """Number -> count as text, such as `2 (300), 4 (100)`; the number alone if it is the only one."""
     if len(numbers) == 1:
         return next(iter(numbers))
-    return ", ".join(f"{number} ({count:,})" for number, count in numbers.items()) or NOTHING
+    return ", ".join(f"{number} ({count:,})" for number, count in numbers.items()) or DASH
 
 
 def weights(phases: tuple[tuple[float, float], ...]) -> str:
     """A reward's weight over training: `0.5`, or `1, from 10 % on 2.5`."""
-    words = [f"{weight:g}" if start == 0 else f"from {100 * start:g} % on {weight:g}" for start, weight in phases]
-    return ", ".join(words).replace("-", "−")
+    parts = [f"{weight:g}" if start == 0 else f"from {100 * start:g} % on {weight:g}" for start, weight in phases]
+    return ", ".join(parts).replace("-", "−")
 
 
 def correlations(values: Mapping[str, float | None]) -> str:
-    """Correlations with their names, the strongest first: `length −0.31, form +0.12`; without undefined ones."""
+    """Correlations with their names, strongest first: `length −0.31, form +0.12`; undefined ones are left out."""
     known = sorted(((name, value) for name, value in values.items() if value is not None), key=lambda one: -abs(one[1]))
-    return ", ".join(f"{name} {value:+.2f}".replace("-", "−") for name, value in known) or NOTHING
+    return ", ".join(f"{name} {value:+.2f}".replace("-", "−") for name, value in known) or DASH
 
 
 def failures(counts: Mapping[str, int]) -> str:
-    """How often judging failed: `2 timeout, 1 crash`."""
-    return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items()) or NOTHING
+    """Failed completions by kind: `2 timeout, 1 crash`."""
+    return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items()) or DASH
 
 
-FILTERS = {
-    "counts": counts,
-    "spread": spread,
-    "number": number,
-    "interval": interval,
-    "size": size,
-    "duration": duration,
-    "printable": printable,
-    "shortened": shortened,
-    "weights": weights,
-    "correlations": correlations,
-    "failures": failures,
-}
-"""What the templates may use."""
+# Text.
 
 
-# MERGED FROM report.wording: Sentences that the page and report.md share.
-
-VERDICTS: dict[Outcome, tuple[str, str]] = {
-    "better": ("▲", "helps"),
-    "worse": ("▼", "hurts"),
-    "not resolved": ("○", "not resolved"),
-    "seed variance not measured": ("◌", "one seed"),
-    "missing": ("–", "no results"),
-}
+def printable(text: str) -> str:
+    """Text with U+FFFD for characters that UTF-8, HTML or XML cannot carry; line breaks and tabs stay."""
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
-def what_was_run(content: Content) -> str:
-    """The whole study in one line."""
+def one_line(text: str, longest: int = 200) -> str:
+    """Text for one line of a figure: no control characters or line breaks, at most `longest` characters."""
+    return shortened(re.sub(r"\s", " ", printable(text)), longest)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text; if longer than `longest` characters, its beginning and an ellipsis."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def quoted(label: str) -> str:
+    """A label in quotes, so that it cannot be read as part of the sentence around it."""
+    return f"'{label}'"
+
+
+def counted(how_many: int, thing: str) -> str:
+    """`1 arm`, `2 arms`."""
+    return f"{how_many:,} {thing}" + ("" if how_many == 1 else "s")
+
+
+# Sentences.
+
+
+def run_summary(content: Content) -> str:
+    """The size of the study in one sentence: arms, seeds, steps, evaluation prompts."""
     study, arms = content.study, {arm.name for arm in content.arms}
     steps = sorted({policy.max_steps for policy in content.policies if policy.row in arms})
     sets = {column.set for column in content.tables["main"].columns}
     items = sum(split.rows for split in content.data if split.split in sets)
     parts = [
-        f"{_count(len(arms), 'arm')} × {_count(len(study.seeds), 'seed')}",
+        f"{counted(len(arms), 'arm')} × {counted(len(study.seeds), 'seed')}",
         f"{'–'.join(f'{step:,}' for step in dict.fromkeys((steps[0], steps[-1])))} RL steps per run" if steps else "",
-        f"judged on {_count(items, 'held-out prompt')} with {_count(study.num_samples, 'sampled completion')} each",
+        f"evaluated on {counted(items, 'held-out prompt')} with "
+        f"{counted(study.num_samples, 'sampled completion')} each",
     ]
     return ", ".join(part for part in parts if part) + "."
 
 
-def _count(how_many: int, thing: str) -> str:
-    return f"{how_many:,} {thing}" + ("" if how_many == 1 else "s")
-
-
-def how_intervals_are_computed(content: Content) -> tuple[str, str, str]:
-    """What the intervals are, what they cover, and what makes a verdict: one sentence each."""
-    level = f"{100 * content.study.confidence:g}%"
+def interval_notes(content: Content) -> tuple[str, str, str]:
+    """How the intervals are computed, what they cover, and when a difference is resolved: a paragraph each."""
     return (
-        f"Every interval is a {level} interval that counts two sources of chance at once: how much the runs of one arm "
-        "differ between seeds, and how much the prompts differ in difficulty (two crossed random effects, each with "
-        "Student's t for its own count; comparisons are paired prompt by prompt).",
-        "It therefore covers what would change if the study were repeated with new seeds and new prompts of the same "
-        f"kind, and nothing else, such as another model or another data source; where only one seed ran ({ITEMS_ONLY}) "
-        "it covers the prompts alone and is too narrow.",
-        "An arm counts as helping or hurting when its interval against the baseline leaves out zero and Holm's "
-        "correction over the declared family leaves it so; “not resolved” means that the data cannot tell, not that "
-        "the arms are equal.",
+        f"Every interval is a {level(content)} interval that includes two sources of chance: the runs of one arm "
+        "differ between seeds, and the prompts differ in difficulty. They are two crossed random effects, each with "
+        "Student's t for its own sample size. Comparisons are paired: both policies answer the same prompts.",
+        "So an interval covers a repetition of the study with new seeds and new prompts of the same kind. It covers "
+        "nothing else, such as another model or another data source. An interval from one seed "
+        f"({ONE_SEED}) covers the prompts only and is too narrow.",
+        "“Helps” and “hurts” mean that the interval of the difference from the baseline excludes zero and that the "
+        "difference stays significant after Holm's correction over the declared family. “Not resolved” means that the "
+        "data cannot decide. It does not mean that the arms are equal.",
     )
 
 
-def total_cost(content: Content) -> str:
-    """What all training jobs took together."""
+def cost_summary(content: Content) -> str:
+    """Number, wall time and sampled tokens of all training jobs."""
     seconds = sum((cost.seconds for cost in content.cost), 0.0)
     tokens = sum(cost.generated_tokens for cost in content.cost)
-    jobs = _count(len(content.cost), "training job")
-    return f"{jobs} took {duration(seconds)} of wall time in all and sampled {tokens:,} tokens."
-
-
-def has_credit(content: Content) -> bool:
-    """Whether there is anything to say about token credit: completions word by word, or curves."""
-    return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)
+    jobs = counted(len(content.cost), "training job")
+    return f"{jobs} took {duration(seconds)} of wall time in total and sampled {tokens:,} tokens."
 
 
 def signals_cost(content: Content) -> str:
-    """What measuring the signals took; empty where no job measured any."""
+    """The share of step time that the signals took; empty if no job measured any."""
     shares = sorted(cost.signals_share for cost in content.cost if cost.signals_share is not None)
     if not shares:
         return ""
     ends = dict.fromkeys(f"{number(share, 'share')} %" for share in (shares[0], shares[-1]))
-    return f"Measuring signals took {' to '.join(ends)} of the time in steps ({_count(len(shares), 'run')})."
+    return f"Measuring the signals took {' to '.join(ends)} of the step time ({counted(len(shares), 'run')})."
 
 
-def resumed(content: Content) -> str:
-    """Which jobs were interrupted and went on from a checkpoint."""
+def step_parts(content: Content) -> list[str]:
+    """Names of the timed parts of a step; the whole step comes first."""
+    parts = dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)
+    return sorted(parts, key=lambda part: part != "step")
+
+
+def resume_summary(content: Content) -> str:
+    """The jobs that were interrupted and resumed from a checkpoint."""
     stops = [f"{job.policy} at step {', '.join(map(str, job.steps))}" for job in content.resumes if job.steps]
     return f"Resumed from a checkpoint: {'; '.join(stops)}." if stops else "No job was interrupted."
 
 
-def versions(content: Content) -> str:
+def version_list(content: Content) -> str:
     """The library versions, each combination once."""
     seen = dict.fromkeys(tuple(sorted(policy.versions.items())) for policy in content.policies)
     return "; or ".join(", ".join(f"{name} {version}" for name, version in pairs) for pairs in seen)
 
 
-def facts(content: Content) -> dict[str, Any]:
-    """What every template sees."""
+def level(content: Content) -> str:
+    """Confidence level of the intervals, such as `95%`."""
+    return f"{100 * content.study.confidence:g}%"
+
+
+# Templates.
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "correlations": correlations,
+    "counted": counted,
+    "counts": counts,
+    "duration": duration,
+    "failures": failures,
+    "interval": interval,
+    "number": number,
+    "printable": printable,
+    "quoted": quoted,
+    "shortened": shortened,
+    "size": size,
+    "spread": spread,
+    "weights": weights,
+}
+"""The filters that every template may use."""
+
+
+def template_environment(extra_filters: Mapping[str, Callable[..., str]] | None = None, **options: Any) -> Environment:
+    """The environment of the report's templates: values are escaped, and an undefined variable is an error."""
+    environment = Environment(
+        loader=PackageLoader("rlassay.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
+    environment.filters.update(FILTERS | dict(extra_filters or {}))  # pyright: ignore[reportUnknownMemberType] jinja2 leaves its type open
+    return environment
+
+
+def template_variables(content: Content) -> dict[str, Any]:
+    """The variables that page and report.md share."""
     return {
         "content": content,
         "study": content.study,
         "primary": next(column for column in content.tables["main"].columns if column.primary),
-        "level": f"{100 * content.study.confidence:g}%",
-        "run_line": what_was_run(content),
-        "interval_sentences": how_intervals_are_computed(content),
-        "total_cost": total_cost(content),
+        "level": level(content),
+        "run_summary": run_summary(content),
+        "interval_notes": interval_notes(content),
+        "cost_summary": cost_summary(content),
         "has_credit": has_credit(content),
         "signals_cost": signals_cost(content),
-        "resumed": resumed(content),
-        "versions": versions(content),
-        "outcomes": VERDICTS,
-        "items_only": ITEMS_ONLY,
+        "resume_summary": resume_summary(content),
+        "version_list": version_list(content),
+        "outcome_marks": OUTCOME_MARKS,
+        "one_seed": ONE_SEED,
         "level_unit": LEVEL_UNIT,
-        "step_parts": tuple(dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)),
+        "labels": {arm.name: arm.label for arm in content.arms},
+        "step_parts": step_parts(content),
     }
+
+
+def has_credit(content: Content) -> bool:
+    """Whether the study has anything on token credit: completions word by word, or curves."""
+    return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)

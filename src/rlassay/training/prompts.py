@@ -1,19 +1,16 @@
 """Rows as the data set that `trl.GRPOTrainer` draws prompts from."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 
-from rlassay.images import open_image
+from rlassay.images import StudyImages
 from rlassay.models.hub import Processor
 from rlassay.models.policy import chat
 from rlassay.records import PromptRow
-
-IMAGES_IN_MEMORY = 256
 
 
 def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, seed: int) -> list[str]:
@@ -82,9 +79,8 @@ class _Drawing:
         self.rows = rows
         self.with_images = any(row.media for row in rows.values())
         self.processor = processor
-        self.data = data
+        self.images = StudyImages(data)
         self.with_format_instruction = with_format_instruction
-        self.image = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_image)
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         rows = [self.rows[prompt_id] for prompt_id in batch["prompt_id"]]
@@ -93,7 +89,7 @@ class _Drawing:
             "prompt": [chat(row, self.processor, self.with_format_instruction) for row in rows],
         }
         if self.with_images:
-            columns["images"] = [[self.image(self.data / item.path) for item in row.media] for row in rows]
+            columns["images"] = [self.images(item.path for item in row.media) for row in rows]
         return columns
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
