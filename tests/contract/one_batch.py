@@ -16,6 +16,8 @@ from trl import GRPOConfig
 
 from rlassay.advantages import in_groups
 from rlassay.credit import CREDITS
+from rlassay.images import StudyImages
+from rlassay.models.policy import ChatFormat
 from rlassay.models.tiny import build_tiny_vlm
 from rlassay.records import Media, PromptRow
 from rlassay.signals import Masking
@@ -71,9 +73,8 @@ def main(folder: Path, per_process: int) -> None:
         train_dataset=prompt_dataset(
             {row.prompt_id: row for row in rows},
             [row.prompt_id for row in rows],
-            processor,
-            folder,
-            with_format_instruction=False,
+            ChatFormat(processor=processor, with_format_instruction=False),
+            StudyImages(folder),
         ),
         processing_class=processor,
         advantage=centred,

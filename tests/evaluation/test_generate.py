@@ -21,9 +21,8 @@ from rlassay.evaluation.generate import (
 )
 from rlassay.evaluation.score import run_score
 from rlassay.layout import Layout
-from rlassay.models import build_policy
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat, build_policy
 from rlassay.models.tiny import build_tiny_vlm
 from rlassay.records import CompletionRow, read_rows, write_rows
 from rlassay.training.sft import run_sft
@@ -262,7 +261,7 @@ def test_left_padding_changes_nothing(tmp_path):
 
 def test_every_prompt_keeps_its_own_images(tmp_path):
     model, processor = talkative(tmp_path)
-    prompts = [chat(row(image="x"), processor, with_format_instruction=False)] * 4
+    prompts = [ChatFormat(processor=processor, with_format_instruction=False).prompt(row(image="x"))] * 4
     together = decode_batch(model, processor, prompts, [[image] for image in IMAGES], GREEDY)
     alone = [decode_batch(model, processor, prompts[:1], [[image]], GREEDY)[0] for image in IMAGES]
 
@@ -290,7 +289,7 @@ def test_the_models_own_sampling_defaults_do_not_reach_the_evaluation(tmp_path):
 
 def test_an_image_token_is_never_sampled(tmp_path):
     model, processor = talkative(tmp_path)
-    prompts = [chat(row(image="x"), processor, with_format_instruction=False)]
+    prompts = [ChatFormat(processor=processor, with_format_instruction=False).prompt(row(image="x"))]
     loves_images = torch.zeros(model.config.text_config.vocab_size)
     loves_images[processor.image_token_id] = 1e4
     model.lm_head.register_forward_hook(lambda _, __, logits: logits + loves_images)

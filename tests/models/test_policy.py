@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin
 
 from rlassay.config.model import Lora
-from rlassay.models import build_policy, load_policy, peft_config, tokenizer_of
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat, build_policy, load_policy, peft_config, tokenizer_of
 from rlassay.models.tiny import build_tiny_vlm
 from tests.models.hubs import SMALLEST, TEXTS, hub, row, text_model, vision_model
 
@@ -176,19 +175,19 @@ def processor():
 
 
 def test_a_processor_takes_parts(processor):
-    (turn,) = chat(row(image="x.png"), processor, with_format_instruction=False)
+    (turn,) = ChatFormat(processor=processor, with_format_instruction=False).prompt(row(image="x.png"))
 
     assert [part["type"] for part in turn["content"]] == ["image", "text"]
 
 
 def test_a_tokenizers_template_takes_plain_text(processor):
-    (turn,) = chat(row(), processor.tokenizer, with_format_instruction=False)
+    (turn,) = ChatFormat(processor=processor.tokenizer, with_format_instruction=False).prompt(row())
 
     assert turn == {"role": "user", "content": "Which digit is larger?\n(A)3 (B)7 (C)1 (D)9"}
 
 
 def test_a_model_that_no_one_showed_the_format_is_told_it(processor):
-    system, user = chat(row(), processor.tokenizer, with_format_instruction=True)
+    system, user = ChatFormat(processor=processor.tokenizer, with_format_instruction=True).prompt(row())
 
     assert system["role"] == "system"
     assert "<answer>" in system["content"]

@@ -3,8 +3,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from rlassay.config.model import TinyLM, TinyVLM
-from rlassay.models import build_policy, load_policy
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat, build_policy, load_policy
 from rlassay.models.tiny import EOS, TAGS, build_tiny_lm, build_tiny_vlm, train_tokenizer
 from tests.models.hubs import SMALLEST, TEXTS, row
 
@@ -93,7 +92,7 @@ def test_a_saved_policy_answers_as_before(tmp_path):
 def test_the_prompt_is_the_question_between_the_turns():
     _, tokenizer = build_policy(TINY_LM_SMALLEST, [row()])
     ids = tokenizer.apply_chat_template(
-        chat(row(), tokenizer, with_format_instruction=False),
+        ChatFormat(processor=tokenizer, with_format_instruction=False).prompt(row()),
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,

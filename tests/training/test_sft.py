@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from rlassay.config import Study
 from rlassay.layout import Layout
-from rlassay.models import load_policy
+from rlassay.models.policy import load_policy
 from rlassay.records import read_rows, write_rows
 from rlassay.training.sft import run_sft
 from rlassay.training.state import Run
@@ -166,7 +166,7 @@ def _forget_checkpoint(state: Path, step: int) -> None:
 def _expected_first_loss(study: Study, layout: Layout) -> float:
     from PIL import Image
 
-    from rlassay.models import build_policy, training_rows
+    from rlassay.models.policy import build_policy, training_rows
 
     model, processor = build_policy(only(study, "sft").recipe.model, training_rows(layout))
     total, count = 0.0, 0

@@ -24,9 +24,17 @@ from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
-from rlassay.models import build_policy, end_token_ids, load_policy, on_device, tokenizer_of, training_rows
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import chat, wants_format_instruction
+from rlassay.models.policy import (
+    ChatFormat,
+    build_policy,
+    chat_format,
+    end_token_ids,
+    load_policy,
+    on_device,
+    tokenizer_of,
+    training_rows,
+)
 from rlassay.records import CompletionRow, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
@@ -93,7 +101,7 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
                 images=StudyImages(layout.data),
                 evaluation=study.evaluation,
                 seed=policy.seed or 0,
-                with_format_instruction=wants_format_instruction(policy.recipe),
+                chat_format=chat_format(processor, policy.recipe),
                 attention=policy.recipe.signals.attention if reads_signals(study) else None,
             )
             for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
@@ -148,15 +156,15 @@ class Answerer:
     """How to decode."""
     seed: int
     """The run's seed."""
-    with_format_instruction: bool
-    """Whether a system turn states the completion format."""
+    chat_format: ChatFormat
+    """Turns a row into the messages of the model's template."""
     attention: AttentionSignal | None
     """How attention is measured; None where no reward reads it."""
 
     def answer(self, batch: Batch) -> list[CompletionRow]:
         """The completions of a batch, in its order."""
         rows = [row for row, _ in batch.items]
-        chats = [chat(row, self.processor, self.with_format_instruction) for row in rows]
+        chats = [self.chat_format.prompt(row) for row in rows]
         images = [self.images(item.path for item in row.media) for row in rows]
         decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
         signals = self._signals(batch, chats, images, [each.ids for each in decoded])

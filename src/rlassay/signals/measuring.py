@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rlassay.models import tokenizer_of
 from rlassay.models.hub import Model, Processor
+from rlassay.models.policy import tokenizer_of
 from rlassay.signals.attention import attention_mass
 from rlassay.signals.formulas import IMAGE_SIGNALS, attention_efficiency, modality_dominance, perception
 from rlassay.signals.inputs import ModelInputs, model_inputs

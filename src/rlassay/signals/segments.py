@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from rlassay.models import tokenizer_of
 from rlassay.models.hub import Processor
+from rlassay.models.policy import tokenizer_of
 from rlassay.signals.inputs import ModelInputs
 
 SEGMENTS = ("text", "vision", "system", "special", "generated")

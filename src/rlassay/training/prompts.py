@@ -1,15 +1,13 @@
 """Rows as the data set that `trl.GRPOTrainer` draws prompts from."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 
 from rlassay.images import StudyImages
-from rlassay.models.hub import Processor
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat
 from rlassay.records import PromptRow
 
 
@@ -40,19 +38,16 @@ def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, s
 def prompt_dataset(
     rows: Mapping[str, PromptRow],
     order: Sequence[str],
-    processor: Processor,
-    data: Path,
-    *,
-    with_format_instruction: bool,
+    chat_format: ChatFormat,
+    images: StudyImages,
 ) -> datasets.Dataset:
     """The columns `prompt_id`, `prompt` (chat messages) and, if any row has some, `images` (RGB).
 
     Args:
         rows: the prompts by `prompt_id`.
         order: their ids as the trainer shall draw them.
-        processor: decides the form of the messages.
-        data: folder that image paths start from.
-        with_format_instruction: whether a system turn states the completion format.
+        chat_format: turns a row into messages.
+        images: opens the images that rows name.
 
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
@@ -65,28 +60,23 @@ def prompt_dataset(
             f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
             f"{len(rows) - len(without)} with one; TRL cannot train on both in one batch: keep one kind"
         )
-    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(
-        _Drawing(rows, processor, data, with_format_instruction)
-    )
+    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_Drawing(rows, chat_format, images))
 
 
 class _Drawing:
     """Turns a batch of prompt ids into what the trainer wants to see."""
 
-    def __init__(
-        self, rows: Mapping[str, PromptRow], processor: Processor, data: Path, with_format_instruction: bool
-    ) -> None:
+    def __init__(self, rows: Mapping[str, PromptRow], chat_format: ChatFormat, images: StudyImages) -> None:
         self.rows = rows
         self.with_images = any(row.media for row in rows.values())
-        self.processor = processor
-        self.images = StudyImages(data)
-        self.with_format_instruction = with_format_instruction
+        self.chat_format = chat_format
+        self.images = images
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         rows = [self.rows[prompt_id] for prompt_id in batch["prompt_id"]]
         columns: dict[str, list[Any]] = {
             **batch,
-            "prompt": [chat(row, self.processor, self.with_format_instruction) for row in rows],
+            "prompt": [self.chat_format.prompt(row) for row in rows],
         }
         if self.with_images:
             columns["images"] = [self.images(item.path for item in row.media) for row in rows]

@@ -17,10 +17,10 @@ from rlassay.config.study import Study
 from rlassay.config.training import GRPOArguments, Recipe, RLConfig
 from rlassay.credit import CREDITS, NEEDS, CreditPart
 from rlassay.files import read_json, sha256
+from rlassay.images import StudyImages
 from rlassay.layout import Layout
-from rlassay.models import build_policy, end_token_ids, load_policy, peft_config, training_rows
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import wants_format_instruction
+from rlassay.models.policy import build_policy, chat_format, end_token_ids, load_policy, peft_config, training_rows
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
@@ -63,9 +63,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             reward_funcs=group_rewards(recipe, rows, model, processor),
             weight_phases=list(recipe.weight_phases.values()),
             args=arguments,
-            train_dataset=prompt_dataset(
-                rows, order, processor, layout.data, with_format_instruction=wants_format_instruction(recipe)
-            ),
+            train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
             peft_config=peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),

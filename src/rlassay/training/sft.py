@@ -6,7 +6,7 @@ from typing import Any
 
 import datasets
 from peft import PeftModel
-from transformers import PrinterCallback, ProcessorMixin
+from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -16,9 +16,7 @@ from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
 from rlassay.layout import Layout
-from rlassay.models import build_policy, peft_config, training_rows
-from rlassay.models.hub import Processor
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat, build_policy, chat_format, peft_config, training_rows
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.state import RunPlan, open_run, require_gpus
 
@@ -47,7 +45,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         trainer = SFTTrainer(
             model=model,
             args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
-            train_dataset=sft_dataset(rows, processor, layout.data),
+            train_dataset=sft_dataset(rows, chat_format(processor, policy.recipe), layout.data),
             processing_class=processor,
             peft_config=peft_config(model_config),
             callbacks=[run.callback()],
@@ -82,12 +80,11 @@ def demonstrated_rows(layout: Layout) -> list[PromptRow]:
     return rows
 
 
-def sft_dataset(rows: Sequence[PromptRow], processor: Processor, data: Path) -> datasets.Dataset:
+def sft_dataset(rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path) -> datasets.Dataset:
     """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`."""
-    as_parts = isinstance(processor, ProcessorMixin)
     columns: dict[str, list[Any]] = {
-        "prompt": [chat(row, processor, with_format_instruction=False) for row in rows],
-        "completion": [[_assistant_turn(str(row.demonstration), as_parts)] for row in rows],
+        "prompt": [chat_format.prompt(row) for row in rows],
+        "completion": [chat_format.completion(str(row.demonstration)) for row in rows],
     }
     if any(row.media for row in rows):
         columns["images"] = [[str(data / item.path) for item in row.media] for row in rows]
@@ -121,10 +118,6 @@ def sft_arguments(sft: SFTConfig, seed: int, checkpoints: Path, *, on_cpu: bool)
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _assistant_turn(text: str, as_parts: bool) -> dict[str, Any]:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}] if as_parts else text}
 
 
 def _row_digests(layout: Layout) -> dict[str, str]:
