@@ -117,12 +117,12 @@ def test_no_held_out_digit_is_ever_trained_on(made):
 
 def test_each_image_is_either_training_or_held_out_by_digit():
     training, held_out = split_images(seed=3, held_out=0.3)
-    shown = load_digits(return_X_y=True)[1]
+    labels = load_digits(return_X_y=True)[1]
     parts = [np.concatenate(pool.indices_by_digit) for pool in (training, held_out)]
     assert sorted(np.concatenate(parts)) == list(range(1797))
     for digit in range(10):
-        count = np.sum(shown == digit)
-        assert set(shown[training.indices_by_digit[digit]]) == set(shown[held_out.indices_by_digit[digit]]) == {digit}
+        count = np.sum(labels == digit)
+        assert set(labels[training.indices_by_digit[digit]]) == set(labels[held_out.indices_by_digit[digit]]) == {digit}
         assert len(held_out.indices_by_digit[digit]) == round(0.3 * count)
 
 
@@ -133,13 +133,13 @@ def test_an_extreme_share_leaves_each_side_an_image_of_each_digit(held_out):
 
 
 def test_pictures_show_the_digits_that_the_row_names(made):
-    flat, shown = load_digits(return_X_y=True)
+    flat, labels = load_digits(return_X_y=True)
     for row in made[1]["test"][:40]:
         picture = pixels_of(made, row)
         assert picture.shape == (16, 16, 3)
         for side, half in (("left", picture[:, :8]), ("right", picture[:, 8:])):
             source = row.meta[f"{side}_image"]
-            assert shown[source] == row.meta[side]
+            assert labels[source] == row.meta[side]
             expected = np.rint(flat[source].reshape(8, 8) * 255 / 16)
             assert np.array_equal(half[::2, :, 0], expected)
             assert np.array_equal(half[1::2, :, 0], expected)
@@ -205,7 +205,7 @@ def test_only_the_sft_split_has_demonstrations(rows):
 
 
 @pytest.mark.parametrize(("shares", "style"), [((1.0, 0.0), "guess"), ((0.0, 1.0), "misread"), ((0.0, 0.0), "right")])
-def test_a_pure_mixture_is_pure(tmp_path, shares, style):
+def test_a_share_of_one_gives_one_style_only(tmp_path, shares, style):
     section = Digits(kind="digits", splits={"sft": 24}, guess_share=shares[0], misread_share=shares[1])
     assert {row.meta["demonstration"] for row in ingest_all(section, tmp_path)[0]["sft"]} == {style}
 

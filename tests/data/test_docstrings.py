@@ -75,7 +75,7 @@ def test_a_documented_object_gives_its_prose_and_its_first_line():
     assert third.question.startswith("Then word0")
 
 
-def test_a_package_gives_disjoint_splits_twice_the_same(tmp_path, monkeypatch):
+def test_a_package_gives_the_same_disjoint_splits_each_time(tmp_path, monkeypatch):
     package = install(tmp_path)
     functions = [f'def f{n}():\n    """Do the thing {n}.\n\n    {PROSE} {n}\n    """\n' for n in range(60)]
     (package / "__init__.py").write_text("".join(functions))
@@ -110,7 +110,7 @@ def test_files_are_read_until_there_are_enough_rows(tmp_path, monkeypatch):
     assert 3 <= len(read) == len(set(read)) < 20
 
 
-def test_another_version_is_another_data_set(tmp_path, monkeypatch):
+def test_another_version_changes_the_data_id(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     section = Docstrings(kind="docstrings", packages=("documented",))
     study = load_study("digits", "tiny").model_copy(update={"data": section})
@@ -136,7 +136,7 @@ def install(folder, version="1.0"):
     return folder / "documented"
 
 
-def test_a_package_that_is_not_installed_is_named(tmp_path):
+def test_a_package_that_is_not_installed_is_an_error(tmp_path):
     section = Docstrings(kind="docstrings", packages=("no_such_package",))
     with pytest.raises(
         StudyError, match=r"data.packages: 'no_such_package' is not an installed package with a version"

@@ -104,9 +104,8 @@ def test_images_that_comply_keep_their_bytes_and_others_become_rgb(tmp_path):
     assert (Image.open(io.BytesIO(as_jpeg.content)).format, as_jpeg.suffix) == ("JPEG", "jpg")
 
     palette = image.convert("P")
-    assert (
-        encode_image(encoded(palette, "GIF"), None, None, jpeg=False).suffix == "gif"
-    )  # without a policy, bytes stay as they are
+    # without a policy, bytes are kept unchanged
+    assert encode_image(encoded(palette, "GIF"), None, None, jpeg=False).suffix == "gif"
     assert encode_image(encoded(palette, "GIF"), None, policy, jpeg=False).suffix == "png"
     with pytest.raises(RowRejectedError, match="its format is none of PNG, JPEG"):
         encode_image(encoded(image, "TIFF"), None, None, jpeg=False)
@@ -115,7 +114,7 @@ def test_images_that_comply_keep_their_bytes_and_others_become_rgb(tmp_path):
     assert encode_image(clear, None, policy, jpeg=False).image.getpixel((0, 0)) == (255, 255, 255)
     assert encode_image(Image.new("L", (4, 2), 9), None, policy, jpeg=False).image.getpixel((0, 0)) == (9, 9, 9)
     turned = Image.Exif()
-    turned[0x0112] = 6  # the camera was held upright: 40 x 30 is meant as 30 x 40
+    turned[0x0112] = 6  # taken with an upright camera: 40 x 30 is displayed as 30 x 40
     assert encode_image(encoded(image, "JPEG", exif=turned), None, policy, jpeg=False).image.size == (30, 40)
 
 

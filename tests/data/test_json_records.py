@@ -272,7 +272,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("rows", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_every_mistake_is_named(own_folder, rows, message):
+def test_every_mistake_is_reported(own_folder, rows, message):
     (own_folder / "broken.png").write_bytes(png()[:40])
     Image.new("RGB", (5, 3)).save(own_folder / "odd.tiff")
     (own_folder.parent / "outside.png").write_bytes(png())
@@ -318,7 +318,7 @@ def test_missing_and_short_splits_are_errors(own_folder):
         ingest_own(own_folder, {"test": 5})
 
 
-def test_all_problems_of_a_split_are_listed_at_once_up_to_twenty(own_folder):
+def test_the_first_twenty_problems_of_a_split_are_listed_at_once(own_folder):
     write_own(own_folder, test=[ROW | {"answer": "Z", "question": " "}] * 30)
     with pytest.raises(StudyError) as caught:
         ingest_own(own_folder)

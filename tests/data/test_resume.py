@@ -66,8 +66,8 @@ def write_inputs(folder):
         records = []
         for number in range(count):
             (folder / "in" / f"{split}{number}.png").write_bytes(picture(number + 100 * (split == "train")))
-            shown = f"{split}{number if number % 3 or split == 'test' else max(0, number - 1)}.png"
-            records.append({"prompt": f"What is {shown}?", "answer": str(number), "images": [shown]})
+            image = f"{split}{number if number % 3 or split == 'test' else max(0, number - 1)}.png"
+            records.append({"prompt": f"What is {image}?", "answer": str(number), "images": [image]})
         (folder / "in" / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -98,7 +98,7 @@ def left_behind(inputs):
 
 
 @pytest.fixture(scope="module")
-def quiet(inputs):
+def undisturbed(inputs):
     """The files of an undisturbed run."""
     layout = Layout(root=inputs / "quiet")
     run_prepare_data(prompts(inputs), layout)
@@ -130,7 +130,7 @@ def ingested(monkeypatch):
     return splits
 
 
-def test_a_killed_attempt_is_resumed_and_the_bytes_are_the_same(inputs, killed, quiet, ingested):
+def test_a_killed_attempt_is_resumed_and_the_bytes_are_the_same(inputs, killed, undisturbed, ingested):
     assert not killed.data_manifest.exists()
     assert not killed.split("test").exists()  # no file is replaced before all splits are complete
     written = list((killed.data / "images").iterdir())
@@ -139,7 +139,7 @@ def test_a_killed_attempt_is_resumed_and_the_bytes_are_the_same(inputs, killed, 
         os.utime(path, (1, 1))
     run_prepare_data(prompts(inputs), killed)
     assert ingested == ["train"] * (NUM_ROWS["train"] - (KILLED_AT - 1))
-    assert contents(killed.data) == quiet
+    assert contents(killed.data) == undisturbed
     assert {path.stat().st_mtime for path in written} == {1}  # so no image was written again
     assert not killed.data_parts.exists()
 
@@ -160,7 +160,7 @@ def flipped_bit(data):
 
 
 def torn_image(data):
-    """The image of the second training row that was kept, which is the third record: the first two are alike."""
+    """The image of the second accepted training row: the third record, since the first two are duplicates."""
     rows = [line for line in (data / ".unfinished" / "train.journal").read_text().splitlines() if "\t" in line]
     image = data / json.loads(rows[1].split("\t")[1])["media"][0]["path"]
     image.write_bytes(image.read_bytes()[:30])
@@ -173,11 +173,11 @@ def no_journal(data):
 
 
 @pytest.mark.parametrize("damage", [torn_line, flipped_bit, torn_image, no_journal])
-def test_damaged_outcomes_are_detected_and_redone(inputs, killed, quiet, ingested, damage):
+def test_damaged_outcomes_are_detected_and_redone(inputs, killed, undisturbed, ingested, damage):
     lost = damage(killed.data)
     run_prepare_data(prompts(inputs), killed)
     assert len(ingested) == NUM_ROWS["train"] - (KILLED_AT - 1) + lost
-    assert contents(killed.data) == quiet
+    assert contents(killed.data) == undisturbed
 
 
 def test_outcomes_from_a_changed_file_are_discarded(tmp_path, monkeypatch, ingested):

@@ -168,7 +168,7 @@ def generate_gsm8k_rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
     """Endless records in the schema of GSM8K: sums and differences of two-digit numbers, most with their working.
 
     A model trained on these answers can calculate but often guesses, which leaves reinforcement learning something to
-    improve. Each pair of numbers is either for training or for evaluation, whatever the question.
+    improve. Each pair of numbers is either for training or for evaluation, for both operations.
     """
     held_out = rng_for(seed, "pairs").random((100, 100)) < HELD_OUT
     rng = rng_for(seed, f"gsm8k {split}")

@@ -80,7 +80,7 @@ def _public(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionD
 
 
 def _digest_ranges(splits: dict[str, int]) -> dict[str, tuple[float, float]]:
-    """The part of [0, 1) that the digests of each split's documents lie in, in proportion to its rows."""
+    """Split -> the range within [0, 1) of its documents' digests, as wide as its share of the rows."""
     ranges: dict[str, tuple[float, float]] = {}
     for training, start, width in ((False, 0.0, HELD_OUT), (True, HELD_OUT, 1 - HELD_OUT)):
         chosen = {split: count for split, count in splits.items() if (split in TRAINING_SPLITS) == training}

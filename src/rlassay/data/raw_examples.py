@@ -34,7 +34,7 @@ class RawExample:
     videos: tuple[str, ...] = ()
     """Paths of clips, relative to `media_root`."""
     frames: FrameSampling | None = None
-    """How many frames of the clips are shown."""
+    """How many frames of the clips to sample."""
     media_root: Path | None = None
     """The folder that media paths are relative to and may not leave; None = the source has no files: paths fail."""
     jpeg_name: str | None = None
@@ -55,7 +55,7 @@ ReadExamples = Callable[[], Iterator[RawExample | RowRejectedError]]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A study's source of rows: one reader per split, and how to treat what it reads."""
+    """A study's source of rows: a reader per split, and how its records are handled."""
 
     examples: Mapping[str, ReadExamples]
     """Split -> its reader; a record that cannot be converted is yielded as the error that says why."""
