@@ -17,7 +17,7 @@ from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read
 from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 
 Metric = Callable[[Sequence[Completion]], list[float | None]]
-"""From one prompt's completions to one value each; None = cannot be judged."""
+"""From one prompt's completions to one value each; None = cannot be scored."""
 
 logger = logging.getLogger(__name__)
 SCHEMA = pa.schema(
