@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, followed in a copy of the project with the code that they print."""
+"""CONTRIBUTING.md is true: its recipes, followed in a copy with the code that they print, and its reading paths."""
 
 import json
 import re
@@ -118,3 +118,18 @@ def test_the_new_estimator_makes_the_advantages(project: Project):
 def test_the_schema_knows_the_new_sections(project: Project):
     schema = json.dumps(json.loads((project.folder / "config/schema.json").read_text()))
     assert all(name in schema for name in ("shout", "first_tokens", "leave_one_out"))
+
+
+@pytest.mark.parametrize(
+    ("title", "most"),
+    [
+        ("A reward, from the study file to the loss", 15),
+        ("One number of the page", 9),
+        ("What `ablation_report` does", 16),
+    ],
+)
+def test_a_reading_path_is_short_and_its_files_exist(title: str, most: int):
+    _, path = (ROOT / "CONTRIBUTING.md").read_text().split(f"**{title}")
+    files = re.findall(r"^\d+\. `([^`]+)`", path.split("\n**")[0], flags=re.MULTILINE)
+    assert 5 < len(files) <= most
+    assert [file for file in files if not (ROOT / file).is_file()] == []
