@@ -3,31 +3,37 @@
 import logging
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 from rlassay.answers import extract_answer
 from rlassay.records import Completion
+from rlassay.rewards.equality import same_answer
 from rlassay.rewards.outcomes import Failure
 from rlassay.rewards.reward import separable
 from rlassay.rewards.sandbox.child_process import SERVING
 from rlassay.rewards.sandbox.isolation import score_in_worker
 
 _LONGEST = 2_000  # characters of an answer that are parsed, from the end
-_NUMBER = re.compile(r"\$?\s?(-?\d{1,40}(?:,\d{3}){0,12}(?:\.\d{1,40})?)\s?\$?\.?", re.ASCII)
-_COMMAND = re.compile(r"\\[A-Za-z]+")
-_PROSE = re.compile(r"\$|(?!(?:sqrt|sin|cos|tan|log|ln|exp|pi|mod)\b)\b[A-Za-z]{2,}")
+_SYMBOLS = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_BASE = re.compile(r"(?<=\d)_\{?(\d{1,2})")
+_PRIMES = re.compile(r"'|\\prime")
+_DIGITS = 30  # of numerical values that are compared
 
 
 @separable
 def math_accuracy(completions: Sequence[Completion], *, timeout: int | float = 5.0) -> list[float | None]:
     """1 if the stated answer equals the gold answer mathematically (1/2 and 0.5, x+1 and 1+x), else 0.
 
-    `extract_answer` finds both answers. None for a row whose gold answer is not a formula, and for a comparison that
-    fails or takes too long. Plain numbers are compared at once, all else by math-verify. In the reward worker it runs
-    in process; any other caller asks the worker, so that threads may call this and nothing can hang.
+    `extract_answer` finds both answers; `rlassay.rewards.equality.same_answer` has the rules. Numbers, quantities,
+    lists and words are compared at once; two formulas by math-verify. In the reward worker it runs in process; any
+    other caller asks the worker, so that threads may call this and nothing can hang. None for a row whose gold answer
+    is blank, and for a comparison that fails or takes too long.
+
+    Departures from math-verify, which ignores these differences: case (`e` and `E`, `x` and `X`), primes (`f'(2)` and
+    `f(2)`), and digits beyond the sixth decimal, so that `1/2004!` is not `1/2006!`. Like math-verify it reads
+    `1 234` as 1234, and `50%` as 50 or 0.5.
 
     Args:
         completions: one prompt's group.
@@ -50,12 +56,20 @@ def _accuracy(completion: Completion, worker_timeout: float | None) -> float | N
     gold, answer = (extract_answer(text)[-_LONGEST:] for text in (completion.row.answer, completion.text))
     if not gold:
         return None
-    equal = answer == gold or _same_numbers(gold, answer)
-    if equal is None:
-        if worker_timeout is not None:
-            return _accuracy_from_worker(completion, worker_timeout)
-        equal = _same_formulas(gold, answer)
+    try:
+        equal = same_answer(gold, answer, _same_formulas if worker_timeout is None else _in_worker)
+    except _FormulasError:
+        assert worker_timeout is not None
+        return _accuracy_from_worker(completion, worker_timeout)
     return None if equal is None else float(equal)
+
+
+class _FormulasError(Exception):
+    """The answers have formulas, which this process does not compare."""
+
+
+def _in_worker(gold: str, answer: str) -> bool | None:
+    raise _FormulasError(gold, answer)
 
 
 def _accuracy_from_worker(completion: Completion, timeout: float) -> float | None:
@@ -63,26 +77,51 @@ def _accuracy_from_worker(completion: Completion, timeout: float) -> float | Non
     return None if isinstance(outcome, Failure) else outcome
 
 
-def _same_numbers(gold: str, answer: str) -> bool | None:
-    """Whether two plain numbers are equal; None where one is not a plain number, or where rounding may decide."""
-    numbers = [_NUMBER.fullmatch(text) for text in (gold, answer)]
-    if numbers[0] is None or numbers[1] is None:
-        return None if answer else False
-    one, other = (Decimal(number[1].replace(",", "")) for number in numbers if number)
-    if one == other or (one == int(one) and other == int(other)):
-        return one == other
-    return None
-
-
 def _same_formulas(gold: str, answer: str) -> bool | None:
-    """Whether math-verify finds two answers equal; None where it cannot parse the gold one, or fails."""
+    """Whether math-verify finds two formulas equal, and what it ignores is equal too; None where it fails."""
+    bases = _BASE.findall(gold), _BASE.findall(answer)
+    if all(bases) and bases[0] != bases[1]:
+        return False
+    if not _same_symbols(gold, answer) or len(_PRIMES.findall(gold)) != len(_PRIMES.findall(answer)):
+        return False
     library = _math_verify()
     try:
         # Its own timeouts are off, since they need signals; the worker's parent watches the time.
-        parsed_gold, parsed = (library.parse(_boxed(text), parsing_timeout=None) for text in (gold, answer))
-        return bool(library.verify(parsed_gold, parsed, timeout_seconds=None)) if parsed_gold else None
+        parsed_gold, parsed = (
+            library.parse(rf"\boxed{{{text}}}", parsing_timeout=None, fallback_mode="no_fallback")
+            for text in (gold, answer)
+        )
+        if not (parsed_gold and parsed):
+            return False
+        equal = bool(library.verify(parsed_gold, parsed, timeout_seconds=None))
+        return equal and _same_values(parsed_gold[0], parsed[0])
     except Exception:  # sympy raises many kinds of errors on malformed formulas
         return None
+
+
+def _same_symbols(gold: str, answer: str) -> bool:
+    """Whether no symbol of one formula stands in the other in the other case alone."""
+    ones, others = (set(_SYMBOLS.findall(text)) for text in (gold, answer))
+    swapped = {symbol.swapcase() if len(symbol) == 1 else _other_case(symbol) for symbol in ones - others}
+    return not swapped & (others - ones)
+
+
+def _other_case(command: str) -> str:
+    """A command with its first letter in the other case: `\\pi` for `\\Pi`."""
+    return command[0] + command[1].swapcase() + command[2:]
+
+
+def _same_values(one: Any, other: Any) -> bool:
+    """Whether two numbers agree to six digits; math-verify rounds to six decimals, which makes all tiny ones equal."""
+    if not (getattr(one, "is_number", False) and getattr(other, "is_number", False)):
+        return True
+    values = [_parts(number) for number in (one, other)]
+    return all(abs(a - b) <= min(1, max(abs(a), abs(b))) * 10**-6 or a == b for a, b in zip(*values, strict=True))
+
+
+def _parts(number: Any) -> tuple[Any, Any]:
+    """Real and imaginary part of a sympy number, to 30 digits of any size."""
+    return number.evalf(_DIGITS).as_real_imag()
 
 
 @cache
@@ -90,9 +129,3 @@ def _math_verify() -> Any:
     """The library, which has no types; it is imported late, since that takes half a second."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # or it warns that its timeouts are off
     return import_module("math_verify")
-
-
-def _boxed(text: str) -> str:
-    """A bare formula in a box, which the library looks for; prose and marked formulas are left as they are."""
-    is_prose = "\\boxed" in text or _PROSE.search(_COMMAND.sub(" ", text))
-    return text if is_prose else rf"\boxed{{{text}}}"
