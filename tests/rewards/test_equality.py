@@ -9,9 +9,9 @@ from math_verify import parse, verify
 
 from rlassay.answers import extract_answer
 from rlassay.rewards import REWARDS
-from rlassay.rewards.equality import same_answer, split
+from rlassay.rewards.grading.equality import same_answer, split
+from rlassay.rewards.grading.quantities import quantity, rational
 from rlassay.rewards.mathematics import _same_formulas
-from rlassay.rewards.quantities import quantity, rational
 from tests.rewards.make import completion, row
 from tests.rewards.math_pairs import PAIRS
 

@@ -3,14 +3,13 @@
 import json
 import logging
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
 
-from rlassay.answers import extract_answer
 from rlassay.prompts import question_text
 from rlassay.records import Completion
+from rlassay.rewards.grading.judge_reply import read_score
 from rlassay.rewards.reward import with_options
 from rlassay.rewards.sandbox.child_process import MODEL_LOAD_SECONDS, child_process
 
@@ -26,11 +25,9 @@ Reference answer:
 Answer to rate:
 {completion}
 
-Reply with one number from {low} (worst) to {high} (best) and nothing else."""
+Rate it with one number from {low} (worst) to {high} (best).
+Reply with the number between <score> and </score> and nothing else, such as <score>{high}</score>."""
 _FIELDS = ("question", "reference", "completion", "low", "high")
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-+]?\d{1,9}(?:[.,]\d{1,9})?")
-_NOT_A_SCORE = re.compile(r"[A-Za-z0-9_]|\s?%")  # after a number: 5th, 5 %
-_DENOMINATOR = re.compile(r"\s?/\s?(\d{1,9})")
 _QUOTED = 80  # characters of a reply in a message
 
 _log = logging.getLogger(__name__)
@@ -76,10 +73,10 @@ class JudgeOptions:
 def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[float | None]:
     """The number from `low` to `high` that a language model replies when asked to rate a completion.
 
-    The model decodes greedily, in a process of its own or behind `endpoint`. `extract_answer` reads its reply, so that
-    it may think first. The first number counts. The reply is unreadable if that number is outside of the scale, is a
-    percentage, or is a fraction such as `3/5` on a scale that does not end at 5; it then gives None, or `fallback`. A
-    missing reply (the endpoint fails, the prompt is too long for the model) always gives None. The numbers of
+    The model decodes greedily, in a process of its own or behind `endpoint`, and may think first. The default template
+    asks for `<score>...</score>`; `rlassay.rewards.grading.judge_reply.read_score` reads that, JSON, or a plain sentence. A
+    reply without a score, with one outside of the scale, or with several is unreadable and gives None, or `fallback`.
+    A missing reply (the endpoint fails, the prompt is too long for the model) always gives None. The numbers of
     unreadable and missing replies are logged; without a `fallback` the reward's coverage is 1 - their share.
 
     The names in the options identify a run, not the weights behind them: a change of a local folder, of a branch of
@@ -112,18 +109,6 @@ def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[floa
     return [
         fallback if score is None and reply is not None else score for reply, score in zip(replies, scores, strict=True)
     ]
-
-
-def read_score(reply: str, low: int | float, high: int | float) -> float | None:
-    """The first number of a reply if it is on the scale, else None; see `judge`."""
-    answer = unicodedata.normalize("NFKC", extract_answer(reply))
-    match = _NUMBER.search(answer)
-    if match is None or _NOT_A_SCORE.match(answer, match.end()):
-        return None
-    denominator = _DENOMINATOR.match(answer, match.end())
-    score = float(match[0].replace(",", "."))
-    on_scale = low <= score <= high and (denominator is None or float(denominator[1]) == high)
-    return score if on_scale else None
 
 
 def _prompt(completion: Completion, options: JudgeOptions) -> str:

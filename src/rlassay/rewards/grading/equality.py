@@ -6,7 +6,7 @@ Each rule that may say yes may also say no.
 import re
 from collections.abc import Callable, Iterable
 
-from rlassay.rewards.quantities import (
+from rlassay.rewards.grading.quantities import (
     COMMON,
     CURRENCY_SIGNS,
     DIGITS,
@@ -366,7 +366,6 @@ def _in_prose(text: str, answer: str) -> list[str]:
     lines = [line for line in answer.split("\n") if any(map(str.isdigit, line)) or "$" in line]
     if "\n" in answer and lines:
         answer, text = lines[-1], spelled(lines[-1])
-        found.append(text)
     elif not (_has_words(text) or any(mark in answer for mark in ("$", "\\(", "\\["))):
         return []
     if quantity(text):
