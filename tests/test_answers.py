@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlassay.answers import extract_choice, extract_choice_lenient
+from rlassay.answers import extract_answer, extract_choice, extract_choice_lenient
 
 STRICT = [
     # Blocks
@@ -221,3 +221,26 @@ def test_a_megabyte_is_read_without_backtracking(unit):
     extract_choice(text, "ABCD")
     extract_choice_lenient(text, "ABCD")
     assert time.perf_counter() - start < 30  # 0.4 s here; a regex that backtracks takes hours
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        (r"\boxed{B. \frac{1}{2}}", "B"),
+        (r"\boxed{\textrm{B}}", "B"),
+        (r"<answer>\boxed{\mathbf{(C)}}</answer>", "C"),
+        ("<answer>B选项</answer>", "B"),
+        ("答案：Ｂ", "B"),
+        (r"The answer is B. \boxed{7}", "B"),
+        ("<answer>D</answer>" + " and so on" * 8_000, "D"),
+    ],
+)
+def test_a_choice_in_markup_beside_a_number_or_before_long_text_is_read(text: str, letter: str):
+    assert extract_choice(text, "ABCD") == letter
+
+
+@pytest.mark.parametrize("template", ["{}", "<answer>{}</answer>", "<think>hm</think>{}"])
+@pytest.mark.parametrize("ending", ["A: 18", "#### 18", "Answer: 18"])
+def test_the_last_of_several_lines_states_the_answer(template: str, ending: str):
+    text = f"The total of all eggs is 16 - 3 = 13.\nShe makes 9 * 2 = 18 dollars.\n{ending}"
+    assert extract_answer(template.format(text)) == "18"

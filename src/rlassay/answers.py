@@ -33,6 +33,8 @@ _CUE = re.compile(
     r"|(?:答案|正解)(?:应该?|应当|就)?(?:是|为|等于|[:=])[:=]?",
     re.IGNORECASE | re.MULTILINE,
 )
+# The form in which published solutions of GSM8K end: steps line by line, then the answer.
+_FINAL_LINE = re.compile(r"\n[ \t]*(?:A|Ans(?:wer)?|####)[ \t]*[:：]?[ \t]+(\S[^\n]*)\s*\Z")
 _LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|finally|then|因此|所以|故|于是|综上)[,，:]?\s{0,3})?"
     r"(?:(?:the|my|our|a)\s)?(?:(?:final|correct|right|numerical|exact|最终|最后|正确)(?:的)?\s?)?"
@@ -254,7 +256,8 @@ def extract_answer(text: str) -> str:
     Outside of thinking (see `extract_choice`), it is the contents of the last closed `<answer>` that is not merely
     mentioned, else of an unclosed one, else all text. If that contains a `\\boxed`, the answer is the contents of the
     last one, or the boxes and the words between them where `and`, `or` or a comma joins several. Otherwise a lead-in
-    (`the answer is`, `答案是`) is removed, and the rest of its sentence is the answer.
+    (`the answer is`, `答案是`, or `A:` on the last of several lines) is removed, and the rest of its sentence is the
+    answer.
     """
     visible = outside_thinking(normalise(text))
     closed, unclosed = None, None
@@ -292,6 +295,9 @@ def _statement(text: str, *, is_block: bool) -> str:
     whole = text.strip().strip("`").strip()
     if len(whole) > 2 and whole[0] == whole[-1] and whole[0] in "*_" and whole[0] not in whole[1:-1]:
         whole = whole[1:-1]
+    final_line = _FINAL_LINE.search(whole)
+    if final_line:
+        return _sentence(final_line[1]) or whole
     lead_in = _LEAD_IN.match(whole)
     if lead_in and (is_block or "\n" not in whole):
         return _sentence(whole[lead_in.end() :]) or whole

@@ -74,7 +74,7 @@ def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[floa
     """The number from `low` to `high` that a language model replies when asked to rate a completion.
 
     The model decodes greedily, in a process of its own or behind `endpoint`, and may think first. The default template
-    asks for `<score>...</score>`; `rlassay.rewards.grading.judge_reply.read_score` reads that, JSON, or a plain sentence. A
+    asks for `<score>...</score>`; `rewards.grading.judge_reply.read_score` reads that, JSON, or a plain sentence. A
     reply without a score, with one outside of the scale, or with several is unreadable and gives None, or `fallback`.
     A missing reply (the endpoint fails, the prompt is too long for the model) always gives None. The numbers of
     unreadable and missing replies are logged; without a `fallback` the reward's coverage is 1 - their share.

@@ -26,7 +26,7 @@ _DIGITS = 30  # of numerical values that are compared
 def math_accuracy(completions: Sequence[Completion], *, timeout: int | float = 5.0) -> list[float | None]:
     """1 if the stated answer equals the gold answer mathematically (1/2 and 0.5, x+1 and 1+x), else 0.
 
-    `extract_answer` finds both answers; `rlassay.rewards.grading.equality.same_answer` has the rules. Numbers, quantities,
+    `extract_answer` finds both answers; `rewards.grading.equality.same_answer` has the rules. Numbers, quantities,
     lists and words are compared at once; two formulas by math-verify. In the reward worker it runs in process; any
     other caller asks the worker, so that threads may call this and nothing can hang. None for a row whose gold answer
     is blank, and for a comparison that fails or takes too long.
