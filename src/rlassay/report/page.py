@@ -3,22 +3,20 @@
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
-from PIL import Image
 
 from rlassay.layout import PAGE, REPORT_TEXT
 from rlassay.report import typeset
-from rlassay.report.analysis import sample_images
 from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_variables
-from rlassay.report.examples import thumbnail
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
+from rlassay.report.inline_images import inline_image, thumbnail
 from rlassay.report.markdown import render_markdown
+from rlassay.report.numbers import Example
 
 SECTIONS = {
     "verdicts": "Verdicts",
@@ -64,8 +62,8 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
-        samples={path: thumbnail(folder / path) for path in sample_images(content)},
-        images={example.prompt_id: [_image(folder, path) for path in example.images] for example in content.examples},
+        samples={path: thumbnail(folder / path) for path in _sample_images(content)},
+        images={example.prompt_id: _example_images(example, folder) for example in content.examples},
         config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -92,15 +90,13 @@ def _sections(content: Content) -> dict[str, str]:
     return {name: heading for name, heading in SECTIONS.items() if not empty.get(name, False)}
 
 
-def _image(folder: Path, path: str) -> dict[str, Any]:
-    """An image as a data URI with its size in pixels; an empty URI if the file is absent."""
-    file = folder / path
-    if not file.is_file():
-        return {"uri": "", "name": path}
-    with Image.open(file) as image:
-        kind, (width, height) = Image.MIME[image.format or "PNG"], image.size
-    content = base64.b64encode(file.read_bytes()).decode()
-    return {"uri": f"data:{kind};base64,{content}", "width": width, "height": height}
+def _sample_images(content: Content) -> list[str]:
+    """Paths of all images of the sample rows, relative to the report folder."""
+    return sorted({path for split in content.data for row in split.samples for path in row.images})
+
+
+def _example_images(example: Example, folder: Path) -> list[dict[str, str | int]]:
+    return [inline_image(folder / path) | {"name": path} for path in example.images]
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlassay.records import Histogram
-from rlassay.report.content import Content, Outcome
+from rlassay.report.content import ComparisonOutcome, Content
 from rlassay.report.curves import CREDIT_CURVES
-from rlassay.report.numbers import Difference, Estimate, Unit
+from rlassay.report.numbers import Estimate, PairedDifference, Unit
 
 DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
@@ -21,7 +21,7 @@ DASH = "–"
 """Shown where there is no value."""
 ONE_SEED = "†"
 """Follows an interval that covers prompts only, because one seed ran."""
-OUTCOME_MARKS: dict[Outcome, tuple[str, str]] = {
+OUTCOME_MARKS: dict[ComparisonOutcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
     "worse": ("▼", "hurts"),
     "not resolved": ("○", "not resolved"),
@@ -50,20 +50,20 @@ def number(value: float | None, unit: Unit, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def interval(estimate: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+def interval(estimate: Estimate | PairedDifference, unit: Unit, signed: bool = False) -> str:
     """`low to high`; empty without an interval."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{number(estimate.low, unit, signed)} to {number(estimate.high, unit, signed)}"
 
 
-def with_interval(middle: float | None, estimate: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+def with_interval(middle: float | None, estimate: Estimate | PairedDifference, unit: Unit, signed: bool = False) -> str:
     """`mean  [low to high]`, with `ONE_SEED` where one seed ran; the mean alone without an interval."""
     ends, text = interval(estimate, unit, signed), number(middle, unit, signed)
     return f"{text}  [{ends}]{ONE_SEED if estimate.covers == 'items' else ''}" if ends else text
 
 
-def size(estimate: Estimate | Difference) -> str:
+def size(estimate: Estimate | PairedDifference) -> str:
     """Sample size of a number: `seeds × items`."""
     return f"{estimate.num_seeds} × {estimate.num_items:,}"
 
