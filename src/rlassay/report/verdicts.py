@@ -130,14 +130,15 @@ def _sentence(
     column: Column,
     confidence: float,
 ) -> str:
+    no_verdict = f"No verdict on {arm} against {reference}"
     if found is None:
-        return f"No verdict on {arm} against {reference}: results are missing."
+        return f"{no_verdict}: results are missing."
     opening = {
         "better": f"{arm} beats {reference}",
         "worse": f"{arm} is worse than {reference}",
         "not resolved": f"Not resolved whether {arm} beats {reference}",
-        "seed variance not measured": f"No verdict on {arm} against {reference}, because seed variance was not measured",
-        "missing": f"No verdict on {arm} against {reference}",
+        "seed variance not measured": f"{no_verdict}, because seed variance was not measured",
+        "missing": no_verdict,
     }[outcome]
     unit = EFFECT_UNIT[column.unit].replace("points", "percentage points")
     effect = f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
