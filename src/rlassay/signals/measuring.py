@@ -235,7 +235,7 @@ def completion_signals(measured: "SignalBatch") -> list[dict[str, float]]:
     """Signals of each completion by name, for rewards; undefined ones (NaN or infinite) are left out."""
     if measured.attention is None:
         return [{} for _ in measured.has_image_B]
-    columns = {name: values.tolist() for name, values in measured.attention.per_completion.items()}
+    columns = {name: _floats(values) for name, values in measured.attention.per_completion.items()}
     rows = zip(*columns.values(), strict=True)
     return [{name: value for name, value in zip(columns, row, strict=True) if math.isfinite(value)} for row in rows]
 
