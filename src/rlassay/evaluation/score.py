@@ -18,7 +18,7 @@ from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read
 from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 
 Metric = Callable[[Sequence[Completion]], list[float | None]]
-"""From one prompt's completions to one value each; None = could not score."""
+"""From one prompt's completions to one value each; None = cannot be scored."""
 
 logger = logging.getLogger(__name__)
 pa: Any = pyarrow  # without types, and so is its parquet module

@@ -14,8 +14,8 @@ from rlassay.records import PromptRow
 def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, seed: int) -> list[str]:
     """The prompts of a whole run, batch after batch: all of them in a new random order, again and again.
 
-    TRL's own sampler restarts its shuffling when a run resumes, and would then repeat the first pass; an order that is
-    fixed beforehand resumes exactly. As in TRL, a pass leaves out the prompts that do not fill a batch.
+    TRL's own sampler restarts its shuffling when a run resumes, and would repeat the first pass; an order that is fixed
+    beforehand resumes exactly. As in TRL, a pass drops the prompts that do not fill a batch.
 
     Args:
         prompt_ids: the split's prompts.
