@@ -1,4 +1,4 @@
-"""A study as its file writes it, as a scale changes it, and resolved: every arm written out in full."""
+"""Three forms of a study: its file, a scale that changes it, and the resolved study with complete arms."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -41,7 +41,7 @@ class Evaluation(Section):
 
 
 class Primary(Section):
-    """The metric that decides the verdicts, declared before anything runs."""
+    """The metric that decides the verdicts, declared before the study runs."""
 
     set: str = "test"
     """The evaluation set."""
@@ -135,7 +135,7 @@ def _has_keys(field: FieldInfo) -> bool:
 
 
 def _difference_keys(recipe: type[Recipe]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Each key of a recipe as an arm writes it: differences of a section or mapping, anything else whole."""
+    """Each key of a recipe in an arm's form: differences of a section or mapping, any other value whole."""
     for key, field in recipe.model_fields.items():
         options = list(alternatives(field.annotation))
         about = field.description
@@ -158,7 +158,7 @@ def _with_keys(base: type[SectionT], name: str, keys: dict[str, tuple[Any, Any]]
 
 
 class ArmFile(_with_keys(_ArmHead, "ArmKeys", dict(_difference_keys(Recipe)))):
-    """An arm as a study file writes it: its differences only."""
+    """An arm in a study file: its differences only."""
 
 
 class StudyFile(StudyKeys, Recipe):

@@ -1,7 +1,7 @@
 """The stage `generate`: one policy answers every prompt of one evaluation set.
 
-The walk: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`, `decode_batch`) -> a working file
-(`WorkFile`), which outlives kills -> `<split>.completions.jsonl`. `decode_batch` is the one function that another
+Steps: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`, `decode_batch`) -> a working file
+(`WorkFile`), which survives kills -> `<split>.completions.jsonl`. `decode_batch` is the one function that another
 engine would replace.
 """
 
@@ -45,7 +45,7 @@ class Batch:
     """Completions that are decoded together."""
 
     number: int
-    """0-based position in the whole; it seeds the sampling."""
+    """0-based index among all batches; it seeds the sampling."""
     mode: Literal["sampled", "greedy"]
     """How they are decoded."""
     items: tuple[tuple[PromptRow, int], ...]
@@ -83,8 +83,8 @@ class Decoded:
 def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     """Write `<policy>/eval/<split>.completions.jsonl`: `num_samples` sampled completions per prompt and a greedy one.
 
-    Finished batches outlive a kill in a working file beside it, and a batch depends on its own seed alone, so that a
-    continued job gives the same file as an uninterrupted one.
+    Finished batches survive a kill in a working file next to it, and a batch depends on its own seed alone, so that a
+    resumed job gives the same file as an uninterrupted one.
 
     Errors: ValueError for a policy that is not trained yet, or whose weights are damaged.
     """
@@ -218,11 +218,11 @@ def decode_batch(
     images: Sequence[list[Any]],
     how: Decoding,
 ) -> list[Decoded]:
-    """One completion per conversation; nothing but the arguments decides it.
+    """One completion per conversation, determined by the arguments alone.
 
     Args:
         conversations: chat messages of each prompt.
-        images: PIL images of each prompt in the order in which it shows them; empty lists for text.
+        images: PIL images of each prompt in their order; empty lists for text.
     """
     inputs = _inputs(processor, conversations, images).to(model.device)
     cast(Any, torch).manual_seed(how.seed)

@@ -1,9 +1,9 @@
-"""The two built-in models, small enough to train on a CPU, and the tokenizer that they learn from a study's text.
+"""The two built-in models, small enough to train on a CPU, and their tokenizer.
 
 - `build_tiny_lm`: a Llama of about 0.9M parameters at its defaults.
 - `build_tiny_vlm`: the architecture of LLaVA (a CLIP vision tower, a projector, the same Llama), 1.0M parameters.
 
-Both learn a byte-pair vocabulary with `train_tokenizer`.
+Both learn a byte-pair vocabulary from the study's text with `train_tokenizer`.
 """
 
 import re
@@ -30,8 +30,8 @@ from rlassay.models.hub import keep_names
 MAX_LENGTH = 2048
 """Longest prompt and completion together, tokens."""
 INITIAL_STD = 0.08
-"""Standard deviation of the initial weights. transformers' 0.02 suits widths above 1,000: a model as narrow as these
-learns several times faster from wider ones."""
+"""Standard deviation of the initial weights. transformers' 0.02 suits widths above 1,000; models as narrow as these
+learn several times faster from a larger one."""
 
 PAD, EOS, IMAGE = "<pad>", "<eos>", "<image>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

@@ -102,6 +102,6 @@ def workflow_process() -> psutil.Process | None:
         try:
             if any(PurePath(part).name == "snakemake" for part in ancestor.cmdline()[:3]):
                 return ancestor
-        except psutil.Error:  # gone meanwhile, or another user's
+        except psutil.Error:  # it has ended meanwhile, or belongs to another user
             continue
     return None
