@@ -10,7 +10,7 @@ from transformers import PrinterCallback, TrainerCallback
 from rlassay.config import load_study
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
-from rlassay.models import build_policy, training_rows
+from rlassay.models.policy import build_policy, training_rows
 from rlassay.records import read_rows
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.rl import generation_batches, group_rewards, grpo_arguments

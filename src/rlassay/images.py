@@ -12,7 +12,7 @@ IMAGES_IN_MEMORY = 256
 class StudyImages:
     """Opens a study's images by the paths that rows give; recent ones come from memory.
 
-    Images that repeat in a batch are one object, so that nobody may edit them in place.
+    Images that repeat in a batch are one object, so never edit one in place.
     """
 
     def __init__(self, data: Path) -> None:

@@ -147,7 +147,7 @@ class ScoreRow(Record):
     metric: str
     """A reward's name, or one of the metrics that GLOSSARY.md lists for the score stage."""
     value: float | None
-    """The metric's value; None = cannot be judged."""
+    """The metric's value; None = cannot be scored."""
 
 
 RecordT = TypeVar("RecordT", bound=Record)

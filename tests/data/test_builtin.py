@@ -1,4 +1,4 @@
-"""Rows that are made here: in the right schema, right, balanced, and held-out where they evaluate."""
+"""Built-in rows: correct, in the right schema, balanced, and held out for evaluation."""
 
 import io
 import re
@@ -13,13 +13,11 @@ from rlassay.answers import extract_choice
 from rlassay.config import StudyError
 from rlassay.config.data import Aokvqa, Builtin, Digits, Gsm8k, Summarization
 from rlassay.data import load_rows
-from rlassay.data.builtin import QUESTIONS, in_columns, side_by_side, split_images
-from tests.data.taking import take
-
-# MERGED FROM test_builtin.py: Rows that are made here: in the right schema, right, balanced, and held-out where
-# they evaluate.
+from rlassay.data.builtin import QUESTIONS, side_by_side, split_images, written_arithmetic
+from tests.data.ingesting import ingest_all
 
 ORIGIN = Builtin(kind="builtin", seed=3)
+SIZES = {"sft": 800, "train": 160, "test": 160}
 RIGHT = {"left": lambda a, b: a, "right": lambda a, b: b, "larger": max, "smaller": min}
 
 
@@ -76,26 +74,20 @@ def test_the_working_of_a_sum_is_right_column_by_column(tmp_path):
     ],
 )
 def test_carrying_and_borrowing(more: int, less: int, adds: bool, working: str):
-    assert in_columns(more, less, adds) == working
+    assert written_arithmetic(more, less, adds) == working
 
 
-def test_what_has_no_end_or_no_rows_of_its_own_is_named(tmp_path):
+def test_builtin_origins_without_a_limit_or_without_rows_are_errors(tmp_path):
     with pytest.raises(StudyError, match=r"data.splits: the origin builtin never ends"):
         list(load_rows(Gsm8k(kind="gsm8k", origin=ORIGIN, splits={"test": None}), tmp_path))
-    with pytest.raises(StudyError, match=r"data.origin: kind builtin, but this source has no rows of its own"):
+    with pytest.raises(StudyError, match=r"data.origin: kind builtin, but this source has no built-in rows"):
         list(load_rows(Summarization(kind="summarization", origin=ORIGIN, splits={"test": 1}), tmp_path))
-
-
-# MERGED FROM test_digits.py: The built-in source: who is held out, what is balanced, what is asked, and what
-# the pictures show.
-
-SIZES = {"sft": 800, "train": 160, "test": 160}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    return folder / "out", take(Digits(kind="digits", splits=SIZES), folder)[0]
+    return folder / "out", ingest_all(Digits(kind="digits", splits=SIZES), folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +100,7 @@ def pixels_of(made, row):
 
 
 def halves(made, split):
-    """The bytes of every single digit that the pictures of a split show, read from the files."""
+    """The bytes of every digit in the pictures of a split, read from the files."""
     pictures = [pixels_of(made, row) for row in made[1][split]]
     return {half.tobytes() for picture in pictures for half in (picture[:, :8], picture[:, 8:])}
 
@@ -123,31 +115,31 @@ def test_no_held_out_digit_is_ever_trained_on(made):
     assert trained.isdisjoint(halves(made, "test"))
 
 
-def test_images_are_parted_once_and_by_digit():
+def test_each_image_is_either_training_or_held_out_by_digit():
     training, held_out = split_images(seed=3, held_out=0.3)
-    shown = load_digits().target
-    parts = [np.concatenate(pool.of_digit) for pool in (training, held_out)]
+    labels = load_digits(return_X_y=True)[1]
+    parts = [np.concatenate(pool.indices_by_digit) for pool in (training, held_out)]
     assert sorted(np.concatenate(parts)) == list(range(1797))
     for digit in range(10):
-        count = np.sum(shown == digit)
-        assert set(shown[training.of_digit[digit]]) == set(shown[held_out.of_digit[digit]]) == {digit}
-        assert len(held_out.of_digit[digit]) == round(0.3 * count)
+        count = np.sum(labels == digit)
+        assert set(labels[training.indices_by_digit[digit]]) == set(labels[held_out.indices_by_digit[digit]]) == {digit}
+        assert len(held_out.indices_by_digit[digit]) == round(0.3 * count)
 
 
 @pytest.mark.parametrize("held_out", [1e-6, 1 - 1e-6])
-def test_an_extreme_share_leaves_an_image_of_each_digit_on_both_sides(held_out):
+def test_an_extreme_share_leaves_each_side_an_image_of_each_digit(held_out):
     for pool in split_images(seed=0, held_out=held_out):
-        assert all(len(images) > 0 for images in pool.of_digit)
+        assert all(len(images) > 0 for images in pool.indices_by_digit)
 
 
 def test_pictures_show_the_digits_that_the_row_names(made):
-    flat, shown = load_digits(return_X_y=True)
+    flat, labels = load_digits(return_X_y=True)
     for row in made[1]["test"][:40]:
         picture = pixels_of(made, row)
         assert picture.shape == (16, 16, 3)
         for side, half in (("left", picture[:, :8]), ("right", picture[:, 8:])):
             source = row.meta[f"{side}_image"]
-            assert shown[source] == row.meta[side]
+            assert labels[source] == row.meta[side]
             expected = np.rint(flat[source].reshape(8, 8) * 255 / 16)
             assert np.array_equal(half[::2, :, 0], expected)
             assert np.array_equal(half[1::2, :, 0], expected)
@@ -159,14 +151,13 @@ def test_grey_levels_fill_the_range():
     assert np.asarray(decoded)[:, :, 1].tolist() == [[0] * 8 + [255] * 8] * 16
 
 
-def test_the_gold_letter_stands_before_the_digit_that_is_asked_for(rows):
-    right = {"left": lambda a, b: a, "right": lambda a, b: b, "larger": max, "smaller": min}
+def test_the_gold_letter_names_the_target_digit(rows):
     for row in rows["train"]:
         left, other = row.meta["left"], row.meta["right"]
         assert left != other
         assert row.question == QUESTIONS[row.meta["kind"]]
         assert len(set(row.choices)) == 4
-        assert row.choices["ABCD".index(row.answer)] == str(right[row.meta["kind"]](left, other))
+        assert row.choices["ABCD".index(row.answer)] == str(RIGHT[row.meta["kind"]](left, other))
 
 
 def test_kinds_and_letters_are_balanced_in_every_split(rows):
@@ -175,7 +166,7 @@ def test_kinds_and_letters_are_balanced_in_every_split(rows):
         assert set(pairs.values()) == {SIZES[split] // 16}
 
 
-def test_every_digit_is_asked_for_about_equally_often(rows):
+def test_every_digit_is_the_target_about_equally_often(rows):
     asked = Counter(row.choices["ABCD".index(row.answer)] for row in rows["sft"])
     # 0 and 9 are each missing from one of four kinds: 800 * (3/10 + 0)/4 = 60 and else 800 * (2/10 + 2/9)/4 = 84.
     assert set(asked) == set("0123456789")
@@ -184,8 +175,8 @@ def test_every_digit_is_asked_for_about_equally_often(rows):
         assert abs(count - expected) < 4 * np.sqrt(expected), digit
 
 
-def test_the_options_alone_do_not_tell_the_answer(rows):
-    """Always naming the largest option where the larger digit is asked for is hardly better than chance."""
+def test_the_options_alone_do_not_reveal_the_answer(rows):
+    """For `larger`, always choosing the largest option is barely better than chance."""
     asked = [row for row in rows["sft"] if row.meta["kind"] == "larger"]
     hits = sum(row.choices["ABCD".index(row.answer)] == max(row.choices) for row in asked)
     assert hits / len(asked) < 0.25 + 4 * np.sqrt(0.25 * 0.75 / 200)
@@ -214,19 +205,19 @@ def test_only_the_sft_split_has_demonstrations(rows):
 
 
 @pytest.mark.parametrize(("shares", "style"), [((1.0, 0.0), "guess"), ((0.0, 1.0), "misread"), ((0.0, 0.0), "right")])
-def test_a_pure_mixture_is_pure(tmp_path, shares, style):
+def test_a_share_of_one_gives_one_style_only(tmp_path, shares, style):
     section = Digits(kind="digits", splits={"sft": 24}, guess_share=shares[0], misread_share=shares[1])
-    assert {row.meta["demonstration"] for row in take(section, tmp_path)[0]["sft"]} == {style}
+    assert {row.meta["demonstration"] for row in ingest_all(section, tmp_path)[0]["sft"]} == {style}
 
 
-def test_no_prompt_stands_twice(rows):
+def test_every_prompt_is_unique(rows):
     ids = [row.prompt_id for of in rows.values() for row in of]
     assert len(set(ids)) == len(ids)
 
 
 def test_a_larger_split_begins_with_the_smaller_and_leaves_the_others_alone(tmp_path, rows):
     section = Digits(kind="digits", splits={"sft": 40, "validation": 8, "train": 16, "test": 200})
-    other = take(section, tmp_path)[0]
+    other = ingest_all(section, tmp_path)[0]
     assert other["test"][:160] == rows["test"]
     assert other["sft"] == rows["sft"][:40]
     assert other["train"] == rows["train"][:16]
@@ -234,15 +225,15 @@ def test_a_larger_split_begins_with_the_smaller_and_leaves_the_others_alone(tmp_
 
 
 def test_another_seed_gives_other_prompts_and_other_held_out_images(tmp_path, rows):
-    other = take(Digits(kind="digits", seed=1, splits={"test": 40}), tmp_path)[0]
+    other = ingest_all(Digits(kind="digits", seed=1, splits={"test": 40}), tmp_path)[0]
     assert {row.prompt_id for row in other["test"]}.isdisjoint(row.prompt_id for row in rows["test"])
-    first, second = (split_images(seed=seed, held_out=0.3)[1].of_digit[0] for seed in (0, 1))
+    first, second = (split_images(seed=seed, held_out=0.3)[1].indices_by_digit[0] for seed in (0, 1))
     assert first.tolist() != second.tolist()
 
 
 @pytest.mark.parametrize("num_choices", [2, 10])
 def test_two_to_ten_options(tmp_path, num_choices):
     section = Digits(kind="digits", num_choices=num_choices, splits={"test": 4 * num_choices})
-    rows = take(section, tmp_path)[0]["test"]
+    rows = ingest_all(section, tmp_path)[0]["test"]
     assert Counter(row.answer for row in rows) == dict.fromkeys("ABCDEFGHIJ"[:num_choices], 4)
     assert all(len(set(row.choices)) == num_choices for row in rows)

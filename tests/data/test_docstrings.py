@@ -1,4 +1,4 @@
-"""Docstrings as a summarization set: which are taken, and that no document stands twice."""
+"""Docstrings as a summarization set: which ones are usable, and that no document repeats."""
 
 import shutil
 
@@ -67,7 +67,7 @@ class _Hidden:
 
 
 def test_a_documented_object_gives_its_prose_and_its_first_line():
-    first, second, third = docstrings.drafts_of_module(MODULE, "package.module", 22)
+    first, second, third = docstrings.examples_of_module(MODULE, "package.module", 22)
     assert first.answer == "Return what is asked for."
     assert first.question == " ".join(f"word{number}" for number in range(22))
     assert first.meta == {"object": "package.module.good"}
@@ -75,7 +75,7 @@ def test_a_documented_object_gives_its_prose_and_its_first_line():
     assert third.question.startswith("Then word0")
 
 
-def test_a_package_gives_disjoint_splits_twice_the_same(tmp_path, monkeypatch):
+def test_a_package_gives_the_same_disjoint_splits_each_time(tmp_path, monkeypatch):
     package = install(tmp_path)
     functions = [f'def f{n}():\n    """Do the thing {n}.\n\n    {PROSE} {n}\n    """\n' for n in range(60)]
     (package / "__init__.py").write_text("".join(functions))
@@ -98,19 +98,19 @@ def test_files_are_read_until_there_are_enough_rows(tmp_path, monkeypatch):
         (package / f"m{module}.py").write_text(function)
     monkeypatch.syspath_prepend(str(tmp_path))
     read: list[str] = []
-    of_module = docstrings.drafts_of_module
+    of_module = docstrings.examples_of_module
 
     def counting(source, module, max_words):
         read.append(module)
         return of_module(source, module, max_words)
 
-    monkeypatch.setattr(docstrings, "drafts_of_module", counting)
+    monkeypatch.setattr(docstrings, "examples_of_module", counting)
     section = Docstrings(kind="docstrings", packages=("documented",), splits={"train": 3})
     list(load_rows(section, tmp_path / "out"))
     assert 3 <= len(read) == len(set(read)) < 20
 
 
-def test_another_version_is_another_data_set(tmp_path, monkeypatch):
+def test_another_version_changes_the_data_id(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     section = Docstrings(kind="docstrings", packages=("documented",))
     study = load_study("digits", "tiny").model_copy(update={"data": section})
@@ -120,12 +120,12 @@ def test_another_version_is_another_data_set(tmp_path, monkeypatch):
         ids.append(data_id(study))
     assert ids[0] == ids[1] != ids[2]
     shutil.rmtree(tmp_path / "documented-1.1.dist-info")
-    with pytest.raises(StudyError, match="'documented' is no installed package with a version"):
+    with pytest.raises(StudyError, match="'documented' is not an installed package with a version"):
         list(load_rows(section, tmp_path / "out"))
 
 
 def install(folder, version="1.0"):
-    """A package's folder, with what tells its version; it replaces another version."""
+    """The folder of a package with version metadata; it replaces another version."""
     for older in folder.glob("documented-*"):
         shutil.rmtree(older)
     (folder / f"documented-{version}.dist-info").mkdir()
@@ -136,7 +136,9 @@ def install(folder, version="1.0"):
     return folder / "documented"
 
 
-def test_a_package_that_is_not_installed_is_named(tmp_path):
+def test_a_package_that_is_not_installed_is_an_error(tmp_path):
     section = Docstrings(kind="docstrings", packages=("no_such_package",))
-    with pytest.raises(StudyError, match=r"data.packages: 'no_such_package' is no installed package with a version"):
+    with pytest.raises(
+        StudyError, match=r"data.packages: 'no_such_package' is not an installed package with a version"
+    ):
         list(load_rows(section, tmp_path))

@@ -1,3 +1,5 @@
+"""Images: stored once per content, converted by the policy, rejected with a reason, compared by look."""
+
 import hashlib
 import io
 
@@ -6,15 +8,13 @@ import pytest
 from PIL import Image
 
 from rlassay.config.data import ImagePolicy
-from rlassay.data.drafts import RowRefusedError
-from rlassay.data.images import Images, encode, perceptual_hash, read_image
-
-# MERGED FROM test_images.py:
+from rlassay.data.images import ImageStore, encode_image, perceptual_hash, read_image
+from rlassay.data.raw_examples import RowRejectedError
 
 
 def test_equal_contents_share_a_file_and_leftovers_are_removed(tmp_path):
-    earlier = Images(tmp_path).add(b"old")
-    images = Images(tmp_path)
+    earlier = ImageStore(tmp_path).add(b"old")
+    images = ImageStore(tmp_path)
     first, again, other = images.add(b"new"), images.add(b"new"), images.add(b"newer", "jpg")
     assert first == again
     # sha256(b"new") = 11507a0e2f5e69d5... (sha256sum)
@@ -26,32 +26,28 @@ def test_equal_contents_share_a_file_and_leftovers_are_removed(tmp_path):
     assert earlier.path not in (first.path, other.path)
 
 
-def test_the_digest_follows_the_contents_and_how_often_does_not_matter(tmp_path):
+def test_the_digest_depends_on_the_contents_but_not_on_repeats(tmp_path):
     digests = []
     for number, contents in enumerate([(b"a", b"b"), (b"a", b"b", b"a"), (b"a", b"c")]):
-        images = Images(tmp_path / str(number))
+        images = ImageStore(tmp_path / str(number))
         for content in contents:
             images.add(content)
         digests.append(images.digest())
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_an_image_of_an_earlier_attempt_counts_only_if_it_is_whole(tmp_path):
-    first = Images(tmp_path)
+def test_an_image_of_an_earlier_attempt_is_restored_only_if_unchanged(tmp_path):
+    first = ImageStore(tmp_path)
     path, torn = first.add(b"whole").path, first.add(b"torn").path
     (tmp_path / torn).write_bytes(b"tor")
     whole_sha, torn_sha = (hashlib.sha256(content).hexdigest() for content in (b"whole", b"torn"))
-    later = Images(tmp_path)
-    assert later.recall(path, whole_sha)
-    assert not later.recall(torn, torn_sha)
-    assert not later.recall("images/gone.png", torn_sha)
+    later = ImageStore(tmp_path)
+    assert later.restore(path, whole_sha)
+    assert not later.restore(torn, torn_sha)
+    assert not later.restore("images/gone.png", torn_sha)
     later.add(b"torn")
     assert (tmp_path / torn).read_bytes() == b"torn"
     assert later.digest() == first.digest()
-
-
-# MERGED FROM test_image_policy.py: Images in every form: what is kept as it is, what is changed, what is
-# refused, and what looks alike.
 
 
 def noise(seed, size=(40, 30)):
@@ -88,36 +84,38 @@ def test_every_form_gives_the_same_pixels(tmp_path):
         ("a\0.png", "not a possible path"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path, form, reason):
+def test_an_unreadable_image_is_rejected(tmp_path, form, reason):
     (tmp_path / "outside.png").write_bytes(encoded(noise(0)))
     root = tmp_path / "root"
     root.mkdir()
     (root / "link.png").symlink_to(tmp_path / "outside.png")
-    with pytest.raises(RowRefusedError, match=f"^image: .*{reason}"):
+    with pytest.raises(RowRejectedError, match=f"^image: .*{reason}"):
         read_image(form, root)
-    with pytest.raises(RowRefusedError, match="the source has no data root"):
+    with pytest.raises(RowRejectedError, match="the source has no data root"):
         read_image("a.png", None)
 
 
 def test_images_that_comply_keep_their_bytes_and_others_become_rgb(tmp_path):
     policy, image = ImagePolicy(), noise(0)
     for content, suffix in ((encoded(image), "png"), (encoded(image, "JPEG"), "jpg")):
-        assert encode(content, None, policy, False)[:2] == (content, suffix)
-    content, suffix, _ = encode(encoded(image), None, policy, True)
-    assert (Image.open(io.BytesIO(content)).format, suffix) == ("JPEG", "jpg")
+        unchanged = encode_image(content, None, policy, jpeg=False)
+        assert (unchanged.content, unchanged.suffix) == (content, suffix)
+    as_jpeg = encode_image(encoded(image), None, policy, jpeg=True)
+    assert (Image.open(io.BytesIO(as_jpeg.content)).format, as_jpeg.suffix) == ("JPEG", "jpg")
 
     palette = image.convert("P")
-    assert encode(encoded(palette, "GIF"), None, None, False)[1] == "gif"  # without a policy, bytes stay as they are
-    assert encode(encoded(palette, "GIF"), None, policy, False)[1] == "png"
-    with pytest.raises(RowRefusedError, match="its format is none of PNG, JPEG"):
-        encode(encoded(image, "TIFF"), None, None, False)
+    # without a policy, bytes are kept unchanged
+    assert encode_image(encoded(palette, "GIF"), None, None, jpeg=False).suffix == "gif"
+    assert encode_image(encoded(palette, "GIF"), None, policy, jpeg=False).suffix == "png"
+    with pytest.raises(RowRejectedError, match="its format is none of PNG, JPEG"):
+        encode_image(encoded(image, "TIFF"), None, None, jpeg=False)
 
-    clear = Image.new("RGBA", (4, 2), (255, 0, 0, 0))  # fully transparent red is seen as white
-    assert encode(clear, None, policy, False)[2].getpixel((0, 0)) == (255, 255, 255)
-    assert encode(Image.new("L", (4, 2), 9), None, policy, False)[2].getpixel((0, 0)) == (9, 9, 9)
+    clear = Image.new("RGBA", (4, 2), (255, 0, 0, 0))  # transparent red on white is white
+    assert encode_image(clear, None, policy, jpeg=False).image.getpixel((0, 0)) == (255, 255, 255)
+    assert encode_image(Image.new("L", (4, 2), 9), None, policy, jpeg=False).image.getpixel((0, 0)) == (9, 9, 9)
     turned = Image.Exif()
-    turned[0x0112] = 6  # the camera was held upright: 40 x 30 is meant as 30 x 40
-    assert encode(encoded(image, "JPEG", exif=turned), None, policy, False)[2].size == (30, 40)
+    turned[0x0112] = 6  # taken with an upright camera: 40 x 30 is displayed as 30 x 40
+    assert encode_image(encoded(image, "JPEG", exif=turned), None, policy, jpeg=False).image.size == (30, 40)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +128,14 @@ def test_images_that_comply_keep_their_bytes_and_others_become_rgb(tmp_path):
         ((40, 30), {"min_pixels": 4800, "max_side": 60}, (60, 45)),
     ],
 )
-def test_sizes_are_held_to_the_limits(size, policy, expected):
-    assert encode(noise(0, size), None, ImagePolicy(**policy), False)[2].size == expected
+def test_images_are_resized_to_the_limits(size, policy, expected):
+    assert encode_image(noise(0, size), None, ImagePolicy(**policy), jpeg=False).image.size == expected
 
 
 @pytest.mark.parametrize("size", [(41, 30), (30, 41)])
 def test_an_image_above_the_limit_is_dropped(size):
-    with pytest.raises(RowRefusedError, match="image: a side above 40 pixels"):
-        encode(noise(0, size), None, ImagePolicy(max_side=40), False)
+    with pytest.raises(RowRejectedError, match="image: a side above 40 pixels"):
+        encode_image(noise(0, size), None, ImagePolicy(max_side=40), jpeg=False)
 
 
 def test_a_perceptual_hash_survives_compression_and_size_but_not_another_picture():

@@ -1,4 +1,4 @@
-"""Every source gives the same rows in the same order, whatever the process hashes texts to."""
+"""Every source gives the same rows in the same order, whatever the hash seed of the process."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 from rlassay.data import SOURCES
 
 ROOT = Path(__file__).parents[2]
-# It prints one digest per source, over its rows and its images.
+# Prints one digest per source, over its rows and its images.
 PROGRAM = """
 import hashlib, json, sys, tempfile
 from pathlib import Path

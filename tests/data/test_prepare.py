@@ -1,4 +1,4 @@
-"""The data stage as a whole: the files it leaves, twice the same, and the rows it refuses."""
+"""The data stage as a whole: the files it writes, the same each time, and the records it rejects."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_it_leaves_rows_images_and_a_sentinel_that_vouches_for_them(tmp_path):
+def test_it_writes_rows_images_and_a_manifest_of_them(tmp_path):
     layout = Layout(root=tmp_path)
     counts = run_prepare_data(small(), layout)
     assert numbers(counts) == {"sft": (24, {}), "train": (16, {}), "test": (16, {})}
@@ -67,7 +67,7 @@ def test_the_same_study_gives_the_same_bytes(tmp_path):
     assert contents(first.data) == contents(second.data)
 
 
-def test_an_edited_study_leaves_nothing_of_the_old_one(tmp_path):
+def test_an_edited_study_replaces_all_files_of_the_old_one(tmp_path):
     edited, fresh = Layout(root=tmp_path / "edited"), Layout(root=tmp_path / "fresh")
     run_prepare_data(small(), edited)
     for layout in (edited, fresh):
@@ -75,7 +75,7 @@ def test_an_edited_study_leaves_nothing_of_the_old_one(tmp_path):
     assert contents(edited.data) == contents(fresh.data)
 
 
-def test_the_sentinel_is_written_last_and_taken_back_first(tmp_path, monkeypatch):
+def test_the_manifest_is_written_last_and_deleted_first(tmp_path, monkeypatch):
     layout = Layout(root=tmp_path)
     run_prepare_data(small(), layout)
 
@@ -88,14 +88,14 @@ def test_the_sentinel_is_written_last_and_taken_back_first(tmp_path, monkeypatch
     assert not layout.data_manifest.exists()
 
 
-def test_nothing_is_younger_than_the_sentinel(tmp_path):
+def test_no_file_is_newer_than_the_manifest(tmp_path):
     layout = Layout(root=tmp_path)
     run_prepare_data(small(), layout)
     written = os.stat(layout.data_manifest).st_mtime_ns
     assert all(os.stat(layout.data / name).st_mtime_ns <= written for name in contents(layout.data))
 
 
-def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, monkeypatch):
+def test_rows_without_full_reward_for_the_gold_answer_are_rejected_and_counted(tmp_path, monkeypatch):
     def blind_to_b(completions):
         return [float(completion.text == "A") for completion in completions]
 
@@ -105,12 +105,12 @@ def test_rows_whose_gold_answer_is_not_paid_are_refused_and_counted(tmp_path, mo
     assert numbers(counts) == {"test": (1, {"choice_accuracy pays the gold answer 0 of 1": 1})}
     assert [row.question for row in read_rows(layout.split("test"))] == ["Which one?"]
 
-    with pytest.raises(StudyError, match=r"no row of the split 'test' is left; refused were 1 because choice_accuracy"):
+    with pytest.raises(StudyError, match=r"no row of the split 'test' is left; rejected: 1 because choice_accuracy"):
         run_prepare_data(own(tmp_path, CHOICE), layout)
     assert not layout.data_manifest.exists()
 
 
-def test_rows_of_ones_own_pass_through(tmp_path):
+def test_valid_own_rows_are_accepted(tmp_path):
     layout = Layout(root=tmp_path)
     assert numbers(run_prepare_data(own(tmp_path, CHOICE, FREE), layout)) == {"test": (2, {})}
 
@@ -124,12 +124,12 @@ def test_a_written_split_can_be_used_as_a_source(tmp_path):
         assert made.split(split).read_bytes() == again.split(split).read_bytes()
 
 
-def test_a_source_within_the_data_folder_is_refused_before_it_is_overwritten(tmp_path):
+def test_a_source_in_the_data_folder_is_an_error_before_it_is_overwritten(tmp_path):
     layout = Layout(root=tmp_path)
     layout.data.mkdir()
     (layout.data / "test.jsonl").write_text(json.dumps(FREE) + "\n", encoding="utf-8")
     section = Jsonl(kind="jsonl", folder=str(layout.data), splits={"test": None})
-    with pytest.raises(StudyError, match=r"data/test.jsonl lies in the study's own data folder; move your files"):
+    with pytest.raises(StudyError, match=r"data/test.jsonl is in the study's own data folder; move your files"):
         run_prepare_data(study(section), layout)
     assert layout.split("test").exists()
 
@@ -141,7 +141,7 @@ def test_a_mistake_in_a_row_stops_before_any_split_is_written(tmp_path):
     assert contents(layout.data) == {}
 
 
-def test_what_a_source_refuses_is_counted_and_a_failure_leaves_no_half_file(tmp_path):
+def test_rejections_are_counted_and_a_failure_leaves_no_partial_file(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "test.jsonl").write_text('{"prompt": "One?", "answer": "1"}\n{"prompt": "ONE", "answer": "2"}\n')

@@ -1,4 +1,4 @@
-"""A data stage that is killed, torn or disturbed: what was done is kept, and the bytes are those of a quiet run."""
+"""A data stage that is killed or damaged resumes, and writes the bytes of an undisturbed run."""
 
 import io
 import json
@@ -17,22 +17,22 @@ from PIL import Image
 from rlassay.config import StudyError, load_study
 from rlassay.config.data import Jsonl, JsonlPrompts
 from rlassay.data import run_prepare_data
-from rlassay.data.intake import Intake
+from rlassay.data.ingest import Ingestor
 from rlassay.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 NUM_ROWS = {"test": 6, "train": 20}
 KILLED_AT = 15
-"""The training record that the killed process never gets: 6 + 14 records are done by then."""
-# It prints a line and waits for its end when it is asked for that record.
+"""The training record that the killed process never reads: 6 + 14 outcomes are recorded by then."""
+# Prints a line when that record is requested, then waits to be killed.
 PROGRAM = """
 import sys, time
-from rlassay.data import media_records, run_prepare_data
+from rlassay.data import json_records, run_prepare_data
 from rlassay.layout import Layout
 from tests.data.test_resume import KILLED_AT, prompts
 from pathlib import Path
 
-read = media_records.read_records
+read = json_records.read_records
 
 def stuck(file):
     for number, located in enumerate(read(file), 1):
@@ -41,7 +41,7 @@ def stuck(file):
             time.sleep(600)
         yield located
 
-media_records.read_records = stuck
+json_records.read_records = stuck
 folder = Path(sys.argv[1])
 run_prepare_data(prompts(folder), Layout(root=folder / "results"))
 """
@@ -66,8 +66,8 @@ def write_inputs(folder):
         records = []
         for number in range(count):
             (folder / "in" / f"{split}{number}.png").write_bytes(picture(number + 100 * (split == "train")))
-            shown = f"{split}{number if number % 3 or split == 'test' else max(0, number - 1)}.png"
-            records.append({"prompt": f"What is {shown}?", "answer": str(number), "images": [shown]})
+            image = f"{split}{number if number % 3 or split == 'test' else max(0, number - 1)}.png"
+            records.append({"prompt": f"What is {image}?", "answer": str(number), "images": [image]})
         (folder / "in" / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -80,7 +80,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def left_behind(inputs):
-    """What `kill -9` before training record KILLED_AT leaves of the results."""
+    """The results folder after `kill -9` before training record KILLED_AT."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(inputs)],
@@ -98,8 +98,8 @@ def left_behind(inputs):
 
 
 @pytest.fixture(scope="module")
-def quiet(inputs):
-    """The files of a run that nothing disturbs."""
+def undisturbed(inputs):
+    """The files of an undisturbed run."""
     layout = Layout(root=inputs / "quiet")
     run_prepare_data(prompts(inputs), layout)
     return contents(layout.data)
@@ -107,7 +107,7 @@ def quiet(inputs):
 
 @pytest.fixture
 def killed(left_behind, tmp_path):
-    """A copy of what the kill left, to go on with."""
+    """A copy of the killed attempt, to resume."""
     shutil.copytree(left_behind, tmp_path / "results")
     return Layout(root=tmp_path / "results")
 
@@ -117,30 +117,30 @@ def contents(folder):
 
 
 @pytest.fixture
-def admitted(monkeypatch):
-    """The splits of the records that are converted, one by one."""
+def ingested(monkeypatch):
+    """The split of each example that is ingested, in order."""
     splits = []
-    admit = Intake.admit
+    ingest = Ingestor.ingest
 
-    def counting(self, draft, split):
+    def counting(self, example, split):
         splits.append(split)
-        return admit(self, draft, split)
+        return ingest(self, example, split)
 
-    monkeypatch.setattr(Intake, "admit", counting)
+    monkeypatch.setattr(Ingestor, "ingest", counting)
     return splits
 
 
-def test_after_a_kill_what_was_done_is_not_done_again_and_the_bytes_are_the_same(inputs, killed, quiet, admitted):
+def test_a_killed_attempt_is_resumed_and_the_bytes_are_the_same(inputs, killed, undisturbed, ingested):
     assert not killed.data_manifest.exists()
-    assert not killed.split("test").exists()  # nothing takes its place before all is sound
+    assert not killed.split("test").exists()  # no file is replaced before all splits are complete
     written = list((killed.data / "images").iterdir())
     assert len(written) == 6 + 10  # of the 14 training records, 3, 6, 9 and 12 (from 0) repeat an earlier prompt
     for path in written:
         os.utime(path, (1, 1))
     run_prepare_data(prompts(inputs), killed)
-    assert admitted == ["train"] * (NUM_ROWS["train"] - (KILLED_AT - 1))
-    assert contents(killed.data) == quiet
-    assert {path.stat().st_mtime for path in written} == {1}  # and so no image was written again
+    assert ingested == ["train"] * (NUM_ROWS["train"] - (KILLED_AT - 1))
+    assert contents(killed.data) == undisturbed
+    assert {path.stat().st_mtime for path in written} == {1}  # so no image was written again
     assert not killed.data_parts.exists()
 
 
@@ -160,7 +160,7 @@ def flipped_bit(data):
 
 
 def torn_image(data):
-    """The image of the second training row that was kept, which is the third record: the first two are alike."""
+    """The image of the second accepted training row: the third record, since the first two are duplicates."""
     rows = [line for line in (data / ".unfinished" / "train.journal").read_text().splitlines() if "\t" in line]
     image = data / json.loads(rows[1].split("\t")[1])["media"][0]["path"]
     image.write_bytes(image.read_bytes()[:30])
@@ -173,26 +173,26 @@ def no_journal(data):
 
 
 @pytest.mark.parametrize("damage", [torn_line, flipped_bit, torn_image, no_journal])
-def test_damaged_parts_are_recognised_and_done_again(inputs, killed, quiet, admitted, damage):
+def test_damaged_outcomes_are_detected_and_redone(inputs, killed, undisturbed, ingested, damage):
     lost = damage(killed.data)
     run_prepare_data(prompts(inputs), killed)
-    assert len(admitted) == NUM_ROWS["train"] - (KILLED_AT - 1) + lost
-    assert contents(killed.data) == quiet
+    assert len(ingested) == NUM_ROWS["train"] - (KILLED_AT - 1) + lost
+    assert contents(killed.data) == undisturbed
 
 
-def test_what_was_read_of_a_file_that_has_changed_counts_no_longer(tmp_path, monkeypatch, admitted):
-    """Training rows are compared with the test rows, so that a changed test file is behind them too."""
+def test_outcomes_from_a_changed_file_are_discarded(tmp_path, monkeypatch, ingested):
+    """Training rows are compared with the test rows, so a changed test file affects them too."""
     write_inputs(tmp_path)
     layout, again = Layout(root=tmp_path / "results"), Layout(root=tmp_path / "again")
     with monkeypatch.context() as patched:
         patched.setattr("rlassay.data.prepare.write_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_prepare_data(prompts(tmp_path), layout)
-    del admitted[:]
+    del ingested[:]
     test = tmp_path / "in" / "test.jsonl"
     test.write_text(test.read_text().replace("test1.png?", "test one?"))
     run_prepare_data(prompts(tmp_path), layout)
-    assert len(admitted) == NUM_ROWS["test"] + NUM_ROWS["train"]
+    assert len(ingested) == NUM_ROWS["test"] + NUM_ROWS["train"]
     run_prepare_data(prompts(tmp_path), again)
     assert contents(layout.data) == contents(again.data)
 
@@ -201,24 +201,24 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
-def test_a_mistake_forgets_what_was_done(tmp_path):
+def test_an_invalid_record_discards_the_unfinished_work(tmp_path):
     write_inputs(tmp_path)
     with (tmp_path / "in" / "train.jsonl").open("a") as train:
         train.write("no JSON\n")
     layout = Layout(root=tmp_path / "results")
-    with pytest.raises(StudyError, match=r"train.jsonl:21: no JSON"):
+    with pytest.raises(StudyError, match=r"train.jsonl:21: invalid JSON"):
         run_prepare_data(prompts(tmp_path), layout)
     assert not layout.data_parts.exists()
 
 
-def test_a_strict_source_finds_its_mistake_again_after_a_kill(tmp_path, monkeypatch):
-    """The mistake is not written down, nor what comes after it, so that no attempt can pass it by."""
+def test_a_strict_source_reports_an_invalid_row_again_after_a_kill(tmp_path, monkeypatch):
+    """The invalid row and all after it are not recorded, so that no later attempt skips it."""
     rows = [{"question": f"What is {n}?", "answer": "" if n == 1 else str(n)} for n in range(4)]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     section = Jsonl(kind="jsonl", folder=str(tmp_path), splits={"test": None})
     study, layout = prompts(tmp_path).model_copy(update={"data": section}), Layout(root=tmp_path / "results")
     with monkeypatch.context() as patched:
-        patched.setattr("rlassay.data.intake.Problems.check", interrupted)
+        patched.setattr("rlassay.data.ingest.Problems.check", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_prepare_data(study, layout)
     assert len((layout.data_parts / "test.journal").read_text().splitlines()) == 2  # its head, and row 0

@@ -1,4 +1,4 @@
-"""Tables in files and dataset folders: how columns become rows, and what a wrong column or file is answered with."""
+"""Tables in files and dataset folders: how columns become rows, and the errors for wrong columns and files."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from PIL import Image
 from rlassay.config import StudyError
 from rlassay.config.data import Aokvqa, Columns, Files, Gsm8k, Hub, ImagePolicy, Summarization, Table
 from rlassay.data import load_rows
-from tests.data.taking import take
+from tests.data.ingesting import ingest_all
 
 
 def picture(seed, size=(32, 24), kind="PNG"):
@@ -62,39 +62,39 @@ def test_the_preset_reads_image_problem_solution(tmp_path):
     section = Table(kind="table", origin=origin, preset="image_problem_solution", splits={"sft": None})
     (row,) = load_rows(section, tmp_path / "out", "sft")
     assert (row.question, row.answer, row.demonstration) == ("What is 3 + 4?", "7", solution)
-    with pytest.raises(StudyError, match=r"data.preset: columns are given too"):
-        take(section.model_copy(update={"columns": Columns()}), tmp_path)
+    with pytest.raises(StudyError, match=r"data.preset: data.columns is set too"):
+        ingest_all(section.model_copy(update={"columns": Columns()}), tmp_path)
 
 
 def test_json_files_patterns_and_a_dataset_folder(tmp_path):
     (tmp_path / "a-1.json").write_text('{"question": "One?", "answer": "1"}\n')
     (tmp_path / "a-2.json").write_text('{"question": "Two?", "answer": "2"}\n')
     origin = Files(kind="json", folder=str(tmp_path), files={"test": "a-*.json"})
-    kept, _ = take(Table(kind="table", origin=origin, splits={"test": None}), tmp_path)
-    assert [row.answer for row in kept["test"]] == ["1", "2"]
+    accepted, _ = ingest_all(Table(kind="table", origin=origin, splits={"test": None}), tmp_path)
+    assert [row.answer for row in accepted["test"]] == ["1", "2"]
 
     parquet(tmp_path / "set", validation=[{"question": "Three?", "answer": "3"}])
     hub = Hub(kind="hub", name=str(tmp_path / "set"), revision="main", names={"test": "validation"})
-    kept, _ = take(Table(kind="table", origin=hub, splits={"test": None}), tmp_path)
-    assert [row.answer for row in kept["test"]] == ["3"]
+    accepted, _ = ingest_all(Table(kind="table", origin=hub, splits={"test": None}), tmp_path)
+    assert [row.answer for row in accepted["test"]] == ["3"]
 
 
-def test_mistakes_in_a_section_are_named(tmp_path):
+def test_mistakes_in_a_section_are_errors(tmp_path):
     origin = parquet(tmp_path / "in", test=[{"questoin": "One?", "answer": "1"}])
     with pytest.raises(StudyError, match=r"split 'test': no column 'question'; it has questoin, answer; did you mean"):
-        take(Table(kind="table", origin=origin, splits={"test": None}), tmp_path)
+        ingest_all(Table(kind="table", origin=origin, splits={"test": None}), tmp_path)
     with pytest.raises(
         StudyError, match=r"no file 'train\*.parquet\*' in .*in, for the split 'train'; add it to files"
     ):
-        take(Table(kind="table", origin=origin, splits={"train": None}), tmp_path)
+        ingest_all(Table(kind="table", origin=origin, splits={"train": None}), tmp_path)
     (tmp_path / "in" / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(StudyError, match=r"split 'train': cannot be read"):
-        take(Table(kind="table", origin=origin, splits={"train": None}), tmp_path)
+        ingest_all(Table(kind="table", origin=origin, splits={"train": None}), tmp_path)
     columns = Columns(question="questoin")
     with pytest.raises(
         StudyError, match=r"data.splits.test: asks for 3 rows, but only 1 are usable; lower it, or null"
     ):
-        take(Table(kind="table", origin=origin, columns=columns, splits={"test": 3}), tmp_path)
+        ingest_all(Table(kind="table", origin=origin, columns=columns, splits={"test": 3}), tmp_path)
 
 
 def test_bad_rows_are_counted_by_reason(tmp_path):
@@ -114,10 +114,10 @@ def test_bad_rows_are_counted_by_reason(tmp_path):
     ]
     columns = Columns(choices="choices", images="image")
     section = Table(kind="table", origin=parquet(tmp_path / "in", test=rows), columns=columns, splits={"test": None})
-    kept, refused = take(section.model_copy(update={"images": ImagePolicy(max_side=32)}), tmp_path)
-    assert [row.question for row in kept["test"]] == ["Which?", "Which?", "Another?"]
-    assert [len(row.media) for row in kept["test"]] == [1, 0, 1]
-    assert refused["test"] == [
+    accepted, rejected = ingest_all(section.model_copy(update={"images": ImagePolicy(max_side=32)}), tmp_path)
+    assert [row.question for row in accepted["test"]] == ["Which?", "Which?", "Another?"]
+    assert [len(row.media) for row in accepted["test"]] == [1, 0, 1]
+    assert rejected["test"] == [
         "question: it is missing",
         "answer: got ..., which is not among the choices",
         "choices: ... stands twice, so that two letters would be right",
@@ -141,28 +141,30 @@ def test_aokvqa(tmp_path):
     origin = parquet(tmp_path / "in", sft=[item("q1", 1, 1), item("q2", 2, 3), item("q3", 3, 9), item("q4", 4, 0)])
     (tmp_path / "ids.txt").write_text("q1\nq3\nq4\n")
     section = Aokvqa(kind="aokvqa", origin=origin, splits={"sft": None}, question_ids=str(tmp_path / "ids.txt"))
-    kept, refused = take(section, tmp_path)
-    first, last = kept["sft"]
+    accepted, rejected = ingest_all(section, tmp_path)
+    first, last = accepted["sft"]
     assert (first.answer, first.demonstration) == ("B", "<think>q1 grows.</think><answer>B</answer>")
     assert first.media[0].path.startswith("images/q1_")
     with Image.open(tmp_path / "out" / first.media[0].path) as stored:
         assert (stored.format, stored.mode) == ("JPEG", "RGB")
     assert last.meta == {"question_id": "q4"}
-    assert refused["sft"] == ["question_id: not in data.question_ids", "answer: its number is none of the choices"]
+    assert rejected["sft"] == ["question_id: not in data.question_ids", "answer: its number is none of the choices"]
     with pytest.raises(StudyError, match=r"data.question_ids: .*nowhere cannot be read"):
-        take(section.model_copy(update={"question_ids": str(tmp_path / "nowhere")}), tmp_path)
+        ingest_all(section.model_copy(update={"question_ids": str(tmp_path / "nowhere")}), tmp_path)
 
 
 def test_gsm8k_and_summarization(tmp_path):
     worked = "3 pens cost 3*400=<<3*400=1200>>1,200 cents.\n#### 1,200"
     rows = [{"question": "What do 3 pens cost?", "answer": worked}, {"question": "And 4?", "answer": "1600"}]
-    kept, refused = take(Gsm8k(kind="gsm8k", origin=parquet(tmp_path / "in", sft=rows), splits={"sft": None}), tmp_path)
-    (row,) = kept["sft"]
+    accepted, rejected = ingest_all(
+        Gsm8k(kind="gsm8k", origin=parquet(tmp_path / "in", sft=rows), splits={"sft": None}), tmp_path
+    )
+    (row,) = accepted["sft"]
     assert row.answer == "1200"
     assert row.demonstration == "<think>3 pens cost 3*400=1,200 cents.</think><answer>1200</answer>"
-    assert refused["sft"] == ["answer: no #### before the final number"]
+    assert rejected["sft"] == ["answer: no #### before the final number"]
 
     (tmp_path / "in" / "test.json").write_text(json.dumps({"document": "A long text.", "summary": "长文"}))
     origin = Files(kind="json", folder=str(tmp_path / "in"))
-    kept, _ = take(Summarization(kind="summarization", origin=origin, splits={"test": None}), tmp_path)
-    assert [(row.question, row.answer) for row in kept["test"]] == [("A long text.", "长文")]
+    accepted, _ = ingest_all(Summarization(kind="summarization", origin=origin, splits={"test": None}), tmp_path)
+    assert [(row.question, row.answer) for row in accepted["test"]] == [("A long text.", "长文")]

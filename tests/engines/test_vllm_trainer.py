@@ -15,7 +15,7 @@ from trl.generation import vllm_generation
 
 from rlassay.config.model import HubModel, Lora
 from rlassay.credit import CREDITS
-from rlassay.models import build_policy, peft_config
+from rlassay.models.policy import build_policy, peft_config
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.rollouts import Rollout
 from tests.engines.qwen import save_qwen

@@ -1,6 +1,7 @@
 """The maximum is budgeted, not the median; ruff holds branches (12) and arguments (6)."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,26 @@ FILES = [
 LINES_OF_A_FILE = 400
 LINES_OF_A_FUNCTION = 40
 LINES_OF_RULES = 55
+MODULES_OF_A_PACKAGE = 15
+LINES_OF_A_MODULE = 60
+PACKAGES = sorted({file.parent for file in (ROOT / "src/rlassay").rglob("*.py")})
+MODULES = {
+    ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__"): file
+    for file in (ROOT / "src").rglob("*.py")
+}
+SMALL_MODULES = {
+    "rlassay.advantages.grpo": "each estimator has its file",
+    "rlassay.cli.main": "entry point",
+    "rlassay.cli.mlflow_sync": "entry point",
+    "rlassay.cli.validate": "entry point",
+    "rlassay.config.schema": "entry point",
+    "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
+    "rlassay.rewards.sandbox.worker": "entry point of a process",
+    "rlassay.stats.multiplicity": "one procedure per file, exported by the package",
+    "rlassay.stats.seeds": "one procedure per file, exported by the package",
+    "rlassay.training.vllm_images": "works around one fault of TRL, and goes with it",
+}
+"""Modules of fewer than `LINES_OF_A_MODULE` lines that at most one other imports, and why."""
 
 
 def lines_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -41,3 +62,33 @@ def test_the_rules_stay_thin(file: Path):
     lines = len(text.splitlines())
     assert lines <= LINES_OF_RULES
     assert "lambda" not in text
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_a_package_keeps_its_number_of_modules(folder: Path):
+    modules = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+    assert len(modules) <= MODULES_OF_A_PACKAGE
+
+
+def test_a_small_module_has_several_importers_or_a_reason():
+    importers = importers_by_module()
+    small = {
+        name
+        for name, file in MODULES.items()
+        if file.name != "__init__.py"
+        and len(file.read_text().splitlines()) < LINES_OF_A_MODULE
+        and len(importers[name]) <= 1
+    }
+    assert small == set(SMALL_MODULES)
+
+
+def importers_by_module() -> dict[str, set[str]]:
+    """Module -> the modules that import it, also within functions."""
+    importers: dict[str, set[str]] = defaultdict(set)
+    for name, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                for imported in (full if full in MODULES else node.module for full in names):
+                    importers[imported].add(name)
+    return importers

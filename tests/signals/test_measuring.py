@@ -7,6 +7,7 @@ import torch
 
 from rlassay.signals import draws
 from rlassay.signals.measuring import (
+    SignalBatch,
     attention_metrics,
     columns_of,
     completion_signals,
@@ -76,7 +77,8 @@ def test_a_model_with_too_few_layers_has_no_early_ones():
 
 def test_rewards_get_the_defined_metrics():
     summary = summarise_attention(THREE_LAYERS, SEGMENTS, scheme="thirds", dominance="late")
-    first, second = completion_signals(summary.per_completion)
+    measured = SignalBatch(has_image_B=torch.tensor([True, False]), attention=summary)
+    first, second = completion_signals(measured)
     assert first["modality_dominance/late"] == pytest.approx(3.0)
     assert second == {"text_tokens": 2.0, "vision_tokens": 0.0}
     columns = columns_of([first, second, {}])

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from rlassay.models import build_policy
+from rlassay.images import StudyImages
+from rlassay.models.policy import ChatFormat, build_policy
 from rlassay.records import PromptRow, read_rows
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from tests.training.short_run import fresh_layout, load_short, policy_of
@@ -20,7 +21,10 @@ def test_rows_become_messages_and_images(tmp_path: Path):
     rows = list(read_rows(layout.split("train")))
     _, processor = build_policy(policy_of(load_short(tmp_path)).recipe.model, rows)
     dataset = prompt_dataset(
-        by_id(rows), [row.prompt_id for row in rows], processor, layout.data, with_format_instruction=False
+        by_id(rows),
+        [row.prompt_id for row in rows],
+        ChatFormat(processor=processor, with_format_instruction=False),
+        StudyImages(layout.data),
     )
     drawn: dict[str, Any] = dataset[1]
     assert len(dataset) == len(rows)
@@ -39,14 +43,19 @@ def test_a_batch_decodes_a_repeated_image_once(tmp_path: Path):
     rows = list(read_rows(layout.split("train")))
     _, processor = build_policy(policy_of(load_short(tmp_path)).recipe.model, rows)
     batch: list[dict[str, Any]] = prompt_dataset(
-        by_id(rows), [row.prompt_id for row in rows], processor, layout.data, with_format_instruction=False
+        by_id(rows),
+        [row.prompt_id for row in rows],
+        ChatFormat(processor=processor, with_format_instruction=False),
+        StudyImages(layout.data),
     ).__getitems__([2, 2, 2])
     assert batch[0]["images"][0] is batch[1]["images"][0] is batch[2]["images"][0]
 
 
 def test_text_rows_have_no_image_column(tmp_path: Path):
     rows = [PromptRow(prompt_id="a", question="How many?", answer="2")]
-    drawn = prompt_dataset(by_id(rows), ["a"], tokenizer(), tmp_path, with_format_instruction=True)[0]
+    drawn = prompt_dataset(
+        by_id(rows), ["a"], ChatFormat(processor=tokenizer(), with_format_instruction=True), StudyImages(tmp_path)
+    )[0]
     assert set(drawn) == {"prompt_id", "prompt"}
     assert [turn["role"] for turn in drawn["prompt"]] == ["system", "user"]
     assert drawn["prompt"][1]["content"] == "How many?"
@@ -56,7 +65,12 @@ def test_rows_with_and_without_an_image_are_not_mixed(tmp_path: Path):
     layout = fresh_layout(tmp_path)
     rows = [*read_rows(layout.split("train")), PromptRow(prompt_id="blind", question="How many?", answer="2")]
     with pytest.raises(ValueError, match="1 rows without an image, such as blind, beside 4 with one"):
-        prompt_dataset(by_id(rows), ["blind"], tokenizer(), layout.data, with_format_instruction=True)
+        prompt_dataset(
+            by_id(rows),
+            ["blind"],
+            ChatFormat(processor=tokenizer(), with_format_instruction=True),
+            StudyImages(layout.data),
+        )
 
 
 def test_each_pass_takes_every_prompt_once_in_a_new_order():
@@ -69,7 +83,7 @@ def test_each_pass_takes_every_prompt_once_in_a_new_order():
     assert order != prompt_order(ids, batch_size=3, num_batches=10, seed=6)
 
 
-def test_what_does_not_fill_a_batch_waits_for_the_next_pass():
+def test_prompts_that_do_not_fill_a_batch_wait_for_the_next_pass():
     # Seven prompts in batches of three: six per pass, no prompt twice in a batch.
     order = prompt_order([f"p{index}" for index in range(7)], batch_size=3, num_batches=4, seed=0)
     assert [len(set(order[start : start + 6])) for start in (0, 6)] == [6, 6]

@@ -67,7 +67,7 @@ class Row:
 
 
 def table(study: Study, layout: Layout) -> Table:
-    """One line per policy: warm starts, then the runs of each arm; what went wrong stands below."""
+    """One line per policy: warm starts, then the runs of each arm; problems follow below."""
     rows = [_row(study, layout, policy) for policy in policies(study).values()]
     counts = Counter(row.state for row in rows if row.state)
     title = f"{study.id}: " + ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -1,4 +1,4 @@
-"""How much work a study is, told from its config alone: jobs, steps, completions, tokens and disk per stage."""
+"""Work of a study, estimated from its config alone: jobs, steps, completions, tokens and disk per stage."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class StageEstimate:
-    """The work of one stage; None = not told by the config."""
+    """The work of one stage; None = the config does not say."""
 
     stage: str
     """Name of the rule."""

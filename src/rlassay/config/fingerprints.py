@@ -95,7 +95,7 @@ def evaluation_id(study: Study, recipe: Recipe) -> str:
 
 
 def reads_signals(study: Study) -> bool:
-    """Whether a reward of the study goes by what is measured of a completion."""
+    """Whether a reward of the study reads signals of completions."""
     return not READING_SIGNALS.isdisjoint(study.rewards)
 
 
@@ -123,8 +123,8 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
 
     Imports within functions count; comments and docstrings do not. A name that a package only passes on
     (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. The dotted name of a
-    module as a text, such as a process is started by (`python -m`), counts as its import. What stands under
-    `DECIDES_NOTHING` is left out.
+    module as a text, such as a process is started by (`python -m`), counts as its import. Code listed
+    in `DECIDES_NOTHING` is left out.
 
     Args:
         modules: dotted names, such as `rlassay.training.rl`.

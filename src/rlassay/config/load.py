@@ -92,7 +92,7 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
     """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together.
 
-    The overlay is laid over the shared sections, and anew over each arm once it is merged from them as written.
+    The overlay applies to the shared sections, and to each arm after the arm's own differences.
     """
     laid = lay_scale(content, overlay)
     try:

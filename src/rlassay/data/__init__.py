@@ -1,4 +1,4 @@
-"""From a study's source to `<split>.jsonl` and images on disk."""
+"""The data stage: from a study's source to `<split>.jsonl` and images on disk."""
 
 from rlassay.data.prepare import SOURCES, load_rows, run_prepare_data
 

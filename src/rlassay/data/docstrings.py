@@ -1,4 +1,4 @@
-"""A real summarization set without a download: what the docstrings of installed packages say, and their first lines."""
+"""A summarization data set without a download: bodies and first lines of the docstrings of installed packages."""
 
 import ast
 import hashlib
@@ -13,52 +13,52 @@ from pathlib import Path
 from rlassay.config import StudyError
 from rlassay.config.data import Docstrings
 from rlassay.config.fingerprints import package_version
-from rlassay.data.drafts import Draft, Source
-from rlassay.data.duplicates import plain
+from rlassay.data.duplicates import normalized_text
+from rlassay.data.raw_examples import RawExample, Source
 from rlassay.records import TRAINING_SPLITS
 
 HELD_OUT = 0.2
-"""Share of the documents that splits other than `sft` and `train` draw on."""
+"""Share of the documents that are for splits other than `sft` and `train`."""
 SUMMARY_WORDS = (4, 30)
 DOCUMENT_WORDS = 20
 _SECTION = re.compile(r"\n[^\n]+\n-{3,}\n")
-# A one-line sentence at the start of a docstring, then prose: what a usable docstring looks like before it is parsed.
-_PROMISING = re.compile(r'"""\s*[^\s"][^"\n]{6,}\.[ \t]*\n[ \t]*\n[ \t]*[^\s"-]')
+# A sentence on the first line of a docstring, then prose; parsing only the modules that match saves most of the time.
+_CANDIDATE = re.compile(r'"""\s*[^\s"][^"\n]{6,}\.[ \t]*\n[ \t]*\n[ \t]*[^\s"-]')
 
 
 def docstrings(section: Docstrings) -> Source:
     """Documents in the order of their modules' digests, each in one split.
 
-    The digest of a document decides its split: a fifth of them is held out for evaluation. Files are read until each
-    split is full. The rows follow the installed versions of the packages, which are part of the data's fingerprint.
+    A digest of the document selects its split: a fifth is held out for evaluation. Files are read until each split is
+    full. The rows depend on the installed versions of the packages, which are part of the data's fingerprint.
     """
     modules = [module for name in section.packages for module in _modules(name)]
     modules.sort(key=lambda module: _digest(module[1]))
 
     @cache
-    def of_module(place: int) -> list[Draft]:
-        file, name = modules[place]
-        return list(drafts_of_module(file.read_text(encoding="utf-8"), name, section.max_words))
+    def examples_of(index: int) -> list[RawExample]:
+        file, name = modules[index]
+        return list(examples_of_module(file.read_text(encoding="utf-8"), name, section.max_words))
 
-    def of_split(low: float, high: float) -> Iterator[Draft]:
-        for place in range(len(modules)):
-            for draft in of_module(place):
-                if low <= int(_digest(plain(draft.question))[:8], 16) / 2**32 < high:
-                    yield draft
+    def read_split(low: float, high: float) -> Iterator[RawExample]:
+        for index in range(len(modules)):
+            for example in examples_of(index):
+                if low <= int(_digest(normalized_text(example.question))[:8], 16) / 2**32 < high:
+                    yield example
 
-    shares = _shares(section.splits)
-    drafts: dict[str, Callable[[], Iterator[Draft]]] = {
-        split: partial(of_split, *shares[split]) for split in section.splits
+    ranges = _digest_ranges(section.splits)
+    examples: dict[str, Callable[[], Iterator[RawExample]]] = {
+        split: partial(read_split, *ranges[split]) for split in section.splits
     }
-    return Source(drafts=drafts)
+    return Source(examples=examples)
 
 
-def drafts_of_module(source: str, module: str, max_words: int) -> Iterator[Draft]:
-    """The usable docstrings of a module's public classes and functions: a one-line summary and enough prose below it.
+def examples_of_module(source: str, module: str, max_words: int) -> Iterator[RawExample]:
+    """The usable docstrings of a module's public classes and functions: a one-line summary and enough prose below.
 
-    Parameter lists, examples and other underlined sections are left out: the document is prose.
+    Parameter lists, examples and other underlined sections are left out, so that the document is prose.
     """
-    if not _PROMISING.search(source):
+    if not _CANDIDATE.search(source):
         return
     for node in _public(ast.parse(source).body):
         summary, _, body = inspect.cleandoc(ast.get_docstring(node, clean=False) or "").partition("\n\n")
@@ -67,11 +67,11 @@ def drafts_of_module(source: str, module: str, max_words: int) -> Iterator[Draft
         if summary.endswith(".") and low <= len(summary.split()) <= high and len(words) >= DOCUMENT_WORDS:
             summary, document = " ".join(summary.split()), " ".join(words[:max_words])
             meta = {"object": f"{module}.{node.name}"}
-            yield Draft(question=document, answer=summary, demonstration=summary, meta=meta)
+            yield RawExample(question=document, answer=summary, demonstration=summary, meta=meta)
 
 
 def _public(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The public classes and functions, and the public methods of public classes, in the order of the text."""
+    """The public classes and functions, and the public methods of public classes, in source order."""
     for node in statements:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             yield node
@@ -79,14 +79,14 @@ def _public(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionD
                 yield from _public(node.body)
 
 
-def _shares(splits: dict[str, int]) -> dict[str, tuple[float, float]]:
-    """The part of [0, 1) that each split's documents are drawn from, in proportion to its rows."""
-    shares: dict[str, tuple[float, float]] = {}
+def _digest_ranges(splits: dict[str, int]) -> dict[str, tuple[float, float]]:
+    """Split -> the range within [0, 1) of its documents' digests, as wide as its share of the rows."""
+    ranges: dict[str, tuple[float, float]] = {}
     for training, start, width in ((False, 0.0, HELD_OUT), (True, HELD_OUT, 1 - HELD_OUT)):
         chosen = {split: count for split, count in splits.items() if (split in TRAINING_SPLITS) == training}
         ends = [start, *(start + width * part / sum(chosen.values()) for part in accumulate(chosen.values()))]
-        shares |= dict(zip(chosen, pairwise(ends), strict=True))
-    return shares
+        ranges |= dict(zip(chosen, pairwise(ends), strict=True))
+    return ranges
 
 
 def _digest(text: str) -> str:
@@ -94,11 +94,11 @@ def _digest(text: str) -> str:
 
 
 def _modules(package: str) -> Iterator[tuple[Path, str]]:
-    """The package's source files and module names; tests and what they carry along are left out."""
+    """The package's source files and module names, without tests and vendored code."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations or package_version(package) is None:
         raise StudyError(
-            [f"data.packages: {package!r} is no installed package with a version; install it, or remove it"]
+            [f"data.packages: {package!r} is not an installed package with a version; install it, or remove it"]
         )
     root = Path(next(iter(spec.submodule_search_locations)))
     for file in root.rglob("*.py"):

@@ -1,4 +1,4 @@
-"""Near-duplicates within a split, and training rows that an evaluation split holds too, told by digests alone."""
+"""Finds near-duplicate prompts within a split, and training rows that leak from evaluation, by digests alone."""
 
 import hashlib
 import re
@@ -6,201 +6,207 @@ import unicodedata
 from array import array
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rlassay.data.drafts import RowRefusedError, UnsuitableError
+from rlassay.data.raw_examples import RowRejectedError, UnsuitableRowError
 from rlassay.records import PromptRow
 
-# MERGED FROM data.digests: A set of 64-bit digests in little memory.
+if TYPE_CHECKING:
+    Words = array[int]
+else:  # Python 3.11 cannot subscript `array`
+    Words = array
 
-SMALLEST = 1024
+NEAR_BITS = 8
+"""Two perceptual hashes of 256 bits that differ in at most this many belong to the same picture."""
+FLAT_BITS = 8
+"""A hash with fewer set bits has too little structure to recognise a picture; such images must match exactly."""
+INITIAL_SLOTS = 1024
 
 
-class Digests:
-    """Digests that were added: 8 to 32 bytes each instead of some 100 in a `set`, so that millions fit.
+@dataclass(frozen=True, kw_only=True)
+class PromptSignature:
+    """The digests of a prompt's text and media by which prompts are compared."""
 
-    Open addressing: a digest stands in the first free place from the one that its lowest bits name.
+    text: int
+    """Digest of question and choices, normalized by `normalized_text`."""
+    exact: tuple[str, ...] = ()
+    """SHA-256 of each image, then the path of each video."""
+    hashes: tuple[str, ...] = ()
+    """Perceptual hash of each image, 64 hex digits."""
+    prompt_id: str = ""
+    """The key that the source gave."""
+
+    @cached_property
+    def digest(self) -> int:
+        """Digest of the text and all media."""
+        return digest_of(str(self.text), *self.exact)
+
+    @property
+    def digest_without_images(self) -> int:
+        """Digest of text, videos and number of images; prompts that differ only in their images share it."""
+        return digest_of(str(self.text), str(len(self.hashes)), *self.exact[len(self.hashes) :])
+
+
+class DigestSet:
+    """A set of 64-bit digests in 8 to 32 bytes each (about 100 in a `set`), so that millions fit in memory.
+
+    Open addressing: a digest is in the first free slot from the one that its lowest bits select.
     """
 
     def __init__(self) -> None:
-        self._places = array("Q", bytes(8 * SMALLEST))
+        self._slots: Words = array("Q", bytes(8 * INITIAL_SLOTS))
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, digest: int) -> bool:
-        return self._places[self._place(digest)] != 0
+        return self._slots[self._slot(digest)] != 0
 
     def add(self, digest: int) -> bool:
-        """Whether the digest is new; 0 < digest < 2^64."""
-        place = self._place(digest)
-        if self._places[place]:
+        """Add a digest, 0 < digest < 2^64; whether it is new."""
+        slot = self._slot(digest)
+        if self._slots[slot]:
             return False
-        self._places[place] = digest
+        self._slots[slot] = digest
         self._count += 1
-        if 2 * self._count > len(self._places):
+        if 2 * self._count > len(self._slots):
             self._grow()
         return True
 
-    def _place(self, digest: int) -> int:
-        places, mask = self._places, len(self._places) - 1
-        place = digest & mask
-        while places[place] not in (0, digest):
-            place = (place + 1) & mask
-        return place
+    def _slot(self, digest: int) -> int:
+        slots, mask = self._slots, len(self._slots) - 1
+        slot = digest & mask
+        while slots[slot] not in (0, digest):
+            slot = (slot + 1) & mask
+        return slot
 
     def _grow(self) -> None:
-        before = self._places
-        self._places = array("Q", bytes(16 * len(before)))
-        for digest in before:
+        old = self._slots
+        self._slots = array("Q", bytes(16 * len(old)))
+        for digest in old:
             if digest:
-                self._places[self._place(digest)] = digest
+                self._slots[self._slot(digest)] = digest
+
+
+@dataclass(kw_only=True)
+class ImageIndex:
+    """Perceptual hashes of a split's images, 48 bytes each."""
+
+    hashes: bytearray = field(default_factory=bytearray)
+    """32 bytes per image; flat ones are left out."""
+    keys: Words = field(default_factory=lambda: array("Q"))
+    """Per image, a digest of `digest_without_images` of its prompt and the image's position in it."""
+    prompts: Words = field(default_factory=lambda: array("Q"))
+    """Per image, the number of its prompt."""
+    known_keys: DigestSet = field(default_factory=DigestSet)
+    """All keys."""
+
+    def add(self, signature: PromptSignature, number: int) -> None:
+        """Add the images of prompt `number`."""
+        for position, one in enumerate(signature.hashes):
+            if not _is_flat(one):
+                self.hashes += bytes.fromhex(one)
+                self.keys.append(_key(signature, position))
+                self.prompts.append(number)
+                self.known_keys.add(self.keys[-1])
+
+    def has_similar_prompt(self, signature: PromptSignature) -> bool:
+        """Whether some prompt differs only in its images, and each of these is near its counterpart."""
+        similar: set[int] | None = None
+        for position, one in enumerate(signature.hashes):
+            key = _key(signature, position)
+            if _is_flat(one) or key not in self.known_keys:
+                return False
+            candidates = np.flatnonzero(np.frombuffer(self.keys, np.uint64) == key)
+            near = candidates[self._distances(one, candidates) <= NEAR_BITS]
+            prompts = {self.prompts[int(index)] for index in near}
+            similar = prompts if similar is None else similar & prompts
+        return bool(similar)
+
+    def has_similar_image(self, one: str) -> bool:
+        """Whether the hash is near that of any image."""
+        if not self.hashes or _is_flat(one):
+            return False
+        return bool(self._distances(one, slice(None)).min() <= NEAR_BITS)
+
+    def _distances(self, one: str, rows: NDArray[np.intp] | slice) -> NDArray[np.intp]:
+        """Number of differing bits, of 256, between a hash and those at `rows`."""
+        own = np.frombuffer(bytes.fromhex(one), np.uint64)
+        others = np.frombuffer(self.hashes, np.uint64).reshape(-1, 4)[rows]
+        return np.bitwise_count(others ^ own).sum(axis=1, dtype=np.intp)
+
+
+@dataclass(kw_only=True)
+class SplitIndex:
+    """The prompts of one split: about 50 bytes for one without images, 200 with one."""
+
+    split: str
+    """Its name."""
+    exact_images_only: bool = False
+    """Whether images that only look alike count as different."""
+    prompts: DigestSet = field(default_factory=DigestSet)
+    """`PromptSignature.digest` of each prompt."""
+    prompt_ids: DigestSet = field(default_factory=DigestSet)
+    """Digests of the keys that the source gave."""
+    media: DigestSet = field(default_factory=DigestSet)
+    """Digests of all images and of the paths of all videos."""
+    looks: ImageIndex = field(default_factory=ImageIndex)
+    """Perceptual hashes of the images."""
+
+    def reject_duplicate(self, signature: PromptSignature, kind: str = "duplicate") -> None:
+        """UnsuitableRowError for a prompt with the same text and look, RowRejectedError for a key that is in use."""
+        if signature.digest in self.prompts or (
+            not self.exact_images_only and self.looks.has_similar_prompt(signature)
+        ):
+            raise UnsuitableRowError(f"{kind}: nearly the same prompt stands in the split {self.split!r}")
+        if signature.prompt_id and digest_of(signature.prompt_id) in self.prompt_ids:
+            raise RowRejectedError(
+                f"prompt_id: {signature.prompt_id!r} belongs to another row of the split {self.split!r} too; "
+                "give each row its own, or leave it out"
+            )
+
+    def reject_shared_image(self, signature: PromptSignature) -> None:
+        """UnsuitableRowError for an image or video that this split has too, even with another question."""
+        same = any(digest_of(one) in self.media for one in signature.exact)
+        if same or (not self.exact_images_only and any(self.looks.has_similar_image(one) for one in signature.hashes)):
+            raise UnsuitableRowError(f"leak: nearly the same image stands in the split {self.split!r}")
+
+    def add(self, signature: PromptSignature) -> None:
+        """Add an accepted prompt."""
+        self.looks.add(signature, len(self.prompts))
+        self.prompts.add(signature.digest)
+        if signature.prompt_id:
+            self.prompt_ids.add(digest_of(signature.prompt_id))
+        for one in signature.exact:
+            self.media.add(digest_of(one))
 
 
 def digest_of(*parts: str) -> int:
-    """64 bits of the parts' SHA-256, never 0; two of a million texts are alike by chance once in 10^7 data sets."""
+    """The first 64 bits of the SHA-256 of the parts, never 0.
+
+    Two of a million texts collide by chance in one of 10^7 data sets.
+    """
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) or 1
 
 
-# MERGED FROM data.duplicates: Near-duplicates within a split, and training rows that an evaluation split holds
-# too, told by digests alone.
-
-NEAR = 8
-"""Perceptual hashes of 256 bits that differ in at most as many belong to the same picture."""
-FLAT = 8
-"""A hash with fewer set bits shows nothing to recognise a picture by: such images are compared exactly only."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What a prompt shows, in the forms in which two prompts are compared."""
-
-    text: int
-    """Digest of question and choices: letters and digits alone, in lower case."""
-    exact: tuple[str, ...] = ()
-    """SHA-256 of each image, then the path of each video."""
-    hashes: tuple[str, ...] = ()
-    """Perceptual hash of each image, 64 hex digits."""
-    prompt_id: str = ""
-    """The key that the source has given it."""
-
-    @cached_property
-    def whole(self) -> int:
-        """Digest of all that is shown."""
-        return digest_of(str(self.text), *self.exact)
-
-    @property
-    def but_for_pictures(self) -> int:
-        """Digest of text, number of images and videos: what prompts have in common that differ in their images only."""
-        return digest_of(str(self.text), str(len(self.hashes)), *self.exact[len(self.hashes) :])
-
-
-@dataclass(kw_only=True)
-class Pictures:
-    """Perceptual hashes of images, at 48 bytes each."""
-
-    hashes: bytearray = field(default_factory=bytearray)
-    """32 bytes per image; flat ones are left out."""
-    keys: array = field(default_factory=lambda: array("Q"))
-    """Per image, `Shown.but_for_pictures` of its prompt and the image's place in it, as one digest."""
-    prompts: array = field(default_factory=lambda: array("Q"))
-    """Per image, the number of its prompt."""
-    known: Digests = field(default_factory=Digests)
-    """All keys."""
-
-    def add(self, shown: Shown, number: int) -> None:
-        """Remember the images of prompt `number`."""
-        for place, one in enumerate(shown.hashes):
-            if not _is_flat(one):
-                self.hashes += bytes.fromhex(one)
-                self.keys.append(_key(shown, place))
-                self.prompts.append(number)
-                self.known.add(self.keys[-1])
-
-    def has_prompt_like(self, shown: Shown) -> bool:
-        """Whether a prompt differs in nothing but its images, and each of these is near its counterpart."""
-        alike: set[int] | None = None
-        for place, one in enumerate(shown.hashes):
-            key = _key(shown, place)
-            if _is_flat(one) or key not in self.known:
-                return False
-            places = np.flatnonzero(np.frombuffer(self.keys, np.uint64) == key)
-            near = places[self._distances(one, places) <= NEAR]
-            prompts = {self.prompts[int(index)] for index in near}
-            alike = prompts if alike is None else alike & prompts
-        return bool(alike)
-
-    def has_near(self, one: str) -> bool:
-        """Whether an image is near any of these."""
-        if not self.hashes or _is_flat(one):
-            return False
-        return bool(self._distances(one, slice(None)).min() <= NEAR)
-
-    def _distances(self, one: str, places: np.ndarray | slice) -> np.ndarray:
-        """In how many of 256 bits the hash differs from each of those at `places`."""
-        mine = np.frombuffer(bytes.fromhex(one), np.uint64)
-        return np.bitwise_count(np.frombuffer(self.hashes, np.uint64).reshape(-1, 4)[places] ^ mine).sum(axis=1)
-
-
-@dataclass(kw_only=True)
-class Seen:
-    """The prompts of one split: some 50 bytes for one without images, some 200 with one."""
-
-    split: str
-    """Its name."""
-    exactly: bool = False
-    """Whether images that merely look alike count as different."""
-    prompts: Digests = field(default_factory=Digests)
-    """Everything that each prompt shows, as one digest."""
-    prompt_ids: Digests = field(default_factory=Digests)
-    """Keys that the source has given."""
-    images: Digests = field(default_factory=Digests)
-    """Digests of all images and paths of all videos."""
-    pictures: Pictures = field(default_factory=Pictures)
-    """How the images look."""
-
-    def refuse_duplicate(self, shown: Shown, kind: str = "duplicate") -> None:
-        """UnsuitableError for a prompt of the same text and look, RowRefusedError for a key that is in use."""
-        if shown.whole in self.prompts or (not self.exactly and self.pictures.has_prompt_like(shown)):
-            raise UnsuitableError(f"{kind}: nearly the same prompt stands in the split {self.split!r}")
-        if shown.prompt_id and digest_of(shown.prompt_id) in self.prompt_ids:
-            raise RowRefusedError(
-                f"prompt_id: {shown.prompt_id!r} belongs to another row of the split {self.split!r} too; "
-                "give each row its own, or leave it out"
-            )
-
-    def refuse_shared_image(self, shown: Shown) -> None:
-        """UnsuitableError for an image that this split has too, even with another question."""
-        same = any(digest_of(one) in self.images for one in shown.exact)
-        if same or (not self.exactly and any(self.pictures.has_near(one) for one in shown.hashes)):
-            raise UnsuitableError(f"leak: nearly the same image stands in the split {self.split!r}")
-
-    def add(self, shown: Shown) -> None:
-        """Remember a prompt that was kept."""
-        self.pictures.add(shown, len(self.prompts))
-        self.prompts.add(shown.whole)
-        if shown.prompt_id:
-            self.prompt_ids.add(digest_of(shown.prompt_id))
-        for one in shown.exact:
-            self.images.add(digest_of(one))
-
-
 def text_digest(row: PromptRow) -> int:
-    """The digest of a row's question and choices that prompts of nearly the same words share."""
-    return digest_of(*(plain(text) for text in (row.question, *row.choices)))
+    """Digest of a row's normalized question and choices."""
+    return digest_of(*(normalized_text(text) for text in (row.question, *row.choices)))
 
 
-def plain(text: str) -> str:
-    """`What IS 3 + 4?` and `what is 3 + 4` are the same, `3 - 4` is not: signs count, punctuation does not."""
+def normalized_text(text: str) -> str:
+    """Text without case, spacing and punctuation: `What IS 3 + 4?` equals `what is 3+4`; `3 - 4` differs."""
     return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"()]", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def _key(shown: Shown, place: int) -> int:
-    return digest_of(str(shown.but_for_pictures), str(place))
+def _key(signature: PromptSignature, position: int) -> int:
+    return digest_of(str(signature.digest_without_images), str(position))
 
 
 def _is_flat(one: str) -> bool:
-    return int(one, 16).bit_count() < FLAT
+    return int(one, 16).bit_count() < FLAT_BITS

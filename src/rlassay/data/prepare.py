@@ -1,8 +1,8 @@
-"""The data stage: source -> what becomes of each record -> `<split>.jsonl` -> `data.json`."""
+"""The data stage: source -> outcomes of its records -> `<split>.jsonl` and images -> `data.json`."""
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,15 @@ from rlassay.config.data import DataConfig
 from rlassay.config.fingerprints import code_digest, data_id
 from rlassay.data.builtin import digits
 from rlassay.data.docstrings import docstrings
-from rlassay.data.drafts import Source
-from rlassay.data.images import Images
-from rlassay.data.intake import Intake, Tally, in_order, length_check, take_in
-from rlassay.data.journal import Journal, Kept
-from rlassay.data.media_records import conversations, jsonl, jsonl_prompts
+from rlassay.data.images import ImageStore
+from rlassay.data.ingest import Ingestor, length_check, reading_order
+from rlassay.data.json_records import conversations, jsonl, jsonl_prompts
+from rlassay.data.outcomes import Accepted, Journal, SplitStats
+from rlassay.data.raw_examples import Source
 from rlassay.data.tables import aokvqa, gsm8k, summarization, table
 from rlassay.files import sha256, write_json
 from rlassay.layout import Layout
 from rlassay.records import TRAINING_SPLITS, PromptRow, SplitFacts, parse_row
-
-# MERGED FROM data.sources: The registry of sources; the key is a data section's `kind` and the function's name.
 
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "digits": digits,
@@ -37,41 +35,37 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "conversations": conversations,
     "docstrings": docstrings,
 }
-"""`source(section) -> Source`: it reads its own data section, and no record before it is asked for."""
-
-
-# MERGED FROM data.prepare: The data stage: source -> what becomes of each record -> `<split>.jsonl` ->
-# `data.json`.
+"""`kind` of a data section -> `source(section)` of the same name, which reads records only when they are requested."""
 
 
 def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
-    """Write the rows and images of every split, and `data.json` last; the same study gives the same bytes.
+    """Write the rows and images of every split, then `data.json`; the same study gives the same bytes.
 
-    A killed attempt is gone on with: what it had made of the source's records is not made again.
+    A killed attempt is resumed: its journals hold the outcomes of the records that it had ingested.
 
-    Returns: per split, how many rows were kept, how many were refused for which reason, and what the rows are like.
+    Returns: per split, the number of rows, the rejected records by reason, and statistics of the rows.
 
-    Errors: StudyError listing what is wrong with the source's rows, naming a split of which no row is left, or saying
-        that another process is at work.
+    Errors: StudyError with the invalid rows of the source, with a split that has no rows left, or if another process
+        is preparing this data.
     """
     with _unfinished(layout):
-        # 1. What vouches for the old rows goes first.
+        # 1. Without its manifest, the old data counts as missing from here on.
         layout.data_manifest.unlink(missing_ok=True)
-        # 2. Every record, one split after the other; no file is replaced before all splits are sound.
-        source, images = SOURCES[study.data.kind](study.data), Images(layout.data)
-        _check_place(source, layout)
-        intake = Intake(source=source, images=images, too_long=length_check(study.data.max_prompt_length))
+        # 2. Ingest one split after the other; no file is replaced before all splits are complete.
+        source, images = SOURCES[study.data.kind](study.data), ImageStore(layout.data)
+        _check_location(source, layout)
+        ingestor = Ingestor(source=source, images=images, too_long=length_check(study.data.max_prompt_length))
         states = _states(study, source)
-        made = {split: _prepare_split(split, study, layout, intake, states[split]) for split in states}
-        # 3. The rows take their places, and nothing stays of a study that has been edited since.
-        for split in made:
+        facts = {split: _prepare_split(split, study, layout, ingestor, states[split]) for split in states}
+        # 3. Replace the old rows, and delete everything that belongs to an earlier version of the study.
+        for split in facts:
             layout.split_part(split).replace(layout.split(split))
         images.prune()
         for file in layout.splits():
-            if file.stem not in made:
+            if file.stem not in facts:
                 file.unlink()
-        # 4. What vouches for them.
-        facts = {split: made[split] for split in source.drafts}
+        # 4. The manifest.
+        facts = {split: facts[split] for split in source.examples}
         digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
         splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
         content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
@@ -80,35 +74,37 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
 
 
 def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -> Iterator[PromptRow]:
-    """The usable rows of a source one by one, read as they are asked for; refused ones are left out.
+    """The usable rows of a source, read lazily; rejected records are skipped.
 
     Args:
         section: a `data` section.
-        root: the folder that receives the images, to which `Media.path` is relative.
-        split: which split; None gives all of them, the evaluation splits first.
+        root: the folder that receives the images, and to which `Media.path` is relative.
+        split: which split; None gives all of them, evaluation splits first.
 
-    Errors: StudyError listing what is wrong with the section or with the source's files.
+    Errors: StudyError with the problems of the section or of the source's files.
     """
     source = SOURCES[section.kind](section)
-    if split is not None and split not in source.drafts:
-        raise StudyError([f"data.splits: no split {split!r}; got {', '.join(source.drafts) or 'none'}"])
-    intake = Intake(source=source, images=Images(Path(root)), too_long=length_check(section.max_prompt_length))
-    for name in in_order(source.drafts):
-        # An evaluation split is read on the way to a training split, which must share nothing with it.
+    if split is not None and split not in source.examples:
+        raise StudyError([f"data.splits: no split {split!r}; got {', '.join(source.examples) or 'none'}"])
+    ingestor = Ingestor(source=source, images=ImageStore(Path(root)), too_long=length_check(section.max_prompt_length))
+    for name in reading_order(source.examples):
+        # A training split is compared with the evaluation splits, so that these are read too.
         if split in (None, name) or name not in TRAINING_SPLITS:
-            for outcome in take_in(name, section.splits[name], intake):
-                if isinstance(outcome, Kept) and split in (None, name):
+            for outcome in ingestor.ingest_split(name, section.splits[name]):
+                if isinstance(outcome, Accepted) and split in (None, name):
                     yield parse_row(outcome.row.encode("utf-8"), name)
         if split == name:
             return
 
 
 @contextmanager
-def _unfinished(layout: Layout) -> Iterator[None]:
-    """Hold the lock of the unfinished work, which a kill leaves behind for the next attempt.
+def _unfinished(layout: Layout) -> Generator[None, None, None]:
+    """Lock the folder of unfinished work, which a killed attempt leaves for the next one.
 
-    It is removed at the end, and after a StudyError too: whoever mends the cause changes what is read. StudyError if
-    another process holds the lock; the kernel frees it however that process ends.
+    The folder is deleted at the end, and after a StudyError too, since fixing its cause changes the input. The kernel
+    frees the lock however the process ends.
+
+    Errors: StudyError if another process holds the lock.
     """
     layout.data_parts.mkdir(parents=True, exist_ok=True)
     try:
@@ -123,34 +119,35 @@ def _unfinished(layout: Layout) -> Iterator[None]:
         raise StudyError([f"{layout.data}: another process prepares this data; wait for it, or stop it"]) from None
 
 
-def _check_place(source: Source, layout: Layout) -> None:
+def _check_location(source: Source, layout: Layout) -> None:
+    """StudyError if an input file is in the study's data folder, where it would be overwritten."""
     for file in (file for files in source.files.values() for file in files):
         if file.resolve().is_relative_to(layout.data.resolve()):
-            raise StudyError([f"data: {file} lies in the study's own data folder; move your files elsewhere"])
+            raise StudyError([f"data: {file} is in the study's own data folder; move your files elsewhere"])
 
 
-def _prepare_split(split: str, study: Study, layout: Layout, intake: Intake, state: str) -> SplitFacts:
-    """Write a split's rows beside those that they will replace; a journal of another state is not gone on with."""
-    tally = Tally()
+def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor, state: str) -> SplitFacts:
+    """Write a split's rows to a temporary file, resuming a journal of the same state."""
+    stats = SplitStats()
     with Journal(layout.split_journal(split), state) as journal:
-        done = journal.outcomes(lambda outcome: intake.recall(outcome, split))
-        for outcome in take_in(split, study.data.splits[split], intake, done):
+        done = journal.outcomes(lambda outcome: ingestor.restore(outcome, split))
+        for outcome in ingestor.ingest_split(split, study.data.splits[split], done):
             journal.append(outcome)
         with layout.split_part(split).open("w", encoding="utf-8", newline="\n") as rows:
             for outcome in journal.outcomes():
-                tally.add(outcome)
-                if isinstance(outcome, Kept):
+                stats.add(outcome)
+                if isinstance(outcome, Accepted):
                     rows.write(outcome.row)
-    if not tally.rows:
-        raise StudyError([f"data: no row of the split {split!r} is left; refused were {tally.refusals()}"])
-    return tally.facts()
+    if not stats.rows:
+        raise StudyError([f"data: no row of the split {split!r} is left; rejected: {stats.rejections()}"])
+    return stats.facts()
 
 
 def _states(study: Study, source: Source) -> dict[str, str]:
-    """Split -> all that decides what becomes of its records: the study, the code, and the files read up to then."""
+    """Split -> everything that determines its outcomes: the study, the code, and the files read so far."""
     state = [data_id(study), code_digest("rlassay.data.prepare")]
     states: dict[str, str] = {}
-    for split in in_order(source.drafts):
+    for split in reading_order(source.examples):
         about = [(file, file.stat()) for file in source.files.get(split, ())]
         state += [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in about]
         states[split] = json.dumps(state)

@@ -11,8 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from rlassay.models import tokenizer_of
 from rlassay.models.hub import Processor
+from rlassay.models.policy import tokenizer_of
 from rlassay.signals.passes import SharedPrompts
 
 Prompt = str | list[dict[str, Any]]

@@ -1,26 +1,24 @@
 """Rows as the data set that `trl.GRPOTrainer` draws prompts from."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 
 from rlassay.images import StudyImages
-from rlassay.models.hub import Processor
-from rlassay.models.policy import chat
+from rlassay.models.policy import ChatFormat
 from rlassay.records import PromptRow
 
 
 def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, seed: int) -> list[str]:
     """The prompts of a whole run, batch after batch: all of them in a new random order, again and again.
 
-    TRL's own sampler begins its shuffling anew when a run resumes, and would then repeat the first pass; an order that
-    is written down beforehand resumes exactly. As in TRL, what does not fill a batch is left out of a pass.
+    TRL's own sampler restarts its shuffling when a run resumes, and would repeat the first pass; an order that is fixed
+    beforehand resumes exactly. As in TRL, a pass drops the prompts that do not fill a batch.
 
     Args:
-        prompt_ids: those of the split.
+        prompt_ids: the split's prompts.
         batch_size: prompts per generation batch.
         num_batches: generation batches of the run.
         seed: the run's seed.
@@ -40,19 +38,16 @@ def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, s
 def prompt_dataset(
     rows: Mapping[str, PromptRow],
     order: Sequence[str],
-    processor: Processor,
-    data: Path,
-    *,
-    with_format_instruction: bool,
+    chat_format: ChatFormat,
+    images: StudyImages,
 ) -> datasets.Dataset:
     """The columns `prompt_id`, `prompt` (chat messages) and, if any row has some, `images` (RGB).
 
     Args:
         rows: the prompts by `prompt_id`.
-        order: their ids as the trainer shall draw them.
-        processor: decides the form of the messages.
-        data: folder that image paths start from.
-        with_format_instruction: whether a system turn states the completion format.
+        order: their ids in the order in which the trainer draws them.
+        chat_format: turns a row into messages.
+        images: opens the images of rows.
 
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
@@ -65,33 +60,29 @@ def prompt_dataset(
             f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
             f"{len(rows) - len(without)} with one; TRL cannot train on both in one batch: keep one kind"
         )
-    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(
-        _Drawing(rows, processor, data, with_format_instruction)
-    )
+    library: Any = datasets
+    return library.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_MakeColumns(rows, chat_format, images))
 
 
-class _Drawing:
-    """Turns a batch of prompt ids into what the trainer wants to see."""
+class _MakeColumns:
+    """Turns a batch of prompt ids into the columns that the trainer reads."""
 
-    def __init__(
-        self, rows: Mapping[str, PromptRow], processor: Processor, data: Path, with_format_instruction: bool
-    ) -> None:
+    def __init__(self, rows: Mapping[str, PromptRow], chat_format: ChatFormat, images: StudyImages) -> None:
         self.rows = rows
         self.with_images = any(row.media for row in rows.values())
-        self.processor = processor
-        self.images = StudyImages(data)
-        self.with_format_instruction = with_format_instruction
+        self.chat_format = chat_format
+        self.images = images
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         rows = [self.rows[prompt_id] for prompt_id in batch["prompt_id"]]
         columns: dict[str, list[Any]] = {
             **batch,
-            "prompt": [chat(row, self.processor, self.with_format_instruction) for row in rows],
+            "prompt": [self.chat_format.prompt(row) for row in rows],
         }
         if self.with_images:
             columns["images"] = [self.images(item.path for item in row.media) for row in rows]
         return columns
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # `datasets` fingerprints a transform by pickling it; prompt ids are digests of all that matters here.
+        # `datasets` fingerprints a transform by pickling it; prompt ids are digests of the rows' content.
         return str, (" ".join(self.rows),)

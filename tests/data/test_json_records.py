@@ -1,4 +1,4 @@
-"""Records with media by path: prompts, conversations, and what a clip's frame counts must be."""
+"""JSON sources: prompts, conversations and clips, then rows in this project's format with every possible mistake."""
 
 import io
 import json
@@ -10,17 +10,15 @@ from PIL import Image
 from rlassay.config import StudyError
 from rlassay.config.data import Conversations, Jsonl, JsonlPrompts
 from rlassay.data import load_rows
-from rlassay.data.drafts import RowRefusedError
-from rlassay.data.intake import content_id
-from rlassay.data.media_records import frame_sampling
+from rlassay.data.json_records import frame_sampling
+from rlassay.data.raw_examples import RowRejectedError
+from rlassay.data.row_checks import content_id
 from rlassay.records import FrameSampling, PromptRow, parse_row
-from tests.data import taking
-from tests.data.taking import take
-
-# MERGED FROM test_media_records.py: Records with media by path: prompts, conversations, and what a clip's frame
-# counts must be.
+from tests.data.ingesting import ingest_all
 
 META = {"frame_cnts": [15, 11], "min_frames": 4, "max_frames": 8, "dynamic_sample": True}
+ROW = {"question": "Which animal?", "answer": "B", "choices": ["cat", "dog"], "media": [{"path": "red.png"}]}
+FREE = {"question": "Who wrote it?", "answer": "Sappho"}
 
 
 @pytest.fixture
@@ -38,15 +36,15 @@ def write(folder, *records, name="test.jsonl"):
     (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def refusals(section, tmp_path):
-    return take(section, tmp_path)[1]["test"]
+def rejections(section, tmp_path):
+    return ingest_all(section, tmp_path)[1]["test"]
 
 
 def turns(question, reply):
     return [{"from": "human", "value": question}, {"from": "gpt", "value": reply}]
 
 
-def test_prompts_with_keys_of_their_own(folder, tmp_path):
+def test_prompts_with_custom_keys(folder, tmp_path):
     write(
         folder,
         {"ask": "<image>\nWhich colour?", "gold": "red", "image": "red.png", "videos": []},
@@ -68,7 +66,7 @@ def test_prompts_with_keys_of_their_own(folder, tmp_path):
     assert (first.question, first.answer, len(first.media)) == ("Which colour?", "red", 1)
     assert (second.question, second.answer, second.media) == ("请描述", "4", ())
     outside = "image: its path leaves the data root"
-    assert refusals(section, tmp_path) == ["answer: it is missing", outside, outside]
+    assert rejections(section, tmp_path) == ["answer: it is missing", outside, outside]
     with pytest.raises(StudyError, match=r"test.jsonl:1: no key 'askk' \(data.prompt_key\).*did you mean 'ask'"):
         list(load_rows(section.model_copy(update={"prompt_key": "askk"}), tmp_path / "out"))
     with pytest.raises(StudyError, match=r"data.image_dir: '../..' leads outside"):
@@ -81,7 +79,7 @@ def test_files_are_read_line_by_line(folder, tmp_path):
         out.write("never read\n")
     section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder), splits={"test": 1})
     assert [row.answer for row in load_rows(section, tmp_path / "out")] == ["1"]
-    with pytest.raises(StudyError, match=r"test.jsonl:2: no JSON"):
+    with pytest.raises(StudyError, match=r"test.jsonl:2: invalid JSON"):
         list(load_rows(section.model_copy(update={"splits": {"test": None}}), tmp_path / "out"))
 
 
@@ -106,7 +104,7 @@ def test_a_conversation_about_a_clip(folder, tmp_path):
     assert warm.demonstration == reply
 
 
-def test_conversations_of_another_form_are_refused(folder, tmp_path):
+def test_invalid_conversations_are_rejected(folder, tmp_path):
     good = turns("Which?", "(1)")
     write(
         folder,
@@ -117,7 +115,7 @@ def test_conversations_of_another_form_are_refused(folder, tmp_path):
         {"conversations": good, "video": "../../clip.mp4"},
     )
     section = Conversations(kind="conversations", folder=str(folder), splits={"test": None})
-    assert refusals(section, tmp_path) == [
+    assert rejections(section, tmp_path) == [
         "conversations: expected one human turn and then one gpt turn",
         "conversations: expected one human turn and then one gpt turn",
         "video: no such file",
@@ -138,24 +136,17 @@ def test_conversations_of_another_form_are_refused(folder, tmp_path):
         ({"fps": 2}, "expected a mapping of frame_cnts"),
     ],
 )
-def test_frame_counts_are_held_to_their_meaning(changes, reason):
-    with pytest.raises(RowRefusedError, match=reason):
+def test_invalid_frame_counts_are_rejected(changes, reason):
+    with pytest.raises(RowRejectedError, match=reason):
         frame_sampling(META | changes)
 
 
-def test_missing_files_and_folders_are_named(folder, tmp_path):
+def test_missing_files_and_folders_are_errors(folder, tmp_path):
     section = Conversations(kind="conversations", folder=str(folder), splits={"train": None})
     with pytest.raises(StudyError, match=r"train.jsonl: missing; name the file of 'train' in data.files"):
         list(load_rows(section, tmp_path / "out"))
-    with pytest.raises(StudyError, match=r"data.folder: .*nowhere is no folder"):
+    with pytest.raises(StudyError, match=r"data.folder: .*nowhere is not a folder"):
         list(load_rows(section.model_copy(update={"folder": "nowhere"}), tmp_path / "out"))
-
-
-# MERGED FROM test_jsonl.py: Rows of one's own: what is accepted, and what every kind of mistake is answered
-# with.
-
-ROW = {"question": "Which animal?", "answer": "B", "choices": ["cat", "dog"], "media": [{"path": "red.png"}]}
-FREE = {"question": "Who wrote it?", "answer": "Sappho"}
 
 
 def png(colour="red"):
@@ -165,48 +156,48 @@ def png(colour="red"):
 
 
 @pytest.fixture
-def folder_jsonl(tmp_path):
-    folder_jsonl = tmp_path / "mine"
-    folder_jsonl.mkdir()
-    (folder_jsonl / "red.png").write_bytes(png())
-    (folder_jsonl / "blue.png").write_bytes(png("blue"))
-    return folder_jsonl
+def own_folder(tmp_path):
+    own_folder = tmp_path / "mine"
+    own_folder.mkdir()
+    (own_folder / "red.png").write_bytes(png())
+    (own_folder / "blue.png").write_bytes(png("blue"))
+    return own_folder
 
 
-def write_jsonl(folder_jsonl, **splits):
+def write_own(own_folder, **splits):
     for split, rows in splits.items():
         lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
-        (folder_jsonl / f"{split}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        (own_folder / f"{split}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
 
 
-def take_jsonl(folder_jsonl, splits=None):
-    section = Jsonl(kind="jsonl", folder=str(folder_jsonl), splits=splits or {"test": None})
-    return taking.take(section, folder_jsonl.parent)
+def ingest_own(own_folder, splits=None):
+    section = Jsonl(kind="jsonl", folder=str(own_folder), splits=splits or {"test": None})
+    return ingest_all(section, own_folder.parent)
 
 
-def test_rows_are_taken_with_their_images(folder_jsonl):
+def test_rows_are_read_with_their_images(own_folder):
     given = ROW | {"prompt_id": "q-17", "meta": {"source": "zoo", "year": 1931, "hard": True}}
-    write_jsonl(folder_jsonl, train=[given, FREE], sft=[ROW | {"question": "哪个动物?", "demonstration": "B"}])
-    rows, refused = take_jsonl(folder_jsonl, {"train": None, "sft": None})
+    write_own(own_folder, train=[given, FREE], sft=[ROW | {"question": "哪个动物?", "demonstration": "B"}])
+    rows, rejected = ingest_own(own_folder, {"train": None, "sft": None})
     first, second = rows["train"]
     assert (first.prompt_id, first.choices, first.meta["year"]) == ("q-17", ("cat", "dog"), 1931)
-    assert (folder_jsonl.parent / "out" / first.media[0].path).read_bytes() == png()
+    assert (own_folder.parent / "out" / first.media[0].path).read_bytes() == png()
     assert (second.answer, second.choices, second.media) == ("Sappho", (), ())
     assert second.prompt_id == content_id(second)
     assert rows["sft"][0].media == first.media
-    assert refused == {"train": [], "sft": []}
+    assert rejected == {"train": [], "sft": []}
 
 
-def test_a_limit_takes_the_head_and_does_not_read_on(folder_jsonl):
-    write_jsonl(folder_jsonl, test=[FREE, ROW, b"this line is never read"])
-    assert [row.answer for row in take_jsonl(folder_jsonl, {"test": 2})[0]["test"]] == ["Sappho", "B"]
+def test_a_limit_reads_only_the_head(own_folder):
+    write_own(own_folder, test=[FREE, ROW, b"this line is never read"])
+    assert [row.answer for row in ingest_own(own_folder, {"test": 2})[0]["test"]] == ["Sappho", "B"]
 
 
-def test_images_may_lie_in_folders_below_the_root(folder_jsonl):
-    (folder_jsonl / "deep").mkdir()
-    (folder_jsonl / "deep" / "blue.png").write_bytes(png("blue"))
-    write_jsonl(folder_jsonl, test=[ROW | {"media": [{"path": "deep/../deep/blue.png"}]}])
-    assert take_jsonl(folder_jsonl)[0]["test"][0].media[0].path.startswith("images/")
+def test_images_may_be_in_subfolders(own_folder):
+    (own_folder / "deep").mkdir()
+    (own_folder / "deep" / "blue.png").write_bytes(png("blue"))
+    write_own(own_folder, test=[ROW | {"media": [{"path": "deep/../deep/blue.png"}]}])
+    assert ingest_own(own_folder)[0]["test"][0].media[0].path.startswith("images/")
 
 
 def changed(**fields):
@@ -262,7 +253,7 @@ BAD_ROWS = {
         "test.jsonl:2: prompt_id: 'a' belongs to another row of the split 'test' too; give each row its own, or leave",
     ),
     "missing image": (changed(media=[{"path": "no.png"}]), r"test.jsonl:1 \(with 'no.png'\): image: no such file"),
-    "image is a folder_jsonl": (changed(media=[{"path": "."}]), r"\(with '.'\): image: no such file"),
+    "image is a folder": (changed(media=[{"path": "."}]), r"\(with '.'\): image: no such file"),
     "absolute path": (changed(media=[{"path": "/etc/passwd"}]), "image: its path leaves the data root"),
     "path upwards": (
         changed(media=[{"path": "../x.png"}]),
@@ -281,63 +272,63 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("rows", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_every_mistake_is_named(folder_jsonl, rows, message):
-    (folder_jsonl / "broken.png").write_bytes(png()[:40])
-    Image.new("RGB", (5, 3)).save(folder_jsonl / "odd.tiff")
-    (folder_jsonl.parent / "outside.png").write_bytes(png())
-    os.symlink(folder_jsonl.parent / "outside.png", folder_jsonl / "link.png")
-    write_jsonl(folder_jsonl, test=rows)
+def test_every_mistake_is_reported(own_folder, rows, message):
+    (own_folder / "broken.png").write_bytes(png()[:40])
+    Image.new("RGB", (5, 3)).save(own_folder / "odd.tiff")
+    (own_folder.parent / "outside.png").write_bytes(png())
+    os.symlink(own_folder.parent / "outside.png", own_folder / "link.png")
+    write_own(own_folder, test=rows)
     with pytest.raises(StudyError, match=message):
-        take_jsonl(folder_jsonl)
+        ingest_own(own_folder)
 
 
-def test_a_demonstration_is_needed_for_sft(folder_jsonl):
-    write_jsonl(folder_jsonl, sft=[ROW | {"demonstration": "<answer>B</answer>"}, ROW | {"question": "And now?"}])
+def test_a_demonstration_is_needed_for_sft(own_folder):
+    write_own(own_folder, sft=[ROW | {"demonstration": "<answer>B</answer>"}, ROW | {"question": "And now?"}])
     with pytest.raises(StudyError) as caught:
-        take_jsonl(folder_jsonl, {"sft": None})
+        ingest_own(own_folder, {"sft": None})
     assert len(caught.value.problems) == 1
     assert "sft.jsonl:2: demonstration: it is missing; rows of the sft split need" in caught.value.problems[0]
 
 
-def test_repeated_prompts_and_leaks_are_left_out_and_counted(folder_jsonl):
-    write_jsonl(
-        folder_jsonl, train=[ROW, FREE, FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "b", "answer": "A"}]
-    )
-    rows, refused = take_jsonl(folder_jsonl, {"train": None, "test": None})
+def test_repeated_prompts_and_leaks_are_rejected_and_counted(own_folder):
+    write_own(own_folder, train=[ROW, FREE, FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "b", "answer": "A"}])
+    rows, rejected = ingest_own(own_folder, {"train": None, "test": None})
     assert [len(rows[split]) for split in ("train", "test")] == [1, 1]
     same = "nearly the same prompt stands in the split "
-    assert refused == {"test": [], "train": [f"leak: {same}'test'", f"duplicate: {same}'train'"]}
+    assert rejected == {"test": [], "train": [f"leak: {same}'test'", f"duplicate: {same}'train'"]}
 
 
-def test_a_key_of_an_evaluation_row_cannot_be_a_training_row_s_too(folder_jsonl):
-    write_jsonl(folder_jsonl, train=[FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "a"}])
+def test_a_training_row_cannot_reuse_the_key_of_an_evaluation_row(own_folder):
+    write_own(own_folder, train=[FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "a"}])
     with pytest.raises(StudyError, match=r"train.jsonl:1: prompt_id: 'a' belongs to another row of the split 'test'"):
-        take_jsonl(folder_jsonl, {"train": None, "test": None})
+        ingest_own(own_folder, {"train": None, "test": None})
 
 
-def test_splits_that_are_missing_or_too_short(folder_jsonl):
-    write_jsonl(folder_jsonl, test=[FREE])
+def test_missing_and_short_splits_are_errors(own_folder):
+    write_own(own_folder, test=[FREE])
     with pytest.raises(StudyError) as caught:
-        take_jsonl(folder_jsonl, {"train": None, "sft": None, "test": 5})
+        ingest_own(own_folder, {"train": None, "sft": None, "test": 5})
     assert caught.value.problems == (
-        f"{folder_jsonl}/train.jsonl: missing; add the file, or remove 'train' from data.splits",
-        f"{folder_jsonl}/sft.jsonl: missing; add the file, or remove 'sft' from data.splits",
+        f"{own_folder}/train.jsonl: missing; add the file, or remove 'train' from data.splits",
+        f"{own_folder}/sft.jsonl: missing; add the file, or remove 'sft' from data.splits",
     )
     with pytest.raises(
         StudyError, match=r"data.splits.test: asks for 5 rows, but only 1 are usable; lower it, or null"
     ):
-        take_jsonl(folder_jsonl, {"test": 5})
+        ingest_own(own_folder, {"test": 5})
 
 
-def test_all_problems_of_a_split_are_listed_at_once_up_to_twenty(folder_jsonl):
-    write_jsonl(folder_jsonl, test=[ROW | {"answer": "Z", "question": " "}] * 30)
+def test_the_first_twenty_problems_of_a_split_are_listed_at_once(own_folder):
+    write_own(own_folder, test=[ROW | {"answer": "Z", "question": " "}] * 30)
     with pytest.raises(StudyError) as caught:
-        take_jsonl(folder_jsonl)
+        ingest_own(own_folder)
     assert len(caught.value.problems) == 21
     assert "test.jsonl:1: question: it is blank; expected text; answer: got 'Z'" in caught.value.problems[0]
     assert caught.value.problems[-1] == "... and 10 more"
 
 
-def test_the_folder_must_exist(folder_jsonl):
-    with pytest.raises(StudyError, match=r"data.folder: .*nowhere is no folder; expected one that holds <split>.jsonl"):
-        take_jsonl(folder_jsonl / "nowhere")
+def test_the_folder_must_exist(own_folder):
+    with pytest.raises(
+        StudyError, match=r"data.folder: .*nowhere is not a folder; expected a folder with <split>.jsonl"
+    ):
+        ingest_own(own_folder / "nowhere")

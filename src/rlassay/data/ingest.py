@@ -1,0 +1,205 @@
+"""Ingest a source: each raw example becomes an accepted row or a rejection with its reason.
+
+`Ingestor.ingest_split` reads the examples of one split; `Ingestor.ingest` takes one example through all steps. Splits
+are ingested in `reading_order`, since a training row is compared with the rows of every evaluation split.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from PIL.Image import Image
+
+from rlassay.bar import progress_bar
+from rlassay.config import StudyError
+from rlassay.config.data import PromptLimit
+from rlassay.data.duplicates import PromptSignature, SplitIndex, text_digest
+from rlassay.data.images import EncodedImage, ImageStore, encode_image, media_path, perceptual_hash, resolve_below
+from rlassay.data.outcomes import Accepted, Outcome, Rejected
+from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, UnsuitableRowError
+from rlassay.data.row_checks import checked_row, content_id
+from rlassay.records import TRAINING_SPLITS, Media, PromptRow, row_line
+
+MAX_PROBLEMS = 20
+"""Problems of a strict source that an error lists; the others are only counted."""
+LengthCheck = Callable[[PromptRow, Sequence[Image]], str | None]
+"""Why a row with these images is too long, or None if it is not."""
+
+
+def reading_order(splits: Iterable[str]) -> list[str]:
+    """The splits in the order in which they are ingested: evaluation splits first.
+
+    So a training row that an evaluation split has too is rejected, and training rows never change an evaluation split.
+    `sft` and `train` may share rows, since reinforcement learning continues on what the warm start learned from.
+    """
+    return sorted(splits, key=lambda split: split in TRAINING_SPLITS)
+
+
+class Problems(list[str]):
+    """Problems of a strict source: the first MAX_PROBLEMS sentences, and the number of others."""
+
+    more = 0
+
+    def note(self, problem: str) -> None:
+        """Add a sentence, or only count it once the list is full."""
+        if len(self) < MAX_PROBLEMS:
+            self.append(problem)
+        else:
+            self.more += 1
+
+    def check(self) -> None:
+        """Raise StudyError if there is any problem."""
+        if self:
+            raise StudyError([*self, *([f"... and {self.more} more"] if self.more else [])])
+
+
+@dataclass(kw_only=True)
+class Ingestor:
+    """Turns the raw examples of a study's source into rows, one split after the other."""
+
+    source: Source
+    """The source of the examples."""
+    images: ImageStore
+    """Receives the images of accepted rows."""
+    too_long: LengthCheck
+    """Rejects prompts with too many tokens."""
+    splits: dict[str, SplitIndex] = field(default_factory=dict[str, SplitIndex])
+    """Signatures of the rows accepted so far, by split."""
+
+    def ingest_split(self, split: str, limit: int | None, done: Iterable[Outcome] = ()) -> Iterator[Outcome]:
+        """The outcome of each record of a split; a record is read when its outcome is requested.
+
+        Args:
+            split: which split.
+            limit: number of rows to accept; None accepts all usable ones.
+            done: outcomes of the first records from an earlier attempt; they count, and are not yielded again.
+
+        Errors: StudyError if fewer rows than `limit` are usable. A strict source also raises it at the end if any
+            record is invalid, listing all problems; from the first problem on, no outcome is yielded.
+        """
+        earlier = Counter(isinstance(outcome, Accepted) for outcome in done)
+        accepted, problems = earlier[True], Problems()
+        examples = islice(self.source.examples[split](), earlier.total(), None)
+        with progress_bar(split, limit, "row", done=accepted) as bar:
+            while accepted != limit and (example := next(examples, None)) is not None:
+                outcome = self._outcome(example, split, problems)
+                if outcome is not None and not problems:
+                    yield outcome
+                accepted += isinstance(outcome, Accepted)
+                bar.update(isinstance(outcome, Accepted))
+        problems.check()
+        if limit is not None and accepted < limit:
+            raise StudyError(
+                [f"data.splits.{split}: asks for {limit} rows, but only {accepted} are usable; lower it, or null"]
+            )
+
+    def ingest(self, example: RawExample, split: str) -> Accepted:
+        """The row of an example: check, encode its media, limit its length, compare it, store its images.
+
+        Errors: RowRejectedError with the reason; nothing of a rejected example is stored or indexed.
+        """
+        # 1. Its content and its gold answer.
+        row = checked_row(example, split)
+        # 2. Its media, under names that depend on their content only.
+        encoded = [self._encode(image, example) for image in example.images]
+        videos = [resolve_below(path, example.media_root, "video") for path in example.videos]
+        row = row.model_copy(update={"media": _content_named(encoded, example.videos)})
+        # 3. Its length.
+        if reason := self.too_long(row, [one.image for one in encoded]):
+            raise UnsuitableRowError(reason)
+        # 4. Duplicates and leaks, by its signature.
+        signature = PromptSignature(
+            text=text_digest(row),
+            exact=(*(one.digest for one in encoded), *example.videos),
+            hashes=tuple(perceptual_hash(one.image) for one in encoded),
+            prompt_id=example.prompt_id,
+        )
+        self._reject_repeated(signature, split)
+        # 5. It is accepted: only now is anything stored.
+        images = tuple(self.images.add(one.content, one.suffix, example.jpeg_name) for one in encoded)
+        self._index(split).add(signature)
+        clips = tuple(Media(kind="video", path=str(path), frames=example.frames) for path in videos)
+        row = row.model_copy(update={"prompt_id": example.prompt_id or content_id(row), "media": images + clips})
+        return Accepted(row=row_line(row), signature=signature, images=tuple(image.path for image in images))
+
+    def restore(self, outcome: Outcome, split: str) -> bool:
+        """Whether an outcome of an earlier attempt is still valid, its images unchanged; if so, its row is indexed."""
+        if isinstance(outcome, Rejected):
+            return True
+        images = zip(outcome.images, outcome.signature.exact, strict=False)  # `exact` also names the videos
+        if not all(self.images.restore(path, digest) for path, digest in images):
+            return False
+        self._index(split).add(outcome.signature)
+        return True
+
+    def _outcome(self, example: RawExample | RowRejectedError, split: str, problems: Problems) -> Outcome | None:
+        """The outcome of a record; None if a strict source has an invalid one, which is added to `problems`."""
+        try:
+            if isinstance(example, RowRejectedError):
+                raise example
+            return self.ingest(example, split)
+        except UnsuitableRowError as unsuitable:
+            return Rejected(reason=str(unsuitable))
+        except RowRejectedError as rejected:
+            if not self.source.strict:
+                return Rejected(reason=str(rejected))
+            problems.note(f"{_location(example)}{rejected}")
+            return None
+
+    def _encode(self, image: object, example: RawExample) -> EncodedImage:
+        return encode_image(image, example.media_root, self.source.images, jpeg=example.jpeg_name is not None)
+
+    def _index(self, split: str) -> SplitIndex:
+        if split not in self.splits:
+            self.splits[split] = SplitIndex(split=split, exact_images_only=self.source.drawn)
+        return self.splits[split]
+
+    def _reject_repeated(self, signature: PromptSignature, split: str) -> None:
+        """UnsuitableRowError for a prompt in this split, or for a training row with a prompt or image of evaluation."""
+        self._index(split).reject_duplicate(signature)
+        for name, other in self.splits.items():
+            if split in TRAINING_SPLITS and name not in TRAINING_SPLITS:
+                other.reject_duplicate(signature, "leak")
+                other.reject_shared_image(signature)
+            elif name != split and self.source.drawn:
+                other.reject_duplicate(signature)
+
+
+def length_check(limit: PromptLimit | None) -> LengthCheck:
+    """A check that rejects prompts of more than `limit.tokens` tokens, image tokens included.
+
+    Errors: StudyError if the processor cannot be loaded, or cannot process a prompt, such as one with images or clips.
+    """
+    if limit is None:
+        return lambda row, images: None
+    from rlassay.models.hub import load_processor  # seconds to import
+    from rlassay.models.prompt_length import count_tokens
+
+    try:
+        processor = load_processor(limit.model, revision=limit.revision, trust_remote_code=limit.trust_remote_code)
+    except ValueError as error:
+        raise StudyError([f"data.max_prompt_length.model: {error}"]) from error
+
+    def too_long(row: PromptRow, images: Sequence[Image]) -> str | None:
+        try:
+            tokens = count_tokens(row, images, processor)
+        except ValueError as error:
+            raise StudyError([f"data.max_prompt_length: {error}"]) from error
+        return f"prompt: more than {limit.tokens} tokens" if tokens > limit.tokens else None
+
+    return too_long
+
+
+def _location(example: RawExample | RowRejectedError) -> str:
+    """`file:line` and images of an invalid record; empty if the source rejected it, since its message has them."""
+    if not isinstance(example, RawExample):
+        return ""
+    images = f" (with {', '.join(map(repr, example.images))})" if example.images else ""
+    return f"{example.where}{images}: "
+
+
+def _content_named(encoded: Sequence[EncodedImage], videos: Sequence[str]) -> tuple[Media, ...]:
+    """The row's media under names that are the same wherever the files are."""
+    images = [Media(path=media_path(one.digest, one.suffix)) for one in encoded]
+    return (*images, *(Media(kind="video", path=path) for path in videos))

@@ -1,0 +1,126 @@
+"""Raw examples: what a source reads from one record, before its content is checked and its media are read."""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from rlassay.config import StudyError
+from rlassay.config.data import ImagePolicy
+from rlassay.records import FrameSampling
+
+
+class RowRejectedError(Exception):
+    """A record that cannot become a row; its text is the reason, the same for similar records so that they count."""
+
+
+class UnsuitableRowError(RowRejectedError):
+    """A correct record that is a duplicate, a leak, too long, or whose gold answer a reward does not pay in full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawExample:
+    """One record of a source, in the fields that all sources share."""
+
+    question: str
+    """The question, without options and without instructions."""
+    answer: str
+    """The gold answer; for a multiple-choice row, its letter."""
+    choices: tuple[str, ...] = ()
+    """The option texts."""
+    images: tuple[Any, ...] = ()
+    """Images in any form that `read_image` accepts."""
+    videos: tuple[str, ...] = ()
+    """Paths of clips, relative to `media_root`."""
+    frames: FrameSampling | None = None
+    """How many frames of the clips to sample."""
+    media_root: Path | None = None
+    """The folder that media paths are relative to and may not leave; None = the source has no files: paths fail."""
+    jpeg_name: str | None = None
+    """Save the images as JPEG, with this prefix in their file names; None keeps their format or makes them PNG."""
+    demonstration: str | None = None
+    """A completion to imitate; only the `sft` split keeps it."""
+    meta: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, str | int | float | bool])
+    """Other facts about the record, such as its id in the source."""
+    prompt_id: str = ""
+    """The row's key, if the source gives one; otherwise it is a digest of the content."""
+    where: str = ""
+    """`file:line`, for error messages."""
+
+
+ReadExamples = Callable[[], Iterator[RawExample | RowRejectedError]]
+"""Reads the examples of one split lazily from the first on; every call yields the same ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A study's source of rows: a reader per split, and how its records are handled."""
+
+    examples: Mapping[str, ReadExamples]
+    """Split -> its reader; a record that cannot be converted is yielded as the error that says why."""
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
+    """Split -> the files it is read from; if one changes, earlier outcomes of that split are discarded."""
+    images: ImagePolicy | None = None
+    """Limits on the images; None stores them unchanged."""
+    strict: bool = False
+    """Whether an invalid record is an error; otherwise it is rejected and counted."""
+    drawn: bool = False
+    """Whether rows are drawn at random from a small pool, one for training and another for evaluation.
+
+    Then no two splits share a prompt, and images that only look alike count as different.
+    """
+
+
+Parsed = TypeVar("Parsed")
+
+
+def convert_each(
+    records: Iterable[Parsed], convert: Callable[[Parsed], RawExample]
+) -> Iterator[RawExample | RowRejectedError]:
+    """Each record as a raw example, or the error with which `convert` rejected it."""
+    for record in records:
+        try:
+            yield convert(record)
+        except RowRejectedError as rejected:
+            yield rejected
+
+
+def text_of(value: Any, name: str) -> str:
+    """A string or number as stripped, NFC-normalized text.
+
+    Errors: RowRejectedError for any other type, and for text with a lone surrogate, which cannot be encoded.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RowRejectedError(f"{name}: it is missing" if value is None else f"{name}: it is no text")
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    if any("\ud800" <= mark <= "\udfff" for mark in text):
+        raise RowRejectedError(f"{name}: half a character (a lone surrogate)")
+    return text
+
+
+def list_of(value: Any) -> tuple[Any, ...]:
+    """The items of a list; any other value becomes the only item, and None becomes no item."""
+    if value is None:
+        return ()
+    return tuple(cast("list[Any] | tuple[Any, ...]", value)) if isinstance(value, list | tuple) else (value,)
+
+
+def split_files(folder: Path, names: Mapping[str, str], *, holds: str, remedy: str) -> dict[str, Path]:
+    """The file of each split, after checking that all of them exist.
+
+    Args:
+        folder: the folder of the files.
+        names: file names by split.
+        holds: what the folder should contain, for the error message.
+        remedy: how to fix a missing file, with `{split!r}` in it.
+
+    Errors: StudyError if the folder, or any of the files, is missing.
+    """
+    if not folder.is_dir():
+        raise StudyError([f"data.folder: {folder} is not a folder; expected a folder with {holds}"])
+    files = {split: folder / name for split, name in names.items()}
+    missing = [f"{file}: missing; {remedy.format(split=split)}" for split, file in files.items() if not file.is_file()]
+    if missing:
+        raise StudyError(missing)
+    return files

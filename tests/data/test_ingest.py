@@ -1,0 +1,171 @@
+"""Ingesting examples: records are read lazily, rejected ones leave nothing behind, long prompts are rejected."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from rlassay.config import StudyError
+from rlassay.config.data import Conversations, Jsonl, JsonlPrompts, PromptLimit
+from rlassay.data.images import ImageStore
+from rlassay.data.ingest import Ingestor, reading_order
+from rlassay.data.outcomes import Accepted, Rejected
+from rlassay.data.raw_examples import RawExample, RowRejectedError, Source
+from rlassay.models.hub import load_processor
+from rlassay.models.prompt_length import count_tokens
+from rlassay.records import PromptRow
+from rlassay.rewards import gold
+from tests.data.ingesting import ingest_all
+from tests.models.hubs import text_model, vision_model
+
+
+def ingestor_of(tmp_path, examples, **options):
+    source = Source(examples={"train": lambda: iter(examples)}, **options)
+    return Ingestor(source=source, images=ImageStore(tmp_path), too_long=lambda row, images: None)
+
+
+def numbered(count, read):
+    for number in range(count):
+        read.append(number)
+        yield RawExample(question=f"What is {number}?", answer=str(number))
+
+
+def png(colour="red"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_record_is_read_when_its_outcome_is_requested(tmp_path):
+    read = []
+    outcomes = ingestor_of(tmp_path, numbered(1_000_000, read)).ingest_split("train", None)
+    assert read == []
+    for requested in range(1, 6):
+        next(outcomes)
+        assert len(read) == requested
+
+
+def test_a_limit_stops_reading_at_the_last_row(tmp_path):
+    read = []
+    assert len(list(ingestor_of(tmp_path, numbered(9, read)).ingest_split("train", 3))) == 3
+    assert read == [0, 1, 2]
+
+
+def test_outcomes_of_an_earlier_attempt_are_skipped_and_counted(tmp_path):
+    first = list(ingestor_of(tmp_path, numbered(9, [])).ingest_split("train", 4))
+    ingestor = ingestor_of(tmp_path, numbered(9, []))
+    done = (outcome for outcome in first[:3] if ingestor.restore(outcome, "train"))
+    assert list(ingestor.ingest_split("train", 4, done)) == first[3:]
+    # later rows are compared with a restored row, as if it had just been accepted
+    repeated = ingestor_of(tmp_path, [RawExample(question="what is 1", answer="1")])
+    repeated.restore(first[1], "train")
+    assert [type(outcome) for outcome in repeated.ingest_split("train", None)] == [Rejected]
+
+
+def test_a_rejected_row_leaves_nothing_behind(tmp_path, monkeypatch):
+    """A row rejected by the gold check stores no image, and does not make another row a duplicate."""
+
+    def blind_to_b(completions):
+        return [float(completion.text == "A") for completion in completions]
+
+    monkeypatch.setitem(gold.GOLD_CHECKED, "choice_accuracy", (blind_to_b, lambda row: row.answer))
+    choices = ("cat", "dog")
+    unpaid = RawExample(question="Which?", answer="B", choices=choices, images=(png("blue"),))
+    paid = RawExample(question="Which?", answer="A", choices=choices, images=(png("blue"),))
+    ingestor = ingestor_of(tmp_path, [unpaid, paid])
+    outcomes = ingestor.ingest_split("train", None)
+    assert isinstance(next(outcomes), Rejected)
+    assert list(ingestor.images.folder.iterdir()) == []
+    assert isinstance(next(outcomes), Accepted)
+    assert len(list(ingestor.images.folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_strict_source_counts_duplicates_and_raises_on_invalid_records(tmp_path, strict):
+    examples = [
+        RawExample(question="One?", answer="1", where="a:1"),
+        RawExample(question="one", answer="1", where="a:2"),
+        RawExample(question=" ", answer="1", where="a:3"),
+        RowRejectedError("a:4: no JSON"),
+        RawExample(question="Two?", answer="2", where="a:5"),
+    ]
+    outcomes = ingestor_of(tmp_path, examples, strict=strict).ingest_split("train", None)
+    if not strict:
+        assert [isinstance(outcome, Accepted) for outcome in outcomes] == [True, False, False, False, True]
+        return
+    assert isinstance(next(outcomes), Accepted)
+    assert next(outcomes) == Rejected(reason="duplicate: nearly the same prompt stands in the split 'train'")
+    with pytest.raises(StudyError) as caught:
+        next(outcomes)
+    assert caught.value.problems == ("a:3: question: it is blank", "a:4: no JSON")
+
+
+def test_evaluation_splits_are_read_first():
+    assert reading_order(["sft", "train", "test", "hard"]) == ["test", "hard", "sft", "train"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(vision_model(tmp_path_factory.mktemp("hub")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Prompts of one to four digits, the last with an image of 16 tokens."""
+    folder = tmp_path_factory.mktemp("in")
+    encoded = io.BytesIO()
+    Image.new("RGB", (5, 3), "red").save(encoded, "PNG")
+    (folder / "red.png").write_bytes(encoded.getvalue())
+    rows = [("7", []), ("7 3", []), ("7 3 1", []), ("7", ["red.png"])]
+    prompts = [{"prompt": prompt, "answer": "1", "images": images} for prompt, images in rows]
+    own = [{"question": prompt, "answer": "1", "media": [{"path": name} for name in images]} for prompt, images in rows]
+    for name, records in (("test", own), ("train", prompts)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def shortest(model):
+    """Tokens of the prompt `7`, with the chat template."""
+    return count_tokens(PromptRow(prompt_id="p", question="7", answer="1"), [], load_processor(model))
+
+
+# tokens beyond those of `7`: `7 3` has 2 more, `7 3 1` has 4, an image has 16
+@pytest.mark.parametrize(("more", "accepted"), [(-1, 0), (0, 1), (1, 1), (2, 2), (4, 3), (15, 3), (16, 4)])
+def test_prompts_above_the_token_limit_are_rejected(folder, model, tmp_path, more, accepted):
+    limit = PromptLimit(tokens=shortest(model) + more, model=model)
+    section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder), splits={"train": None}, max_prompt_length=limit)
+    rows, rejected = ingest_all(section, tmp_path)
+    assert len(rows["train"]) == accepted
+    assert rejected["train"] == [f"prompt: more than {limit.tokens} tokens"] * (4 - accepted)
+    assert len(list((tmp_path / "out" / "images").iterdir())) == (accepted == 4)
+
+
+def test_a_strict_source_counts_long_prompts_too(folder, model, tmp_path):
+    limit = PromptLimit(tokens=shortest(model), model=model)
+    section = Jsonl(kind="jsonl", folder=str(folder), splits={"test": None}, max_prompt_length=limit)
+    rows, rejected = ingest_all(section, tmp_path)
+    assert (len(rows["test"]), len(rejected["test"])) == (1, 3)
+
+
+def test_a_processor_that_cannot_count_is_an_error(folder, model, tmp_path):
+    def section(**changes):
+        limit = PromptLimit(tokens=1000, model=model).model_copy(update=changes)
+        return JsonlPrompts(kind="jsonl_prompts", folder=str(folder), splits={"train": None}, max_prompt_length=limit)
+
+    with pytest.raises(StudyError, match=r"data.max_prompt_length.model: there is no model folder"):
+        ingest_all(section(model="./nowhere"), tmp_path)
+    reader = str(text_model(tmp_path / "reader"))
+    with pytest.raises(StudyError, match=r"data.max_prompt_length: a row shows images, but the model reads text only"):
+        ingest_all(section(model=reader), tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"not decoded here")
+    turns = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "(1)"}]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"conversations": turns, "video": "clip.mp4"}) + "\n")
+    clips = Conversations(
+        kind="conversations",
+        folder=str(tmp_path),
+        splits={"train": None},
+        max_prompt_length=section().max_prompt_length,
+    )
+    with pytest.raises(StudyError, match=r"data.max_prompt_length: the tokens of a clip cannot be counted"):
+        ingest_all(clips, tmp_path)
