@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from rlassay.config.policies import policies
-from rlassay.config.settings import Settings
+from rlassay.config.settings import Commands, Settings
 from rlassay.layout import Layout
 from rlassay.records import PromptRow
-from rlassay.report.commands import Commands
 from rlassay.report.gather import PolicyRow, PolicyScores, Results
 from tests.report.synthetic import Size, synthetic_study
 

@@ -19,11 +19,10 @@ from jaxtyping import Float
 
 from rlassay.config import StudyError
 from rlassay.config.policies import Policy, policies
-from rlassay.config.settings import Settings
+from rlassay.config.settings import Commands, Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
 from rlassay.records import PromptRow, SplitFacts, parse_row, read_rows
-from rlassay.report.commands import Commands
 from rlassay.report.numbers import MissingFile
 
 SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}

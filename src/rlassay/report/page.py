@@ -1,21 +1,22 @@
-"""Renders the page: a self-contained HTML file without scripts or requests; untrusted text stays text."""
+"""Renders report.md and the page, one HTML file without scripts or requests; untrusted text stays text."""
 
 import base64
 import hashlib
+import re
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from rlassay.layout import PAGE, REPORT_TEXT
+from rlassay.layout import FIGURES, PAGE, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.content import Content
-from rlassay.report.credit_page import switch_rules, viewer_variables
+from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
-from rlassay.report.inline_images import inline_image, thumbnail
-from rlassay.report.markdown import render_markdown
 from rlassay.report.numbers import Example
 
 SECTIONS = {
@@ -46,7 +47,7 @@ def write_page(content: Content, folder: Path) -> None:
     """
     marks = assign_marks(content)
     drawings = draw_figures(content, marks)
-    write_figures(drawings, marks, folder / "figures")
+    write_figures(drawings, marks, folder / FIGURES)
     _write(folder / PAGE, render_page(content, marks, drawings, folder))
     _write(folder / REPORT_TEXT, render_markdown(content, drawings))
 
@@ -62,7 +63,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
-        samples={path: thumbnail(folder / path) for path in _sample_images(content)},
+        samples={path: typeset.thumbnail(folder / path) for path in _sample_images(content)},
         images={example.prompt_id: _example_images(example, folder) for example in content.examples},
         config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
         style=Markup(style),
@@ -96,7 +97,52 @@ def _sample_images(content: Content) -> list[str]:
 
 
 def _example_images(example: Example, folder: Path) -> list[dict[str, str | int]]:
-    return [inline_image(folder / path) | {"name": path} for path in example.images]
+    return [typeset.inline_image(folder / path) | {"name": path} for path in example.images]
+
+
+def render_markdown(content: Content, drawings: list[Drawing]) -> str:
+    """The report as GitHub-flavoured Markdown; every value is escaped once, by a filter or by `finalize`."""
+    filters = {"code": code_span, "block": code_block, "link": link}
+    environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
+    return environment.get_template("report.md.jinja").render(
+        **typeset.template_variables(content), drawings=drawings, weighted_text=weighted_text
+    )
+
+
+def _escape_value(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def escape(text: str) -> Markup:
+    """Text that Markdown shows unchanged on one line, also in a table cell."""
+    flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
+    return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))
+
+
+def code_span(text: str) -> Markup:
+    """Text as inline code, fenced by more backticks than it has in a row; escaped text if code cannot hold it."""
+    if "\\|" in text:
+        return escape(text)
+    flat = " ".join(text.split()).replace("|", "\\|") or " "
+    fence = "`" * (_longest_run(flat) + 1)
+    space = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return Markup(f"{fence}{space}{flat}{space}{fence}")
+
+
+def code_block(text: str) -> Markup:
+    """Text as a code block that nothing in the text can close."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return Markup(f"{fence}text\n{text}\n{fence}")
+
+
+def link(path: str) -> Markup:
+    """A relative path as the target of a link or image."""
+    return Markup(quote(path))
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from rlassay.config.settings import Settings
-from rlassay.report.commands import Commands
+from rlassay.config.settings import Commands, Settings
 
 MANIFEST = Path("results/digits-tiny/runs/base/seed1/train.json")
 
