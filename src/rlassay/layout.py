@@ -17,6 +17,8 @@ CHECKPOINT_MANIFEST = "manifest.json"
 PAGE = "index.html"
 REPORT_TEXT = "report.md"
 REPORT_NUMBERS = "report.json"
+REPORT_TABLES = "tables"
+REPORT_FIGURES = "figures"
 
 
 @dataclass(frozen=True, kw_only=True)

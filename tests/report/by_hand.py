@@ -9,8 +9,8 @@ from rlassay.config.policies import policies
 from rlassay.config.settings import Settings
 from rlassay.layout import Layout
 from rlassay.records import PromptRow
-from rlassay.report.commands import Commands
 from rlassay.report.gather import PolicyRow, PolicyScores, Results
+from rlassay.report.numbers import Commands
 from tests.report.synthetic import Size, synthetic_study
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rlassay.config.settings import Settings
-from rlassay.report.commands import Commands
+from rlassay.report.numbers import Commands
 
 MANIFEST = Path("results/digits-tiny/runs/base/seed1/train.json")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image
 
-from rlassay.report.inline_images import LARGEST, inline_image, thumbnail
+from rlassay.report.examples import LARGEST, inline_image, thumbnail
 
 
 def test_small_files_are_embedded_unchanged(tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rlassay.report.content import Content, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
-from rlassay.report.inline_images import thumbnail
+from rlassay.report.examples import thumbnail
 from rlassay.report.typeset import counted, number
 
 SHADES = 5

@@ -2,11 +2,16 @@
 # Ranks prompts with pandas and reads scores with pyarrow, which ship no types.
 """Chooses the completions to show side by side: a few prompts, the same ones for every table row."""
 
+import base64
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
+from PIL import Image
 
+from rlassay.images import open_image
 from rlassay.records import CompletionRow, read_rows
 from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results, reading
 from rlassay.report.numbers import Example, ShownCompletion
@@ -17,6 +22,11 @@ ARMS_DIFFER = "The arms differ most here: their means of {metric} range from {lo
 RL_CHANGED = "RL changed most here: mean {metric} went from {low:.2f} to {high:.2f}."
 PARSERS_DISAGREE = "The strict and the lenient parser disagree most here: on {high:.0%} of the completions."
 IN_ORDER = "The next prompt by prompt_id, because no rule selects another one."
+
+LARGEST = 320
+"""Pixels on the longer side of a thumbnail."""
+LIGHT_ENOUGH = 40_000
+"""Bytes up to which a small image is embedded unchanged."""
 
 
 def build_examples(results: Results, count: int) -> list[Example]:
@@ -143,3 +153,31 @@ def _scores_of_sample_0(results: Results, folder: str, prompt_ids: list[str]) ->
     table = pq.read_table(path, columns=["prompt_id", "value"], filters=[*wanted, ("prompt_id", "in", prompt_ids)])
     found = dict(zip(table["prompt_id"].to_pylist(), table["value"].to_pylist(), strict=True))
     return {name: None if found.get(name) is None else tidy(found[name]) for name in prompt_ids}
+
+
+# Images of prompts, embedded so that the page needs no other file.
+
+
+def inline_image(file: Path) -> dict[str, str | int]:
+    """An image file as a data URI, with its size in pixels; an empty URI and size 0 if the file is absent."""
+    if not file.is_file():
+        return {"uri": "", "width": 0, "height": 0}
+    kind = Image.MIME[Image.registered_extensions()[file.suffix.lower()]]
+    return _embedded(file.read_bytes(), kind, open_image(file).size)
+
+
+def thumbnail(file: Path) -> dict[str, str | int]:
+    """As `inline_image`, but with a JPEG of at most `LARGEST` pixels a side in place of a large image or file."""
+    if not file.is_file():
+        return inline_image(file)
+    image = open_image(file)
+    if max(image.size) <= LARGEST and file.stat().st_size <= LIGHT_ENOUGH:
+        return inline_image(file)
+    image.thumbnail((LARGEST, LARGEST))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return _embedded(buffer.getvalue(), "image/jpeg", image.size)
+
+
+def _embedded(content: bytes, kind: str, size: tuple[int, int]) -> dict[str, str | int]:
+    return {"uri": f"data:{kind};base64,{base64.b64encode(content).decode()}", "width": size[0], "height": size[1]}

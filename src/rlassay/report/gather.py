@@ -23,8 +23,7 @@ from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
 from rlassay.records import PromptRow, SplitFacts, parse_row, read_rows
-from rlassay.report.commands import Commands
-from rlassay.report.numbers import MissingFile
+from rlassay.report.numbers import Commands, MissingFile
 
 SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
 """Stage -> label of a table row that is not an arm."""

@@ -1,7 +1,9 @@
 """Records of the report's sections; each number carries its seeds, its items and the coverage of its interval."""
 
+from pathlib import Path
 from typing import Literal
 
+from rlassay.config.settings import Settings
 from rlassay.records import Record, SplitFacts
 
 # Estimates.
@@ -253,6 +255,27 @@ class Command(Record):
     """The result, in words."""
     command: str
     """One shell line, to run in the project's root folder."""
+
+
+class Commands:
+    """Snakemake commands for one study, at one scale, in one results folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        config = {"study": settings.study, "scale": settings.scale}
+        config |= {"results": settings.results} if settings.results != "results" else {}
+        self._config = " ".join(f"{key}={value}" for key, value in config.items() if value is not None)
+
+    def make(self, path: Path) -> str:
+        """Make a missing file and every file that it needs."""
+        return f"snakemake --cores all {path.as_posix()} --config {self._config}"
+
+    def remake(self, path: Path) -> str:
+        """Make a file again (a training from step 0), and every file that depends on it."""
+        return f"snakemake --cores all -R {path.as_posix()} --config {self._config}"
+
+    def report(self) -> str:
+        """Make the report and every file that it lacks."""
+        return f"snakemake --cores all ablation_report --config {self._config}"
 
 
 class MissingFile(Record):

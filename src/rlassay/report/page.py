@@ -1,21 +1,23 @@
-"""Renders the page: a self-contained HTML file without scripts or requests; untrusted text stays text."""
+"""Renders the report as index.html, self-contained and without scripts, and as report.md; untrusted text stays text."""
 
 import base64
 import hashlib
+import re
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from rlassay.layout import PAGE, REPORT_TEXT
+from rlassay.layout import PAGE, REPORT_FIGURES, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.content import Content
-from rlassay.report.credit_page import switch_rules, viewer_variables
+from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
+from rlassay.report.examples import inline_image, thumbnail
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
-from rlassay.report.inline_images import inline_image, thumbnail
-from rlassay.report.markdown import render_markdown
 from rlassay.report.numbers import Example
 
 SECTIONS = {
@@ -46,7 +48,7 @@ def write_page(content: Content, folder: Path) -> None:
     """
     marks = assign_marks(content)
     drawings = draw_figures(content, marks)
-    write_figures(drawings, marks, folder / "figures")
+    write_figures(drawings, marks, folder / REPORT_FIGURES)
     _write(folder / PAGE, render_page(content, marks, drawings, folder))
     _write(folder / REPORT_TEXT, render_markdown(content, drawings))
 
@@ -101,3 +103,51 @@ def _example_images(example: Example, folder: Path) -> list[dict[str, str | int]
 
 def _write(path: Path, text: str) -> None:
     path.write_text(typeset.printable(text), encoding="utf-8", newline="\n")
+
+
+# report.md: the facts of the page for readers of repositories and terminals.
+
+
+def render_markdown(content: Content, drawings: list[Drawing]) -> str:
+    """The report as GitHub-flavoured Markdown; every value is escaped once, by a filter or by `finalize`."""
+    filters = {"code": code_span, "block": code_block, "link": link}
+    environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
+    return environment.get_template("report.md.jinja").render(
+        **typeset.template_variables(content), drawings=drawings, weighted_text=weighted_text
+    )
+
+
+def _escape_value(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def escape(text: str) -> Markup:
+    """Text that Markdown shows unchanged on one line, also in a table cell."""
+    flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
+    return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))
+
+
+def code_span(text: str) -> Markup:
+    """Text as inline code, fenced by more backticks than it has in a row; escaped text if code cannot hold it."""
+    if "\\|" in text:
+        return escape(text)
+    flat = " ".join(text.split()).replace("|", "\\|") or " "
+    fence = "`" * (_longest_run(flat) + 1)
+    space = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return Markup(f"{fence}{space}{flat}{space}{fence}")
+
+
+def code_block(text: str) -> Markup:
+    """Text as a code block that nothing in the text can close."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return Markup(f"{fence}text\n{text}\n{fence}")
+
+
+def link(path: str) -> Markup:
+    """A relative path as the target of a link or image."""
+    return Markup(quote(path))
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
-from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
+from rlassay.layout import PAGE, REPORT_NUMBERS, REPORT_TABLES, Layout
 from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit, credit_rows
 from rlassay.report.curves import build_curves
@@ -120,7 +120,7 @@ def _arm_facts(results: Results, name: str) -> ArmFacts:
 
 def write_numbers(content: Content, folder: Path) -> None:
     """Write `report.json` and `tables/*.csv` into the report folder; tables of an earlier report are removed."""
-    tables = folder / "tables"
+    tables = folder / REPORT_TABLES
     tables.mkdir(parents=True, exist_ok=True)
     frames = build_frames(content)
     for stale in set(tables.glob("*.csv")) - {tables / f"{name}.csv" for name in frames}:
