@@ -182,3 +182,24 @@ def test_gains_are_over_the_warm_start_and_the_note_states_their_coverage(result
     assert start_of(results, "base").key == "sft"
     assert "shared by all seeds" in start_note(results)
     assert "but not that of training the warm start" in start_note(results)
+
+
+def test_a_gain_in_one_mode_does_not_hide_a_loss_in_another():
+    # With 4 samples, avg@4 rises from .5 to .75, but a quarter of the prompts is never right now: pass@4 falls to .75.
+    half, uneven = np.full((3, NUM_ITEMS), 0.5), np.where(np.arange(NUM_ITEMS) % 4, 1.0, 0.0)
+    jitter = 0.25 * (np.arange(NUM_ITEMS) % 12 == np.array([[1], [2], [3]]))
+    results = hand_results({"base": half + jitter, "accuracy_only": np.tile(uneven, (3, 1)) - jitter})
+    (verdict,) = compare_with_baseline(results, 0.95)
+    assert verdict.outcome == "better"
+    (mode,) = [mode for mode in verdict.other_modes if mode.column == "test/pass_at_4/sampled"]
+    assert mode.opposed
+    assert mode.by_seed == pytest.approx((-0.25, -0.25, -0.25))
+    assert verdict.by_seed == pytest.approx((0.75 - 0.5 - 2 * 0.25 / 12,) * 3, abs=1e-6)
+    assert "But accuracy, pass@4 moves the other way: −25.0 percentage points" in verdict.sentence
+    assert "in 3 of 3 seeds" in verdict.sentence
+
+
+def test_modes_that_agree_add_no_warning(results: Results):
+    for verdict in compare_with_baseline(results, 0.95):
+        assert "moves the other way" not in verdict.sentence
+        assert not any(mode.opposed for mode in verdict.other_modes)

@@ -194,6 +194,21 @@ class ArmFacts(Record):
     """Table row of the policy before RL: an `sft` or an `untrained` row."""
 
 
+class OtherMode(Record):
+    """The same comparison in another mode of the primary metric: the other decoding mode, or pass@k."""
+
+    column: str
+    """`<set>/<metric>/<mode>`."""
+    title: str
+    """Heading on the page."""
+    difference: PairedDifference
+    """The numbers; their p-value is not corrected."""
+    by_seed: tuple[float | None, ...]
+    """Difference of each seed that both have."""
+    opposed: bool
+    """Whether it contradicts the verdict: the other direction in its whole interval, or in all of several seeds."""
+
+
 class Comparison(Record):
     """Comparison of an arm with a reference on the primary column."""
 
@@ -207,6 +222,12 @@ class Comparison(Record):
     """Verdict in one sentence, with effect, interval, Holm p, seeds and prompts."""
     difference: PairedDifference | None
     """The numbers; null when results are missing."""
+    by_seed: tuple[float | None, ...] = ()
+    """Difference of each seed that both have."""
+    pairing: str = ""
+    """How the seeds of the two are paired, in words."""
+    other_modes: tuple[OtherMode, ...] = ()
+    """The other modes of the primary metric."""
 
 
 class Content(Record):

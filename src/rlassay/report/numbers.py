@@ -28,6 +28,8 @@ class Estimate(Record):
     """Prompts behind the mean; in training statistics, completions."""
     covers: Covers
     """Sources of chance that the interval covers."""
+    by_seed: tuple[float | None, ...] = ()
+    """The mean of each seed, where the number is one of policies."""
 
 
 class PairedDifference(Record):

@@ -135,7 +135,7 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     """Table name -> one row per number, with its seeds, items and interval."""
     frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
     for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
-        frames[name] = pd.json_normalize([one.model_dump() for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude={"other_modes"})) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     frames["curves"] = pd.DataFrame(
         [
             {"metric": curve.metric, "unit": curve.unit, "arm": one.arm, "num_seeds": one.num_seeds, **point}
@@ -150,10 +150,18 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
 
 def _cells(table: Table) -> list[dict[str, Any]]:
     return [
-        {"row": row.row, "label": row.label, "column": column.key, "unit": column.unit, **cell.model_dump()}
+        {"row": row.row, "label": row.label, "column": column.key, "unit": column.unit, **_flat(cell.model_dump())}
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Values of seeds as one text, separated by blanks."""
+    return {
+        key: " ".join("nan" if one is None else f"{one:g}" for one in value) if key == "by_seed" else value
+        for key, value in fields.items()
+    }
 
 
 def _points(*columns: tuple[Any, ...]) -> list[dict[str, Any]]:

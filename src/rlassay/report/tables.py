@@ -107,7 +107,13 @@ def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
         num_seeds=interval.num_seeds,
         num_items=interval.num_items,
         covers=_covers(interval),
+        by_seed=means_by_seed(scores),
     )
+
+
+def means_by_seed(scores: SeedScores) -> tuple[float | None, ...]:
+    """The mean of each seed over its scored items."""
+    return tuple(tidy(float(np.nanmean(line))) if np.isfinite(line).any() else None for line in scores)
 
 
 def difference(
@@ -174,6 +180,15 @@ def primary_column(results: Results) -> Column:
     """The column that the verdicts compare."""
     primary = results.study.primary
     return _column(results, primary.set, primary.metric, primary.mode)
+
+
+def other_modes(results: Results) -> list[Column]:
+    """The other modes of the primary metric on its set: the other decoding mode, and pass@k for the largest k."""
+    primary = results.study.primary
+    columns = _columns(results, (primary.metric,), primary.set)
+    if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
+        columns.append(_pass_column(results, primary.set, _ks(results)[-1]))
+    return [column for column in columns if not column.primary]
 
 
 def _main_columns(results: Results) -> list[Column]:

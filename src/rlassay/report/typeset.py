@@ -15,7 +15,7 @@ from PIL import Image
 
 from rlassay.images import open_image
 from rlassay.records import Histogram
-from rlassay.report.content import ComparisonOutcome, Content
+from rlassay.report.content import Comparison, ComparisonOutcome, Content
 from rlassay.report.curves import CREDIT_CURVES
 from rlassay.report.numbers import Estimate, PairedDifference, Unit
 
@@ -70,6 +70,24 @@ def with_interval(middle: float | None, estimate: Estimate | PairedDifference, u
     """`mean  [low to high]`, with `ONE_SEED` where one seed ran; the mean alone without an interval."""
     ends, text = interval(estimate, unit, signed), number(middle, unit, signed)
     return f"{text}  [{ends}]{ONE_SEED if estimate.covers == 'items' else ''}" if ends else text
+
+
+def seed_values(values: tuple[float | None, ...], unit: Unit, signed: bool = False) -> str:
+    """The value of each seed, where two to eight ran; else empty."""
+    return " · ".join(number(value, unit, signed) for value in values) if 2 <= len(values) <= 8 else ""
+
+
+def comparison_details(one: Comparison, unit: Unit) -> str:
+    """The differences by seed, and those in the other modes of the metric, as one line below a verdict."""
+    seeds = seed_values(one.by_seed, unit, signed=True)
+    parts = [f"by seed {seeds}"] if seeds else []
+    for mode in one.other_modes:
+        found = mode.difference
+        seeds = seed_values(mode.by_seed, unit, signed=True)
+        parts.append(
+            f"{mode.title} {with_interval(found.effect, found, unit, True)}" + (f", by seed {seeds}" if seeds else "")
+        )
+    return "; ".join(parts)
 
 
 def size(estimate: Estimate | PairedDifference) -> str:
@@ -231,6 +249,7 @@ def level(content: Content) -> str:
 # Templates.
 
 FILTERS: dict[str, Callable[..., str]] = {
+    "comparison_details": comparison_details,
     "correlations": correlations,
     "counted": counted,
     "counts": counts,
@@ -241,6 +260,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "printable": printable,
     "quoted": quoted,
     "shortened": shortened,
+    "seed_values": seed_values,
     "size": size,
     "spread": spread,
     "weights": weights,

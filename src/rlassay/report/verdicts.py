@@ -1,14 +1,25 @@
 """Compares each arm with the baseline and with its policy before RL; writes each verdict as one sentence."""
 
 import numpy as np
+from jaxtyping import Float
 
 from rlassay.config.policies import Policy, policies
-from rlassay.report.content import Comparison, ComparisonOutcome
+from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
 from rlassay.report.gather import SHARED_KINDS, PolicyRow, Results
 from rlassay.report.numbers import Column, PairedDifference
-from rlassay.report.tables import difference, primary_column, scores_of, tidy_p
+from rlassay.report.tables import (
+    SeedScores,
+    difference,
+    means_by_seed,
+    other_modes,
+    primary_column,
+    scores_of,
+    tidy_p,
+)
 from rlassay.report.typeset import EFFECT_UNIT, counted, interval, number, probability, quoted
 from rlassay.stats import holm
+
+ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
 
 def compare_with_baseline(results: Results, confidence: float) -> list[Comparison]:
@@ -70,13 +81,23 @@ def _compare(
     corrected = holm([one.p_value for one in tested.values() if one.p_value is not None])
     for (name, one), p_holm in zip(tested.items(), corrected, strict=True):
         found[name] = one.model_copy(update={"p_holm": tidy_p(float(p_holm)), "family_size": len(tested)})
-    return [_verdict(arm, reference, found[arm.key], column, confidence) for arm, reference in pairs]
+    return [_verdict(results, arm, reference, found[arm.key], confidence) for arm, reference in pairs]
 
 
 def _difference(
     results: Results, arm: PolicyRow, reference: PolicyRow, column: Column, confidence: float
 ) -> PairedDifference | None:
-    """None if the two have no finished seed in common. A reference that all seeds share is paired with each of them."""
+    """None if the two have no finished seed in common."""
+    ours, theirs = _paired_scores(results, arm, reference, column)
+    if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
+        return None
+    return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+
+
+def _paired_scores(
+    results: Results, arm: PolicyRow, reference: PolicyRow, column: Column
+) -> tuple[SeedScores, ReferenceScores]:
+    """Scores of the seeds that both have; a reference that all seeds share is paired with each of them."""
     ours, theirs = scores_of(results, arm, column), scores_of(results, reference, column)
     if reference.seeds:
         common = sorted(set(arm.seeds) & set(reference.seeds))
@@ -84,9 +105,20 @@ def _difference(
         theirs = theirs[[reference.seeds.index(seed) for seed in common]]
     elif len(theirs) == 1:
         theirs = np.repeat(theirs, len(ours), axis=0)
-    if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
-        return None
-    return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+    return ours, theirs
+
+
+def _by_seed(results: Results, arm: PolicyRow, reference: PolicyRow, column: Column) -> tuple[float | None, ...]:
+    ours, theirs = _paired_scores(results, arm, reference, column)
+    return means_by_seed(ours - theirs) if ours.shape == theirs.shape else ()
+
+
+def _pairing(results: Results, arm: PolicyRow, reference: PolicyRow) -> str:
+    if not reference.seeds:
+        return "Every seed is compared with the one policy that all start from."
+    if _are_matched(results, arm, reference):
+        return "Runs are paired by seed: the two of a seed share a warm start."
+    return "Runs of the same seed share nothing but the prompts, so seeds are independent samples of each arm."
 
 
 def _are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool:
@@ -101,11 +133,59 @@ def _are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool
 
 
 def _verdict(
-    arm: PolicyRow, reference: PolicyRow, found: PairedDifference | None, column: Column, confidence: float
+    results: Results, arm: PolicyRow, reference: PolicyRow, found: PairedDifference | None, confidence: float
 ) -> Comparison:
+    column = primary_column(results)
     outcome = _outcome(found, column, confidence)
+    modes = [] if found is None else _other_modes(results, arm, reference, outcome, confidence)
     sentence = _sentence(quoted(arm.label), quoted(reference.label), found, outcome, column, confidence)
-    return Comparison(arm=arm.key, reference=reference.key, outcome=outcome, sentence=sentence, difference=found)
+    return Comparison(
+        arm=arm.key,
+        reference=reference.key,
+        outcome=outcome,
+        sentence=" ".join([sentence, *(_warning(mode, column, confidence) for mode in modes if mode.opposed)]),
+        difference=found,
+        by_seed=_by_seed(results, arm, reference, column),
+        pairing=_pairing(results, arm, reference),
+        other_modes=tuple(modes),
+    )
+
+
+def _other_modes(
+    results: Results, arm: PolicyRow, reference: PolicyRow, outcome: ComparisonOutcome, confidence: float
+) -> list[OtherMode]:
+    modes: list[OtherMode] = []
+    for column in other_modes(results):
+        found = _difference(results, arm, reference, column, confidence)
+        if found is not None and found.effect is not None:
+            by_seed = _by_seed(results, arm, reference, column)
+            # Modes of one metric improve in the same direction.
+            wrong = {"better": -1, "worse": 1}.get(outcome, 0) * (
+                -1 if primary_column(results).better == "lower" else 1
+            )
+            opposed = wrong != 0 and _is_clear(found, by_seed, wrong)
+            mode = OtherMode(column=column.key, title=column.title, difference=found, by_seed=by_seed, opposed=opposed)
+            modes.append(mode)
+    return modes
+
+
+def _is_clear(found: PairedDifference, by_seed: tuple[float | None, ...], sign: int) -> bool:
+    """Whether the whole interval, or each of several seeds, has this sign."""
+    ends = [end for end in (found.low, found.high) if end is not None]
+    seeds = [value for value in by_seed if value is not None]
+    return (len(ends) == 2 and all(sign * end > 0 for end in ends)) or (
+        len(seeds) > 1 and all(sign * value > 0 for value in seeds)
+    )
+
+
+def _warning(mode: OtherMode, column: Column, confidence: float) -> str:
+    found, seeds = mode.difference, [value for value in mode.by_seed if value is not None]
+    agreeing = sum((value > 0) == ((found.effect or 0) > 0) and value != 0 for value in seeds)
+    ends = interval(found, column.unit, signed=True) or "cannot be computed"
+    return (
+        f"But {mode.title} moves the other way: {_effect(found, column)} ({100 * confidence:g}% interval {ends}), "
+        f"in {agreeing} of {counted(len(seeds), 'seed')}."
+    )
 
 
 def _outcome(found: PairedDifference | None, column: Column, confidence: float) -> ComparisonOutcome:
@@ -140,9 +220,12 @@ def _sentence(
         "seed variance not measured": f"{no_verdict}, because seed variance was not measured",
         "missing": no_verdict,
     }[outcome]
+    return f"{opening}: {_effect(found, column)} in {column.title} ({_evidence(found, outcome, column, confidence)})."
+
+
+def _effect(found: PairedDifference, column: Column) -> str:
     unit = EFFECT_UNIT[column.unit].replace("points", "percentage points")
-    effect = f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
-    return f"{opening}: {effect} in {column.title} ({_evidence(found, outcome, column, confidence)})."
+    return f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
 
 
 def _evidence(found: PairedDifference, outcome: ComparisonOutcome, column: Column, confidence: float) -> str:
