@@ -18,7 +18,9 @@ from tests.signals import make
 WORDS = ["<pad>", "<eos>", "user", "assistant", "system", "tool", "silent", "None", *(f"w{n}" for n in range(53))]
 TEMPLATE = (
     "{% if tools %}tool {{ tools[0]['function']['name'] }} {% endif %}"
-    "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}"
+    "{% for message in messages %}{{ message.role }} {{ message.content }} "
+    "{% for call in message.tool_calls or [] %}{{ call.function.name }} {{ call.function.arguments }} {% endfor %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}assistant {% if enable_thinking is defined and not enable_thinking %}silent silent "
     "{% endif %}{% endif %}"
 )
@@ -84,7 +86,7 @@ def trainer_of(kind: str, folder: Path, arguments: dict[str, Any] | None = None,
         model, processor = make.tiny_vlm()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            torch.nn.init.normal_(model.lm_head.weight)
+            torch.nn.init.normal_(model.lm_head.weight, std=0.05)
         processor.chat_template = processor.chat_template.replace(
             "<|assistant|>", "<|assistant|>{% if enable_thinking is defined and not enable_thinking %}3 3{% endif %}"
         )

@@ -17,6 +17,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_warning_of_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL warns of `rollout_func` and environments."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+
+
 def assert_entropy_is_that_of_trl(trainer: Any, output: dict[str, Any]) -> None:
     theirs = entropy_of_trl(trainer, output)
     mask = output["completion_mask"].bool()
@@ -110,6 +116,7 @@ def find(query: str) -> str:
     return query
 
 
+@pytest.mark.filterwarnings("ignore:The tokenizer has a legacy:FutureWarning")
 def test_prompts_with_tools_are_measured_with_their_tools(tmp_path: Path):
     words = tokenizer()
     words.response_schema = {

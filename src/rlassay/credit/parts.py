@@ -302,7 +302,10 @@ def check_parts(parts: Sequence[CreditPart]) -> None:
 def _signature(part: CreditPart) -> inspect.Signature:
     try:
         return inspect.signature(part)
-    except ValueError:  # of a function in C
+    except ValueError:
+        if isinstance(part, partial):
+            raise
+        # A function written in C has no signature.
         return inspect.Signature([inspect.Parameter("signals", inspect.Parameter.POSITIONAL_ONLY)])
 
 

@@ -7,7 +7,7 @@ and draws are seeded by completion (`generator`), so that they do not depend on 
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, cast
@@ -43,7 +43,7 @@ ImageAttention = tuple[list[float], list[int] | None]
 class SignalPlan:
     """Which signals to measure, and how. Only those that rewards and credit use affect training."""
 
-    also: frozenset[str] = frozenset()
+    also: Set[str] = frozenset()
     """Signals to measure besides those that the credit parts need: names of `SIGNALS`."""
     attention: bool = False
     """Whether to measure attention to text and images even if no credit part needs it, for rewards and logs."""

@@ -143,7 +143,7 @@ class ColumnReward(GroupReward):
         group: list[Completion] = []
         for index, row in enumerate(rows):
             group.append(self._completion(completions[index], completion_ids[index], row, signals[index]))
-            goes_on = index + 1 < size and rows[index + 1].prompt_id == row.prompt_id
+            goes_on = index + 1 < size and rows[index + 1] == row
             if not goes_on or len(group) == self.num_generations:
                 values += self._values(group)
                 group = []
