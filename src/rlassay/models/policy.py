@@ -1,4 +1,4 @@
-"""A policy with its processor: before training, or with trained weights; and the chat format of its prompts.
+"""Load a policy and its processor, before training or with trained weights; chat format of its prompts.
 
 `ChatFormat` is the one place that turns a row into the messages which a model's chat template takes. The warm start,
 RL and evaluation make theirs with `chat_format`, so that all three show the policy the same prompt.
@@ -37,7 +37,7 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
     """The model before any training, and its processor.
 
     Args:
-        config: the study's model section. The result depends on it and on `rows`, never on the global RNG.
+        config: the study's model section. The result depends on it and on `rows`, not on the global RNG.
         rows: training rows; a tiny model learns its vocabulary from them, and every model is checked against them.
 
     Errors: StudyError if the model cannot be loaded, has no chat template, or reads text only while rows have images;
@@ -174,7 +174,7 @@ class ChatFormat:
     """Whether a system turn states the completion format."""
 
     def prompt(self, row: PromptRow) -> list[dict[str, Any]]:
-        """The conversation up to where the completion begins."""
+        """The conversation up to the start of the completion."""
         turns = messages(row, system=instruction(row) if self.with_format_instruction else None)
         if self._in_parts:
             return turns

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets  # pyright: ignore[reportMissingTypeStubs]
 from peft import PeftModel
 from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig as SFTArguments
@@ -15,19 +15,21 @@ from rlassay.config.policies import Policy
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
+from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.policy import ChatFormat, build_policy, chat_format, peft_config, training_rows
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
-from rlassay.training.state import RunPlan, open_run, require_gpus
+from rlassay.training.process import require_gpus
+from rlassay.training.state import RunPlan, open_run
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
 
 
 def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
-    """Train the warm start `policy`, or go on with it after a kill; its sentinel `sft.json` is written last.
+    """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
-    Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own.
+    Adapters are merged at the end, so that the saved policy is a full model and RL can train adapters of its own.
 
     Errors: ValueError for a policy that is no warm start, or for rows that lack a demonstration; RuntimeError for fewer
     GPUs than the study declares; RunBusyError while another process trains it.
@@ -42,7 +44,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
-        trainer = SFTTrainer(
+        trainer: Any = SFTTrainer(
             model=model,
             args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
             train_dataset=sft_dataset(rows, chat_format(processor, policy.recipe), layout.data),
@@ -50,7 +52,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             peft_config=peft_config(model_config),
             callbacks=[run.callback()],
         )
-        trainer.remove_callback(PrinterCallback)  # the job's own callback says it all
+        trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
         trainer.train(resume_from_checkpoint=run.resume_from)
         if isinstance(trainer.model, PeftModel):
             trainer.model = trainer.model.merge_and_unload()
@@ -71,7 +73,7 @@ def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPl
 
 
 def demonstrated_rows(layout: Layout) -> list[PromptRow]:
-    """The rows of the `sft` split; ValueError naming the first that demonstrates nothing."""
+    """The rows of the `sft` split; ValueError naming the first without a demonstration."""
     path = layout.split("sft")
     rows = list(read_rows(path))
     for number, row in enumerate(rows, 1):
@@ -81,16 +83,38 @@ def demonstrated_rows(layout: Layout) -> list[PromptRow]:
 
 
 def sft_dataset(rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path) -> datasets.Dataset:
-    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`."""
+    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images` (RGB).
+
+    Args:
+        rows: rows with a demonstration.
+        chat_format: turns a row into messages.
+        data: folder that the image paths of rows are relative to.
+    """
     columns: dict[str, list[Any]] = {
         "prompt": [chat_format.prompt(row) for row in rows],
         "completion": [chat_format.completion(str(row.demonstration)) for row in rows],
     }
     if any(row.media for row in rows):
-        columns["images"] = [[str(data / item.path) for item in row.media] for row in rows]
+        columns["images"] = [[item.path for item in row.media] for row in rows]
     datasets.disable_progress_bars()
-    dataset = datasets.Dataset.from_dict(columns)
-    return dataset.cast_column("images", datasets.List(datasets.Image())) if "images" in columns else dataset
+    library: Any = datasets
+    dataset = library.Dataset.from_dict(columns)
+    return dataset.with_transform(_OpenImages(data)) if "images" in columns else dataset
+
+
+class _OpenImages:
+    """Opens the images of rows when a batch is drawn; `images` holds their paths until then."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.images = StudyImages(data)
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "images": [self.images(paths) for paths in batch["images"]]}
+
+    def __reduce__(self) -> tuple[type["_OpenImages"], tuple[Path]]:
+        # `datasets` fingerprints a transform by pickling it; the images in memory are no part of that.
+        return type(self), (self.data,)
 
 
 def sft_arguments(sft: SFTConfig, seed: int, checkpoints: Path, *, on_cpu: bool) -> SFTArguments:
