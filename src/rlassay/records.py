@@ -80,13 +80,28 @@ class Histogram(Record):
     """How many numbers fall into each."""
 
 
+class RejectedRecord(Record):
+    """One record of the source that did not become a row."""
+
+    where: str
+    """Its place in the source: `file:line`, or `file: row 3`."""
+    reason: str
+    """Why it was rejected, a key of `SplitFacts.refused`."""
+    detail: str = ""
+    """What is special about this record, such as an error's message."""
+
+
 class SplitFacts(Record):
     """What the data stage found out about one split; an entry of `data.json`."""
 
     rows: int
     """Rows kept."""
+    records: int = 0
+    """Records read: the rows kept and the records refused."""
     refused: dict[str, int]
     """Reason -> records; `duplicate: ...` = a prompt of the same split, `leak: ...` = of an evaluation split."""
+    rejected: tuple[RejectedRecord, ...] = ()
+    """The first few refused records of each reason, by their places in the source."""
     choices: dict[str, int] = {}
     """Number of options -> rows; 0 options = a free answer."""
     media: dict[str, int] = {}

@@ -11,7 +11,7 @@ from rlassay.config.data import Conversations, Jsonl, JsonlPrompts, PromptLimit
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, reading_order
 from rlassay.data.outcomes import Accepted, Rejected
-from rlassay.data.raw_examples import RawExample, RowRejectedError, Source
+from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, convert_each, rejecting
 from rlassay.models.hub import load_processor
 from rlassay.models.prompt_length import count_tokens
 from rlassay.records import PromptRow
@@ -95,10 +95,52 @@ def test_a_strict_source_counts_duplicates_and_raises_on_invalid_records(tmp_pat
         assert [isinstance(outcome, Accepted) for outcome in outcomes] == [True, False, False, False, True]
         return
     assert isinstance(next(outcomes), Accepted)
-    assert next(outcomes) == Rejected(reason="duplicate: nearly the same prompt stands in the split 'train'")
+    assert next(outcomes) == Rejected(
+        reason="duplicate: nearly the same prompt stands in the split 'train'", where="a:2"
+    )
     with pytest.raises(StudyError) as caught:
         next(outcomes)
     assert caught.value.problems == ("a:3: question: it is blank", "a:4: no JSON")
+
+
+def test_an_unexpected_error_about_one_record_rejects_that_record(tmp_path, monkeypatch):
+    def broken(row):
+        if row.question == "crash":
+            raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("rlassay.data.row_checks.gold_refusal", broken)
+    questions = [("One?", "a:1"), ("crash", "a:2"), ("Two?", "a:3")]
+    examples = [RawExample(question=question, answer="1", where=where) for question, where in questions]
+    first, second, third = ingestor_of(tmp_path, examples).ingest_split("train", None)
+    assert second == Rejected(reason="unexpected ZeroDivisionError", where="a:2", detail="by nothing")
+    assert isinstance(first, Accepted)
+    assert isinstance(third, Accepted)
+    with pytest.raises(StudyError) as caught:
+        list(ingestor_of(tmp_path, examples, strict=True).ingest_split("train", None))
+    assert caught.value.problems == ("a:2: unexpected ZeroDivisionError (by nothing)",)
+
+
+def test_a_converter_that_fails_on_one_record_rejects_that_record():
+    def convert(number):
+        return RawExample(question="q", answer=str(1 // number))
+
+    first, second, third = convert_each([(1, "a:1"), (0, "a:2"), RowRejectedError("no JSON")], convert)
+    assert (first.where, first.answer) == ("a:1", "1")
+    assert (str(second), second.where) == ("unexpected ZeroDivisionError", "a:2")
+    assert str(third) == "no JSON"
+
+
+def test_errors_of_the_study_and_of_the_machine_are_not_taken_for_bad_records(tmp_path, monkeypatch):
+    def full(self, content, suffix="png", prefix=None):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ImageStore, "add", full)
+    example = RawExample(question="q", answer="1", images=(png(),))
+    with pytest.raises(OSError, match="disk full"):
+        list(ingestor_of(tmp_path, [example]).ingest_split("train", None))
+    for error in (StudyError(["data: wrong"]), MemoryError()):
+        with pytest.raises(type(error)), rejecting("a:1"):
+            raise error
 
 
 def test_evaluation_splits_are_read_first():

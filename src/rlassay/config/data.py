@@ -7,6 +7,7 @@ from pydantic import Field
 from rlassay.config.section import Section
 
 Count = Annotated[int, Field(ge=1)]
+AnswerIs = Literal["letter", "text", "index"]
 SplitName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
@@ -31,6 +32,8 @@ class DataSection(Section):
 
     max_prompt_length: PromptLimit | None = None
     """Refuses prompts that are too long for a model; null takes prompts of any length."""
+    max_rejected: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of a split's records that may be rejected, for whatever reason; above it the stage stops."""
 
 
 class Digits(DataSection):
@@ -129,6 +132,11 @@ class Columns(Section):
     """The question."""
     answer: str = "answer"
     """The gold answer: text, or for rows with choices an option's letter, text or 0-based number."""
+    answer_is: AnswerIs | None = None
+    """What `answer` holds in rows with choices: an option's letter, its text, or its 0-based number (`index`).
+
+    Null decides row by row, and stops at a number that is the index of one option and the text of another.
+    """
     choices: str | None = None
     """A list of option texts."""
     images: str | None = None

@@ -50,7 +50,7 @@ def docstrings(section: Docstrings) -> Source:
     examples: dict[str, Callable[[], Iterator[RawExample]]] = {
         split: partial(read_split, *ranges[split]) for split in section.splits
     }
-    return Source(examples=examples)
+    return Source(examples=examples, generated=True)
 
 
 def examples_of_module(source: str, module: str, max_words: int) -> Iterator[RawExample]:

@@ -17,7 +17,7 @@ from rlassay.config.data import PromptLimit
 from rlassay.data.duplicates import PromptSignature, SplitIndex, text_digest
 from rlassay.data.images import EncodedImage, ImageStore, encode_image, media_path, perceptual_hash, resolve_below
 from rlassay.data.outcomes import Accepted, Outcome, Rejected
-from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, UnsuitableRowError
+from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, UnsuitableRowError, rejecting
 from rlassay.data.row_checks import checked_row, content_id
 from rlassay.records import TRAINING_SPLITS, Media, PromptRow, row_line
 
@@ -97,25 +97,27 @@ class Ingestor:
     def ingest(self, example: RawExample, split: str) -> Accepted:
         """The row of an example: check, encode its media, limit its length, compare it, store its images.
 
-        Errors: RowRejectedError with the reason; nothing of a rejected example is stored or indexed.
+        Errors: RowRejectedError with the reason, whatever is wrong with the example; nothing of a rejected example is
+            stored or indexed.
         """
-        # 1. Its content and its gold answer.
-        row = checked_row(example, split)
-        # 2. Its media, under names that depend on their content only.
-        encoded = [self._encode(image, example) for image in example.images]
-        videos = [resolve_below(path, example.media_root, "video") for path in example.videos]
-        row = row.model_copy(update={"media": _content_named(encoded, example.videos)})
-        # 3. Its length.
-        if reason := self.too_long(row, [one.image for one in encoded]):
-            raise UnsuitableRowError(reason)
-        # 4. Duplicates and leaks, by its signature.
-        signature = PromptSignature(
-            text=text_digest(row),
-            exact=(*(one.digest for one in encoded), *example.videos),
-            hashes=tuple(perceptual_hash(one.image) for one in encoded),
-            prompt_id=example.prompt_id,
-        )
-        self._reject_repeated(signature, split)
+        with rejecting(example.where):
+            # 1. Its content and its gold answer.
+            row = checked_row(example, split)
+            # 2. Its media, under names that depend on their content only.
+            encoded = [self._encode(image, example) for image in example.images]
+            videos = [resolve_below(path, example.media_root, "video") for path in example.videos]
+            row = row.model_copy(update={"media": _content_named(encoded, example.videos)})
+            # 3. Its length.
+            if reason := self.too_long(row, [one.image for one in encoded]):
+                raise UnsuitableRowError(reason)
+            # 4. Duplicates and leaks, by its signature.
+            signature = PromptSignature(
+                text=text_digest(row),
+                exact=(*(one.digest for one in encoded), *example.videos),
+                hashes=tuple(perceptual_hash(one.image) for one in encoded),
+                prompt_id=example.prompt_id,
+            )
+            self._reject_repeated(signature, split)
         # 5. It is accepted: only now is anything stored.
         images = tuple(self.images.add(one.content, one.suffix, example.jpeg_name) for one in encoded)
         self._index(split).add(signature)
@@ -140,11 +142,12 @@ class Ingestor:
                 raise example
             return self.ingest(example, split)
         except UnsuitableRowError as unsuitable:
-            return Rejected(reason=str(unsuitable))
+            return _rejection(unsuitable)
         except RowRejectedError as rejected:
             if not self.source.strict:
-                return Rejected(reason=str(rejected))
-            problems.note(f"{_location(example)}{rejected}")
+                return _rejection(rejected)
+            detail = f" ({rejected.detail})" if rejected.detail else ""
+            problems.note(f"{_location(example)}{rejected}{detail}")
             return None
 
     def _encode(self, image: object, example: RawExample) -> EncodedImage:
@@ -189,6 +192,10 @@ def length_check(limit: PromptLimit | None) -> LengthCheck:
         return f"prompt: more than {limit.tokens} tokens" if tokens > limit.tokens else None
 
     return too_long
+
+
+def _rejection(error: RowRejectedError) -> Rejected:
+    return Rejected(reason=str(error), where=error.where, detail=error.detail)
 
 
 def _location(example: RawExample | RowRejectedError) -> str:

@@ -45,8 +45,8 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
 
     Returns: per split, the number of rows, the rejected records by reason, and statistics of the rows.
 
-    Errors: StudyError with the invalid rows of the source, with a split that has no rows left, or if another process
-        is preparing this data.
+    Errors: StudyError with the invalid rows of the source, with a split that has no rows left or more rejected
+        records than `data.max_rejected`, or if another process is preparing this data.
     """
     with _unfinished(layout):
         # 1. Without its manifest, the old data counts as missing from here on.
@@ -140,7 +140,16 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
                     rows.write(outcome.row)
     if not stats.rows:
         raise StudyError([f"data: no row of the split {split!r} is left; rejected: {stats.rejections()}"])
-    return stats.facts()
+    facts = stats.facts()
+    if not ingestor.source.generated and stats.rejected_share() > study.data.max_rejected:
+        raise StudyError(
+            [
+                f"data: {facts.records - facts.rows} of {facts.records} records of the split {split!r} were rejected, "
+                f"a larger share than data.max_rejected = {study.data.max_rejected:g}; fix the source, or raise it. "
+                f"Rejected: {stats.rejections()}"
+            ]
+        )
+    return facts
 
 
 def _states(study: Study, source: Source) -> dict[str, str]:
