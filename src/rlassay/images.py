@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,8 +190,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _made_profile(space: Literal["LAB", "sRGB"]) -> ImageCms.ImageCmsProfile:
-    made: Any = ImageCms.createProfile(space)  # pyright: ignore[reportUnknownMemberType]
-    return ImageCms.ImageCmsProfile(made)
+    made = ImageCms.createProfile(space)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return ImageCms.ImageCmsProfile(cast("Any", made))
 
 
 @lru_cache(maxsize=32)

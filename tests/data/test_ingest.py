@@ -95,9 +95,10 @@ def test_a_strict_source_counts_duplicates_and_raises_on_invalid_records(tmp_pat
         assert [isinstance(outcome, Accepted) for outcome in outcomes] == [True, False, False, False, True]
         return
     assert isinstance(next(outcomes), Accepted)
-    assert next(outcomes) == Rejected(
-        reason="duplicate: nearly the same prompt stands in the split 'train'", where="a:2"
-    )
+    rejected = next(outcomes)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "duplicate: nearly the same prompt stands in the split 'train'"
+    assert (rejected.where, rejected.pair.match_row) == ("a:2", 0)
     with pytest.raises(StudyError) as caught:
         next(outcomes)
     assert caught.value.problems == ("a:3: question: it is blank", "a:4: no JSON")

@@ -171,6 +171,13 @@ def test_rejections_are_counted_and_a_failure_leaves_no_partial_file(tmp_path):
     reason = "nearly the same prompt stands in the split 'test'"
     counts = run_prepare_data(study(section), layout)
     assert numbers(counts) == {"train": (1, {f"leak: {reason}": 1}), "test": (1, {f"duplicate: {reason}": 1})}
+    (kept,) = read_rows(layout.split("test"))
+    manifest = json.loads(layout.data_manifest.read_text(encoding="utf-8"))["splits"]
+    for split, kind, line, question in (("train", "leak", 1, "one"), ("test", "duplicate", 2, "ONE")):
+        (pair,) = manifest[split]["pairs"]
+        assert (pair["kind"], pair["by"], pair["question"]) == (kind, "prompt", question)
+        assert (pair["match_split"], pair["match_row"], pair["match_id"]) == ("test", 0, kept.prompt_id)
+        assert pair["where"] == f"{folder}/{split}.jsonl:{line}"
 
     before = set(contents(layout.data)) - {"data.json"}
     with pytest.raises(StudyError, match=r"data.splits.train: asks for 2 rows, but only 1 are usable"):

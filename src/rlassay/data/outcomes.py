@@ -11,7 +11,7 @@ from zlib import crc32
 
 from rlassay.data.duplicates import PromptSignature
 from rlassay.data.raw_examples import NOT_WANTED
-from rlassay.records import LETTERS, Histogram, RejectedRecord, SplitFacts
+from rlassay.records import LETTERS, Histogram, RefusedPair, RejectedRecord, SplitFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class Rejected:
     """The record's place in the source; empty for generated ones."""
     detail: str = ""
     """What is special about this record."""
+    pair: RefusedPair | None = None
+    """Of a duplicate or leak, the row that it repeats."""
 
 
 Outcome = Accepted | Rejected
@@ -81,11 +83,14 @@ class Journal:
         """Record the outcome of the next record."""
         if isinstance(outcome, Accepted):
             known = outcome.signature
-            about: dict[str, Any] = {"text": known.text, "exact": known.exact, "hashes": known.hashes}
+            about: dict[str, Any] = {"text": known.text, "plain": known.plain, "answer": known.answer}
+            about |= {"exact": known.exact, "hashes": known.hashes}
             about |= {"prompt_id": known.prompt_id, "images": outcome.images}
             self._write(_line(f"{json.dumps(about)}\t{outcome.row.rstrip()}"))
         else:
             about = {"reason": outcome.reason, "where": outcome.where, "detail": outcome.detail}
+            if outcome.pair is not None:
+                about["pair"] = outcome.pair.model_dump_json()
             self._write(_line(json.dumps(about)))
 
     def __enter__(self) -> "Journal":
@@ -111,9 +116,15 @@ def _parse(line: bytes) -> Outcome | None:
     about, tab, row = content.decode("utf-8").partition("\t")
     entry: dict[str, Any] = json.loads(about)
     if not tab:
-        return Rejected(**entry)
+        pair = RefusedPair.model_validate_json(entry.pop("pair")) if "pair" in entry else None
+        return Rejected(**entry, pair=pair)
     signature = PromptSignature(
-        text=entry["text"], exact=tuple(entry["exact"]), hashes=tuple(entry["hashes"]), prompt_id=entry["prompt_id"]
+        text=entry["text"],
+        plain=entry["plain"],
+        answer=entry["answer"],
+        exact=tuple(entry["exact"]),
+        hashes=tuple(entry["hashes"]),
+        prompt_id=entry["prompt_id"],
     )
     return Accepted(row=f"{row}\n", signature=signature, images=tuple(entry["images"]))
 
@@ -121,6 +132,8 @@ def _parse(line: bytes) -> Outcome | None:
 MAX_DISTINCT_ANSWERS = 10_000
 """With more distinct free answers than this, answers are not counted."""
 TOP_ANSWERS = 10
+MAX_PAIRS = 20
+"""Duplicates and leaks that are kept with the rows that they repeat."""
 MAX_NAMED = 5
 """Rejected records of each reason that are named."""
 MAX_BARS = 12
@@ -133,6 +146,7 @@ class SplitStats:
         self.rows = 0
         self._rejected: Counter[str] = Counter()
         self._named: dict[str, list[RejectedRecord]] = {}
+        self._pairs: list[RefusedPair] = []
         self._counts: dict[str, Counter[int]] = {name: Counter() for name in ("choices", "media", "question", "answer")}
         self._answers: Counter[str] = Counter()
         self._too_many_answers = False
@@ -165,6 +179,8 @@ class SplitStats:
 
     def _add_rejected(self, outcome: Rejected) -> None:
         self._rejected[outcome.reason] += 1
+        if outcome.pair is not None and len(self._pairs) < MAX_PAIRS:
+            self._pairs.append(outcome.pair)
         named = self._named.setdefault(outcome.reason, [])
         if outcome.where and outcome.reason != NOT_WANTED and len(named) < MAX_NAMED:
             named.append(RejectedRecord(where=outcome.where, reason=outcome.reason, detail=outcome.detail))
@@ -185,6 +201,7 @@ class SplitStats:
             records=self.rows + self._rejected.total(),
             refused=dict(sorted(self._rejected.items())),
             rejected=tuple(one for _, named in sorted(self._named.items()) for one in named),
+            pairs=tuple(self._pairs),
             choices={str(number): count for number, count in sorted(self._counts["choices"].items())},
             media={str(number): count for number, count in sorted(self._counts["media"].items())},
             answers={} if self._too_many_answers else dict(top),

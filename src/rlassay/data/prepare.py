@@ -54,7 +54,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         # 2. Ingest one split after the other; no file is replaced before all splits are complete.
         source, images = SOURCES[study.data.kind](study.data), ImageStore(layout.data)
         _check_location(source, layout)
-        ingestor = Ingestor(source=source, images=images, too_long=length_check(study.data.max_prompt_length))
+        ingestor = _ingestor(study.data, source, images)
         states = _states(study, source)
         facts = {split: _prepare_split(split, study, layout, ingestor, states[split]) for split in states}
         # 3. Replace the old rows, and delete everything that belongs to an earlier version of the study.
@@ -65,7 +65,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
             if file.stem not in facts:
                 file.unlink()
         # 4. The manifest.
-        facts = {split: facts[split] for split in source.examples}
+        facts = {split: _with_match_ids(facts[split], layout) for split in source.examples}
         digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
         splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
         content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
@@ -86,7 +86,7 @@ def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -
     source = SOURCES[section.kind](section)
     if split is not None and split not in source.examples:
         raise StudyError([f"data.splits: no split {split!r}; got {', '.join(source.examples) or 'none'}"])
-    ingestor = Ingestor(source=source, images=ImageStore(Path(root)), too_long=length_check(section.max_prompt_length))
+    ingestor = _ingestor(section, source, ImageStore(Path(root)))
     for name in reading_order(source.examples):
         # A training split is compared with the evaluation splits, so that these are read too.
         if split in (None, name) or name not in TRAINING_SPLITS:
@@ -117,6 +117,31 @@ def _unfinished(layout: Layout) -> Generator[None, None, None]:
             shutil.rmtree(layout.data_parts)
     except Timeout:
         raise StudyError([f"{layout.data}: another process prepares this data; wait for it, or stop it"]) from None
+
+
+def _ingestor(section: DataConfig, source: Source, images: ImageStore) -> Ingestor:
+    return Ingestor(
+        source=source,
+        images=images,
+        too_long=length_check(section.max_prompt_length),
+        duplicates=section.duplicates,
+        leaks=section.leaks,
+    )
+
+
+def _with_match_ids(facts: SplitFacts, layout: Layout) -> SplitFacts:
+    """The facts with the key of each row that a duplicate or leak repeats, read from the written splits."""
+    wanted: dict[str, set[int]] = {}
+    for pair in facts.pairs:
+        wanted.setdefault(pair.match_split, set()).add(pair.match_row)
+    keys: dict[tuple[str, int], str] = {}
+    for split, numbers in wanted.items():
+        with layout.split(split).open("rb") as lines:
+            for number, line in enumerate(lines):
+                if number in numbers:
+                    keys[split, number] = parse_row(line, f"{layout.split(split)}:{number + 1}").prompt_id
+    pairs = (pair.model_copy(update={"match_id": keys[pair.match_split, pair.match_row]}) for pair in facts.pairs)
+    return facts.model_copy(update={"pairs": tuple(pairs)})
 
 
 def _check_location(source: Source, layout: Layout) -> None:

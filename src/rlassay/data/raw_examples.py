@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from rlassay.config import StudyError
 from rlassay.config.data import ImagePolicy
-from rlassay.records import FrameSampling
+from rlassay.records import FrameSampling, PairedBy, RefusedPair
 
 NOT_WANTED = "question_id: not in data.question_ids"
 """Reason of records that a study leaves out on purpose."""
@@ -23,6 +23,10 @@ class RowRejectedError(Exception):
     """The record's place in its source, `file:line` or `file: row 3`."""
     detail: str = ""
     """What is special about this record, such as the message of an unexpected error."""
+    match: tuple[PairedBy, str, int] | None = None
+    """Of a duplicate or leak: what is alike, and the split and line (from 0) of the row that it repeats."""
+    pair: RefusedPair | None = None
+    """Of a duplicate or leak: the record beside the row that it repeats."""
 
 
 class UnsuitableRowError(RowRejectedError):
