@@ -12,9 +12,10 @@ from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, reading_order
 from rlassay.data.outcomes import Accepted, Rejected
 from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, convert_each, rejecting
+from rlassay.data.row_checks import content_id
 from rlassay.models.hub import load_processor
 from rlassay.models.prompt_length import count_tokens
-from rlassay.records import PromptRow
+from rlassay.records import Media, PromptRow, parse_row
 from rlassay.rewards import gold
 from tests.data.ingesting import ingest_all
 from tests.models.hubs import text_model, vision_model
@@ -142,6 +143,19 @@ def test_errors_of_the_study_and_of_the_machine_are_not_taken_for_bad_records(tm
     for error in (StudyError(["data: wrong"]), MemoryError()):
         with pytest.raises(type(error)), rejecting("a:1"):
             raise error
+
+
+def test_a_key_does_not_depend_on_the_name_of_the_stored_image(tmp_path):
+    keys = set()
+    for number, name in enumerate((None, "photo")):
+        example = RawExample(question="q", answer="1", images=(png(),), jpeg_name=name)
+        (outcome,) = ingestor_of(tmp_path / str(number), [example]).ingest_split("train", None)
+        row = parse_row(outcome.row.encode(), "here")
+        content = row.model_copy(
+            update={"media": (Media(path=f"images/{outcome.signature.exact[0][:16]}.png"),)} if name is None else {}
+        )
+        keys.add((name, row.prompt_id == content_id(content)))
+    assert keys == {(None, True), ("photo", False)}
 
 
 def test_evaluation_splits_are_read_first():

@@ -40,7 +40,7 @@ class DataSection(Section):
     alike.
     """
     leaks: RepeatRule = "near"
-    """Which training rows are refused because of an evaluation split: `exact` prompts, also `near` ones, or none (`off`).
+    """Which training rows are refused because of an evaluation split: `exact` prompts, also `near` ones, or none.
 
     `exact` and `near` also refuse training rows that show an image or clip of an evaluation split.
     """

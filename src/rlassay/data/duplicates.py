@@ -284,9 +284,12 @@ def normalized_text(text: str) -> str:
 _TYPOGRAPHY = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u2212": "-"})
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)*\w*|\.\d+\w*|[^\W\d]\w*|[^\w\s]")
 _FORMULA = re.compile(r"[\d+*/=^<>\\$_{}()\[\]|~%√∑∫∏≤≥≠±×÷·∈∞]")
-_COMMON = frozenset(
-    ["am", "an", "and", "are", "as", "at", "be", "but", "by", "can", "did", "do", "does", "find", "for", "from", "had", "has", "have", "he", "her", "his", "how", "if", "in", "is", "it", "its", "let", "me", "my", "no", "not", "of", "on", "or", "our", "she", "so", "that", "the", "their", "them", "then", "there", "these", "they", "this", "to", "up", "us", "was", "we", "were", "what", "when", "where", "which", "who", "why", "will", "with", "you", "your"]
-)
+_WORDS = """
+am an and are as at be but by can did do does find for from had has have he her his how if in is it its let me my no not
+of on or our she so that the their them then there these they this to up us was we were what when where which who why
+will with you your
+"""
+_COMMON = frozenset(_WORDS.split())
 """Words whose case never matters; `a` and `I` may be variables."""
 
 

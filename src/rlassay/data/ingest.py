@@ -134,8 +134,8 @@ class Ingestor:
         images = tuple(self.images.add(one.content, one.suffix, example.jpeg_name) for one in encoded)
         self._index(split).add(signature)
         clips = tuple(Media(kind="video", path=str(path), frames=example.frames) for path in videos)
-        row = row.model_copy(update={"media": images + clips})
-        row = row.model_copy(update={"prompt_id": self._key(example.prompt_id or content_id(row), split)})
+        key = self._key(example.prompt_id or content_id(row), split)
+        row = row.model_copy(update={"prompt_id": key, "media": images + clips})
         return Accepted(row=row_line(row), signature=signature, images=tuple(image.path for image in images))
 
     def restore(self, outcome: Outcome, split: str) -> bool:
