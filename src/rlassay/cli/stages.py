@@ -37,8 +37,11 @@ def prepare_data(args: argparse.Namespace) -> None:
     from rlassay.data import run_prepare_data
 
     for split, facts in run_prepare_data(study, layout).items():
-        refused = "".join(f"; {number} refused: {reason}" for reason, number in facts.refused.items())
-        print(f"{layout.split(split)}: {facts.rows} rows{refused}")
+        if facts.refused:
+            reasons = "".join(f"; {number} rejected: {reason}" for reason, number in facts.refused.items())
+            print(f"{split}: {facts.rows} of {facts.records} rows kept{reasons}")
+        else:
+            print(f"{layout.split(split)}: {facts.rows} rows")
 
 
 def sft_train(args: argparse.Namespace) -> None:
