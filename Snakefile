@@ -17,10 +17,11 @@ try:
     if SETTINGS != load_settings(study=SETTINGS.study, scale=SETTINGS.scale or "null", results=SETTINGS.results):
         raise StudyError(["--config takes study, scale and results; write other settings into config/config.yaml"])
     STUDY = load_study(SETTINGS.study, SETTINGS.scale)
+    LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
+    if set("{}") & set(str(LAYOUT.root)):
+        raise StudyError([f"results: got {str(LAYOUT.root)!r}, but Snakemake takes braces for wildcards; rename it"])
 except StudyError as error:
     raise WorkflowError(str(error)) from None
-
-LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
 
 
 include: "workflow/rules/common.smk"

@@ -253,3 +253,13 @@ def test_splits_keep_counts_and_reasons(tmp_path: Path):
 def test_blame_names_file_and_way_out(error: Exception, message: str):
     with pytest.raises(ResultsError, match=message), blaming(Path("a.json"), "do this"):
         raise error
+
+
+def test_a_report_refuses_data_that_were_made_from_other_inputs(tmp_path: Path):
+    study, layout = write_synthetic(tmp_path, Size(arms=("base",), seeds=(1,), items=2, samples=1, steps=2))
+    manifest = json.loads(layout.data_manifest.read_text())
+    layout.data_manifest.write_text(json.dumps(manifest | {"inputs": {"files of split 'train'": "0" * 16}}))
+    with pytest.raises(ResultsError, match=r"data.json was made from other inputs: files of split 'train' changed"):
+        gather(study, layout, SETTINGS)
+    layout.data_manifest.write_text(json.dumps(manifest | {"inputs": {}}))
+    gather(study, layout, SETTINGS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +88,26 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
         return Settings.model_validate_json(to_json(config), strict=False)
     except ValidationError as error:
         raise StudyError(explain(error, Settings, config), source) from None
+
+
+def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> list[str]:
+    """The settings that choose a study, as the `key=value` arguments of Snakemake's `--config`, not yet quoted.
+
+    Args:
+        settings: which study, scale and results folder.
+        leave_out: values that need no argument, since Snakemake takes them anyway.
+    """
+    chosen = {"study": settings.study, "scale": settings.scale or "null", "results": settings.results}
+    return [f"{key}={_yaml_text(value)}" for key, value in chosen.items() if leave_out.get(key) != value]
+
+
+def _yaml_text(value: str) -> str:
+    """A text as YAML reads it back: quoted if it would otherwise be a number, a mapping or a comment."""
+    try:
+        same = value == "null" or yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        same = False
+    return value if same else json.dumps(value, ensure_ascii=False)
 
 
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:

@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rlassay.config import StudyError
+from rlassay.config.inputs import changed_inputs, data_inputs
 from rlassay.config.policies import Policy, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
@@ -257,6 +258,7 @@ def gather(study: Study, layout: Layout, settings: Settings, partial: bool = Fal
         raise ResultsError(_complaints(missing, layout, commands))
     with blaming(layout.data_manifest, commands.again(layout.data_manifest)):
         splits = read_splits(layout.data_manifest)
+        _check_inputs(study, layout.data_manifest, commands)
     prompts = {name: _prompts(layout.split(name), layout, commands) for name in study.evaluation.sets}
     absent = tuple(one.path for one in missing)
     complete = {name: policy for name, policy in every.items() if not any(p.startswith(f"{name}/") for p in absent)}
@@ -278,6 +280,19 @@ def gather(study: Study, layout: Layout, settings: Settings, partial: bool = Fal
         rollouts={folder: reader.rollouts(folder) for folder, policy in complete.items() if policy.stage == "rl"},
         missing=tuple(missing),
     )
+
+
+def _check_inputs(study: Study, manifest: Path, commands: Commands) -> None:
+    """ResultsError if local inputs are no longer those that the data were prepared from."""
+    recorded: dict[str, str] | None = json.loads(manifest.read_bytes()).get("inputs")
+    changed = [] if recorded is None else changed_inputs(recorded, data_inputs(study.data))
+    if changed:
+        raise ResultsError(
+            [
+                f"{manifest} was made from other inputs: {', '.join(changed)} changed since; bring the results up to "
+                f"date with: {commands.report()}"
+            ]
+        )
 
 
 class _Reader:

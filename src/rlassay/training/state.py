@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psutil
 from filelock import FileLock, Timeout
@@ -251,7 +251,7 @@ class Run:
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
-        write_json(self.manifest, self._proof(steps, generated_tokens))
+        write_json(self.manifest, self._proof(steps, generated_tokens) | {"hub_commit": _hub_commit(trainer)})
         if self._workflow is None or self._workflow.is_running():
             self.complete.touch()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -280,6 +280,12 @@ class Run:
         keep_until(self.metrics, self.resumed_step)
         for folder in (self.rollouts, self.tokens):
             drop_shards_after(folder, self.resumed_step)
+
+
+def _hub_commit(trainer: "Trainer") -> str | None:
+    """The commit that transformers loaded the model from; None for a folder, or a model that is built here."""
+    config: Any = cast(Any, trainer.model).config
+    return getattr(config, "_commit_hash", None)
 
 
 @contextmanager
