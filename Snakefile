@@ -1,12 +1,18 @@
 """From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny]"""
 
+import atexit
+import os
+import time
 from pathlib import Path
 
 from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
+from rlassay.cli.failures import failures, summary
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
+
+STARTED = time.time()
 
 
 configfile: "config/config.yaml"
@@ -40,6 +46,8 @@ onstart:
         STUDY_LOCK.acquire(timeout=0)
     except Timeout:
         raise WorkflowError(f"Another Snakemake is running on {LAYOUT.root}; wait for it or stop it.") from None
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        print("MLflow: the store that MLFLOW_TRACKING_URI names, in place of tracking.uri")
     print(f"{STUDY.title}\nWatch from another terminal: rlassay status (progress), mlflow ui (curves)")
 
 
@@ -48,4 +56,8 @@ onsuccess:
 
 
 onerror:
-    print("Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue.")
+    print(
+        "Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue."
+    )
+    # At the exit, since Snakemake itself prints one more line after this.
+    atexit.register(print, "\n".join(summary(failures(STUDY, LAYOUT, since=STARTED))))

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from rlassay.config import Settings
+from rlassay.config.load import snakemake_config
 from rlassay.layout import Layout
 from tests.workflow.project import Project, new_project
 
-NAMES = ["my results", "it's", "$HOME;x", "a: b", '"quoted" & `more`', "*?[x]"]
+NAMES = ["my results", "it's", "$HOME;x", "a: b", '"quoted" & `more`', "*?[x]", "2024", "nan"]
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +23,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def prepare(project: Project, results: str, study: str = "smallest", fails: bool = False) -> str:
     """What Snakemake prints when it prepares the data of a study, as the command that the report shows says."""
     manifest = Layout(root=Path(results) / "smallest").data_manifest
-    command = ["snakemake", "--cores", "1", str(manifest), "--config"]
-    value = results if ": " not in results and '"' not in results else '"' + results.replace('"', '\\"') + '"'
-    started = project.start(*command, f"study={study}", f"results={value}")
-    return started.end(fails)
+    chosen = snakemake_config(Settings(study=study, results=results))
+    return project.start("snakemake", "--cores", "1", str(manifest), "--config", *chosen).end(fails)
 
 
 @pytest.mark.parametrize("results", NAMES)

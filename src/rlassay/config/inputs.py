@@ -315,7 +315,7 @@ def _record(line: bytes) -> Any:
 
 def _parquet_values(file: Path, column: str) -> Iterator[Any]:
     """The paths in a column; embedded images are not read."""
-    from pyarrow import parquet  # a third of a second to import
+    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs] - imported here since it takes a third of a second
 
     table = cast(Any, parquet).ParquetFile(file)
     paths = [str(table.schema.column(index).path) for index in range(len(table.schema))]

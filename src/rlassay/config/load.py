@@ -1,8 +1,11 @@
 """Load the YAML files of `config/`: a resolved `Study`, and the `Settings`."""
 
 import json
+import os
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,12 +65,15 @@ def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "stud
 def load_settings(path: Path | str = CONFIG / "config.yaml", **overrides: Any) -> Settings:
     """`config/config.yaml` with command-line overrides, of which None means not given.
 
-    The text `null` or no text as `scale` overrides the file's scale with none. Raises StudyError as `load_study` does.
+    The text `null` or no text as `scale` overrides the file's scale with none. The environment variable
+    MLFLOW_TRACKING_URI overrides `tracking.uri`. Raises StudyError as `load_study` does.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     if given.get("scale") in ("", "null"):
         given["scale"] = None
-    return _validated(Settings, merge(_read(Path(path)), given), str(path))
+    if not Path(path).is_file():
+        raise StudyError([f"{path}: No such file or directory{_project_hint()}"])
+    return _validated(Settings, _with_tracking_uri(merge(_read(Path(path)), given)), str(path))
 
 
 def settings_from_snakemake(config: dict[str, Any]) -> Settings:
@@ -77,6 +83,7 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
     """
     if config.get("scale") in ("", "null", "None"):
         config = {**config, "scale": None}
+    config = _with_tracking_uri(config)
     source = "config/config.yaml or --config"
     misplaced = [
         f"{key}: belongs to the study, since it decides its results; write it into config/studies/<study>.yaml"
@@ -88,6 +95,21 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
         return Settings.model_validate_json(to_json(config), strict=False)
     except ValidationError as error:
         raise StudyError(explain(error, Settings, config), source) from None
+
+
+def _with_tracking_uri(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings with MLflow's own variable in place of `tracking.uri`, as users of MLflow expect."""
+    uri, tracking = os.environ.get("MLFLOW_TRACKING_URI"), content.get("tracking", {})
+    return {**content, "tracking": {**tracking, "uri": uri}} if uri and is_mapping(tracking) else content
+
+
+def _project_hint() -> str:
+    """How to get from here to the project's folder; empty where `config/` is in the working directory."""
+    if CONFIG.is_dir():
+        return ""
+    above = next((str(folder) for folder in Path.cwd().parents if (folder / CONFIG / "config.yaml").is_file()), None)
+    where = "the one with the Snakefile and config/" if above is None else f"cd {shlex.quote(above)}"
+    return f"; run the command in the project's folder ({where})"
 
 
 def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> list[str]:
@@ -103,11 +125,18 @@ def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> l
 
 def _yaml_text(value: str) -> str:
     """A text as YAML reads it back: quoted if it would otherwise be a number, a mapping or a comment."""
+    # Snakemake strips quotes at both ends, which the spaces protect, and tries numbers (`nan` is one) before YAML.
+    return value if value == "null" or _is_plain(value) else f" {json.dumps(value, ensure_ascii=False)} "
+
+
+def _is_plain(value: str) -> bool:
+    with suppress(ValueError):
+        float(value)
+        return False
     try:
-        same = value == "null" or yaml.safe_load(value) == value
+        return yaml.safe_load(value) == value and value.strip("'\"") == value
     except yaml.YAMLError:
-        same = False
-    return value if same else json.dumps(value, ensure_ascii=False)
+        return False
 
 
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
@@ -158,6 +187,7 @@ def _find(name_or_path: str | Path, folder: str) -> Path:
         return path
     known = sorted(other.stem for other in (CONFIG / folder).glob("*.yaml"))
     expected = f"expected the path of a file, or {one_of(known)}" if known else f"and {CONFIG / folder}/ is empty"
+    expected += _project_hint()
     raise StudyError([f"{path}: no such file; {expected}{nearest(str(name_or_path), known)}"])
 
 
