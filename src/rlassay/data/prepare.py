@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from rlassay.config import Study, StudyError
 from rlassay.config.data import DataConfig, Hub, TableSection
 from rlassay.config.fingerprints import code_digest, data_id
-from rlassay.config.inputs import changed_inputs, data_inputs, hub_commit
+from rlassay.config.inputs import data_inputs, hub_commit
 from rlassay.data.builtin import digits
 from rlassay.data.docstrings import docstrings
 from rlassay.data.images import ImageStore
@@ -72,10 +72,6 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
         splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
         content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
-        if changed := changed_inputs(inputs, data_inputs(study.data)):
-            raise StudyError(
-                [f"data: {', '.join(changed)} changed while the data were prepared; run the command again"]
-            )
         write_json(layout.data_manifest, content | {"inputs": inputs, "hub_commit": commit})
     return facts
 
