@@ -1,18 +1,14 @@
 """From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny]"""
 
 import atexit
-import os
-import time
 from pathlib import Path
 
 from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
-from rlassay.cli.failures import failures, summary
+from rlassay.cli.failures import STARTED, failures, summary
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
-
-STARTED = time.time()
 
 
 configfile: "config/config.yaml"
@@ -24,8 +20,6 @@ try:
         raise StudyError(["--config takes study, scale and results; write other settings into config/config.yaml"])
     STUDY = load_study(SETTINGS.study, SETTINGS.scale)
     LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
-    if set("{}") & set(str(LAYOUT.root)):
-        raise StudyError([f"results: got {str(LAYOUT.root)!r}, but Snakemake takes braces for wildcards; rename it"])
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
@@ -46,8 +40,6 @@ onstart:
         STUDY_LOCK.acquire(timeout=0)
     except Timeout:
         raise WorkflowError(f"Another Snakemake is running on {LAYOUT.root}; wait for it or stop it.") from None
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        print("MLflow: the store that MLFLOW_TRACKING_URI names, in place of tracking.uri")
     print(f"{STUDY.title}\nWatch from another terminal: rlassay status (progress), mlflow ui (curves)")
 
 

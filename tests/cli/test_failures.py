@@ -54,6 +54,7 @@ def test_a_kill_leaves_no_note_and_old_notes_can_be_left_out(tmp_path: Path):
 @pytest.mark.parametrize("folder", [RUNS[0], next(iter(policies(STUDY)))])
 def test_status_says_failed_where_scoring_failed(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     layout = Layout(root=tmp_path / STUDY.id)
+    layout.root.mkdir()
     fail(layout, "score", folder, "test", ValueError("no luck"))
     assert main(["status", "--study", "digits", "--scale", "tiny", "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

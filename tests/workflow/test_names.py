@@ -46,7 +46,7 @@ def test_the_file_of_a_study_may_have_any_name(project: Project):
 def test_braces_in_the_results_folder_are_refused_since_snakemake_reads_them(project: Project):
     printed = prepare(project, "a{b}", fails=True)
 
-    assert "results: got 'a{b}/smallest', but Snakemake takes braces for wildcards; rename it" in printed
+    assert "results: got 'a{b}', but Snakemake takes braces for wildcards; rename it" in printed
     assert "Traceback" not in printed
 
 

@@ -2,19 +2,15 @@
 
 import hashlib
 import os
-import shlex
 import sys
-from contextlib import ExitStack
 
 from filelock import FileLock
 
 import rlassay
-from rlassay.cli.stages import STAGES
+from rlassay.cli.stages import STAGES, shell_prefix
 from rlassay.config.fingerprints import code_digest, data_id, evaluation_id, score_id
-from rlassay.config.inputs import snapshot
 from rlassay.config.policies import policies
 
-ExitStack().enter_context(snapshot())  # local inputs are looked at once for all jobs
 POLICIES = policies(STUDY)
 CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
 # The report depends on labels, colours and titles too, and on the templates of the page.
@@ -25,9 +21,7 @@ STUDY_LOCK = FileLock(LAYOUT.root / ".lock")
 # Jobs run the Python that runs Snakemake, even where its environment is not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 # The place of the study's files identifies no result, so it is no param of the jobs.
-WHERE = ["--study", SETTINGS.study, "--scale", SETTINGS.scale or "null", "--results", SETTINGS.results]
-# A job's shell gets them as its arguments, "$@". Snakemake fills in what stands in braces.
-shell.prefix("set -euo pipefail; set -- {}; ".format(shlex.join(WHERE).replace("{", "{{").replace("}", "}}")))
+shell.prefix(shell_prefix(SETTINGS))
 
 
 wildcard_constraints:

@@ -13,6 +13,8 @@ from rlassay.layout import Layout
 
 EVALUATION = ("generate", "score")
 """Stages that run for each evaluation set."""
+STARTED = time.time()
+"""When this process began, unix seconds."""
 LONGEST = 300
 """Characters of an error in a summary."""
 
@@ -48,6 +50,8 @@ def noted(layout: Layout, stage: str, policy: str | None, split: str | None) -> 
         yield
     except Exception as error:
         about = {"stage": stage, "policy": policy, "split": split, "error": f"{type(error).__name__}: {error}"}
+        if not layout.root.is_dir():  # refused before anything was written
+            raise
         with suppress(OSError):  # the disk may be what failed
             write_json(path, about | {"ended": time.time()})
         raise

@@ -1,6 +1,7 @@
 """The six stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -158,6 +159,15 @@ STAGES = {
         takes_partial=True,
     ),
 }
+
+
+def shell_prefix(settings: Settings) -> str:
+    """What precedes each shell line of a rule: the study's arguments become the shell's own, "$@".
+
+    Snakemake fills in what stands in braces, so that those of names are doubled.
+    """
+    where = ["--study", settings.study, "--scale", settings.scale or "null", "--results", settings.results]
+    return f"set -euo pipefail; set -- {shlex.join(where)}; ".replace("{", "{{").replace("}", "}}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -90,6 +90,11 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
         for key in config
         if key in StudyFile.model_fields and key not in Settings.model_fields
     ]
+    misplaced += [
+        f"{key}: got {str(config[key])!r}, but Snakemake takes braces for wildcards; rename it"
+        for key in ("results", "scale")
+        if set("{}") & set(str(config.get(key) or ""))
+    ]
     _raise_if_any(misplaced, source)
     try:
         return Settings.model_validate_json(to_json(config), strict=False)
