@@ -7,7 +7,7 @@ import pytest
 from rlassay.config.study import SCORE_METRICS
 from rlassay.evaluation.score import metrics_of
 from rlassay.rewards import REWARDS
-from tests.config.studies import GONE, problems, study
+from tests.config.studies import GONE, content, problems, study
 
 HUB = {"kind": "hub", "name": "x/y-1B"}
 
@@ -363,3 +363,17 @@ def test_the_family_is_all_arms_but_the_baseline_unless_it_is_written():
 
 def test_one_arm_is_a_study():
     assert study(arms={"base": {}}).family == ()
+
+
+def test_one_misspelt_reward_is_one_problem():
+    rewards = content()["rewards"]
+    renamed = {name.replace("accuracy", "acuracy"): reward for name, reward in rewards.items()}
+    (problem,) = problems(rewards=renamed)
+    assert problem.startswith("rewards.choice_acuracy: unknown reward; expected one of")
+    assert problem.endswith("; did you mean 'choice_accuracy'?")
+
+
+def test_a_misspelt_reward_of_one_arm_is_one_problem():
+    arm = {"varies": ["rewards.choice_accuracy.weight"], "rewards": {"choice_acuracy": {"weight": 0.5}}}
+    (problem,) = problems(arms__other=arm)
+    assert problem.startswith("arms.other.rewards.choice_acuracy: unknown reward")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rlassay.config.settings import Commands, Settings
+from rlassay.config.load import Commands
+from rlassay.config.settings import Settings
 
 MANIFEST = Path("results/digits-tiny/runs/base/seed1/train.json")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rlassay.config.load import Commands
 from rlassay.config.policies import policies
-from rlassay.config.settings import Commands, Settings
+from rlassay.config.settings import Settings
 from rlassay.layout import Layout
 from rlassay.records import PromptRow
 from rlassay.report.gather import PolicyRow, PolicyScores, Results

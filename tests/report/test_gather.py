@@ -248,3 +248,13 @@ def test_splits_have_counts_and_reasons(tmp_path: Path):
 def test_reading_errors_have_path_and_command(error: Exception, message: str):
     with pytest.raises(ResultsError, match=message), reading(Path("a.json"), "do this"):
         raise error
+
+
+def test_a_report_refuses_data_that_were_made_from_other_inputs(tmp_path: Path):
+    study, layout = write_synthetic(tmp_path, Size(arms=("base",), seeds=(1,), items=2, samples=1, steps=2))
+    manifest = json.loads(layout.data_manifest.read_text())
+    layout.data_manifest.write_text(json.dumps(manifest | {"inputs": {"files of split 'train'": "0" * 16}}))
+    with pytest.raises(ResultsError, match=r"data.json was made from other inputs: files of split 'train' changed"):
+        gather(study, layout, SETTINGS)
+    layout.data_manifest.write_text(json.dumps(manifest | {"inputs": {}}))
+    gather(study, layout, SETTINGS)

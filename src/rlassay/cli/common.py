@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlassay.config import Settings, Study, StudyError, load_settings, load_study
 from rlassay.config.explain import nearest, one_of
+from rlassay.config.inputs import snapshot
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.rewards.outcomes import RewardError
@@ -59,7 +60,8 @@ def chosen_policy(study: Study, folder: str, stage: str | None = None) -> Policy
 def run_parsed(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """The exit code of `run`; 2 after printing a StudyError, a RefusedError or a RewardError without traceback."""
     try:
-        return run(args)
+        with snapshot():
+            return run(args)
     except (StudyError, RefusedError, RewardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

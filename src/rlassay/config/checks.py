@@ -84,7 +84,7 @@ def _primary(study: Study) -> Iterator[str]:
         expected = f"expected a set of evaluation.sets: {one_of(evaluation.sets)}"
         yield f"primary.set: got the text {primary.set!r}, {expected}{nearest(primary.set, evaluation.sets)}"
     metrics = [*study.rewards, *SCORE_METRICS]
-    if primary.metric not in metrics:
+    if primary.metric not in metrics and not (_misspelt(study) and primary.metric in REWARDS):
         expected = f"expected a reward of the study or a metric of the score stage: {one_of(metrics)}"
         yield f"primary.metric: got the text {primary.metric!r}, {expected}{nearest(primary.metric, metrics)}"
     if primary.mode == "greedy" and not evaluation.greedy:
@@ -113,6 +113,11 @@ def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
             check_reward_options(name, reward.options)
         except ValueError as error:
             yield f"rewards.{name}.options: {str(error).removeprefix(f'{name}: ')}"
+
+
+def _misspelt(study: Study) -> bool:
+    """Whether an arm has an unknown reward; then a difference in rewards or an unknown metric has the same cause."""
+    return any(name not in REWARDS for arm in study.arms.values() for name in arm.recipe.rewards)
 
 
 def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -248,16 +253,21 @@ def _equal_arms(study: Study) -> Iterator[str]:
 
 def _declarations(study: Study) -> Iterator[str]:
     """Confounds, and paths of `varies` in which nothing differs."""
+    misspelt = _misspelt(study)
     for name, found in differences(study).items():
         varies = study.arms[name].varies
         paths = [difference.path for difference in found]
         for difference in undeclared(found, varies):
+            if misspelt and difference.path.split(".")[0] == "rewards":
+                continue
             yield (
                 f"arms.{name}: {difference.path} is {_short(difference.arm)} here and {_short(difference.baseline)} in "
                 f"the baseline {study.baseline!r}, a confound; add {difference.path} to `varies` if it is what this "
                 "arm tests, or take the difference out"
             )
         for path in idle(found, varies):
+            if misspelt and path.split(".")[0] == "rewards":
+                continue
             others = f"; this arm differs in {', '.join(paths)}{nearest(path, paths)}" if paths else ""
             yield f"arms.{name}.varies: nothing below {path!r} differs from the baseline {study.baseline!r}{others}"
 

@@ -10,8 +10,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rlassay.config import Study, StudyError
-from rlassay.config.data import DataConfig
+from rlassay.config.data import DataConfig, Hub, TableSection
 from rlassay.config.fingerprints import code_digest, data_id
+from rlassay.config.inputs import data_inputs, hub_commit
 from rlassay.data.builtin import digits
 from rlassay.data.docstrings import docstrings
 from rlassay.data.images import ImageStore
@@ -52,7 +53,9 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         # 1. Without its manifest, the old data counts as missing from here on.
         layout.data_manifest.unlink(missing_ok=True)
         # 2. Ingest one split after the other; no file is replaced before all splits are complete.
-        source, images = SOURCES[study.data.kind](study.data), ImageStore(layout.data)
+        section, commit = _pinned(study.data)
+        inputs = data_inputs(study.data)
+        source, images = SOURCES[section.kind](section), ImageStore(layout.data)
         _check_location(source, layout)
         ingestor = _ingestor(study.data, source, images)
         states = _states(study, source)
@@ -69,7 +72,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
         splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
         content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
-        write_json(layout.data_manifest, content)
+        write_json(layout.data_manifest, content | {"inputs": inputs, "hub_commit": commit})
     return facts
 
 
@@ -95,6 +98,16 @@ def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -
                     yield parse_row(outcome.row.encode("utf-8"), name)
         if split == name:
             return
+
+
+def _pinned(section: DataConfig) -> tuple[DataConfig, str | None]:
+    """The section with the commit of its hub dataset as revision, so that all splits come from one; and the commit."""
+    if not isinstance(section, TableSection) or not isinstance(section.origin, Hub):
+        return section, None
+    commit = hub_commit(section.origin)
+    if commit is None:
+        return section, None
+    return section.model_copy(update={"origin": section.origin.model_copy(update={"revision": commit})}), commit
 
 
 @contextmanager

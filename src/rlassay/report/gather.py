@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from rlassay.config import StudyError
+from rlassay.config.inputs import changed_inputs, data_inputs
+from rlassay.config.load import Commands
 from rlassay.config.policies import Policy, policies
-from rlassay.config.settings import Commands, Settings
+from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
 from rlassay.records import PromptRow, SplitFacts, parse_row, read_rows
@@ -148,6 +150,8 @@ def gather(study: Study, layout: Layout, settings: Settings, partial: bool = Fal
     if missing and not partial:
         raise ResultsError(_problems(missing, layout, commands))
     reader = _Reader(layout, commands)
+    with reading(layout.data_manifest, commands.remake(layout.data_manifest)):
+        _check_inputs(study, layout.data_manifest, commands)
     prompts = {name: reader.prompts(name) for name in study.evaluation.sets}
     complete = {
         folder: one for folder, one in every.items() if not any(f.path.startswith(f"{folder}/") for f in missing)
@@ -168,6 +172,14 @@ def gather(study: Study, layout: Layout, settings: Settings, partial: bool = Fal
         rollouts={folder: reader.rollouts(folder) for folder in runs},
         missing=tuple(missing),
     )
+
+
+def _check_inputs(study: Study, manifest: Path, commands: Commands) -> None:
+    """ResultsError if local inputs are no longer those from which the data were prepared."""
+    recorded: dict[str, str] | None = json.loads(manifest.read_bytes()).get("inputs")
+    if recorded is not None and (changed := changed_inputs(recorded, data_inputs(study.data))):
+        problem = f"{manifest} was made from other inputs: {', '.join(changed)} changed since"
+        raise ResultsError([f"{problem}; bring the results up to date with: {commands.report()}"])
 
 
 def _missing_files(study: Study, layout: Layout, commands: Commands, every: dict[str, Policy]) -> Iterator[MissingFile]:

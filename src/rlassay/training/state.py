@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rlassay.files import read_json, sha256, write_json
 from rlassay.layout import CHECKPOINTS, COMPLETE, LOCK, RUN_RECORD, WEIGHT_FILES, WEIGHTS, Layout, checkpoint_step
@@ -140,7 +140,9 @@ class Run:
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
-        write_json(self.manifest, self._manifest_content(steps, generated_tokens))
+        write_json(
+            self.manifest, self._manifest_content(steps, generated_tokens) | {"hub_commit": _hub_commit(trainer)}
+        )
         if self._workflow is None or self._workflow.is_running():
             self.complete.touch()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -169,6 +171,12 @@ class Run:
         keep_until(self.metrics, self.resumed_step)
         for folder in (self.rollouts, self.tokens):
             drop_shards_after(folder, self.resumed_step)
+
+
+def _hub_commit(trainer: "Trainer") -> str | None:
+    """The commit that transformers loaded the model from; None for a folder, or a model that is built here."""
+    config: Any = cast(Any, trainer.model).config
+    return getattr(config, "_commit_hash", None)
 
 
 @contextmanager
