@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind
+from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind, Scored, value_of
 from rlassay.rewards.sandbox.guard import GuardedReward
 from rlassay.training.batch import TRLCompletion, completion_text
 
@@ -41,6 +41,8 @@ class GroupReward:
         self.end_token_ids = frozenset(end_token_ids)
         self.failed: list[FailureKind | None] = []
         """Why it failed on each completion of the last batch; None where it did not."""
+        self.metrics: list[dict[str, float]] = []
+        """What it returned beside the value of each completion of the last batch, by name."""
 
     def __call__(
         self,
@@ -68,7 +70,7 @@ class GroupReward:
             )
         signals = completion_signals or [{} for _ in completions]
         values: list[float | None] = []
-        self.failed = []
+        self.failed, self.metrics = [], []
         for start in range(0, len(completions), size):
             members = range(start, start + size)
             if len({prompt_id[index] for index in members}) != 1:
@@ -82,7 +84,8 @@ class GroupReward:
             for outcome in self.reward.outcomes(group):
                 failure = outcome if isinstance(outcome, Failure) else None
                 self.failed.append(failure and failure.kind)
-                values.append(None if isinstance(outcome, Failure) else outcome)
+                self.metrics.append(dict(outcome.metrics) if isinstance(outcome, Scored) else {})
+                values.append(value_of(outcome))
         return values
 
     def _completion(
@@ -95,6 +98,13 @@ class GroupReward:
             row=row,
             signals=signals,
         )
+
+
+def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """`metrics/<name>` -> mean over the completions that have it."""
+    names = dict.fromkeys(name for each in metrics for name in each)
+    having = {name: [each[name] for each in metrics if name in each] for name in names}
+    return {f"metrics/{name}": sum(values) / len(values) for name, values in having.items()}
 
 
 def failure_counts(failed: Sequence[FailureKind | None]) -> dict[str, int]:

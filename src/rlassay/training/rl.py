@@ -148,7 +148,7 @@ def group_rewards(
     ends = end_token_ids(model, processor, padding=True)  # with padding, so that `finished` is as TRL counts it
     return [
         GroupReward(
-            guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
+            guarded(name, **reward.guard_arguments),
             rows=rows,
             num_generations=recipe.rl.num_generations,
             end_token_ids=ends,
