@@ -26,6 +26,7 @@ class GroupReward:
         rows: Mapping[str, PromptRow],
         num_generations: int,
         end_token_ids: Sequence[int],
+        prefilled: str = "",
     ) -> None:
         """
         Args:
@@ -33,12 +34,14 @@ class GroupReward:
             rows: every prompt of the dataset by `prompt_id`, which is a column of the dataset.
             num_generations: completions per prompt.
             end_token_ids: ids that end a completion; a completion with another last id was truncated.
+            prefilled: text that the chat template writes at the beginning of each completion; the reward sees it too.
         """
         self.__name__ = reward.name  # TRL logs it under this name
         self.reward = reward
         self.rows = rows
         self.num_generations = num_generations
         self.end_token_ids = frozenset(end_token_ids)
+        self.prefilled = prefilled
         self.failed: list[FailureKind | None] = []
         """Why it failed on each completion of the last batch; None where it did not."""
         self.metrics: list[dict[str, float]] = []
@@ -92,7 +95,7 @@ class GroupReward:
         self, completion: TRLCompletion, ids: list[int], row: PromptRow, signals: dict[str, float]
     ) -> Completion:
         return Completion(
-            text=completion_text(completion),
+            text=self.prefilled + completion_text(completion),
             token_count=len(ids),
             finished=ids[-1] in self.end_token_ids,
             row=row,

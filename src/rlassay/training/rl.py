@@ -145,6 +145,7 @@ def group_rewards(
     recipe: Recipe, rows: Mapping[str, PromptRow], model: Model, processor: Processor
 ) -> list[GroupReward]:
     """The arm's rewards in TRL's signature, in the order of the study."""
+    prefilled = chat_format(processor, recipe).prefilled
     ends = end_token_ids(model, processor, padding=True)  # with padding, so that `finished` is as TRL counts it
     return [
         GroupReward(
@@ -152,6 +153,7 @@ def group_rewards(
             rows=rows,
             num_generations=recipe.rl.num_generations,
             end_token_ids=ends,
+            prefilled=prefilled,
         )
         for name, reward in recipe.rewards.items()
     ]

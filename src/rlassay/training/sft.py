@@ -1,5 +1,6 @@
 """The supervised warm start: TRL's `SFTTrainer` on the rows of the `sft` split, which demonstrate a completion."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,22 @@ from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
 from rlassay.layout import Layout
-from rlassay.models.policy import ChatFormat, build_policy, chat_format, peft_config, training_rows
+from rlassay.models.hub import Model, Processor
+from rlassay.models.policy import (
+    ChatFormat,
+    build_policy,
+    chat_format,
+    end_token_ids,
+    peft_config,
+    tokenizer_of,
+    training_rows,
+)
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.state import RunPlan, open_run, require_gpus
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
+logger = logging.getLogger(__name__)
 
 
 def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
@@ -45,7 +56,9 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         trainer = SFTTrainer(
             model=model,
             args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
-            train_dataset=sft_dataset(rows, chat_format(processor, policy.recipe), layout.data),
+            train_dataset=sft_dataset(
+                rows, chat_format(processor, policy.recipe), layout.data, end_tokens(model, processor)
+            ),
             processing_class=processor,
             peft_config=peft_config(model_config),
             callbacks=[run.callback()],
@@ -80,17 +93,64 @@ def demonstrated_rows(layout: Layout) -> list[PromptRow]:
     return rows
 
 
-def sft_dataset(rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path) -> datasets.Dataset:
-    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`."""
-    columns: dict[str, list[Any]] = {
-        "prompt": [chat_format.prompt(row) for row in rows],
-        "completion": [chat_format.completion(str(row.demonstration)) for row in rows],
-    }
+def end_tokens(model: Model, processor: Processor) -> list[str]:
+    """The tokens that end a completion of the model, as texts."""
+    tokenizer: Any = tokenizer_of(processor)
+    return tokenizer.convert_ids_to_tokens(end_token_ids(model, processor))
+
+
+def sft_dataset(
+    rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path, ends: Sequence[str]
+) -> datasets.Dataset:
+    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
+
+    If the template rewrites any demonstration or ends it without an end token, all rows are written out instead, as
+    prompt, demonstration and end token, which is what RL and evaluation sample.
+
+    Args:
+        rows: rows with a demonstration.
+        chat_format: turns a row into messages.
+        data: folder of the images.
+        ends: the tokens that end a completion of the model.
+    """
+    rewritten = [row for row in rows if not chat_format.is_faithful(row, ends)]
+    if rewritten:
+        logger.warning(
+            "The chat template rewrites %d of %d demonstrations, such as that of prompt %s, or writes no end token. "
+            "The warm start learns the demonstrations as they are in the data.",
+            len(rewritten),
+            len(rows),
+            rewritten[0].prompt_id,
+        )
+    columns = (
+        _written_out(rows, chat_format, chat_format.end_token(ends)) if rewritten else _messages(rows, chat_format)
+    )
     if any(row.media for row in rows):
         columns["images"] = [[str(data / item.path) for item in row.media] for row in rows]
     datasets.disable_progress_bars()
     dataset = datasets.Dataset.from_dict(columns)
     return dataset.cast_column("images", datasets.List(datasets.Image())) if "images" in columns else dataset
+
+
+def _messages(rows: Sequence[PromptRow], chat_format: ChatFormat) -> dict[str, list[Any]]:
+    return {
+        "prompt": [chat_format.prompt(row) for row in rows],
+        "completion": [chat_format.completion(str(row.demonstration)) for row in rows],
+    }
+
+
+def _written_out(rows: Sequence[PromptRow], chat_format: ChatFormat, end: str) -> dict[str, list[Any]]:
+    prompts = [chat_format.rendered(row) for row in rows]
+    completions = [chat_format.demonstration(row) + end for row in rows]
+    if any(row.media for row in rows):
+        return {"prompt": prompts, "completion": completions}
+    # TRL would tokenize texts with another begin-of-sequence token.
+    tokenizer: Any = tokenizer_of(chat_format.processor)
+    heads, tails = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, completions))
+    return {
+        "input_ids": [head + tail for head, tail in zip(heads, tails, strict=True)],
+        "completion_mask": [[0] * len(head) + [1] * len(tail) for head, tail in zip(heads, tails, strict=True)],
+    }
 
 
 def sft_arguments(sft: SFTConfig, seed: int, checkpoints: Path, *, on_cpu: bool) -> SFTArguments:
