@@ -67,12 +67,13 @@ def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Mo
         raise StudyError([f"model.name: {error}"]) from error
 
 
-def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
+def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) -> tuple[Model, Processor]:
     """The policy that a training stage saved: a full model, or a LoRA adapter with its base model.
 
     Args:
         config: the study's model section.
         weights: folder with `config.json` (full weights) or `adapter_config.json` (an adapter, which names its base).
+        trainable: whether an adapter can be trained further; full weights always can.
 
     Returns:
         model: in evaluation mode; a `peft.PeftModel` if `weights` holds an adapter.
@@ -90,7 +91,7 @@ def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
         base = json.loads((weights / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         revision = config.revision if isinstance(config, HubModel) and base == config.name else None
         model, processor = _load(base, config, revision=revision)
-        return cast(Any, PeftModel).from_pretrained(model, str(weights)).eval(), processor
+        return cast(Any, PeftModel).from_pretrained(model, str(weights), is_trainable=trainable).eval(), processor
     except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
 

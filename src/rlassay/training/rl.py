@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -65,7 +66,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             args=arguments,
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
-            peft_config=peft_config(recipe.model),
+            peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
@@ -131,7 +132,8 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     recipe = policy.recipe
     start = policy.start
     if start is not None and start.stage == "sft":
-        return load_policy(recipe.model, layout.root / start.folder / _manifest(layout, start)["weights"])
+        weights = layout.root / start.folder / _manifest(layout, start)["weights"]
+        return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
     if recipe.rl.beta == 0:
         return model, processor

@@ -1,17 +1,21 @@
 """The supervised warm start: TRL's `SFTTrainer` on the rows of the `sft` split, which demonstrate a completion."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rlassay.config.fingerprints import code_digest
+from rlassay.config.model import ModelConfig
 from rlassay.config.policies import Policy
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
@@ -23,6 +27,8 @@ from rlassay.models.policy import (
     build_policy,
     chat_format,
     end_token_ids,
+    load_policy,
+    on_device,
     peft_config,
     tokenizer_of,
     training_rows,
@@ -32,13 +38,18 @@ from rlassay.training.state import RunPlan, open_run, require_gpus
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
+PROBE_ROWS = 2
+"""Rows on which the merged model must give the logits of the trained one."""
+MERGE_TOLERANCE = {"torch.float32": 1e-3, "torch.bfloat16": 0.05, "torch.float16": 0.01}
+"""Type of the weights -> largest difference of a logit, as a share of the largest logit. Merging rounds the weights."""
 logger = logging.getLogger(__name__)
 
 
 def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
     """Train the warm start `policy`, or go on with it after a kill; its sentinel `sft.json` is written last.
 
-    Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own.
+    Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own. If merging
+    changes what the model computes, the adapter is saved instead, and RL trains it further.
 
     Errors: ValueError for a policy that is no warm start, or for rows that lack a demonstration; RuntimeError for fewer
     GPUs than the study declares; RunBusyError while another process trains it.
@@ -66,8 +77,62 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         trainer.remove_callback(PrinterCallback)  # the job's own callback says it all
         trainer.train(resume_from_checkpoint=run.resume_from)
         if isinstance(trainer.model, PeftModel):
-            trainer.model = trainer.model.merge_and_unload()
+            trainer.model = merged(trainer, model_config, run.state / "adapter")
         run.finish(trainer)
+
+
+def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
+    """The trained model with its adapter merged in; or with the adapter as it is, if merging changes its logits.
+
+    Tied embeddings are untied first where only one of the two has an adapter, since merging would change both.
+
+    Args:
+        trainer: a finished `SFTTrainer`, whose model is a `PeftModel`.
+        config: the study's model section.
+        folder: where the adapter is kept in the meantime.
+    """
+    adapted = trainer.model
+    trainer.save_model(str(folder))  # merging overwrites the base model's weights
+    rows = [trainer.train_dataset[index] for index in range(min(PROBE_ROWS, len(trainer.train_dataset)))]
+    probe = trainer.data_collator(rows)
+    before = _logits(adapted, probe)
+    _untie(adapted)
+    model = adapted.merge_and_unload()
+    difference, scale = (_logits(model, probe) - before).abs().max().item(), before.abs().max().item()
+    if not difference <= MERGE_TOLERANCE[str(model.dtype)] * scale:  # NaN is no agreement
+        logger.warning(
+            "Merging the adapter would change the logits by up to %.3g, where they reach %.3g: the warm start is kept "
+            "as an adapter of %s.",
+            difference,
+            scale,
+            adapted.peft_config["default"].base_model_name_or_path,
+        )
+        device = model.device
+        del adapted, model
+        model = on_device(load_policy(config, folder)[0], str(device))
+    shutil.rmtree(folder)
+    return model
+
+
+def _logits(model: Any, probe: dict[str, Any]) -> torch.Tensor:
+    inputs = {
+        name: value.to(model.device) for name, value in probe.items() if name not in ("labels", "completion_mask")
+    }
+    with torch.inference_mode():
+        return model.eval()(**inputs).logits[inputs["attention_mask"].bool()].float()
+
+
+def _untie(adapted: Any) -> None:
+    """Give the output embeddings weights of their own, if they share them with input embeddings and one is adapted."""
+    model = adapted.get_base_model()
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
+        return
+    inputs, outputs = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
+    if outputs is not None and outputs.weight is inputs.weight:
+        outputs.weight = torch.nn.Parameter(inputs.weight.detach().clone())
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPlan:
