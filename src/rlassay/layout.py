@@ -17,6 +17,8 @@ CHECKPOINT_MANIFEST = "manifest.json"
 PAGE = "index.html"
 REPORT_TEXT = "report.md"
 REPORT_NUMBERS = "report.json"
+FIGURES = "figures"
+TABLES = "tables"
 
 
 @dataclass(frozen=True, kw_only=True)

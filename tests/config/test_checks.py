@@ -1,4 +1,4 @@
-"""Rules that hold across sections, each with the sentence a user reads."""
+"""Rules across the sections of a study, each with its message: settings, token credit, and the arms compared."""
 
 from typing import Any
 
@@ -8,8 +8,6 @@ from rlassay.config.study import SCORE_METRICS
 from rlassay.evaluation.score import metrics_of
 from rlassay.rewards import REWARDS
 from tests.config.studies import GONE, problems, study
-
-# MERGED FROM test_checks.py: Rules that hold across sections, each with the sentence a user reads.
 
 HUB = {"kind": "hub", "name": "x/y-1B"}
 
@@ -177,7 +175,7 @@ def test_a_study_without_a_warm_start_needs_no_sft_split():
     study(sft=None, data__splits={"train": 100, "test": 10})
 
 
-def test_rows_that_only_the_file_tells_are_not_judged():
+def test_rows_that_only_the_file_knows_are_not_checked():
     study(data={"kind": "jsonl", "folder": "x", "splits": {"sft": None, "train": None, "test": None}})
     assert "has 15" in problems(data={"kind": "jsonl", "folder": "x", "splits": {"sft": 1, "train": 15, "test": 1}})[0]
 
@@ -207,13 +205,11 @@ def test_weights_may_change_over_training_as_long_as_one_is_not_0():
     assert warm.weight_phases["choice_accuracy"] == ((0.0, 0.0), (0.25, 2.5))
 
 
-# MERGED FROM test_credit_checks.py: Rules of token credit, each with the sentence a user reads.
-
 PERCEPTION = {"kind": "perception_filter"}
 GSM8K = {"kind": "gsm8k", "origin": {"kind": "builtin"}, "splits": {"sft": 6000, "train": 2000, "test": 400}}
 TABLE = GSM8K | {"kind": "table"}
 
-CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+CREDIT_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     (
         {"credit": [PERCEPTION, {"kind": "uniform"}, PERCEPTION]},
         "credit.2: perception_filter appears twice in the list; expected one of each kind",
@@ -269,7 +265,7 @@ CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("edits", "expected"), CREDIT_CHECKS_CONTRADICTIONS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("edits", "expected"), CREDIT_CONTRADICTIONS, ids=lambda value: str(value)[:60])
 def test_credit_that_contradicts_itself_or_the_study(edits: dict, expected: str):
     assert [problem for problem in problems(**edits) if "credit" in problem or "signals" in problem] == [expected]
 
@@ -298,9 +294,6 @@ def test_an_arm_may_differ_in_credit_denominator_and_signals():
     (confound,) = problems(arms__perception=undeclared)
     assert "signals.perception.block is 4 here and 14 in the baseline" in confound
 
-
-# MERGED FROM test_design.py: What a study compares: named arms exist, no two are the same, differences are
-# declared and declarations differ.
 
 ARMS = "one of base, accuracy_only, format_only, dr_grpo"
 

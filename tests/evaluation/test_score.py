@@ -88,7 +88,7 @@ def test_a_reward_sees_the_samples_of_one_prompt_and_mode_together(layout, study
     assert sorted(set(groups)) == [(f"test{index}", size) for index in range(NUM_TEST) for size in (1, 2)]
 
 
-def test_what_cannot_be_judged_stays_empty(layout, study):
+def test_a_metric_that_cannot_score_is_null(layout, study):
     rows = [row.model_copy(update={"choices": (), "answer": "7"}) for row in read_rows(layout.split("test"))]
     write_rows(layout.split("test"), rows)
     scores = scored(layout, study, answers(layout, study))
@@ -98,7 +98,7 @@ def test_what_cannot_be_judged_stays_empty(layout, study):
     assert scores["test0", "sampled", 0, "token_count"] == 9
 
 
-def test_the_baselines_options_measure_every_arm(study):
+def test_the_baselines_options_score_every_arm(study):
     arms = {
         "other": {"from": "base", "varies": ["rewards.soft_overlong"]},
         "base": {},
@@ -141,7 +141,7 @@ def test_a_reward_that_forgets_a_completion_is_named(layout, study, monkeypatch)
         scored(layout, study, answers(layout, study))
 
 
-def test_what_a_reward_fails_on_has_no_score_and_is_counted_in_the_log(layout, study, monkeypatch, caplog):
+def test_failures_of_a_reward_have_no_score_and_are_counted_in_the_log(layout, study, monkeypatch, caplog):
     def spiteful(completions):
         return [float("nan") if each.text == LENIENT else 0.5 for each in completions]
 

@@ -1,4 +1,4 @@
-"""Local folders that stand for models of the hub."""
+"""Local model folders, in place of models of the hub."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from rlassay.config.explain import nearest, one_of
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.rewards.outcomes import RewardError
-from rlassay.training.state import RefusedError
+from rlassay.training.process import RefusedError
 
 USER_ERROR = 2
 """Exit code for a mistake in a study, a settings file or an argument."""

@@ -72,7 +72,7 @@ def generate(args: argparse.Namespace) -> None:
     split = known("--set", args.set, study.evaluation.sets)
     check_fingerprint(args, evaluation_id(study, policy.recipe))
     from rlassay.evaluation.generate import run_generate
-    from rlassay.training.state import require_gpus
+    from rlassay.training.process import require_gpus
 
     require_gpus(study.gpus)
     run_generate(study, layout, policy, split)

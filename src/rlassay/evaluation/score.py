@@ -1,12 +1,13 @@
-"""The stage that judges completions, on CPU, with the very functions that training pays by."""
+"""The stage `score`: scores completions on CPU with the reward functions of training."""
 
 import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from rlassay.answers import extract_choice, extract_choice_lenient
 from rlassay.config.policies import Policy
@@ -21,6 +22,8 @@ Metric = Callable[[Sequence[Completion]], list[float | None]]
 """From one prompt's completions to one value each; None = cannot be scored."""
 
 logger = logging.getLogger(__name__)
+pa: Any = pyarrow  # without types, and so is its parquet module
+pq: Any = parquet
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -35,12 +38,11 @@ SCHEMA = pa.schema(
 def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     """Write `<policy>/eval/<split>.scores.parquet`: every metric of every completion, in the order of the completions.
 
-    A reward judges the completions of one prompt and one mode together, as training lets it judge a group.
-
-    What a reward fails on has no value, and is counted in the log.
+    A reward scores the completions of one prompt and one mode together, as it scores a group in training. A completion
+    on which a reward fails has no value, and is counted in the log.
 
     Errors: ValueError if the completions are not exactly those that the rows and the evaluation section ask for;
-    RewardError if a reward fails too often, or gives what is no list of values.
+    RewardError if a reward fails too often, or does not return a list of values.
     """
     rows = {row.prompt_id: row for row in read_rows(layout.split(split))}
     source = layout.completions(policy.folder, split)

@@ -1,4 +1,4 @@
-"""A policy with its processor: before training, or with trained weights; and the chat format of its prompts.
+"""Load a policy and its processor, before training or with trained weights; chat format of its prompts.
 
 `ChatFormat` is the one place that turns a row into the messages which a model's chat template takes. The warm start,
 RL and evaluation make theirs with `chat_format`, so that all three show the policy the same prompt.
@@ -40,7 +40,7 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
     """The model before any training, and its processor.
 
     Args:
-        config: the study's model section. The result depends on it and on `rows`, never on the global RNG.
+        config: the study's model section. The result depends on it and on `rows`, not on the global RNG.
         rows: training rows; a tiny model learns its vocabulary from them, and every model is checked against them.
 
     Errors: StudyError if the model cannot be loaded, has no chat template, or reads text only while rows have images;

@@ -1,6 +1,6 @@
-"""Signals of a generation batch: measured on finished completions, whatever engine sampled them.
+"""Signals of a generation batch: measured on finished completions of any engine.
 
-`SignalComputer` runs the passes that the needed signals take. Attention mass is summarised per token and per
+`SignalComputer` runs the forward passes that the needed signals require. Attention mass is summarised per token and per
 completion; the per-completion values go to rewards (`completion_signals`) and logs (`attention_metrics`). Random masks
 and draws are seeded by completion (`generator`), so that they do not depend on batch or process.
 """
@@ -36,7 +36,7 @@ class SignalPlan:
     """Which signals to measure, and how. Only those that rewards and credit use affect training."""
 
     also: frozenset[str] = frozenset()
-    """Signals to measure besides those that the credit parts need: `entropy`, `perception`, `dominance`."""
+    """Signals to measure in addition to those that the credit parts need: `entropy`, `perception`, `dominance`."""
     attention: bool = False
     """Whether to measure attention to text and images even if no credit part needs it, for rewards and logs."""
     layers: Literal["thirds", "paper"] = "thirds"
@@ -110,7 +110,7 @@ class SignalComputer:
         """
         Args:
             processor: the model's processor.
-            plan: which signals to measure besides, and how.
+            plan: which additional signals to measure, and how.
             needed: signals that the credit parts read.
             scoring: temperature and batch size of the passes; the plan's estimator sets its divergence.
             seed: the run's seed.
@@ -148,7 +148,7 @@ class SignalComputer:
         )
 
     def image_attention(self, model: Model, signals: SignalBatch, count: int) -> Sequence[ImageAttention | None] | None:
-        """Attention mass of the first completions on each image token, in a pass of its own; None if not measured.
+        """Attention mass of the first completions on each image token, in a separate pass; None if not measured.
 
         It is the mean over a completion's tokens and the late layers, with the grid of the image tokens.
         """
@@ -172,7 +172,7 @@ class SignalComputer:
         return attention
 
     def _scored_signals(self, *, has_images: bool) -> frozenset[str]:
-        """The signals to measure that take a pass of the model."""
+        """The signals to measure that require a forward pass."""
         needed = self.needed | (frozenset({"dominance"}) if self.plan.attention else frozenset[str]())
         return needed & ({"entropy"} | (IMAGE_SIGNALS if has_images else frozenset[str]()))
 
@@ -235,7 +235,7 @@ def completion_signals(measured: "SignalBatch") -> list[dict[str, float]]:
     """Signals of each completion by name, for rewards; undefined ones (NaN or infinite) are left out."""
     if measured.attention is None:
         return [{} for _ in measured.has_image_B]
-    columns = {name: values.tolist() for name, values in measured.attention.per_completion.items()}
+    columns = {name: _floats(values) for name, values in measured.attention.per_completion.items()}
     rows = zip(*columns.values(), strict=True)
     return [{name: value for name, value in zip(columns, row, strict=True) if math.isfinite(value)} for row in rows]
 
@@ -292,7 +292,7 @@ def generator(seed: int, step: int, prompt_id: str, sample: int, purpose: str) -
         step: training step that samples the completion.
         prompt_id: its prompt.
         sample: its index among the completions of that prompt.
-        purpose: keeps several uses from drawing the same numbers.
+        purpose: separates uses, so that no two draw the same numbers.
     """
     seed_text = "\0".join([str(seed), str(step), prompt_id, str(sample), purpose])
     key = int.from_bytes(hashlib.blake2b(seed_text.encode(), digest_size=16).digest(), "little")

@@ -1,7 +1,7 @@
 """The record of one generation batch, and how processes share it.
 
-A generation batch is what TRL samples at once: groups of `num_generations` completions, spread over the processes in
-order. Sizes: B completions on this process, N on all processes together, R rewards, T tokens.
+A generation batch holds the completions that TRL samples at once: groups of `num_generations`, spread over the
+processes in order. Sizes: B completions on this process, N on all processes together, R rewards, T tokens.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class BatchRewards:
     raw: Float[Tensor, "completions rewards"]
     """(N, R), values as the rewards returned them; NaN = could not score."""
     rewards_per_func: Float[Tensor, "completions rewards"]
-    """(N, R), what TRL computes advantages from: `raw` with the NaN of our own rewards imputed."""
+    """(N, R), input of TRL's advantages: `raw` with the NaN of our own rewards imputed."""
     weights: Float[Tensor, "rewards"]
     """(R,), weights at this step."""
     failed: dict[str, list[FailureKind | None]]
@@ -44,7 +44,7 @@ class BatchRewards:
 
     @property
     def weighted(self) -> Float[Tensor, "completions rewards"]:
-        """(N, R), what each reward adds to the total of each completion."""
+        """(N, R), contribution of each reward to the total of each completion."""
         return self.rewards_per_func * self.weights
 
     def totals(self, aggregation: str) -> Float[Tensor, "completions"]:
@@ -55,7 +55,7 @@ class BatchRewards:
 
 @dataclass(kw_only=True)
 class GenerationBatch:
-    """One generation batch on its walk through the trainer; each step fills the fields listed under it."""
+    """One generation batch in the trainer; each step fills the fields listed under its name."""
 
     rows: list[dict[str, Any]]
     """(B), dataset rows, one per completion."""
@@ -80,7 +80,7 @@ class GenerationBatch:
     measured: SignalBatch = field(init=False)
     """Signals of the B completions."""
     signals: list[dict[str, float]] = field(init=False)
-    """(B), signals of each completion by name, without undefined ones: what rewards read."""
+    """(B), signals of each completion by name, for rewards; without undefined ones."""
     all_signals: list[dict[str, float]] = field(init=False)
     """(N), the same of all processes."""
 

@@ -62,7 +62,7 @@ class GroupReward:
             completion_ids: token ids of each.
             prompt_id: the prompt of each.
             completion_signals: signals of each by name; None where none were measured.
-            columns: the other columns of the dataset, and what else TRL passes; ignored.
+            columns: other columns of the dataset and other arguments of TRL; ignored.
 
         Errors: ValueError when the batch is not made of whole groups; the errors of `GuardedReward`.
         """

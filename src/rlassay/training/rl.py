@@ -28,14 +28,15 @@ from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
+from rlassay.training.process import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
-from rlassay.training.state import Run, RunPlan, open_run, require_gpus
+from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
 
 CODE = "rlassay.training.rl"
-KEPT_CHECKPOINTS = 2  # the newest, and the one to fall back on
+KEPT_CHECKPOINTS = 2  # the newest, and the one before as its fallback
 
 
 def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None) -> None:
@@ -96,9 +97,9 @@ def advantage_estimator(rl: RLConfig) -> AdvantageEstimator | None:
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
-    """How signals are measured, and which ones besides those of the arm's own credit.
+    """Which signals to measure, and how.
 
-    Signals that the credit of other arms needs are measured in every arm, so that arms can be compared. Attention is
+    Signals that the credit of any arm needs are measured in every arm, so that arms can be compared. Attention is
     measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
@@ -174,7 +175,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         min_p=None,
         repetition_penalty=1.0,
         use_vllm=False,
-        shuffle_dataset=False,  # the data set is in the order of the whole run
+        shuffle_dataset=False,  # the dataset is in the order of the whole run
         disable_dropout=False,
         top_entropy_quantile=1.0,
         entropy_coef=0.0,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -20,6 +20,7 @@ from rlassay.config.policies import Policy
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
+from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import (
@@ -34,7 +35,8 @@ from rlassay.models.policy import (
     training_rows,
 )
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
-from rlassay.training.state import RunPlan, open_run, require_gpus
+from rlassay.training.process import require_gpus
+from rlassay.training.state import RunPlan, open_run
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
@@ -46,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
-    """Train the warm start `policy`, or go on with it after a kill; its sentinel `sft.json` is written last.
+    """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
     Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own. If merging
     changes what the model computes, the adapter is saved instead, and RL trains it further.
@@ -64,7 +66,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
-        trainer = SFTTrainer(
+        trainer: Any = SFTTrainer(
             model=model,
             args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
             train_dataset=sft_dataset(
@@ -74,7 +76,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             peft_config=peft_config(model_config),
             callbacks=[run.callback()],
         )
-        trainer.remove_callback(PrinterCallback)  # the job's own callback says it all
+        trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
         trainer.train(resume_from_checkpoint=run.resume_from)
         if isinstance(trainer.model, PeftModel):
             trainer.model = merged(trainer, model_config, run.state / "adapter")
@@ -149,7 +151,7 @@ def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPl
 
 
 def demonstrated_rows(layout: Layout) -> list[PromptRow]:
-    """The rows of the `sft` split; ValueError naming the first that demonstrates nothing."""
+    """The rows of the `sft` split; ValueError naming the first without a demonstration."""
     path = layout.split("sft")
     rows = list(read_rows(path))
     for number, row in enumerate(rows, 1):
@@ -165,7 +167,7 @@ def end_tokens(model: Model, processor: Processor) -> list[str]:
 
 
 def sft_dataset(
-    rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path, ends: Sequence[str]
+    rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path, ends: Sequence[str] | None = None
 ) -> datasets.Dataset:
     """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
 
@@ -175,9 +177,11 @@ def sft_dataset(
     Args:
         rows: rows with a demonstration.
         chat_format: turns a row into messages.
-        data: folder of the images.
-        ends: the tokens that end a completion of the model.
+        data: folder that the image paths of rows are relative to.
+        ends: the tokens that end a completion of the model; None takes the tokenizer's.
     """
+    if ends is None:
+        ends = [str(tokenizer_of(chat_format.processor).eos_token)]
     rewritten = [row for row in rows if not chat_format.is_faithful(row, ends)]
     if rewritten:
         logger.warning(
@@ -191,10 +195,26 @@ def sft_dataset(
         _written_out(rows, chat_format, chat_format.end_token(ends)) if rewritten else _messages(rows, chat_format)
     )
     if any(row.media for row in rows):
-        columns["images"] = [[str(data / item.path) for item in row.media] for row in rows]
+        columns["images"] = [[item.path for item in row.media] for row in rows]
     datasets.disable_progress_bars()
-    dataset = datasets.Dataset.from_dict(columns)
-    return dataset.cast_column("images", datasets.List(datasets.Image())) if "images" in columns else dataset
+    library: Any = datasets
+    dataset = library.Dataset.from_dict(columns)
+    return dataset.with_transform(_OpenImages(data)) if "images" in columns else dataset
+
+
+class _OpenImages:
+    """Opens the images of rows when a batch is drawn; `images` holds their paths until then."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.images = StudyImages(data)
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "images": [self.images(paths) for paths in batch["images"]]}
+
+    def __reduce__(self) -> tuple[type["_OpenImages"], tuple[Path]]:
+        # `datasets` fingerprints a transform by pickling it; the images in memory are no part of that.
+        return type(self), (self.data,)
 
 
 def _messages(rows: Sequence[PromptRow], chat_format: ChatFormat) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 # (accelerate has no types, and those of TRL leave most attributes of a trainer open)
 """The door into TRL: swap `GRPOTrainer` for `CreditGRPOTrainer` in an existing script.
 
-It reads as the walk of one generation batch: measure -> reward -> advantage -> credit -> record. Each step takes the
+The steps of one generation batch are measure -> reward -> advantage -> credit -> record. Each step takes the
 `GenerationBatch` and fills the fields listed under its name there.
 
 Only methods whose signatures have been stable for over a year are overridden, and TRL's loss is never copied. Our
@@ -106,7 +106,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """The walk: TRL samples, and measures and rewards by way of `_calculate_rewards`; then the other steps."""
+        """All steps: TRL samples and calls `_calculate_rewards` (measure, reward); the other steps follow."""
         began = time.perf_counter()
         model: Any = self.model
         is_training: bool = model.training
@@ -163,7 +163,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         rows = [row | {SIGNALS_COLUMN: signals} for row, signals in zip(batch.rows, batch.signals, strict=True)]
         raw = super()._calculate_rewards(rows, batch.prompts, batch.completions, batch.completion_ids)
         ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
-        # NaN means "could not score" to our own rewards; to those of others it means what TRL makes of it, a 0.
+        # NaN of our own rewards means "could not score"; TRL counts the NaN of other rewards as 0.
         is_ours = torch.tensor([isinstance(reward, GroupReward) for reward in self.reward_funcs], device=raw.device)
         batch.rewards = BatchRewards(
             names=self.reward_func_names,
@@ -190,7 +190,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         batch.completion_mask, batch.advantages_B = output["completion_mask"], output["advantages"]
 
     def _xp_credit(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
-        """Spread the advantages over the tokens; without credit TRL's loss gets them as they are."""
+        """Spread the advantages over the tokens; without credit TRL's loss gets them unchanged."""
         mask = batch.completion_mask
         size, length = mask.shape
         batch.token_signals = gathered_signals(self.accelerator, batch.measured, mask, batch.advantages_B)
@@ -224,7 +224,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         rewards = batch.rewards
         no_advantage = zero_advantage(rewards.totals(self.multi_objective_aggregation), rewards.num_generations)
         # TRL has just logged this, but under `normalize_then_sum` and `scale_rewards="batch"` it looks at the deviation
-        # of the whole batch, which is hardly ever 0.
+        # of the whole batch, which is almost never 0.
         metrics["frac_reward_zero_std"][-1] = no_advantage.float().mean().item()
         # TRL has just logged these too, but over the imputed values as well.
         for name, value in scored_mean_and_std(rewards).items():
