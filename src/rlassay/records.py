@@ -151,7 +151,7 @@ class Completion(Record):
     """One sampled completion, with what a reward may look at."""
 
     text: str
-    """The decoded completion, without special tokens such as end-of-sequence."""
+    """The decoded completion, without special tokens such as end-of-sequence, after what the template prefilled."""
     token_count: int
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool
@@ -172,7 +172,7 @@ class CompletionRow(Record):
     sample: int
     """0-based index among the prompt's completions of this mode."""
     text: str
-    """The decoded completion."""
+    """The decoded completion, after what the template prefilled."""
     token_count: int
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool

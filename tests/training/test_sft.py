@@ -6,6 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from peft import LoraModel
 from PIL import Image
 from safetensors.torch import load_file
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -14,6 +15,7 @@ from rlassay.config import Study
 from rlassay.layout import Layout
 from rlassay.models.policy import ChatFormat, build_policy, load_policy, training_rows
 from rlassay.records import read_rows, write_rows
+from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft, sft_dataset
 from rlassay.training.state import Run
 from tests.evaluation.tiny import layout_with_data, only, tiny_study
@@ -158,6 +160,89 @@ def test_adapters_are_merged_into_full_weights(tmp_path):
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
     load_policy(policy.recipe.model, weights)
+
+
+@pytest.fixture
+def without_images(tmp_path):
+    layout = layout_with_data(tmp_path / "lora")
+    for split in ("sft", "train", "test"):
+        rows = [row.model_copy(update={"media": ()}) for row in read_rows(layout.split(split))]
+        write_rows(layout.split(split), rows)
+    return layout
+
+
+def adapted_study(folder: Path, *targets: str) -> Study:
+    lora = {"r": 2, "target_modules": targets}
+    model = {"kind": "hub", "name": str(text_model(folder, tied=True)), "dtype": "float32", "lora": lora}
+    return tiny_study(model=model, sft__learning_rate=0.1, **SHORT_RL)
+
+
+SHORT_RL = {
+    "rl__max_steps": 1,
+    "rl__save_steps": 1,
+    "rl__per_device_train_batch_size": 8,
+    "rl__num_generations": 4,
+    "rl__max_completion_length": 4,
+    "rl__beta": 0.1,
+}
+IDS = torch.tensor([[5, 6, 7, 8, 9]])
+
+
+def recording_merges(monkeypatch, *, error: float = 0.0) -> list[torch.Tensor]:
+    """The logits of each trained model before its adapter is merged; merging adds `error` to the head's weights."""
+    seen: list[torch.Tensor] = []
+    merge = LoraModel.merge_and_unload
+
+    def recorded(self, *args, **options):
+        with torch.no_grad():
+            seen.append(self.eval()(IDS).logits)
+            merged = merge(self, *args, **options)
+            merged.get_output_embeddings().weight += error
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", recorded)
+    return seen
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Model with `tie_word_embeddings=True`",
+    "ignore:Model has `tie_word_embeddings=True`",
+    "ignore:Setting `save_embedding_layers`",
+)
+@pytest.mark.parametrize("targets", [("embed_tokens",), ("embed_tokens", "q_proj"), ("q_proj",)], ids=str)
+def test_a_merged_model_with_tied_embeddings_computes_what_was_trained(targets, without_images, tmp_path, monkeypatch):
+    study = adapted_study(tmp_path / "hub", *targets)
+    seen = recording_merges(monkeypatch)
+    policy = only(study, "sft")
+    run_sft(study, without_images, policy)
+
+    weights = without_images.state(policy.folder) / "weights"
+    assert not (weights / "adapter_config.json").exists()
+    assert not (weights.parent / "adapter").exists()
+    with torch.no_grad():
+        assert torch.allclose(load_policy(policy.recipe.model, weights)[0](IDS).logits, seen[0], atol=1e-4)
+        assert not torch.equal(load_policy(policy.recipe.model, tmp_path / "hub")[0](IDS).logits, seen[0])
+
+
+def test_an_adapter_that_cannot_be_merged_is_kept_and_trained_on(without_images, tmp_path, monkeypatch, caplog):
+    study = adapted_study(tmp_path / "hub", "q_proj", "v_proj")
+    seen = recording_merges(monkeypatch, error=1.0)
+    policy = only(study, "sft")
+    run_sft(study, without_images, policy)
+
+    weights = without_images.state(policy.folder) / "weights"
+    assert (weights / "adapter_config.json").exists()
+    assert "Merging the adapter would change the logits by up to" in caplog.text
+    with torch.no_grad():
+        assert torch.allclose(load_policy(policy.recipe.model, weights)[0](IDS).logits, seen[0], atol=1e-5)
+
+    run = only(study, "rl")
+    run_rl(study, without_images, run)
+
+    trained = without_images.state(run.folder) / "weights"
+    before, after = load_file(weights / "adapter_model.safetensors"), load_file(trained / "adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    load_policy(run.recipe.model, trained)
 
 
 def test_a_row_without_demonstration_is_named(tmp_path):

@@ -4,6 +4,7 @@
 equal. Each check yields one sentence per problem: key path, what was got, what is expected.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Any
@@ -15,7 +16,7 @@ from rlassay.config.explain import describe, nearest, one_of
 from rlassay.config.fingerprints import recipe_id
 from rlassay.config.model import TinyLM, TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
-from rlassay.config.training import Recipe
+from rlassay.config.training import Recipe, RewardConfig
 from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
 from rlassay.rewards.weights import weight_at
@@ -26,6 +27,8 @@ TEXT_SOURCES = (Docstrings, Gsm8k, Summarization)
 """Sources whose rows have no image."""
 UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
 """Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
+OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Names that a reward of the user's own may have."""
 LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 """Loss types that do not divide by a number of tokens."""
 
@@ -106,6 +109,11 @@ def _warm_start(study: Study, recipe: Recipe) -> Iterator[str]:
 
 def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
     for name, reward in recipe.rewards.items():
+        if reward.kind == "custom":
+            yield from _custom_reward(name, reward)
+            continue
+        if reward.path is not None or reward.batch:
+            yield f"rewards.{name}: path and batch belong to a reward of your own; add kind: custom, or leave them out"
         if name not in REWARDS:
             yield f"rewards.{name}: unknown reward; expected {one_of(REWARDS)}{nearest(name, REWARDS)}"
             continue
@@ -117,7 +125,23 @@ def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
 
 def _misspelt(study: Study) -> bool:
     """Whether an arm has an unknown reward; then a difference in rewards or an unknown metric has the same cause."""
-    return any(name not in REWARDS for arm in study.arms.values() for name in arm.recipe.rewards)
+    rewards = [reward for arm in study.arms.values() for reward in arm.recipe.rewards.items()]
+    return any(reward.kind != "custom" and name not in REWARDS for name, reward in rewards)
+
+
+def _custom_reward(name: str, reward: RewardConfig) -> Iterator[str]:
+    """A function of the user's own has a name that logs and files can use, a path, and options that it takes."""
+    if not OWN_NAME.fullmatch(name):
+        yield f"rewards.{name}: expected a name of letters, digits, _ and - that begins with a letter"
+    elif name in (*REWARDS, *SCORE_METRICS, "length") and name != "custom":
+        yield f"rewards.{name}: kind is custom, but {name} is the name of a built-in reward or metric; choose another"
+    if reward.path is None:
+        yield f"rewards.{name}.path: missing; expected a Python file, a colon and a function, such as mine.py:reward"
+        return
+    try:
+        check_reward_options("custom", reward.arguments)
+    except ValueError as error:
+        yield f"rewards.{name}.{error}"
 
 
 def _weights(_: Study, recipe: Recipe) -> Iterator[str]:

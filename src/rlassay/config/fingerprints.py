@@ -22,7 +22,7 @@ from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.layout import Layout
 from rlassay.rewards import READING_SIGNALS
-from rlassay.rewards.custom import locate
+from rlassay.rewards.custom import locate, source_files
 
 DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
@@ -98,7 +98,7 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     trained = recipe.model_dump(mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}})
     inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards)
     start = sft_policy(study, recipe, seed)
-    return _digest(trained, _own_reward(recipe.rewards), start, data_id(study), seed, *_if_any(inputs))
+    return _digest(trained, _own_rewards(recipe.rewards), start, data_id(study), seed, *_if_any(inputs))
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:
@@ -109,21 +109,27 @@ def evaluation_id(study: Study, recipe: Recipe) -> str:
 
 def reads_signals(study: Study) -> bool:
     """Whether a reward of the study reads signals of completions."""
-    return not READING_SIGNALS.isdisjoint(study.rewards)
+    return not READING_SIGNALS.isdisjoint(reward.kind or name for name, reward in study.rewards.items())
 
 
 def score_id(study: Study) -> str:
     """Identifies what completions are scored by; the rewards' weights play no part."""
     rewards = {name: reward.model_dump(mode="json", exclude={"weight"}) for name, reward in study.rewards.items()}
-    return _digest(rewards, _own_reward(study.rewards), *_if_any(reward_inputs(study.rewards)))
+    return _digest(rewards, _own_rewards(study.rewards), *_if_any(reward_inputs(study.rewards)))
 
 
-def _own_reward(rewards: Mapping[str, RewardConfig]) -> str | None:
-    """The statements of the file with the user's own reward, by which it is known as our code is by ours."""
-    if "custom" not in rewards:
-        return None
-    file, _ = locate(rewards["custom"].options["path"])
-    return ast.dump(_parsed(file.read_bytes()))
+def _own_rewards(rewards: Mapping[str, RewardConfig]) -> Any:
+    """The statements of the files with the user's own rewards, and of the files beside them that they import.
+
+    One reward named `custom` whose file imports no other is identified by the statements of that file alone.
+    """
+    own: dict[str, Any] = {}
+    for name, reward in rewards.items():
+        if (reward.kind or name) == "custom":
+            contents = source_files(locate(reward.arguments["path"])[0])
+            statements = {file: ast.dump(_parsed(content)) for file, content in contents.items()}
+            own[name] = statements if len(statements) > 1 else next(iter(statements.values()))
+    return own["custom"] if own.keys() == {"custom"} else own or None
 
 
 def recipe_id(recipe: Recipe) -> str:

@@ -173,7 +173,7 @@ class Answerer:
                 prompt_id=row.prompt_id,
                 mode=batch.mode,
                 sample=sample,
-                text=each.text,
+                text=self.chat_format.prefilled + each.text,
                 token_count=len(each.ids),
                 finished=each.finished,
                 signals=of_completion,

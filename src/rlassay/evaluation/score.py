@@ -15,6 +15,7 @@ from rlassay.config.study import Evaluation, Study
 from rlassay.files import replacing
 from rlassay.layout import Layout
 from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
+from rlassay.rewards.outcomes import Scored, value_of
 from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 
 Metric = Callable[[Sequence[Completion]], list[float | None]]
@@ -61,10 +62,7 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
 
 def metrics_of(study: Study) -> dict[str, Metric]:
     """Every metric by name: the rewards of any arm, guarded as in training, then those that no arm may train on."""
-    rewards = {
-        name: guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures)
-        for name, reward in sorted(study.rewards.items())
-    }
+    rewards = {name: guarded(name, **reward.guard_arguments) for name, reward in sorted(study.rewards.items())}
     return rewards | {
         "choice_accuracy_lenient": _each(_lenient_accuracy),
         "parse_failure": _each(lambda one: _failed(one, extract_choice)),
@@ -85,12 +83,19 @@ def score_group(row: PromptRow, answers: Sequence[CompletionRow], metrics: dict[
     ]
     scores: list[ScoreRow] = []
     for name, metric in metrics.items():
-        values = metric(group)
+        outcomes = metric.outcomes(group) if isinstance(metric, GuardedReward) else metric(group)
+        values = [value_of(outcome) for outcome in outcomes]
         if len(values) != len(group):
             raise ValueError(f"{name} gave {len(values)} values for the {len(group)} completions of {row.prompt_id}")
         scores += [
             ScoreRow(prompt_id=row.prompt_id, mode=each.mode, sample=each.sample, metric=name, value=_as_float(value))
             for each, value in zip(answers, values, strict=True)
+        ]
+        scores += [
+            ScoreRow(prompt_id=each.prompt_id, mode=each.mode, sample=each.sample, metric=f"{name}/{key}", value=value)
+            for each, outcome in zip(answers, outcomes, strict=True)
+            if isinstance(outcome, Scored)
+            for key, value in outcome.metrics.items()
         ]
     return scores
 

@@ -74,6 +74,8 @@ def build_curves(results: Results, confidence: float) -> list[Curve]:
 def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     shown: dict[str, tuple[str, Unit]] = {"reward": ("weighted sum of rewards", "value")}
     shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in results.study.rewards}
+    of_custom = {metric for frame in results.metrics.values() for metric in frame.columns if "/metrics/" in metric}
+    shown |= {metric: (metric.removeprefix("rewards/").replace("_", " "), "value") for metric in sorted(of_custom)}
     shown |= {"reward_std": ("spread within groups", "value")}
     groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
         "reward": shown,

@@ -285,22 +285,6 @@ def read_splits(path: Path) -> dict[str, SplitFacts]:
     return {name: SplitFacts.model_validate_json(json.dumps(facts)) for name, facts in splits.items()}
 
 
-def sample_rows(path: Path, count: int) -> list[PromptRow]:
-    """At most `count` rows of a split, evenly spaced over its file; the rows between them are not read."""
-    size = path.stat().st_size
-    rows: dict[str, PromptRow] = {}
-    with path.open("rb") as lines:
-        for part in range(count):
-            lines.seek(size * part // count)
-            if part:  # most likely in the middle of a row
-                lines.readline()
-            start = lines.tell()
-            if line := lines.readline():
-                row = parse_row(line, f"{path}, byte {start}")
-                rows[row.prompt_id] = row
-    return list(rows.values())
-
-
 def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
     """Scores of one policy; ValueError unless they cover exactly the prompts `prompt_ids`."""
     long = pq.read_table(path, columns=SCORE_COLUMNS).to_pandas()

@@ -301,3 +301,18 @@ def _signals_share(results: Results, folder: str) -> float | None:
         return None
     signals, steps = (float(np.nansum(column_or_nan(metrics, name))) for name in ("time/signals", "time/step"))
     return tidy(signals / steps)
+
+def sample_rows(path: Path, count: int) -> list[PromptRow]:
+    """At most `count` rows of a split, evenly spaced over its file; the rows between them are not read."""
+    size = path.stat().st_size
+    rows: dict[str, PromptRow] = {}
+    with path.open("rb") as lines:
+        for part in range(count):
+            lines.seek(size * part // count)
+            if part:  # most likely in the middle of a row
+                lines.readline()
+            start = lines.tell()
+            if line := lines.readline():
+                row = parse_row(line, f"{path}, byte {start}")
+                rows[row.prompt_id] = row
+    return list(rows.values())

@@ -199,10 +199,16 @@ def _main_columns(results: Results) -> list[Column]:
         columns += _columns(results, (primary.metric,), name)
         if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
             columns.append(_pass_column(results, name, _ks(results)[-1]))
-        others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards]
+        others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards, *_custom_metrics(results)]
         seen = dict.fromkeys(metric for metric in others if metric != primary.metric)
         columns += [_column(results, name, metric, "sampled") for metric in seen if _exists(results, metric)]
     return columns
+
+
+def _custom_metrics(results: Results) -> list[str]:
+    """Metrics that custom rewards return beside their values: `<reward>/<metric>`."""
+    columns = {str(name) for scores in results.scores.values() for name in scores.counts.columns.levels[1]}
+    return sorted(name for name in columns if name.split("/")[0] in results.study.rewards and "/" in name)
 
 
 def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None) -> list[Column]:

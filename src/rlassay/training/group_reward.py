@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards import REWARDS, check_reward_options
-from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind
+from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind, Scored, value_of
 from rlassay.rewards.reward import Reward
 from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 from rlassay.training.batch import TRLCompletion, completion_text, prompt_key, turn_text
@@ -33,6 +33,7 @@ class GroupReward:
         rows: Mapping[str, PromptRow],
         num_generations: int,
         end_token_ids: Sequence[int],
+        prefilled: str = "",
     ) -> None:
         """
         Args:
@@ -40,14 +41,18 @@ class GroupReward:
             rows: every prompt of the dataset by `prompt_id`, which is a column of the dataset.
             num_generations: completions per prompt.
             end_token_ids: ids that end a completion; a completion with another last id was truncated.
+            prefilled: text that the chat template writes at the beginning of each completion; the reward sees it too.
         """
         self.__name__ = reward.name  # TRL logs it under this name
         self.reward = reward
         self.rows = rows
         self.num_generations = num_generations
         self.end_token_ids = frozenset(end_token_ids)
+        self.prefilled = prefilled
         self.failed: list[FailureKind | None] = []
         """Why it failed on each completion of the last batch; None where it did not."""
+        self.metrics: list[dict[str, float]] = []
+        """What it returned beside the value of each completion of the last batch, by name."""
 
     def __call__(
         self,
@@ -75,7 +80,7 @@ class GroupReward:
             )
         signals = completion_signals or [{} for _ in completions]
         values: list[float | None] = []
-        self.failed = []
+        self.failed, self.metrics = [], []
         for start in range(0, len(completions), size):
             members = range(start, start + size)
             if len({prompt_id[index] for index in members}) != 1:
@@ -90,10 +95,11 @@ class GroupReward:
         return values
 
     def _values(self, group: list[Completion]) -> list[float | None]:
-        """Values of one group; adds to `failed`."""
+        """Values of one group; adds to `failed` and `metrics`."""
         outcomes = self.reward.outcomes(group)
-        self.failed.extend(each.kind if isinstance(each, Failure) else None for each in outcomes)
-        return [None if isinstance(each, Failure) else each for each in outcomes]
+        self.failed += [outcome.kind if isinstance(outcome, Failure) else None for outcome in outcomes]
+        self.metrics += [dict(outcome.metrics) if isinstance(outcome, Scored) else {} for outcome in outcomes]
+        return [value_of(outcome) for outcome in outcomes]
 
     def _finished(self, ids: list[int]) -> bool:
         return ids[-1] in self.end_token_ids
@@ -102,7 +108,7 @@ class GroupReward:
         self, completion: TRLCompletion, ids: list[int], row: PromptRow, signals: dict[str, float]
     ) -> Completion:
         return Completion(
-            text=completion_text(completion),
+            text=self.prefilled + completion_text(completion),
             token_count=len(ids),
             finished=self._finished(ids),
             row=row,
@@ -139,7 +145,7 @@ class ColumnReward(GroupReward):
             for index, prompt in enumerate(prompts)
         ]
         values: list[float | None] = []
-        self.failed = []
+        self.failed, self.metrics = [], []
         group: list[Completion] = []
         for index, row in enumerate(rows):
             group.append(self._completion(completions[index], completion_ids[index], row, signals[index]))

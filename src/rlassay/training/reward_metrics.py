@@ -12,7 +12,7 @@ from torch import Tensor
 from rlassay.advantages import in_groups
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.training.batch import BatchRewards, floats
-from rlassay.training.group_reward import GroupReward, failure_counts
+from rlassay.training.group_reward import GroupReward, failure_counts, mean_metrics
 
 MIN_GROUPS = 64
 """Groups that `ZeroVarianceRewards` waits for before it warns."""
@@ -50,7 +50,7 @@ def added_metrics(
         if isinstance(reward, GroupReward):
             values = rewards.raw[:, index]
             own |= reward.reward.extra_metrics(floats(values[~torch.isnan(values)]))
-            own |= failure_counts(rewards.failed[name])
+            own |= failure_counts(rewards.failed[name]) | mean_metrics(rewards.metrics[name])
         metrics |= {f"rewards/{name}/{metric}": value for metric, value in own.items()}
     return metrics
 

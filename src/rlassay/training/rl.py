@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -66,7 +67,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             args=arguments,
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
-            peft_config=peft_config(recipe.model),
+            peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
@@ -132,7 +133,8 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     recipe = policy.recipe
     start = policy.start
     if start is not None and start.stage == "sft":
-        return load_policy(recipe.model, layout.root / start.folder / _manifest(layout, start)["weights"])
+        weights = layout.root / start.folder / _manifest(layout, start)["weights"]
+        return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
     if recipe.rl.beta == 0:
         return model, processor
@@ -146,13 +148,15 @@ def group_rewards(
     recipe: Recipe, rows: Mapping[str, PromptRow], model: Model, processor: Processor
 ) -> list[GroupReward]:
     """The arm's rewards in TRL's signature, in the order of the study."""
+    prefilled = chat_format(processor, recipe).prefilled
     ends = end_token_ids(model, processor, padding=True)  # with padding, so that `finished` is as TRL counts it
     return [
         GroupReward(
-            guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
+            guarded(name, **reward.guard_arguments),
             rows=rows,
             num_generations=recipe.rl.num_generations,
             end_token_ids=ends,
+            prefilled=prefilled,
         )
         for name, reward in recipe.rewards.items()
     ]

@@ -261,6 +261,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             rewards_per_func=torch.where(is_ours, impute_group_mean(raw, batch.num_generations), raw),
             weights=self.reward_weights.to(raw.device),
             failed={reward.__name__: gather_object(reward.failed) for reward in ours},
+            metrics={reward.__name__: gather_object(reward.metrics) for reward in ours},
             num_generations=batch.num_generations,
         )
         batch.seconds["reward"] = time.perf_counter() - began
