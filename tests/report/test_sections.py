@@ -10,7 +10,7 @@ import pytest
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import PromptRow, write_rows
-from rlassay.report.gather import Results, ResultsError, gather, sample_rows
+from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.numbers import RewardPart
 from rlassay.report.sections import (
     LONGEST,
@@ -21,6 +21,7 @@ from rlassay.report.sections import (
     build_resumes,
     build_reward_parts,
     build_splits,
+    sample_rows,
 )
 from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS

@@ -24,7 +24,7 @@ from rlassay.config.policies import Policy, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
-from rlassay.records import PromptRow, SplitFacts, parse_row, read_rows
+from rlassay.records import PromptRow, SplitFacts, read_rows
 from rlassay.report.numbers import MissingFile
 
 SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
@@ -97,6 +97,11 @@ class PolicyScores:
     def samples_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
         """Scored samples per prompt."""
         return np.nan_to_num(column_or_nan(self.counts, (mode, metric)))
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """All metrics."""
+        return frozenset(str(metric) for _, metric in self.counts.columns)
 
     def has(self, metric: str) -> bool:
         """Whether any sample has a score of this metric."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from rlassay.config.arms import differences, undeclared
 from rlassay.config.study import Study
-from rlassay.records import PromptRow
-from rlassay.report.gather import PolicyRow, Results, column_or_nan, reading, sample_rows
+from rlassay.records import PromptRow, parse_row
+from rlassay.report.gather import PolicyRow, Results, column_or_nan, reading
 from rlassay.report.numbers import (
     Command,
     DataSplit,
@@ -301,6 +301,7 @@ def _signals_share(results: Results, folder: str) -> float | None:
         return None
     signals, steps = (float(np.nansum(column_or_nan(metrics, name))) for name in ("time/signals", "time/step"))
     return tidy(signals / steps)
+
 
 def sample_rows(path: Path, count: int) -> list[PromptRow]:
     """At most `count` rows of a split, evenly spaced over its file; the rows between them are not read."""

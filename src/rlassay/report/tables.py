@@ -113,7 +113,8 @@ def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
 
 def means_by_seed(scores: SeedScores) -> tuple[float | None, ...]:
     """The mean of each seed over its scored items."""
-    return tuple(tidy(float(np.nanmean(line))) if np.isfinite(line).any() else None for line in scores)
+    rows: list[Float[np.ndarray, " items"]] = list(scores)
+    return tuple(tidy(float(np.nanmean(line))) if np.isfinite(line).any() else None for line in rows)
 
 
 def difference(
@@ -207,7 +208,7 @@ def _main_columns(results: Results) -> list[Column]:
 
 def _custom_metrics(results: Results) -> list[str]:
     """Metrics that custom rewards return beside their values: `<reward>/<metric>`."""
-    columns = {str(name) for scores in results.scores.values() for name in scores.counts.columns.levels[1]}
+    columns = {name for scores in results.scores.values() for name in scores.metrics}
     return sorted(name for name in columns if name.split("/")[0] in results.study.rewards and "/" in name)
 
 

@@ -215,7 +215,7 @@ def _function(source: Path, name: str) -> Callable[..., object]:
     if not callable(function):
         public = ", ".join(key for key, value in members.items() if callable(value) and not key.startswith("_"))
         raise ValueError(f"path: no function {name!r} in {source}; it has {public or 'none'}")
-    return cast(Callable[..., object], function)
+    return function
 
 
 _MODULES: dict[Path, dict[str, ModuleType]] = {}

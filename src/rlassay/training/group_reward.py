@@ -97,7 +97,7 @@ class GroupReward:
     def _values(self, group: list[Completion]) -> list[float | None]:
         """Values of one group; adds to `failed` and `metrics`."""
         outcomes = self.reward.outcomes(group)
-        self.failed += [outcome.kind if isinstance(outcome, Failure) else None for outcome in outcomes]
+        self.failed.extend(outcome.kind if isinstance(outcome, Failure) else None for outcome in outcomes)
         self.metrics += [dict(outcome.metrics) if isinstance(outcome, Scored) else {} for outcome in outcomes]
         return [value_of(outcome) for outcome in outcomes]
 
@@ -202,6 +202,13 @@ def _row(prompt: Any, columns: Mapping[str, Any]) -> PromptRow:
         answer="" if answer is None else str(answer),
         choices=tuple(str(each) for each in columns.get("choices") or ()),
     )
+
+
+def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """`metrics/<name>` -> mean over the completions that have it."""
+    names = dict.fromkeys(name for each in metrics for name in each)
+    having = {name: [each[name] for each in metrics if name in each] for name in names}
+    return {f"metrics/{name}": sum(values) / len(values) for name, values in having.items()}
 
 
 def failure_counts(failed: Sequence[FailureKind | None]) -> dict[str, int]:

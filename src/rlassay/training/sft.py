@@ -130,6 +130,8 @@ def _untie(adapted: Any) -> None:
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
         return
+    inputs: Any
+    outputs: Any
     inputs, outputs = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
     if outputs is not None and outputs.weight is inputs.weight:
         outputs.weight = torch.nn.Parameter(inputs.weight.detach().clone())

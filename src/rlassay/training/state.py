@@ -175,7 +175,8 @@ class Run:
 
 def _hub_commit(trainer: "Trainer") -> str | None:
     """The commit that transformers loaded the model from; None for a folder, or a model that is built here."""
-    config: Any = cast(Any, trainer.model).config
+    model: Any = cast(Any, trainer).model
+    config: Any = model.config
     return getattr(config, "_commit_hash", None)
 
 
