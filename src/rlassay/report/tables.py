@@ -113,7 +113,8 @@ def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
 
 def means_by_seed(scores: SeedScores) -> tuple[float | None, ...]:
     """The mean of each seed over its scored items."""
-    return tuple(tidy(float(np.nanmean(line))) if np.isfinite(line).any() else None for line in scores)
+    rows: list[Float[np.ndarray, " items"]] = list(scores)
+    return tuple(tidy(float(np.nanmean(line))) if np.isfinite(line).any() else None for line in rows)
 
 
 def difference(
