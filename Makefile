@@ -5,6 +5,7 @@ SHELL := bash
 
 PYTHON ?= python3
 CORES ?= all
+QUOTED = '$(subst ','\'',$(1))'
 IN_VENV := export PATH="$(CURDIR)/.venv/bin:$$PATH";
 
 # Targets with a description after `##` are what `make help` lists. Each builds .venv first when it is missing or out of date.
@@ -20,7 +21,7 @@ help:  ## this list
 	@.venv/bin/python workflow/build_vllm.py
 
 ablation_report: .venv  ## run a study, from data to report (the default target)
-	@$(IN_VENV) snakemake --cores $(CORES) ablation_report $(if $(STUDY)$(SCALE),--config $(if $(STUDY),study=$(STUDY)) $(if $(SCALE),scale=$(SCALE)))
+	@$(IN_VENV) snakemake --cores $(CORES) ablation_report $(if $(STUDY)$(SCALE),--config $(if $(STUDY),$(call QUOTED,study=$(STUDY))) $(if $(SCALE),$(call QUOTED,scale=$(SCALE))))
 
 lint: .venv  ## style, types, import contracts
 	@$(IN_VENV) ruff check .

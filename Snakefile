@@ -1,10 +1,12 @@
 """From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny]"""
 
+import atexit
 from pathlib import Path
 
 from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
+from rlassay.cli.failures import STARTED, failures, summary
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 
@@ -17,10 +19,9 @@ try:
     if SETTINGS != load_settings(study=SETTINGS.study, scale=SETTINGS.scale or "null", results=SETTINGS.results):
         raise StudyError(["--config takes study, scale and results; write other settings into config/config.yaml"])
     STUDY = load_study(SETTINGS.study, SETTINGS.scale)
+    LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
-
-LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
 
 
 include: "workflow/rules/common.smk"
@@ -47,4 +48,8 @@ onsuccess:
 
 
 onerror:
-    print("Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue.")
+    print(
+        "Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue."
+    )
+    # At the exit, since Snakemake itself prints one more line after this.
+    atexit.register(print, "\n".join(summary(failures(STUDY, LAYOUT, since=STARTED))))

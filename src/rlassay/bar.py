@@ -1,7 +1,7 @@
 """The progress bar of every long job: redrawn on a terminal, one line every few seconds in a log."""
 
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LOG_LINES = 10.0
 class _Lines:
     """A text stream that writes each redrawing of a bar as a line of its own, so that `tail -f` can show it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:  # a TextIO, which beartype does not recognise under pytest's capture
         self.stream = stream
 
     def write(self, text: str) -> None:

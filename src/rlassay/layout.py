@@ -17,6 +17,8 @@ CHECKPOINT_MANIFEST = "manifest.json"
 PAGE = "index.html"
 REPORT_TEXT = "report.md"
 REPORT_NUMBERS = "report.json"
+FIGURES = "figures"
+TABLES = "tables"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,11 @@ class Layout:
     def train_manifest(self, policy: str, stage: str = "rl") -> Path:
         """Written last by a training job; `stage` is `rl` for a run, `sft` for a warm start."""
         return self.root / policy / MANIFESTS[stage]
+
+    def failure(self, stage: str, policy: str | None = None, split: str | None = None) -> Path:
+        """The note that a failed job leaves beside its log."""
+        name = stage if split is None else f"{stage}-{split}"
+        return self.root.joinpath("logs", *([] if policy is None else [policy]), f"{name}.failed.json")
 
     def completions(self, policy: str, split: str) -> Path:
         """The completions of one policy on one evaluation set."""

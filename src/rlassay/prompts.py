@@ -5,14 +5,17 @@ from typing import Any
 from rlassay.records import PromptRow
 
 
-def messages(row: PromptRow, system: str | None = None) -> list[dict[str, Any]]:
+def messages(row: PromptRow, system: str | None = None, preface: str | None = None) -> list[dict[str, Any]]:
     """Chat messages of a row: an optional system turn, then one user turn with its images first.
+
+    `preface` is text before the question, for a model without a system role.
 
     The user turn has only the question and its options, in the shortest form: in `(B)7` each letter is a token of its
     own, which a small model needs to learn the letters. A model without demonstrations of the completion format gets
     it by `system=instruction(row)`.
     """
-    parts = [{"type": item.kind} for item in row.media] + [{"type": "text", "text": question_text(row)}]
+    text = question_text(row) if preface is None else f"{preface}\n\n{question_text(row)}"
+    parts = [{"type": item.kind} for item in row.media] + [{"type": "text", "text": text}]
     turn = {"role": "user", "content": parts}
     return [turn] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}, turn]
 

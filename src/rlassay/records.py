@@ -80,13 +80,59 @@ class Histogram(Record):
     """How many numbers fall into each."""
 
 
+class RejectedRecord(Record):
+    """One record of the source that did not become a row."""
+
+    where: str
+    """Its place in the source: `file:line`, or `file: row 3`."""
+    reason: str
+    """Why it was rejected, a key of `SplitFacts.refused`."""
+    detail: str = ""
+    """What is special about this record, such as an error's message."""
+
+
+PairedBy = Literal["prompt", "look", "image"]
+"""What two rows share: prompt with media, prompt and answer with images that look alike, or an image or clip."""
+
+
+class RefusedPair(Record):
+    """A record refused as a duplicate or leak, beside the row that it repeats."""
+
+    kind: Literal["duplicate", "leak"]
+    """Whether it repeats a row of its own split, or a training record repeats a row of an evaluation split."""
+    by: PairedBy
+    """What the two share."""
+    where: str
+    """The refused record's place in the source; empty for generated rows."""
+    prompt_id: str
+    """The key that the refused record would have."""
+    question: str
+    """Its question, shortened."""
+    choices: tuple[str, ...] = ()
+    """Its option texts, shortened."""
+    answer: str
+    """Its gold answer, shortened."""
+    match_split: str
+    """The split of the row that it repeats."""
+    match_row: int
+    """That row's line in `<match_split>.jsonl`, from 0."""
+    match_id: str = ""
+    """That row's `prompt_id`."""
+
+
 class SplitFacts(Record):
     """What the data stage found out about one split; an entry of `data.json`."""
 
     rows: int
     """Rows kept."""
+    records: int = 0
+    """Records read: the rows kept and the records refused."""
     refused: dict[str, int]
     """Reason -> records; `duplicate: ...` = a prompt of the same split, `leak: ...` = of an evaluation split."""
+    rejected: tuple[RejectedRecord, ...] = ()
+    """The first few refused records of each reason, by their places in the source."""
+    pairs: tuple[RefusedPair, ...] = ()
+    """The first few duplicates and leaks, each with the row that it repeats."""
     choices: dict[str, int] = {}
     """Number of options -> rows; 0 options = a free answer."""
     media: dict[str, int] = {}
@@ -105,7 +151,7 @@ class Completion(Record):
     """One sampled completion, with what a reward may look at."""
 
     text: str
-    """The decoded completion, without special tokens such as end-of-sequence."""
+    """The decoded completion, without special tokens such as end-of-sequence, after what the template prefilled."""
     token_count: int
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool
@@ -126,7 +172,7 @@ class CompletionRow(Record):
     sample: int
     """0-based index among the prompt's completions of this mode."""
     text: str
-    """The decoded completion."""
+    """The decoded completion, after what the template prefilled."""
     token_count: int
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool

@@ -57,7 +57,7 @@ def test_who_is_killed_failed_or_finished_is_told_apart(job: FakeJob, capsys: py
     assert "killed" in lines["base seed 1"]
 
     job.note("finished")
-    job.prove()
+    job.write_manifest()
     job.score(choice_accuracy=0.5)
     lines = printed(job, capsys)
     assert lines["base seed 1"].split()[3] == "finished"
@@ -79,7 +79,7 @@ def test_watching_goes_on_until_ctrl_c(
     def interrupted(seconds: float) -> None:
         looks.append(seconds)
         job.note("finished")
-        job.prove()
+        job.write_manifest()
         if len(looks) == 3:
             raise KeyboardInterrupt
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlassay.cli.main import main
@@ -24,3 +26,85 @@ def test_problems_go_to_stderr_without_a_traceback(tmp_path: Path, capsys: pytes
         "  - rl.max_steps: got the number 0, expected a number of at least 1\n"
         "  - seeds.0: got the text '1', expected a whole number; write seeds: [1]\n"
     )
+
+
+ROWS = {"question": ["What is 1 + 1?", "What is 2 + 2?"], "answer": ["2", "4"]}
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """A folder with different rows in train.parquet and test.parquet."""
+    pq.write_table(pa.table(ROWS), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"question": ["What is 3 + 5?"], "answer": ["8"]}), tmp_path / "test.parquet")
+    return tmp_path
+
+
+def of_tables(folder: Path, **edits: object) -> dict:
+    data = {"kind": "table", "origin": {"kind": "parquet", "folder": str(folder)}}
+    rewards = {"exact_match": {"weight": 1.0}}
+    chosen = {"data": data, "rewards": rewards, "sft": None, "arms": {"base": {}}, "model": {"kind": "tiny_lm"}}
+    return content(**chosen | {"primary__metric": "exact_match"} | edits)
+
+
+def validated(study: dict, folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    path = write(folder / "digits.yaml", study)
+    code = main(["validate", "--study", str(path), *options])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+@pytest.mark.parametrize("options", [(), ("--deep",)])
+def test_a_study_of_local_files_is_sound(options: tuple[str, ...], tables: Path, capsys: pytest.CaptureFixture[str]):
+    code, printed = validated(of_tables(tables), tables, capsys, *options)
+    assert (code, printed) == (0, "digits: sound; 1 arms x 3 seeds = 3 runs, baseline base\n")
+
+
+BROKEN = {
+    "no folder": ({"data__origin__folder": "nowhere"}, "no file 'train*.parquet*' in nowhere"),
+    "no column": ({"data__columns": {"question": "questoin"}}, "no column 'questoin'; it has question, answer"),
+    "no model": ({"model": {"kind": "hub", "name": "./nowhere"}}, "there is no model folder './nowhere'"),
+    "no reward model": (
+        {"rewards__reward_model": {"weight": 1.0, "options": {"model": "./gone"}}},
+        "rewards.reward_model.options.model: there is no model folder './gone'",
+    ),
+    "train is test": (
+        {"data__origin__files": {"train": "test.parquet"}},
+        "the splits 'train' and 'test' have the same rows",
+    ),
+    "no choices": (
+        {"rewards": {"choice_accuracy": {"weight": 1.0}}, "primary__metric": "choice_accuracy"},
+        "rewards.choice_accuracy: it can judge no row: of 3 rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_cannot_run_is_named(case: str, tables: Path, capsys: pytest.CaptureFixture[str]):
+    edits, problem = BROKEN[case]
+    study = of_tables(tables)
+    for path, value in edits.items():
+        *above, key = path.split("__")
+        section = study
+        for part in above:
+            section = section.setdefault(part, {})
+        section[key] = value
+    code, printed = validated(study, tables, capsys)
+    assert code == 2
+    assert problem in printed
+    assert "Traceback" not in printed
+
+
+def test_what_lies_on_the_hub_is_not_tried_and_said_so(tables: Path, capsys: pytest.CaptureFixture[str]):
+    code, printed = validated(of_tables(tables, model={"kind": "hub", "name": "org/model"}), tables, capsys)
+    assert code == 0
+    assert "not tried: the hub model 'org/model' (try it with --deep)" in printed
+
+
+def test_a_custom_reward_that_fails_is_named(tables: Path, capsys: pytest.CaptureFixture[str]):
+    (tables / "mine.py").write_text("def reward(item):\n    return 1 / 0\n")
+    custom = {"weight": 1.0, "options": {"path": f"{tables}/mine.py:reward"}}
+    study = of_tables(tables, rewards={"custom": custom}, primary__metric="custom")
+    code, printed = validated(study, tables, capsys)
+    assert code == 2
+    assert "rewards.custom: error on a gold or empty answer: " in printed
+    assert "ZeroDivisionError" in printed

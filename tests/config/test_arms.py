@@ -1,4 +1,7 @@
-"""Arms are written out in full: `from` chains, deep merges, removals; what is wrong is reported where it is written."""
+"""Arms written out in full, the differences between their recipes, and scales laid over a study.
+
+Errors are reported at the place in the file where they are written.
+"""
 
 from pathlib import Path
 
@@ -19,9 +22,6 @@ from rlassay.config.arms import (
 )
 from rlassay.config.load import read_yaml, scale_study
 from tests.config.studies import GONE, content, problems, study, write
-
-# MERGED FROM test_arms.py: Arms are written out in full: `from` chains, deep merges, removals; what is wrong is
-# reported where it is written.
 
 VARY_ALL = ["model", "sft", "rl", "rewards", "credit"]
 
@@ -138,9 +138,6 @@ def test_the_written_content_is_left_as_it_was():
     assert content() == before
 
 
-# MERGED FROM test_confounds.py: Differences between recipes, by hand.
-
-
 def recipe(**arm: object):
     """The recipe of an arm with these differences."""
     return study(arms={"base": {}, "arm": {"varies": list(arm), **arm}}).arms["arm"].recipe
@@ -193,9 +190,6 @@ def test_differences_are_exactly_the_edited_keys_and_change_sides_when_swapped(e
     }
     assert [(d.path, d.baseline, d.arm) for d in forth] == [(d.path, d.arm, d.baseline) for d in back]
 
-
-# MERGED FROM test_scale.py: Scales by hand: what they reach, what they leave alone, and what depends on the
-# study's data.
 
 TINY = Path("config/scales/tiny.yaml")
 HUB = {"kind": "hub", "name": "openai/gsm8k", "revision": "main", "config": "main"}

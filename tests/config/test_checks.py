@@ -1,4 +1,4 @@
-"""Rules that hold across sections, each with the sentence a user reads."""
+"""Rules across the sections of a study, each with its message: settings, token credit, and the arms compared."""
 
 from typing import Any
 
@@ -7,9 +7,7 @@ import pytest
 from rlassay.config.study import SCORE_METRICS
 from rlassay.evaluation.score import metrics_of
 from rlassay.rewards import REWARDS
-from tests.config.studies import GONE, problems, study
-
-# MERGED FROM test_checks.py: Rules that hold across sections, each with the sentence a user reads.
+from tests.config.studies import GONE, content, problems, study
 
 HUB = {"kind": "hub", "name": "x/y-1B"}
 
@@ -177,7 +175,7 @@ def test_a_study_without_a_warm_start_needs_no_sft_split():
     study(sft=None, data__splits={"train": 100, "test": 10})
 
 
-def test_rows_that_only_the_file_tells_are_not_judged():
+def test_rows_that_only_the_file_knows_are_not_checked():
     study(data={"kind": "jsonl", "folder": "x", "splits": {"sft": None, "train": None, "test": None}})
     assert "has 15" in problems(data={"kind": "jsonl", "folder": "x", "splits": {"sft": 1, "train": 15, "test": 1}})[0]
 
@@ -207,13 +205,11 @@ def test_weights_may_change_over_training_as_long_as_one_is_not_0():
     assert warm.weight_phases["choice_accuracy"] == ((0.0, 0.0), (0.25, 2.5))
 
 
-# MERGED FROM test_credit_checks.py: Rules of token credit, each with the sentence a user reads.
-
 PERCEPTION = {"kind": "perception_filter"}
 GSM8K = {"kind": "gsm8k", "origin": {"kind": "builtin"}, "splits": {"sft": 6000, "train": 2000, "test": 400}}
 TABLE = GSM8K | {"kind": "table"}
 
-CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+CREDIT_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     (
         {"credit": [PERCEPTION, {"kind": "uniform"}, PERCEPTION]},
         "credit.2: perception_filter appears twice in the list; expected one of each kind",
@@ -269,7 +265,7 @@ CREDIT_CHECKS_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("edits", "expected"), CREDIT_CHECKS_CONTRADICTIONS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("edits", "expected"), CREDIT_CONTRADICTIONS, ids=lambda value: str(value)[:60])
 def test_credit_that_contradicts_itself_or_the_study(edits: dict, expected: str):
     assert [problem for problem in problems(**edits) if "credit" in problem or "signals" in problem] == [expected]
 
@@ -298,9 +294,6 @@ def test_an_arm_may_differ_in_credit_denominator_and_signals():
     (confound,) = problems(arms__perception=undeclared)
     assert "signals.perception.block is 4 here and 14 in the baseline" in confound
 
-
-# MERGED FROM test_design.py: What a study compares: named arms exist, no two are the same, differences are
-# declared and declarations differ.
 
 ARMS = "one of base, accuracy_only, format_only, dr_grpo"
 
@@ -370,3 +363,17 @@ def test_the_family_is_all_arms_but_the_baseline_unless_it_is_written():
 
 def test_one_arm_is_a_study():
     assert study(arms={"base": {}}).family == ()
+
+
+def test_one_misspelt_reward_is_one_problem():
+    rewards = content()["rewards"]
+    renamed = {name.replace("accuracy", "acuracy"): reward for name, reward in rewards.items()}
+    (problem,) = problems(rewards=renamed)
+    assert problem.startswith("rewards.choice_acuracy: unknown reward; expected one of")
+    assert problem.endswith("; did you mean 'choice_accuracy'?")
+
+
+def test_a_misspelt_reward_of_one_arm_is_one_problem():
+    arm = {"varies": ["rewards.choice_accuracy.weight"], "rewards": {"choice_acuracy": {"weight": 0.5}}}
+    (problem,) = problems(arms__other=arm)
+    assert problem.startswith("arms.other.rewards.choice_acuracy: unknown reward")

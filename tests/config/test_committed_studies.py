@@ -1,4 +1,4 @@
-"""The committed studies are what they say they are."""
+"""The committed studies are valid and compare the arms that they announce."""
 
 import pytest
 

@@ -13,6 +13,11 @@ MALFORMED = [
     # seeds
     ({"seeds": ["1"]}, "seeds.0: got the text '1', expected a whole number; write seeds: [1]"),
     ({"seeds": [1, "2"]}, "seeds.1: got the text '2', expected a whole number; write seeds: [1, 2]"),
+    (
+        {"seeds": 3},
+        "seeds: got the number 3, expected a list; write seeds: [1, 2, 3] for 3 seeds, or seeds: [3] for seed 3 alone",
+    ),
+    ({"seeds": 42}, "seeds: got the number 42, expected a list; write seeds: [42]"),
     ({"seeds": 1}, "seeds: got the number 1, expected a list; write seeds: [1]"),
     ({"seeds": []}, "seeds: got an empty list, expected at least 1 entry"),
     ({"seeds": [-1]}, "seeds.0: got the number -1, expected a number of at least 0"),

@@ -168,6 +168,30 @@ def test_a_comment_in_it_concerns_nothing(own: Path):
     assert identified(with_own(own)) == before
 
 
+def test_a_file_that_it_imports_belongs_to_it(own: Path):
+    helper = own.with_name("helper.py")
+    helper.write_text("VALUE = 1.0\n")
+    own.write_text("from helper import VALUE\n\ndef reward(item):\n    return VALUE\n")
+    before = identified(with_own(own))
+    helper.write_text("VALUE = 2.0\n")
+    after = identified(with_own(own))
+    assert {name for name in before if after[name] != before[name]} == {"rl/own", "rl of own", "score"}
+    own.with_name("unrelated.py").write_text("")
+    assert identified(with_own(own)) == after
+
+
+def test_rewards_of_ones_own_under_any_name_are_identified_by_file_and_options(own: Path):
+    mine = {"weight": 1.0, "kind": "custom", "path": f"{own}:reward"}
+    edits = {"arms__own": {"rewards": {"first": mine, "second": mine}, "varies": ["rewards"]}}
+    before = identified(study(**edits))
+    own.write_text("def reward(item, scale=1):\n    return 2.0 * scale\n")
+    edited = identified(study(**edits))
+    assert {name for name in before if edited[name] != before[name]} == {"rl/own", "rl of own", "score"}
+    edits["arms__own"]["rewards"]["second"] = mine | {"options": {"scale": 2}}
+    after = identified(study(**edits))
+    assert {name for name in after if after[name] != edited[name]} == {"rl/own", "rl of own", "score"}
+
+
 def test_scores_follow_options_and_not_weights():
     before = score_id(BEFORE)
     assert score_id(study(rewards__choice_accuracy__weight=2.0)) == before

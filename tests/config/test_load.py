@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
-from rlassay.config.load import CONFIG
+from rlassay.config import Settings, StudyError, load_settings, load_study, settings_from_snakemake
+from rlassay.config.load import CONFIG, snakemake_config
 from tests.config.studies import GONE, content, study, write
 
 STUDIES = sorted(path.stem for path in (CONFIG / "studies").glob("*.yaml"))
@@ -217,3 +217,38 @@ def test_a_reward_is_measured_with_the_baselines_options_or_else_the_first_arms(
     without = study(rewards__soft_overlong=GONE, arms={"base": {}, **arms})
     assert with_it.rewards["soft_overlong"].options["cache"] == 4
     assert without.rewards["soft_overlong"].options["cache"] == 8
+
+
+def test_mlflows_own_variable_takes_precedence_over_the_settings_file(monkeypatch: pytest.MonkeyPatch):
+    before = load_settings()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://store:5000")
+    assert load_settings().tracking.uri == "http://store:5000"
+    assert settings_from_snakemake({"tracking": {"interval": 2}}).tracking.uri == "http://store:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert load_settings() == before
+
+
+def test_from_another_folder_the_way_to_the_project_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "my project/config/config.yaml", {"study": "digits"})
+    inside = tmp_path / "my project/notes"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    with pytest.raises(
+        StudyError, match=r"config\.yaml: No such file or directory; run .* folder \(cd '.*/my project'\)"
+    ):
+        load_settings()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=r"run the command in the project's folder \(the one with the Snakefile"):
+        load_study("digits")
+
+
+@pytest.mark.parametrize("text", ["plain", "null", "it's", "a: b", '"x"', "'x'", "2024", "nan", "true", "#x", "[x", ""])
+def test_snakemake_reads_the_settings_of_a_command_as_they_are(text: str):
+    from snakemake.cli import parse_config
+
+    chosen = snakemake_config(
+        Settings(study=text or "x", scale="tiny", results=text or "x"), leave_out={"scale": "tiny"}
+    )
+    expected = {"study": text or "x", "results": text or "x"}
+    assert {key: str(value) for key, value in parse_config(chosen).items()} == expected
+    assert settings_from_snakemake(parse_config(chosen)).results == (text or "x")

@@ -38,7 +38,7 @@ def test_a_model_is_asked_as_the_arm_without_a_warm_start_asks_it():
     bare = {"sft": None, "varies": ["sft"]}
     found = policies(study(seeds=[1], arms={"base": {}, "bare": bare}))
     assert [(policy.stage, policy.recipe.sft is None) for policy in found.values()] == [
-        ("model", True),  # although `base` stands first: the gain of `bare` is over the prompts that `bare` trains on
+        ("model", True),  # although `base` comes first: the gain of `bare` is over the prompts that `bare` trains on
         ("sft", False),
         ("rl", False),
         ("rl", True),

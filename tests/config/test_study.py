@@ -41,7 +41,7 @@ from rlassay.config.arms import differences
 from rlassay.config.fingerprints import rl_id
 from rlassay.config.policies import policies
 from rlassay.config.schema import study_schema
-from rlassay.tracking.about import run_params
+from rlassay.tracking.runs import run_params
 
 written, wrong, scale = sys.argv[1:]
 study, small = load_study(written), load_study(written, scale)

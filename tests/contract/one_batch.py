@@ -1,4 +1,4 @@
-"""A program that gives credit to one generation batch, on however many processes it is launched.
+"""A program that gives credit to one generation batch, on one process or several.
 
 `torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process>` writes `<rank>.pt`: the
 process's own token advantages, and the metrics that it would log.
@@ -46,11 +46,20 @@ def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
 
 def main(folder: Path, per_process: int) -> None:
     """Score and credit this process's part of one batch."""
-    rank = PartialState(cpu=True).process_index
+    first = PartialState(cpu=True).process_index * per_process
+    trainer = _trainer(folder, per_process, list(VALUES[first : first + per_process]))
+    whole = [trainer.train_dataset[index // NUM_GENERATIONS] for index in range(len(VALUES))]
+    trainer.model.train()
+    output = trainer._generate_and_score_completions(whole[first : first + per_process])
+    logged = {name: values[-1] for name, values in trainer._metrics["train"].items() if not name.startswith("time/")}
+    torch.save({"advantages": output["advantages"], "metrics": logged}, folder / f"{PartialState().process_index}.pt")
+
+
+def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOTrainer:
+    """A trainer whose reward gives this process's completions the `values`."""
 
     def earned(completions: list[Any], **columns: Any) -> list[float]:
-        first = rank * per_process
-        return list(VALUES[first : first + len(completions)])
+        return values[: len(completions)]
 
     model, processor = build_tiny_vlm(SMALLEST, TEXTS)
     head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
@@ -66,7 +75,7 @@ def main(folder: Path, per_process: int) -> None:
         bf16=False,
         report_to=[],
     )
-    trainer = CreditGRPOTrainer(
+    return CreditGRPOTrainer(
         model=model,
         reward_funcs=earned,
         args=arguments,
@@ -82,12 +91,6 @@ def main(folder: Path, per_process: int) -> None:
         credit_denominator="selected",
         signals=SignalPlan(attention=True, masking=Masking(block=4)),
     )
-    whole = [trainer.train_dataset[index // NUM_GENERATIONS] for index in range(len(VALUES))]
-    own = whole[rank * per_process : (rank + 1) * per_process]
-    trainer.model.train()
-    output = trainer._generate_and_score_completions(own)
-    logged = {name: values[-1] for name, values in trainer._metrics["train"].items() if not name.startswith("time/")}
-    torch.save({"advantages": output["advantages"], "metrics": logged}, folder / f"{rank}.pt")
 
 
 def _row(folder: Path, index: int) -> PromptRow:

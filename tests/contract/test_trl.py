@@ -12,7 +12,7 @@ from rlassay.credit import uniform
 from rlassay.training import CreditGRPOTrainer
 from tests.training.tiny_lm import make_trainer, model, weights
 
-OVERRIDDEN = ("_generate_and_score_completions", "_calculate_rewards")
+OVERRIDDEN = ("_generate_and_score_completions", "_generate", "_calculate_rewards")
 # Each generation is used twice, so that ratios differ from 1 and every loss clips, soft-clips or reweights.
 REUSED = {"num_iterations": 2, "max_steps": 4}
 LOSSES: dict[str, dict[str, Any]] = {

@@ -175,7 +175,8 @@ def test_extreme_dominances():
     # Infinite: no attention on the image, the least weight; over the mean of 1 and 0: 2 and 0, clipped to .2.
     torch.testing.assert_close(inverse_dominance_weights(*row(1.0, math.inf))[0, :2], torch.tensor([2.0, 0.2]) / 1.1)
     assert inverse_dominance_weights(*row(math.inf, math.inf)).tolist() == [[1.0, 1.0, 0.0, 0.0]]
-    torch.testing.assert_close(inverse_dominance_weights(*row(0.0, 5.0))[0, :2], torch.tensor([2.0, 0.2]) / 1.1)
+    # Exactly 0 counts as 1: weights 1 and .2 over their mean of .6.
+    torch.testing.assert_close(inverse_dominance_weights(*row(0.0, 5.0))[0, :2], torch.tensor([5.0, 1.0]) / 3)
 
 
 @pytest.mark.parametrize("smooth_first", [False, True])

@@ -14,7 +14,13 @@ def ingest_all(section: Any, folder: Path) -> tuple[dict[str, list[PromptRow]], 
     """Rows and rejection reasons by split; images go to `folder/out/images`."""
     source = SOURCES[section.kind](section)
     images = ImageStore(folder / "out")
-    ingestor = Ingestor(source=source, images=images, too_long=length_check(section.max_prompt_length))
+    ingestor = Ingestor(
+        source=source,
+        images=images,
+        too_long=length_check(section.max_prompt_length),
+        duplicates=section.duplicates,
+        leaks=section.leaks,
+    )
     rows: dict[str, list[PromptRow]] = {}
     rejected: dict[str, list[str]] = {}
     for split in reading_order(source.examples):

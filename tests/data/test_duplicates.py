@@ -1,6 +1,8 @@
 """Near-duplicates and leaks of whole sources and of signatures, and the set of digests that finds them."""
 
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from rlassay.config.data import Columns, Files, Table
 from rlassay.data.duplicates import (
     FLAT_BITS,
     INITIAL_SLOTS,
     NEAR_BITS,
+    DigestMap,
     DigestSet,
     PromptSignature,
     SplitIndex,
@@ -57,13 +60,20 @@ def test_in_a_split_the_same_words_and_the_same_picture_are_one_prompt(tmp_path)
 
 
 def test_training_rows_with_an_evaluation_image_are_rejected(tmp_path):
-    train = [row("Is it red?", noise(0)), row("Is it new?", noise(0, "JPEG", (96, 72))), row("Is it red?", noise(2))]
+    """An image that only looks like one of evaluation leaks if question and answer are the same too."""
+    train = [
+        row("Is it red?", noise(0, "JPEG", (96, 72))),
+        row("Is it new?", noise(0)),
+        row("Is it new?", noise(0, "JPEG", (96, 72))),
+        row("Is it red?", noise(0, "JPEG", (96, 72))) | {"answer": "no"},
+        row("Is it red?", noise(2)),
+    ]
     accepted, rejected = take(tmp_path, train=train, test=[row("Is it red?", noise(0)), row("And it?", noise(1))])
     assert list(accepted) == ["test", "train"]
-    assert (len(accepted["test"]), len(accepted["train"])) == (2, 1)
+    assert (len(accepted["test"]), len(accepted["train"])) == (2, 3)
     assert rejected["train"] == [
         "leak: nearly the same prompt stands in the split 'test'",
-        "leak: nearly the same image stands in the split 'test'",
+        "leak: the same image or clip is in the split 'test'",
     ]
 
 
@@ -110,9 +120,11 @@ def test_clips_are_compared_by_their_paths_beside_the_images():
 def test_the_limits_of_near_and_flat():
     index = SplitIndex(split="test")
     index.add(PromptSignature(text=1, exact=("a",), hashes=(ONE,)))
-    for bits, leaks in ((NEAR_BITS, True), (NEAR_BITS + 1, False)):
-        signature = PromptSignature(text=2, exact=("b",), hashes=(nearby(ONE, bits),))
-        assert is_rejected(index, signature, SplitIndex.reject_shared_image) == leaks
+    for bits, repeats in ((NEAR_BITS, True), (NEAR_BITS + 1, False)):
+        signature = PromptSignature(text=1, exact=("b",), hashes=(nearby(ONE, bits),))
+        assert is_rejected(index, signature) == repeats
+        assert not is_rejected(index, replace(signature, answer=2))
+        assert not is_rejected(index, replace(signature, text=2), SplitIndex.reject_shared_image)
     index.add(PromptSignature(text=3, exact=("c",), hashes=(flat(FLAT_BITS - 1),)))  # too flat for a comparison by look
     assert not is_rejected(index, PromptSignature(text=3, exact=("d",), hashes=(flat(FLAT_BITS),)))
     assert not is_rejected(
@@ -121,13 +133,139 @@ def test_the_limits_of_near_and_flat():
     assert is_rejected(index, PromptSignature(text=3, exact=("c",), hashes=(flat(FLAT_BITS - 1),)))
 
 
-def test_drawn_pictures_must_match_exactly():
-    index = SplitIndex(split="test", exact_images_only=True)
-    index.add(PromptSignature(text=1, exact=("a",), hashes=(ONE,)))
-    looks = PromptSignature(text=1, exact=("b",), hashes=(ONE,))
-    assert not is_rejected(index, looks)
+def test_the_exact_rule_compares_texts_and_images_as_they_are():
+    def exact(index, signature):
+        index.reject_duplicate(signature, "exact")
+
+    index = SplitIndex(split="test")
+    index.add(PromptSignature(text=1, plain=5, exact=("a",), hashes=(ONE,)))
+    looks = PromptSignature(text=1, plain=5, exact=("b",), hashes=(ONE,))
+    assert not is_rejected(index, looks, exact)
     assert not is_rejected(index, looks, SplitIndex.reject_shared_image)
-    assert is_rejected(index, PromptSignature(text=1, exact=("a",), hashes=(ONE,)))
+    assert not is_rejected(index, PromptSignature(text=1, plain=6, exact=("a",), hashes=(ONE,)), exact)
+    assert is_rejected(index, PromptSignature(text=1, plain=5, exact=("a",), hashes=(ONE,)), exact)
+
+
+DIFFERENT = [
+    ("5² + 1", "52 + 1"),
+    ("x₁ + 2", "x1 + 2"),
+    ("What is 5!?", "What is 5?"),
+    ("n!", "n"),
+    ("f'(2)", "f(2)"),
+    ("f''(2)", "f'(2)"),
+    ("(2+3)*4", "2+3*4"),
+    ("2*(3+4)", "(2*3)+4"),
+    ("1.5 + 2", "15 + 2"),
+    ("1.5", "1 5"),
+    (".5", "5"),
+    ("1,5", "15"),
+    ("3:4", "34"),
+    ("3:4", "3 4"),
+    ("-3 + 4", "3 + 4"),
+    ("[5 -3]", "[5 - 3]"),
+    ("x + X", "x + x"),
+    ("AB", "ab"),
+    ("Is AB = 2?", "Is ab = 2?"),
+    ("Find ABC", "Find abc"),
+    ("5 mW", "5 MW"),
+    ("|x|", "x"),
+    ("⌊x⌋", "x"),
+    ("3 = x", "3 ≠ x"),
+    ("a < b", "a > b"),
+    ("x^2", "x2"),
+    ("x^{10}", "x^10"),
+    ("½", "1/2"),
+    ("√2", "2"),
+    ("5%", "5"),
+    ("$5", "5"),
+    ('6" wide', "6 wide"),
+    ("sin x", "sinh x"),
+    ("12", "1 2"),
+    ("f(1, 2)", "f(1 2)"),
+    ("x'", "x"),
+    ("2 + 3", "2 - 3"),
+    ("2 × 3", "2 ÷ 3"),
+    ("A ∪ B", "A ∩ B"),
+    ("~p", "p"),
+    ("f(g(x))", "f(g)(x)"),
+    ("3!!", "3!"),
+    ("5! + 2", "5 + 2"),
+    ("(n)!", "(n)"),
+    ("x̄", "x"),
+    ("α + 1", "Α + 1"),
+    ("1e5", "1E 5"),
+    ("x_1", "x1"),
+    ("a, b", "ab"),
+    ("x . y", "x y"),
+    ("2 + ? = 5", "2 + = 5"),
+    ("3 ? 4", "3 4"),
+]
+EQUAL = [
+    ("What  IS 3 + 4?", "what is 3+4"),
+    ("Ｗhat, is it", "what is it!"),
+    ("Find x.", "find x"),
+    ("Who wrote it?", "who wrote it"),
+    ("Is it RED", "is it red?"),
+    ("The cat, the dog.", "the cat the dog"),
+    ("What is 5?", "what is 5."),
+    ("It\u2019s red", "It's red"),
+    ('Say "yes".', "say yes"),
+    ("Solve: 3 − 4", "solve 3 - 4"),
+    ("What is\nit", "What is it"),
+    ("ONE", "One?"),
+    ("３ + ４", "3 + 4"),
+    ("Solve for x. Then stop.", "solve for x then stop"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_different_mathematics_stays_different(one, other):
+    assert normalized_text(one) != normalized_text(other)
+    assert normalized_text(f"What is {one}?") != normalized_text(f"What is {other}?")
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_the_same_sentence_is_the_same(one, other):
+    assert normalized_text(one) == normalized_text(other)
+
+
+@pytest.mark.parametrize(
+    ("rule", "train", "test"),
+    [("near", ["c"], ["a", "c"]), ("exact", ["c"], ["a", "b", "c"]), ("off", ["a", "b", "c"], ["a", "a", "b", "c"])],
+)
+def test_the_rules_for_duplicates_and_leaks(tmp_path, rule, train, test):
+    """By answers: `a` is in both splits, twice in `test`; `b` is the same in capitals; `c` of `train` is new."""
+    rows = {"a": "Is it red?", "b": "is it RED", "c": "Is it blue?"}
+    (tmp_path / "in").mkdir()
+    for split, names in (("test", "aabc"), ("train", "abc")):
+        lines = [
+            {"question": rows[name] + (" now" if split + name == "trainc" else ""), "answer": name} for name in names
+        ]
+        (tmp_path / "in" / f"{split}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    origin = Files(kind="json", folder=str(tmp_path / "in"))
+    section = Table(kind="table", origin=origin, duplicates=rule, leaks=rule)
+    accepted, _ = ingest_all(section, tmp_path)
+    assert [item.answer for item in accepted["test"]] == test
+    assert [item.answer for item in accepted["train"]] == train
+    keys = [item.prompt_id for item in accepted["test"]]
+    assert len(set(keys)) == len(keys)
+
+
+def test_drawn_charts_that_look_alike_are_kept(tmp_path):
+    """Shapes that differ in colour alone look the same to the perceptual hash."""
+
+    def shape(colour):
+        image = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(image).ellipse((10, 10, 50, 40), fill=colour)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    train = [row("Which colour?", shape((200, 0, n))) | {"answer": f"c{n}"} for n in range(20)]
+    test = [row("Which colour?", shape((0, 90, n))) | {"answer": f"d{n}"} for n in range(5)]
+    accepted, rejected = take(tmp_path, train=train, test=test)
+    assert (len(accepted["train"]), len(accepted["test"])) == (20, 5)
+    assert rejected == {"test": [], "train": []}
 
 
 ONE, TWO, OTHER = (f"{int(pair * 32, 16):064x}" for pair in ("a5", "3c", "5a"))
@@ -171,6 +309,17 @@ def test_a_digest_set_grows_and_loses_nothing():
     assert all(digest in digests for digest in many)
     assert digest_of("absent") not in digests
     assert len(digests) == len(many)
+
+
+def test_a_digest_map_keeps_the_first_number_of_each_digest_as_it_grows():
+    numbers = DigestMap()
+    for number in range(3 * INITIAL_SLOTS):
+        numbers.put(digest_of(str(number)), number)
+        numbers.put(digest_of(str(number)), 7)
+    assert [numbers.get(digest_of(str(number))) for number in range(3 * INITIAL_SLOTS)] == list(
+        range(3 * INITIAL_SLOTS)
+    )
+    assert numbers.get(digest_of("absent")) is None
 
 
 def test_a_digest_takes_at_most_32_bytes():

@@ -11,10 +11,11 @@ from rlassay.config.data import Conversations, Jsonl, JsonlPrompts, PromptLimit
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, reading_order
 from rlassay.data.outcomes import Accepted, Rejected
-from rlassay.data.raw_examples import RawExample, RowRejectedError, Source
+from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, convert_each, rejecting
+from rlassay.data.row_checks import content_id
 from rlassay.models.hub import load_processor
 from rlassay.models.prompt_length import count_tokens
-from rlassay.records import PromptRow
+from rlassay.records import Media, PromptRow, parse_row
 from rlassay.rewards import gold
 from tests.data.ingesting import ingest_all
 from tests.models.hubs import text_model, vision_model
@@ -95,10 +96,66 @@ def test_a_strict_source_counts_duplicates_and_raises_on_invalid_records(tmp_pat
         assert [isinstance(outcome, Accepted) for outcome in outcomes] == [True, False, False, False, True]
         return
     assert isinstance(next(outcomes), Accepted)
-    assert next(outcomes) == Rejected(reason="duplicate: nearly the same prompt stands in the split 'train'")
+    rejected = next(outcomes)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "duplicate: nearly the same prompt stands in the split 'train'"
+    assert (rejected.where, rejected.pair.match_row) == ("a:2", 0)
     with pytest.raises(StudyError) as caught:
         next(outcomes)
     assert caught.value.problems == ("a:3: question: it is blank", "a:4: no JSON")
+
+
+def test_an_unexpected_error_about_one_record_rejects_that_record(tmp_path, monkeypatch):
+    def broken(row):
+        if row.question == "crash":
+            raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("rlassay.data.row_checks.gold_refusal", broken)
+    questions = [("One?", "a:1"), ("crash", "a:2"), ("Two?", "a:3")]
+    examples = [RawExample(question=question, answer="1", where=where) for question, where in questions]
+    first, second, third = ingestor_of(tmp_path, examples).ingest_split("train", None)
+    assert second == Rejected(reason="unexpected ZeroDivisionError", where="a:2", detail="by nothing")
+    assert isinstance(first, Accepted)
+    assert isinstance(third, Accepted)
+    with pytest.raises(StudyError) as caught:
+        list(ingestor_of(tmp_path, examples, strict=True).ingest_split("train", None))
+    assert caught.value.problems == ("a:2: unexpected ZeroDivisionError (by nothing)",)
+
+
+def test_a_converter_that_fails_on_one_record_rejects_that_record():
+    def convert(number):
+        return RawExample(question="q", answer=str(1 // number))
+
+    first, second, third = convert_each([(1, "a:1"), (0, "a:2"), RowRejectedError("no JSON")], convert)
+    assert (first.where, first.answer) == ("a:1", "1")
+    assert (str(second), second.where) == ("unexpected ZeroDivisionError", "a:2")
+    assert str(third) == "no JSON"
+
+
+def test_errors_of_the_study_and_of_the_machine_are_not_taken_for_bad_records(tmp_path, monkeypatch):
+    def full(self, content, suffix="png", prefix=None):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ImageStore, "add", full)
+    example = RawExample(question="q", answer="1", images=(png(),))
+    with pytest.raises(OSError, match="disk full"):
+        list(ingestor_of(tmp_path, [example]).ingest_split("train", None))
+    for error in (StudyError(["data: wrong"]), MemoryError()):
+        with pytest.raises(type(error)), rejecting("a:1"):
+            raise error
+
+
+def test_a_key_does_not_depend_on_the_name_of_the_stored_image(tmp_path):
+    keys = set()
+    for number, name in enumerate((None, "photo")):
+        example = RawExample(question="q", answer="1", images=(png(),), jpeg_name=name)
+        (outcome,) = ingestor_of(tmp_path / str(number), [example]).ingest_split("train", None)
+        row = parse_row(outcome.row.encode(), "here")
+        content = row.model_copy(
+            update={"media": (Media(path=f"images/{outcome.signature.exact[0][:16]}.png"),)} if name is None else {}
+        )
+        keys.add((name, row.prompt_id == content_id(content)))
+    assert keys == {(None, True), ("photo", False)}
 
 
 def test_evaluation_splits_are_read_first():

@@ -33,6 +33,7 @@ def test_rows_with_options():
     )
     assert found == SplitFacts(
         rows=3,
+        records=5,
         refused={"image: unreadable": 2},
         choices={"2": 2, "3": 1},
         media={"0": 1, "1": 2},
@@ -57,7 +58,19 @@ def test_free_answers_are_sorted_by_frequency_then_by_text(monkeypatch):
 
 
 def test_a_split_without_rows():
-    assert facts(Rejected(reason="r")) == SplitFacts(rows=0, refused={"r": 1}, distinct_answers=0)
+    assert facts(Rejected(reason="r")) == SplitFacts(rows=0, records=1, refused={"r": 1}, distinct_answers=0)
+
+
+def test_the_first_rejected_records_of_each_reason_are_named():
+    bad = [Rejected(reason="image: unreadable", where=f"a:{n}", detail="torn") for n in range(7)]
+    found = facts(*bad, Rejected(reason="r", where="a:9"), accepted("Who?", "me"))
+    assert (found.rows, found.records) == (1, 9)
+    assert [one.where for one in found.rejected] == ["a:0", "a:1", "a:2", "a:3", "a:4", "a:9"]
+    stats = SplitStats()
+    for outcome in bad[:1] + [accepted("Who?", "me")] * 3:
+        stats.add(outcome)
+    assert stats.rejected_share() == 0.25
+    assert stats.rejections() == "1 because image: unreadable (a:0: torn)"
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,26 @@ def test_a_mistake_in_a_row_stops_before_any_split_is_written(tmp_path):
     assert contents(layout.data) == {}
 
 
+@pytest.mark.parametrize(("broken", "allowed"), [(1, 0.25), (1, 0.5), (2, 0.5), (3, 0.75), (4, 0.8)])
+def test_bad_records_are_named_and_counted_up_to_a_share(tmp_path, broken, allowed):
+    """Of the last case, one record of five is left; one more bad record than allowed stops the stage."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    good = [json.dumps({"prompt": f"What is {n}?", "answer": str(n)}) for n in range(max(1, 4 - broken))]
+    lines = [good[0], *['{"prompt": '] * broken, *good[1:]]
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n")
+    section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder), splits={"test": None}, max_rejected=allowed)
+    facts = run_prepare_data(study(section), Layout(root=tmp_path))["test"]
+    assert (facts.rows, facts.records) == (len(good), len(lines))
+    assert facts.refused == {"invalid JSON; expected an object": broken}
+    assert [one.where for one in facts.rejected] == [f"{folder}/test.jsonl:{n + 2}" for n in range(broken)]
+
+    less = section.model_copy(update={"max_rejected": allowed - 0.01 if broken == allowed * len(lines) else 0.0})
+    expected = rf"{broken} of {len(lines)} records of the split 'test' were rejected, .*data.max_rejected = .*:2: Expec"
+    with pytest.raises(StudyError, match=expected):
+        run_prepare_data(study(less), Layout(root=tmp_path))
+
+
 def test_rejections_are_counted_and_a_failure_leaves_no_partial_file(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -151,6 +171,13 @@ def test_rejections_are_counted_and_a_failure_leaves_no_partial_file(tmp_path):
     reason = "nearly the same prompt stands in the split 'test'"
     counts = run_prepare_data(study(section), layout)
     assert numbers(counts) == {"train": (1, {f"leak: {reason}": 1}), "test": (1, {f"duplicate: {reason}": 1})}
+    (kept,) = read_rows(layout.split("test"))
+    manifest = json.loads(layout.data_manifest.read_text(encoding="utf-8"))["splits"]
+    for split, kind, line, question in (("train", "leak", 1, "one"), ("test", "duplicate", 2, "ONE")):
+        (pair,) = manifest[split]["pairs"]
+        assert (pair["kind"], pair["by"], pair["question"]) == (kind, "prompt", question)
+        assert (pair["match_split"], pair["match_row"], pair["match_id"]) == ("test", 0, kept.prompt_id)
+        assert pair["where"] == f"{folder}/{split}.jsonl:{line}"
 
     before = set(contents(layout.data)) - {"data.json"}
     with pytest.raises(StudyError, match=r"data.splits.train: asks for 2 rows, but only 1 are usable"):

@@ -201,12 +201,12 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
-def test_an_invalid_record_discards_the_unfinished_work(tmp_path):
+def test_too_many_invalid_records_discard_the_unfinished_work(tmp_path):
     write_inputs(tmp_path)
     with (tmp_path / "in" / "train.jsonl").open("a") as train:
-        train.write("no JSON\n")
+        train.write("no JSON\n" * 20)
     layout = Layout(root=tmp_path / "results")
-    with pytest.raises(StudyError, match=r"train.jsonl:21: invalid JSON"):
+    with pytest.raises(StudyError, match=r"26 of 40 records .* because invalid JSON.*train.jsonl:21: Expecting value"):
         run_prepare_data(prompts(tmp_path), layout)
     assert not layout.data_parts.exists()
 

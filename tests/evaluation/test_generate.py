@@ -29,8 +29,6 @@ from rlassay.training.sft import run_sft
 from tests.evaluation.tiny import NUM_TEST, layout_with_data, only, tiny_study
 from tests.models.hubs import SMALLEST, TEXTS, hub, row, text_model, vision_model
 
-# MERGED FROM test_generate.py:
-
 
 @pytest.fixture(scope="module")
 def study() -> Study:
@@ -64,13 +62,13 @@ def test_the_warm_start_answers_with_its_own_weights(answered, study):
     assert trained != [each.text for each in completions(answered, study)]
 
 
-def test_the_working_file_is_gone(answered, study):
+def test_the_working_file_is_removed(answered, study):
     names = {path.name for path in answered.completions(only(study, "model").folder, "test").parent.iterdir()}
 
     assert names == {"test.completions.jsonl"}
 
 
-def test_a_killed_job_goes_on_and_gives_the_same_file(answered, study, tmp_path, monkeypatch):
+def test_a_killed_job_resumes_and_gives_the_same_file(answered, study, tmp_path, monkeypatch):
     layout = layout_with_data(tmp_path / "results")
     target = layout.completions(only(study, "model").folder, "test")
     done: list[int] = []
@@ -175,7 +173,7 @@ def _vanish(*_: object, **__: object) -> None:
 
 
 def _counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of the batches that are answered from here on."""
+    """Collects the numbers of the batches answered from now on."""
     numbers: list[int] = []
 
     def counting(answerer: Answerer, batch: generate.Batch) -> list[CompletionRow]:
@@ -186,7 +184,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def test_what_a_reward_reads_is_measured_of_every_completion_and_scored(tmp_path):
+def test_signals_that_a_reward_reads_are_measured_and_scored(tmp_path):
     rewards = {"modality_balance": {"weight": 1.0, "options": {"ratio": 40.0}}}
     study = tiny_study(rewards=rewards, primary__metric="modality_balance", arms={"base": {"label": "base"}})
     layout = layout_with_data(tmp_path)
@@ -206,8 +204,6 @@ def test_what_a_reward_reads_is_measured_of_every_completion_and_scored(tmp_path
         assert value == pytest.approx(2 * balance - 1)
         assert answer.signals["vision_tokens"] == 16
 
-
-# MERGED FROM test_decode.py:
 
 GREEDY = Decoding(sampled=False, temperature=1.0, top_p=1.0, max_completion_length=8, seed=0)
 SAMPLED = Decoding(sampled=True, temperature=1.0, top_p=1.0, max_completion_length=8, seed=5)
@@ -269,7 +265,7 @@ def test_every_prompt_keeps_its_own_images(tmp_path):
     assert len({each.text for each in together}) > 1
 
 
-def test_the_seed_decides_what_is_sampled(tmp_path):
+def test_the_seed_decides_the_samples(tmp_path):
     model, processor = build_policy(hub(text_model(tmp_path)), [])
     prompts = texts(1, 1, 1)
     first = decode_batch(model, processor, prompts, [[]] * 3, SAMPLED)
@@ -300,8 +296,6 @@ def test_an_image_token_is_never_sampled(tmp_path):
     assert completion.text != ""
 
 
-# MERGED FROM test_workfile.py:
-
 ROW = CompletionRow(prompt_id="p", mode="sampled", sample=0, text="<answer>B</answer>", token_count=4, finished=True)
 
 
@@ -313,7 +307,7 @@ def test_finished_batches_outlive_the_process(tmp_path):
         assert work.done == {3: [ROW]}
 
 
-def test_batches_of_other_weights_do_not_count(tmp_path):
+def test_batches_of_another_key_are_ignored(tmp_path):
     with WorkFile(tmp_path / "work", "key") as work:
         work.add(3, [ROW])
 
@@ -321,7 +315,7 @@ def test_batches_of_other_weights_do_not_count(tmp_path):
         assert work.done == {}
 
 
-def test_a_torn_line_spoils_nothing_but_itself(tmp_path):
+def test_a_torn_line_loses_only_its_own_batch(tmp_path):
     path = tmp_path / "work"
     with WorkFile(path, "key") as work:
         work.add(1, [ROW])
@@ -336,7 +330,7 @@ def test_a_torn_line_spoils_nothing_but_itself(tmp_path):
         assert work.done == {1: [ROW], 2: [ROW]}
 
 
-def test_lines_that_are_no_batches_do_not_count(tmp_path):
+def test_lines_that_are_not_batches_are_ignored(tmp_path):
     (tmp_path / "work").write_text('[1]\n{"key": "key"}\n{"key": "key", "batch": 1, "rows": [{"text": 1}]}\nnull\n')
 
     with WorkFile(tmp_path / "work", "key") as work:

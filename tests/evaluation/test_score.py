@@ -2,11 +2,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlassay.config import Study
-from rlassay.evaluation.score import metrics_of, run_score
+from rlassay.evaluation.score import metrics_of, run_score, score_group
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
 from rlassay.rewards.sandbox.guard import in_process
 from tests.evaluation.tiny import NUM_TEST, layout_with_data, only, tiny_study
+from tests.models.hubs import row
 
 RIGHT = "<think>7</think><answer>A</answer>"
 LENIENT = "Perhaps A?"
@@ -87,7 +88,7 @@ def test_a_reward_sees_the_samples_of_one_prompt_and_mode_together(layout, study
     assert sorted(set(groups)) == [(f"test{index}", size) for index in range(NUM_TEST) for size in (1, 2)]
 
 
-def test_what_cannot_be_judged_stays_empty(layout, study):
+def test_a_metric_that_cannot_score_is_null(layout, study):
     rows = [row.model_copy(update={"choices": (), "answer": "7"}) for row in read_rows(layout.split("test"))]
     write_rows(layout.split("test"), rows)
     scores = scored(layout, study, answers(layout, study))
@@ -97,7 +98,7 @@ def test_what_cannot_be_judged_stays_empty(layout, study):
     assert scores["test0", "sampled", 0, "token_count"] == 9
 
 
-def test_the_baselines_options_measure_every_arm(study):
+def test_the_baselines_options_score_every_arm(study):
     arms = {
         "other": {"from": "base", "varies": ["rewards.soft_overlong"]},
         "base": {},
@@ -140,7 +141,7 @@ def test_a_reward_that_forgets_a_completion_is_named(layout, study, monkeypatch)
         scored(layout, study, answers(layout, study))
 
 
-def test_what_a_reward_fails_on_has_no_score_and_is_counted_in_the_log(layout, study, monkeypatch, caplog):
+def test_failures_of_a_reward_have_no_score_and_are_counted_in_the_log(layout, study, monkeypatch, caplog):
     def spiteful(completions):
         return [float("nan") if each.text == LENIENT else 0.5 for each in completions]
 
@@ -153,3 +154,14 @@ def test_what_a_reward_fails_on_has_no_score_and_is_counted_in_the_log(layout, s
     assert scores["test0", "sampled", 1, "choice_accuracy"] is None
     count = "1 of 15 completions failed (1 not_finite); their scores are empty"
     assert f"reward choice_accuracy: {count}" in caplog.messages
+
+
+def test_metrics_of_a_reward_of_the_users_own_are_scored_beside_it(tmp_path):
+    (tmp_path / "own.py").write_text("def reward(item):\n    return 0.5, {'letters': len(item['response'])}\n")
+    own = {"weight": 1.0, "kind": "custom", "path": f"{tmp_path}/own.py:reward"}
+    metrics = {"brevity": metrics_of(tiny_study(rewards__brevity=own))["brevity"]}
+    answers = [
+        CompletionRow(prompt_id="p", mode="greedy", sample=0, text="four", token_count=2, finished=True, signals={})
+    ]
+    scores = score_group(row(), answers, metrics)
+    assert [(score.metric, score.value) for score in scores] == [("brevity", 0.5), ("brevity/letters", 4.0)]

@@ -1,4 +1,4 @@
-"""Local folders that stand for models of the hub."""
+"""Local model folders, in place of models of the hub."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ TEXTS = ("Which digit is larger?\n(A)3 (B)7", "<think>7 3</think><answer>B</answ
 SMALLEST = TinyVLM(kind="tiny_vlm", layers=1, width=32, vision_layers=1, vision_width=16, vocab_size=300)
 
 
-def text_model(folder: Path) -> Path:
+def text_model(folder: Path, *, tied: bool = False) -> Path:
     """A Llama of width 32 whose chat template takes plain text, saved like a model of the hub."""
     tokenizer = _tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        LlamaForCausalLM(_llama(tokenizer)).save_pretrained(folder)
+        LlamaForCausalLM(_llama(tokenizer, tie_word_embeddings=tied)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

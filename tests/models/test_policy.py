@@ -15,8 +15,6 @@ from rlassay.models.policy import ChatFormat, build_policy, load_policy, peft_co
 from rlassay.models.tiny import build_tiny_vlm
 from tests.models.hubs import SMALLEST, TEXTS, hub, row, text_model, vision_model
 
-# MERGED FROM test_policy.py:
-
 IMAGE = Image.linear_gradient("L").resize((16, 16))
 
 
@@ -109,7 +107,7 @@ def test_without_lora_every_weight_is_trained():
     assert peft_config(hub("owner/model")) is None
 
 
-def test_rows_with_images_need_a_model_that_sees(text_folder):
+def test_rows_with_images_need_a_vision_model(text_folder):
     with pytest.raises(ValueError, match=r"model.name: 1 of 2 rows show images, but '.*text' reads text only"):
         build_policy(hub(text_folder), [row(), row(image="x.png")])
 
@@ -139,7 +137,7 @@ def test_an_empty_weights_folder_is_named(tmp_path):
         load_policy(SMALLEST, tmp_path)
 
 
-def test_torn_weights_are_refused(vision_folder, tmp_path):
+def test_truncated_weights_are_refused(vision_folder, tmp_path):
     folder = shutil.copytree(vision_folder, tmp_path / "torn")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -158,15 +156,12 @@ def test_weights_that_lack_a_tensor_are_refused(vision_folder, tmp_path):
         load_policy(SMALLEST, folder)
 
 
-def test_an_adapter_whose_base_is_gone_is_refused(tmp_path):
+def test_an_adapter_without_its_base_is_refused(tmp_path):
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "./gone/base"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
 
     with pytest.raises(ValueError, match=r"cannot load this adapter: there is no model folder './gone/base'"):
         load_policy(hub("owner/model", Lora()), tmp_path)
-
-
-# MERGED FROM test_chat.py:
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +181,7 @@ def test_a_tokenizers_template_takes_plain_text(processor):
     assert turn == {"role": "user", "content": "Which digit is larger?\n(A)3 (B)7 (C)1 (D)9"}
 
 
-def test_a_model_that_no_one_showed_the_format_is_told_it(processor):
+def test_without_a_warm_start_a_system_turn_states_the_format(processor):
     system, user = ChatFormat(processor=processor.tokenizer, with_format_instruction=True).prompt(row())
 
     assert system["role"] == "system"

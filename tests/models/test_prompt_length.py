@@ -1,4 +1,4 @@
-"""Prompts counted in tokens: every image at its expanded length, words as the model's own tokenizer parts them."""
+"""Prompts counted in tokens: every image at its expanded length, words as the model's own tokenizer splits them."""
 
 from pathlib import Path
 
@@ -42,13 +42,13 @@ def test_an_image_counts_as_many_tokens_as_the_processor_makes_of_it(vision: Pro
     assert count_tokens(asking("7 3?", number), images, vision) == expected
 
 
-def test_text_alone_counts_as_its_tokenizer_parts_it(text: Processor):
+def test_text_alone_has_the_length_that_its_tokenizer_gives(text: Processor):
     # the roles are no special tokens of this template's making alone: they are three of the same vocabulary
     expected = 1 + of_instruction(text) + 1 + 5 + 1
     assert count_tokens(asking("7 3 1"), [], text) == expected
 
 
-def test_what_cannot_be_counted_is_named(vision: Processor, text: Processor):
+def test_prompts_that_cannot_be_counted_are_errors(vision: Processor, text: Processor):
     clip = asking("7").model_copy(update={"media": (Media(kind="video", path="a.mp4"),)})
     with pytest.raises(ValueError, match="the tokens of a clip cannot be counted"):
         count_tokens(clip, [], vision)

@@ -14,8 +14,6 @@ from transformers import (
 from rlassay.models.servers import load_judge, load_scorer
 from tests.models.hubs import classifier, text_model, vision_model
 
-# MERGED FROM test_judge_server.py:
-
 PROMPTS = ["Which digit is larger?\n(A)3 (B)7", "digit", "x" * 60]
 
 
@@ -41,7 +39,7 @@ def test_replies_are_the_most_likely_new_tokens_after_the_chat_template(folder):
     assert len(set(replies)) > 1
 
 
-def test_without_a_template_the_prompt_stands_alone(folder, tmp_path):
+def test_without_a_template_the_prompt_is_the_whole_input(folder, tmp_path):
     bare = text_model(tmp_path)
     (bare / "chat_template.jinja").unlink()
     assert load_judge(str(bare), None, 5)(PROMPTS) == [greedy(folder, prompt, 5) for prompt in PROMPTS]
@@ -56,7 +54,7 @@ def test_a_prompt_that_leaves_no_room_for_the_reply_has_none(folder):
     assert short is not None
 
 
-def test_a_model_that_sees_images_judges_texts(tmp_path):
+def test_a_vision_model_replies_to_texts(tmp_path):
     (reply,) = load_judge(str(vision_model(tmp_path)), None, 3)(["digit"])
     assert isinstance(reply, str)
 
@@ -66,13 +64,11 @@ def test_a_missing_model_is_named(tmp_path):
         load_judge(str(tmp_path / "gone"), None, 3)
 
 
-# MERGED FROM test_reward_server.py:
-
 PAIRS = [["Which digit is larger?", "7"], ["digit", "<think>7 3</think><answer>B</answer>"], ["x", ""]]
 
 
 def logits(folder: Path, *texts: str) -> list[float]:
-    """What transformers gives for one text, or for a pair, by itself."""
+    """Logits of transformers for one text, or for one pair."""
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
@@ -100,7 +96,7 @@ def test_without_a_template_prompt_and_completion_are_a_pair(tmp_path):
     torch.testing.assert_close(load_scorer(str(folder), None)(PAIRS), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_an_encoder_is_told_which_of_the_texts_is_which(tmp_path):
+def test_an_encoder_gets_token_types_of_prompt_and_completion(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "which", "digit", "seven"]
     BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path)
     torch.manual_seed(0)

@@ -7,14 +7,12 @@ from rlassay.models.policy import ChatFormat, build_policy, load_policy
 from rlassay.models.tiny import EOS, TAGS, build_tiny_lm, build_tiny_vlm, train_tokenizer
 from tests.models.hubs import SMALLEST, TEXTS, row
 
-# MERGED FROM test_tiny_vlm.py:
-
 
 def weights(config: TinyVLM) -> dict[str, torch.Tensor]:
     return build_tiny_vlm(config, TEXTS)[0].state_dict()
 
 
-def test_the_seed_alone_decides_the_weights_whatever_the_global_rng_says():
+def test_the_seed_alone_decides_the_weights_not_the_global_rng():
     torch.manual_seed(1)
     first = weights(SMALLEST)
     torch.manual_seed(2)
@@ -52,25 +50,23 @@ def test_an_image_of_any_size_becomes_as_many_tokens_as_the_model_has_patches():
     assert int((inputs["input_ids"] == processor.image_token_id).sum()) == 16  # (16 / 4) ** 2
 
 
-# MERGED FROM test_tiny_lm.py:
-
-TINY_LM_SMALLEST = TinyLM(kind="tiny_lm", layers=1, width=32, vocab_size=300)
+SMALLEST_LM = TinyLM(kind="tiny_lm", layers=1, width=32, vocab_size=300)
 
 
-def test_the_seed_alone_decides_the_weights_whatever_the_global_rng_says_tiny_lm():
+def test_the_seed_alone_decides_the_weights_of_the_text_model():
     torch.manual_seed(1)
-    first = build_tiny_lm(TINY_LM_SMALLEST, TEXTS)[0].state_dict()
+    first = build_tiny_lm(SMALLEST_LM, TEXTS)[0].state_dict()
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    second = build_tiny_lm(TINY_LM_SMALLEST, TEXTS)[0].state_dict()
-    other = build_tiny_lm(TINY_LM_SMALLEST.model_copy(update={"seed": 1}), TEXTS)[0].state_dict()
+    second = build_tiny_lm(SMALLEST_LM, TEXTS)[0].state_dict()
+    other = build_tiny_lm(SMALLEST_LM.model_copy(update={"seed": 1}), TEXTS)[0].state_dict()
 
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
-def test_the_default_model_has_about_a_million_parameters_tiny_lm():
+def test_the_default_text_model_has_the_expected_parameters():
     model, tokenizer = build_tiny_lm(TinyLM(kind="tiny_lm"), TEXTS)
 
     # Each of 4 layers: 4 x 128^2 of attention, 3 x 128 x 384 of MLP, 2 x 128 of norms; one norm; tied embeddings.
@@ -79,10 +75,10 @@ def test_the_default_model_has_about_a_million_parameters_tiny_lm():
 
 
 def test_a_saved_policy_answers_as_before(tmp_path):
-    model, tokenizer = build_policy(TINY_LM_SMALLEST, [row()])
+    model, tokenizer = build_policy(SMALLEST_LM, [row()])
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    loaded, again = load_policy(TINY_LM_SMALLEST, tmp_path)
+    loaded, again = load_policy(SMALLEST_LM, tmp_path)
     inputs = again("3 + 7", return_tensors="pt")
 
     with torch.no_grad():
@@ -90,7 +86,7 @@ def test_a_saved_policy_answers_as_before(tmp_path):
 
 
 def test_the_prompt_is_the_question_between_the_turns():
-    _, tokenizer = build_policy(TINY_LM_SMALLEST, [row()])
+    _, tokenizer = build_policy(SMALLEST_LM, [row()])
     ids = tokenizer.apply_chat_template(
         ChatFormat(processor=tokenizer, with_format_instruction=False).prompt(row()),
         add_generation_prompt=True,
@@ -101,19 +97,17 @@ def test_the_prompt_is_the_question_between_the_turns():
     assert tokenizer.decode(ids) == "<|user|>Which digit is larger?\n(A)3 (B)7 (C)1 (D)9<|assistant|>"
 
 
-def test_rows_with_images_need_a_model_that_sees():
+def test_rows_with_images_need_a_vision_model():
     with pytest.raises(ValueError, match=r"model.kind: 1 of 2 rows show images, but 'tiny_lm' reads text only"):
-        build_policy(TINY_LM_SMALLEST, [row(), row(image="x.png")])
+        build_policy(SMALLEST_LM, [row(), row(image="x.png")])
 
 
-# MERGED FROM test_tokenizer.py:
-
-TOKENIZER_TEXTS = ["Which digit is larger?\n(A)3 (B)7 (C)1 (D)9", "<think>7 3</think><answer>B</answer>"]
+OPTION_AND_ANSWER = ["Which digit is larger?\n(A)3 (B)7 (C)1 (D)9", "<think>7 3</think><answer>B</answer>"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(TOKENIZER_TEXTS, vocab_size=320)
+    return train_tokenizer(OPTION_AND_ANSWER, vocab_size=320)
 
 
 def test_an_option_is_split_so_that_its_letter_is_the_answers_letter(tokenizer):
@@ -126,7 +120,7 @@ def test_a_letter_after_a_space_is_still_the_same_token(tokenizer):
     assert tokenizer.tokenize("27")[-2:] == ["2", "7"]
 
 
-def test_a_word_that_begins_with_an_option_letter_is_not_torn(tokenizer):
+def test_a_word_that_begins_with_an_option_letter_stays_whole(tokenizer):
     words = train_tokenizer(["Digits are Digits are Digits"], vocab_size=320)
 
     assert words.tokenize("Digits") == ["Digits"]
@@ -145,8 +139,8 @@ def test_any_text_survives_a_round_trip(tokenizer, text):
 
 
 def test_the_same_texts_give_the_same_vocabulary():
-    assert train_tokenizer(TOKENIZER_TEXTS, 320).get_vocab() == train_tokenizer(TOKENIZER_TEXTS, 320).get_vocab()
-    assert len(train_tokenizer(TOKENIZER_TEXTS, 310)) <= 310
+    assert train_tokenizer(OPTION_AND_ANSWER, 320).get_vocab() == train_tokenizer(OPTION_AND_ANSWER, 320).get_vocab()
+    assert len(train_tokenizer(OPTION_AND_ANSWER, 310)) <= 310
 
 
 def test_the_prompt_is_a_prefix_of_prompt_and_completion(tokenizer):

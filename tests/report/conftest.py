@@ -1,4 +1,4 @@
-"""Results on disk for the report's tests: written once, copied where a test damages them."""
+"""Results on disk for the report's tests: written once, copied for tests that damage them."""
 
 import shutil
 from pathlib import Path
@@ -20,19 +20,19 @@ SMALL = Size(items=24, samples=4, steps=10, prompts_per_step=2, generations=2, a
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Layout]:
-    """Four arms x three seeds with known effects; read only."""
+    """Files of four arms x three seeds with known effects; do not change them."""
     return write_synthetic(tmp_path_factory.mktemp("results"), SMALL)
 
 
 @pytest.fixture(scope="session")
 def results(written: tuple[Study, Layout]) -> Results:
-    """The same, read."""
+    """The results in `written`."""
     return gather(*written, SETTINGS)
 
 
 @pytest.fixture
 def copied(written: tuple[Study, Layout], tmp_path: Path) -> tuple[Study, Layout]:
-    """A copy to damage."""
+    """A copy of `written`, to damage."""
     study, layout = written
     shutil.copytree(layout.root, tmp_path / study.id)
     return study, Layout(root=tmp_path / study.id)
@@ -40,20 +40,20 @@ def copied(written: tuple[Study, Layout], tmp_path: Path) -> tuple[Study, Layout
 
 @pytest.fixture(scope="session")
 def credit_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Layout]:
-    """Four arms x two seeds with four kinds of token credit; read only."""
+    """Files of four arms x two seeds with four kinds of token credit; do not change them."""
     size = Size(seeds=(1, 2), items=4, samples=1, steps=4, prompts_per_step=2, generations=2)
     return write_with_credit(tmp_path_factory.mktemp("credit"), size)
 
 
 @pytest.fixture(scope="session")
 def credit_results(credit_files: tuple[Study, Layout]) -> Results:
-    """The same, read."""
+    """The results in `credit_files`."""
     return gather(*credit_files, SETTINGS)
 
 
 @pytest.fixture
 def copied_credit(credit_files: tuple[Study, Layout], tmp_path: Path) -> tuple[Study, Layout]:
-    """A copy to damage."""
+    """A copy of `credit_files`, to damage."""
     study, layout = credit_files
     shutil.copytree(layout.root, tmp_path / study.id)
     return study, Layout(root=tmp_path / study.id)

@@ -1,4 +1,4 @@
-"""A hand-made `Content` with every part filled, for tests of figures and page without files."""
+"""A hand-made `Content` with every section filled, for tests of figures and page without files."""
 
 from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
 from rlassay.report.numbers import (
@@ -7,10 +7,10 @@ from rlassay.report.numbers import (
     Curve,
     Design,
     DesignRow,
-    Difference,
     Estimate,
     Example,
-    Missing,
+    MissingFile,
+    PairedDifference,
     PolicyCost,
     PolicyFacts,
     PolicyResumes,
@@ -67,14 +67,14 @@ def fake_content() -> Content:
 
 def fake_partial() -> Content:
     """`fake_content` with one untrained arm and one arm with a single seed."""
-    missing = Missing(
+    missing = MissingFile(
         path="runs/dr_grpo/seed1/train.json", needed_for="Dr. GRPO, seed 1", command="snakemake --cores all x"
     )
     content = fake_content()
     one_seed = content.verdicts[0].model_copy(
         update={
             "outcome": "seed variance not measured",
-            "difference": Difference(
+            "difference": PairedDifference(
                 effect=0.08,
                 low=0.05,
                 high=0.11,
@@ -110,7 +110,7 @@ def _study() -> StudyFacts:
 
 def _design() -> Design:
     return Design(
-        sentence="Every difference from the baseline is declared: no confound.",
+        sentence="Confound check passed.",
         rows=(
             DesignRow(
                 key="rl.loss_type",
@@ -135,7 +135,7 @@ def _arm(name: str, label: str) -> ArmFacts:
 
 
 def _comparison(arm: str, reference: str, outcome: str, numbers: tuple[float, float, float]) -> Comparison:
-    difference = Difference(
+    difference = PairedDifference(
         effect=numbers[0],
         low=numbers[1],
         high=numbers[2],

@@ -37,7 +37,7 @@ VERSIONS = {"torch": "2.13.0", "transformers": "5.17.0", "trl": "1.16.0", "rlass
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much to write."""
+    """Size of the results folder."""
 
     arms: tuple[str, ...] = tuple(WEIGHTS)
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -52,7 +52,7 @@ class Size:
 
 
 def synthetic_study(size: Size) -> Study:
-    """The study that the folder belongs to, resolved."""
+    """The resolved study of the folder."""
     return Study(
         name="synthetic",
         title="Does paying for the format help?",
@@ -89,7 +89,7 @@ def _arm(name: str, size: Size) -> Arm:
 
 
 def write_synthetic(results: Path, size: Size | None = None) -> tuple[Study, Layout]:
-    """Write data, warm starts, runs, rollouts, completions and scores; return the study and where it lies."""
+    """Write data, warm starts, runs, rollouts, completions and scores; return the study and its paths."""
     size = size or Size()
     study = synthetic_study(size)
     layout = Layout(root=results / study.id)
@@ -97,13 +97,13 @@ def write_synthetic(results: Path, size: Size | None = None) -> tuple[Study, Lay
     recipe = next(iter(study.arms.values())).recipe
     _write_evaluation(layout, f"models/{model_id(study, recipe)}", "untrained", rows, size)
     for policy in sorted({sft_policy(study, recipe, seed) or "" for seed in study.seeds} - {""}):
-        _write_sentinel(layout, policy, policy.split("/")[1], 20, "sft")
+        _write_manifest(layout, policy, policy.split("/")[1], 20, "sft")
         _write_evaluation(layout, policy, "sft", rows, size)
     for arm in study.arms:
         for seed in study.seeds:
             policy = layout.run(arm, seed)
             _write_training(layout, policy, study, arm, size)
-            _write_sentinel(layout, policy, rl_id(study, arm, seed), size.steps)
+            _write_manifest(layout, policy, rl_id(study, arm, seed), size.steps)
             _write_evaluation(layout, policy, arm, rows, size)
     return study, layout
 
@@ -179,7 +179,7 @@ def _completion(
     return completion, values
 
 
-def _write_sentinel(layout: Layout, policy: str, fingerprint: str, steps: int, stage: str = "rl") -> None:
+def _write_manifest(layout: Layout, policy: str, fingerprint: str, steps: int, stage: str = "rl") -> None:
     content = {
         "fingerprint": fingerprint,
         "steps": steps,

@@ -1,6 +1,6 @@
-"""What training with token credit leaves behind, added to a synthetic results folder: token shards, metrics, scales.
+"""Adds the files of token credit to a synthetic results folder: token shards, metrics, scales.
 
-Four kinds of credit take turns over the arms: uniform, weights from attention, a perception filter, and the filter with
+The arms have four kinds of credit in turn: uniform, weights from attention, a perception filter, and the filter with
 trajectory scaling.
 """
 
@@ -66,13 +66,13 @@ def write_shard(folder: Path, step: int, rows: list[dict[str, Any]]) -> None:
 
 
 def row_of(**changes: Any) -> dict[str, Any]:
-    """A row for tests that know every value: no signal, reward 0, whatever `changes` says."""
+    """A shard row for tests by hand: no signals, advantage and reward 0, then `changes`."""
     row: dict[str, Any] = dict.fromkeys(TOKENS.names)
     return row | {"step": 1, "prompt_id": "p", "sample": 0, "advantage": 0.0, "reward": 0.0} | changes
 
 
 def drop_columns(path: Path, names: list[str], shorten: bool = False) -> None:
-    """Damage a shard: without the columns `names`, or with one weight too few in each row."""
+    """Damage a shard: remove the columns `names`, or the last weight of each row."""
     table = pq.read_table(path).drop_columns(names)
     if shorten:
         rows = [row | {"weight": row["weight"][:-1]} for row in table.to_pylist()]
@@ -81,7 +81,7 @@ def drop_columns(path: Path, names: list[str], shorten: bool = False) -> None:
 
 
 def watched(step: int, prompt: PromptRow, sample: int, kind: str, rng: np.random.Generator) -> dict[str, Any]:
-    """One watched completion: eight tokens, the last one the end of the sequence."""
+    """One watched completion of eight tokens, the last one end-of-sequence."""
     digit, letter = str(rng.choice(list("1357"))), str(rng.choice(list("ABCD")))
     tokens = ["<think>", digit, letter, "</think>", "<answer>", letter, "</answer>", ""]
     tokens = [HOSTILE, *tokens[1:]] if sample == 1 else tokens

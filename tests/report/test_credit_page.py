@@ -18,8 +18,7 @@ from rlassay.report.credit_page import (
 )
 from rlassay.report.figures import assign_marks
 from rlassay.report.figures_style import Drawing
-from rlassay.report.markdown import render_markdown
-from rlassay.report.page import render_page
+from rlassay.report.page import render_markdown, render_page
 from rlassay.report.run import build_frames
 from tests.report.fake_content import fake_content
 from tests.report.fake_credit import fake_credit

@@ -9,7 +9,6 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import Media, PromptRow
 from rlassay.report import credit_view
-from rlassay.report.analysis import analyse
 from rlassay.report.content import Scene
 from rlassay.report.credit_view import (
     MAX_CELLS,
@@ -31,6 +30,7 @@ from rlassay.report.credit_view import (
 from rlassay.report.figures import assign_marks
 from rlassay.report.gather import Results, ResultsError, gather, read_watched, watched_steps
 from rlassay.report.page import render_page
+from rlassay.report.run import build_content
 from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS
 from tests.report.synthetic_credit import drop_columns, row_of, write_shard
@@ -120,7 +120,7 @@ def test_prompts_missing_from_the_data_are_named(copied_credit: tuple[Study, Lay
 
 def test_the_same_files_give_the_same_page_and_hostile_text_stays_text(credit_files: tuple[Study, Layout]):
     study, layout = credit_files
-    first, again = (analyse(gather(study, layout, SETTINGS), SETTINGS.report) for _ in range(2))
+    first, again = (build_content(gather(study, layout, SETTINGS), SETTINGS.report) for _ in range(2))
     assert first.model_dump_json() == again.model_dump_json()
     page = render_page(first, assign_marks(first), [], layout.report)
     assert page == render_page(again, assign_marks(again), [], layout.report)

@@ -1,4 +1,4 @@
-"""Learning curves: means and bands over seeds, of runs that logged different steps."""
+"""Learning curves: means and bands over seeds, also for runs that logged different steps."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,6 @@ from rlassay.report.curves import CREDIT_CURVES, MAX_POINTS, build_curves, credi
 from rlassay.report.gather import Results, read_rollouts
 from rlassay.report.numbers import Series
 from tests.report.by_hand import hand_results
-
-# MERGED FROM test_curves.py: Learning curves: means and bands over seeds, of runs that logged different steps.
 
 
 def _run(values: dict[int, float]) -> pd.DataFrame:
@@ -36,20 +34,20 @@ def test_mean_and_band_by_hand():
     assert series.num_seeds == 3
 
 
-def test_steps_that_nobody_logged_are_left_out():
+def test_steps_without_a_value_are_left_out():
     assert _series(_run({1: 1.0, 2: np.nan, 3: 3.0})).steps == (1, 3)
 
 
-def test_a_long_run_is_averaged_over_equal_stretches():
+def test_a_long_run_is_averaged_over_equal_spans():
     length = 2 * MAX_POINTS
     series = _series(_run({step: float(step) for step in range(1, length + 1)}))
     assert len(series.steps) == MAX_POINTS
-    # The first stretch holds steps 1 and 2, the last ends with the last step.
+    # The first span holds steps 1 and 2, the last ends with the last step.
     assert (series.steps[0], series.mean[0]) == (2, 1.5)
     assert (series.steps[-1], series.mean[-1]) == (length, length - 0.5)
 
 
-def test_curves_of_every_reward_of_lengths_and_of_the_policy(results: Results):
+def test_curves_of_rewards_lengths_and_policy(results: Results):
     curves = {curve.metric: curve for curve in build_curves(results, 0.95)}
     assert {
         "rewards/choice_accuracy/mean",
@@ -63,14 +61,11 @@ def test_curves_of_every_reward_of_lengths_and_of_the_policy(results: Results):
     assert curves["reward"].series[0].mean[0] == pytest.approx(np.mean(first), abs=1e-6)
 
 
-def test_recorded_times_are_no_curves(results: Results):
+def test_times_have_no_curves(results: Results):
     assert not any("time" in curve.metric for curve in build_curves(results, 0.95))
 
 
-# MERGED FROM test_credit_curves.py: Learning curves of token credit.
-
-
-def test_curves_of_what_was_logged_in_the_order_of_the_page(credit_results: Results):
+def test_credit_curves_are_in_the_order_of_the_page(credit_results: Results):
     curves = [curve for curve in build_curves(credit_results, 0.95) if curve.group in CREDIT_CURVES]
     assert [curve.metric for curve in curves if curve.group == "attention"] == [
         f"attention/all/{name}" for name in ("mdi", "mdi_balance", "aei_text", "aei_vision")
@@ -93,7 +88,7 @@ def test_curves_of_what_was_logged_in_the_order_of_the_page(credit_results: Resu
     assert "entropy_token_fraction" not in by_name
 
 
-def test_without_signals_there_are_no_such_curves(results: Results):
+def test_without_signals_there_are_no_credit_curves(results: Results):
     assert not [curve for curve in build_curves(results, 0.95) if curve.group in CREDIT_CURVES]
 
 
@@ -109,7 +104,7 @@ def test_the_spread_of_the_scale_by_hand(tmp_path):
     assert "scale_spread" not in read_rollouts(tmp_path)
 
 
-def test_the_spread_joins_the_metrics_of_its_run():
+def test_the_spread_of_the_scale_is_a_metric_of_its_run():
     made = hand_results({"base": np.zeros((1, 2)), "sft": np.zeros((1, 2))})
     metrics = pd.DataFrame({"reward": [0.1, 0.2]}, index=pd.Index([1, 2], name="step"))
     rollouts = pd.DataFrame({"scale_spread": [0.5]}, index=pd.Index([2], name="step"))
@@ -119,7 +114,7 @@ def test_the_spread_joins_the_metrics_of_its_run():
     assert joined["reward"].tolist() == [0.1, 0.2]
 
 
-def test_shortcomings_are_drawn_only_where_there_are_any():
+def test_share_of_missing_images_has_a_curve_only_if_it_is_not_0():
     made = hand_results({"base": np.zeros((1, 2)), "dr_grpo": np.zeros((1, 2)), "sft": np.zeros((1, 2))})
     steps = pd.Index([1, 2], name="step")
     metrics = {

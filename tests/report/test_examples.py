@@ -1,24 +1,17 @@
-"""Completions side by side: which prompts, and which completion of each row."""
-
-import base64
-from io import BytesIO
-from pathlib import Path
+"""Completions side by side: the choice of prompts and of completions."""
 
 import pytest
-from PIL import Image
 
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, read_rows, write_rows
-from rlassay.report.examples import IN_ORDER, LARGEST, build_examples, thumbnail
+from rlassay.report.examples import IN_ORDER, build_examples
 from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.tables import primary_column, scores_of
 from tests.report.conftest import SETTINGS
 
-# MERGED FROM test_examples.py: Completions side by side: which prompts, and which completion of each row.
 
-
-def test_the_first_is_where_the_arms_differ_most(results: Results):
+def test_the_first_example_is_where_the_arms_differ_most(results: Results):
     prompt_ids = sorted(results.prompts["test"])
     arms = [row for row in results.rows.values() if row.kind == "arm"]
     means = [scores_of(results, row, primary_column(results)).mean(axis=0) for row in arms]
@@ -29,7 +22,7 @@ def test_the_first_is_where_the_arms_differ_most(results: Results):
     assert first.reason.startswith("The arms differ most here")
 
 
-def test_reasons_take_turns_and_no_prompt_comes_twice(results: Results):
+def test_reasons_alternate_and_no_prompt_repeats(results: Results):
     examples = build_examples(results, 6)
     openings = [example.reason.split(" here")[0] for example in examples]
     assert openings[:3] == [
@@ -59,13 +52,13 @@ def test_every_row_shows_sample_zero_of_its_first_seed(results: Results):
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (100, 24)])
-def test_as_many_as_asked_for_and_as_there_are(results: Results, count: int, shown: int):
+def test_the_number_of_examples_is_limited_by_the_prompts(results: Results, count: int, shown: int):
     examples = build_examples(results, count)
     assert len(examples) == shown
     assert len({example.prompt_id for example in examples}) == shown
 
 
-def test_prompts_that_nothing_sets_apart_come_in_order(results: Results):
+def test_prompts_that_no_rule_selects_are_in_order(results: Results):
     alike = results.scores["runs/base/seed1", "test"]
     columns = [column for column in alike.means.columns if column[1] != "grading_disagreement"]
     same = type(alike)(means=alike.means[columns], counts=alike.counts[columns], binary=alike.binary)
@@ -75,33 +68,10 @@ def test_prompts_that_nothing_sets_apart_come_in_order(results: Results):
     assert [example.prompt_id for example in examples] == sorted(results.prompts["test"])[:2]
 
 
-def test_completions_that_lack_a_shown_one_are_damaged(copied: tuple[Study, Layout]):
+def test_a_file_without_a_shown_completion_is_damaged(copied: tuple[Study, Layout]):
     study, layout = copied
     path = layout.completions("runs/base/seed1", "test")
     write_rows(path, [one for one in read_rows(path, CompletionRow) if one.mode == "greedy"])
     with pytest.raises(ResultsError, match="lacks sample 0 of 3 prompts") as caught:
         build_examples(gather(study, layout, SETTINGS), 3)
     assert f"-R {path}" in str(caught.value)
-
-
-# MERGED FROM test_thumbnails.py: Small images are taken as they are, large ones are made small.
-
-
-def test_small_images_are_taken_as_they_are(tmp_path: Path):
-    path = tmp_path / "digit.png"
-    Image.new("L", (16, 12), 200).save(path)
-    shown = thumbnail(path)
-    assert (shown["width"], shown["height"]) == (16, 12)
-    assert base64.b64decode(str(shown["uri"]).split(",")[1]) == path.read_bytes()
-    assert thumbnail(tmp_path / "gone.png")["uri"] == ""
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_large_images_are_made_small(tmp_path: Path, mode: str):
-    path = tmp_path / "photo.png"
-    Image.new(mode, (1000, 500)).save(path)
-    kind, encoded = str(thumbnail(path)["uri"]).split(",")
-    assert kind == "data:image/jpeg;base64"
-    with Image.open(BytesIO(base64.b64decode(encoded))) as small:
-        assert small.size == (LARGEST, LARGEST // 2)
-        assert small.getpixel((0, 0)) == ((255, 255, 255) if mode == "RGBA" else (0, 0, 0))

@@ -1,4 +1,4 @@
-"""Gathering: table rows, and clear words about files that are missing, damaged or out of date."""
+"""Reading results: table rows, averages and sums, and errors for missing, damaged and outdated files."""
 
 import json
 import shutil
@@ -16,30 +16,27 @@ from rlassay.report.gather import (
     DISAGREEMENT,
     Results,
     ResultsError,
-    blaming,
     column_or_nan,
     gather,
     read_metrics,
-    read_proof,
     read_rollouts,
     read_scores,
     read_splits,
+    read_train_manifest,
+    reading,
 )
 from tests.report.conftest import SETTINGS
 from tests.report.synthetic import Size, write_synthetic
 
-# MERGED FROM test_gather.py: Gathering: table rows, and clear words about files that are missing, damaged or
-# out of date.
 
-
-def test_rows_stand_in_table_order_with_their_policies(results: Results):
+def test_rows_are_in_table_order_with_their_policies(results: Results):
     assert list(results.rows) == ["untrained", "sft", "base", "accuracy_only", "format_only", "dr_grpo"]
     assert results.rows["base"].seeds == (1, 2, 3)
     assert results.rows["sft"].seeds == ()
     assert list(results.rows["sft"].folders) == [None]
     assert set(results.metrics) == set(results.rollouts)
     assert len(results.metrics) == 12
-    assert len(results.proofs) == 13
+    assert len(results.manifests) == 13
     assert results.missing == ()
 
 
@@ -58,7 +55,7 @@ def test_an_arm_called_sft_keeps_its_name(tmp_path: Path):
     assert results.rows["sft"].kind == "arm"
 
 
-def test_a_missing_file_is_named_with_the_command_that_makes_it(copied: tuple[Study, Layout]):
+def test_a_missing_file_error_has_path_and_command(copied: tuple[Study, Layout]):
     study, layout = copied
     path = layout.scores("runs/base/seed2", "test")
     path.unlink()
@@ -67,7 +64,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(copied: tuple[St
     assert str(path) in str(caught.value)
 
 
-def test_of_many_missing_files_the_first_are_named(copied: tuple[Study, Layout]):
+def test_of_many_missing_files_the_error_lists_the_first(copied: tuple[Study, Layout]):
     study, layout = copied
     for seed in (1, 2, 3):
         for path in (layout.root / f"runs/base/seed{seed}").glob("eval/*"):
@@ -79,7 +76,7 @@ def test_of_many_missing_files_the_first_are_named(copied: tuple[Study, Layout])
     assert caught.value.problems[-1].startswith("2 more files are missing; make all with: snakemake --cores all ablat")
 
 
-def test_a_partial_report_leaves_the_unfinished_policy_out(copied: tuple[Study, Layout]):
+def test_a_partial_report_leaves_out_unfinished_policies(copied: tuple[Study, Layout]):
     study, layout = copied
     layout.train_manifest("runs/base/seed2").unlink()
     results = gather(study, layout, SETTINGS, partial=True)
@@ -88,7 +85,7 @@ def test_a_partial_report_leaves_the_unfinished_policy_out(copied: tuple[Study, 
     assert [(one.path, one.needed_for) for one in results.missing] == [("runs/base/seed2/train.json", "base, seed 2")]
 
 
-def test_seed1_is_not_taken_for_seed10(tmp_path: Path):
+def test_seed1_is_not_mistaken_for_seed10(tmp_path: Path):
     study, layout = write_synthetic(tmp_path, Size(arms=("base",), seeds=(1, 10), items=2, samples=1, steps=2))
     layout.train_manifest("runs/base/seed10").unlink()
     assert gather(study, layout, SETTINGS, partial=True).rows["base"].seeds == (1,)
@@ -104,14 +101,14 @@ DAMAGE: dict[str, tuple[Callable[[Layout], Path], Callable[[Path], object], str]
     "no metrics": (lambda it: it.metrics("runs/base/seed1"), Path.unlink, "runs/base/seed1/train.json"),
     "no rollouts": (lambda it: it.rollouts("runs/base/seed1"), shutil.rmtree, "runs/base/seed1/train.json"),
     "rollout": (lambda it: it.rollouts("runs/base/seed1") / "step000001.parquet", _truncate, "runs/base/seed1/train"),
-    "sentinel": (lambda it: it.train_manifest("runs/base/seed1"), _truncate, "runs/base/seed1/train.json"),
+    "manifest": (lambda it: it.train_manifest("runs/base/seed1"), _truncate, "runs/base/seed1/train.json"),
     "data": (lambda it: it.data_manifest, _truncate, "data/data.json"),
     "prompts": (lambda it: it.split("test"), _truncate, "data/data.json"),
 }
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_named_with_the_file_that_must_be_made_again(copied: tuple[Study, Layout], what: str):
+def test_a_damaged_file_error_has_path_and_command(copied: tuple[Study, Layout], what: str):
     study, layout = copied
     find, damage, remade = DAMAGE[what]
     path = find(layout)
@@ -126,16 +123,14 @@ def test_damage_is_named_with_the_file_that_must_be_made_again(copied: tuple[Stu
     assert remade in message.split("-R ")[1]
 
 
-def test_a_run_of_another_version_of_the_study_is_refused(copied: tuple[Study, Layout]):
+def test_a_run_of_another_version_of_the_study_is_an_error(copied: tuple[Study, Layout]):
     study, layout = copied
     path = layout.train_manifest("runs/dr_grpo/seed3")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "00000000"}))
-    with pytest.raises(ResultsError, match="another version of the study: its fingerprint is 00000000, now"):
+    with pytest.raises(
+        ResultsError, match="another version of the study: its fingerprint is 00000000, but the study now has"
+    ):
         gather(study, layout, SETTINGS)
-
-
-# MERGED FROM test_reading.py: Reading result files: what is averaged, what is derived, and how damage is
-# reported.
 
 
 def _write_scores(path: Path, rows: list[tuple[str, str, int, str, float | None]]) -> Path:
@@ -144,7 +139,7 @@ def _write_scores(path: Path, rows: list[tuple[str, str, int, str, float | None]
     return path
 
 
-def test_samples_are_averaged_by_prompt_and_what_cannot_be_judged_is_left_out(tmp_path: Path):
+def test_scores_are_averaged_by_prompt_without_null_scores(tmp_path: Path):
     rows = [
         ("b", "sampled", 0, "x", 1.0),
         ("b", "sampled", 1, "x", 0.0),
@@ -160,7 +155,7 @@ def test_samples_are_averaged_by_prompt_and_what_cannot_be_judged_is_left_out(tm
     assert scores.binary == {"x"}
 
 
-def test_grades_disagree_where_strict_and_lenient_differ(tmp_path: Path):
+def test_disagreement_is_the_share_of_different_strict_and_lenient_scores(tmp_path: Path):
     pairs = [(1.0, 1.0), (0.0, 1.0), (None, 1.0), (0.0, 0.0)]
     rows = []
     for sample, (strict, lenient) in enumerate(pairs):
@@ -168,7 +163,7 @@ def test_grades_disagree_where_strict_and_lenient_differ(tmp_path: Path):
         rows.append(("a", "greedy", sample, "choice_accuracy_lenient", lenient))
         rows.append(("a", "greedy", sample, "token_count", 7.0))
     scores = read_scores(_write_scores(tmp_path / "s.parquet", rows), ["a"])
-    # Three completions were graded by both, one of them differently.
+    # Three completions have both scores; in one of them they differ.
     assert scores.means["greedy", DISAGREEMENT].tolist() == pytest.approx([1 / 3])
     assert "token_count" not in scores.binary
 
@@ -180,12 +175,12 @@ def test_grades_disagree_where_strict_and_lenient_differ(tmp_path: Path):
         ([(name, "sampled", 0, "x", 1.0) for name in "aab"], "duplicate"),
     ],
 )
-def test_scores_of_other_prompts_or_twice_are_refused(tmp_path: Path, rows: list, message: str):
+def test_scores_of_other_prompts_and_duplicates_are_errors(tmp_path: Path, rows: list, message: str):
     with pytest.raises(ValueError, match=message):
         read_scores(_write_scores(tmp_path / "s.parquet", rows), ["a", "b"])
 
 
-def test_metrics_come_by_step_with_gaps(tmp_path: Path):
+def test_metrics_are_sorted_by_step_with_nan_for_gaps(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2, "loss": null}\n{"step": 1, "loss": 0.5, "kl": 1}\n')
     frame = read_metrics(path)
@@ -196,7 +191,7 @@ def test_metrics_come_by_step_with_gaps(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "empty"), ('{"step": 1}\n{"st', "line 2 is not JSON")])
-def test_broken_metrics_are_refused(tmp_path: Path, text: str, message: str):
+def test_broken_metrics_are_errors(tmp_path: Path, text: str, message: str):
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_metrics(tmp_path / "metrics.jsonl")
@@ -211,7 +206,7 @@ def test_rollouts_are_summed_by_step(tmp_path: Path):
     sums = read_rollouts(tmp_path)
     assert sums.index.tolist() == [1, 2]
     first = sums.loc[1].to_dict()
-    assert first == pytest.approx({"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "judged.x": 1, "completions": 2})
+    assert first == pytest.approx({"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "scored.x": 1, "completions": 2})
 
 
 def test_failures_are_counted_by_reward_kind_and_step(tmp_path: Path):
@@ -223,18 +218,18 @@ def test_failures_are_counted_by_reward_kind_and_step(tmp_path: Path):
     assert sums["failed.x.crash"].tolist() == [0.0, 0.0, 1.0]
 
 
-def test_a_run_without_rollouts_is_missing_them(tmp_path: Path):
+def test_a_run_without_rollouts_raises_file_not_found(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         read_rollouts(tmp_path)
 
 
-def test_a_sentinel_that_lacks_a_key_says_which(tmp_path: Path):
+def test_a_manifest_error_lists_the_missing_keys(tmp_path: Path):
     (tmp_path / "train.json").write_text(json.dumps({"fingerprint": "x", "steps": 1}))
     with pytest.raises(ValueError, match="lacks generated_tokens, gpus, max_steps"):
-        read_proof(tmp_path / "train.json")
+        read_train_manifest(tmp_path / "train.json")
 
 
-def test_splits_keep_counts_and_reasons(tmp_path: Path):
+def test_splits_have_counts_and_reasons(tmp_path: Path):
     (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}}}}')
     assert read_splits(tmp_path / "data.json") == {"test": SplitFacts(rows=3, refused={"no image": 1})}
     (tmp_path / "data.json").write_text('{"splits": {"test": {"rows": 3, "refused": {"no image": 1}, "more": 2}}}')
@@ -250,6 +245,16 @@ def test_splits_keep_counts_and_reasons(tmp_path: Path):
         (KeyError(), r"a.json is damaged \(KeyError\)"),
     ],
 )
-def test_blame_names_file_and_way_out(error: Exception, message: str):
-    with pytest.raises(ResultsError, match=message), blaming(Path("a.json"), "do this"):
+def test_reading_errors_have_path_and_command(error: Exception, message: str):
+    with pytest.raises(ResultsError, match=message), reading(Path("a.json"), "do this"):
         raise error
+
+
+def test_a_report_refuses_data_that_were_made_from_other_inputs(tmp_path: Path):
+    study, layout = write_synthetic(tmp_path, Size(arms=("base",), seeds=(1,), items=2, samples=1, steps=2))
+    manifest = json.loads(layout.data_manifest.read_text())
+    layout.data_manifest.write_text(json.dumps(manifest | {"inputs": {"files of split 'train'": "0" * 16}}))
+    with pytest.raises(ResultsError, match=r"data.json was made from other inputs: files of split 'train' changed"):
+        gather(study, layout, SETTINGS)
+    layout.data_manifest.write_text(json.dumps(manifest | {"inputs": {}}))
+    gather(study, layout, SETTINGS)

@@ -5,8 +5,7 @@ from itertools import groupby
 
 import pytest
 
-from rlassay.report.markdown import code_block, code_span, escape, link, render_markdown
-from rlassay.report.page import write_page
+from rlassay.report.page import code_block, code_span, escape, link, render_markdown, write_page
 from tests.report.fake_content import fake_content, fake_partial
 from tests.report.hostile_content import hostile_content
 

@@ -1,4 +1,4 @@
-"""The stage as a whole: files on disk, words in the terminal."""
+"""The report stage: files on disk, messages in the terminal, and the content of report.json."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,13 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.report import run_report
 from rlassay.report.content import Content
-from rlassay.report.gather import ResultsError
-from rlassay.report.run import build_frames, write_numbers
+from rlassay.report.gather import Results, ResultsError, gather
+from rlassay.report.run import build_content, build_frames, write_numbers
 from tests.report.conftest import SETTINGS
 from tests.report.fake_content import fake_content, fake_partial
 
-# MERGED FROM test_run.py: The stage as a whole: files on disk, words in the terminal.
 
-
-def test_the_report_stage_writes_everything_and_says_what_came_out(
+def test_the_report_stage_writes_all_files_and_prints_the_verdicts(
     copied: tuple[Study, Layout], capsys: pytest.CaptureFixture[str]
 ):
     study, layout = copied
@@ -30,13 +28,13 @@ def test_the_report_stage_writes_everything_and_says_what_came_out(
         assert verdict.sentence in said
     assert f"Page: {layout.report / 'index.html'}" in said
 
-    # Again, from the same files: the same bytes everywhere.
+    # A second run on the same results writes the same bytes.
     before = {path: path.read_bytes() for path in layout.report.rglob("*") if path.is_file()}
     run_report(study, layout, SETTINGS)
     assert {path: path.read_bytes() for path in layout.report.rglob("*") if path.is_file()} == before
 
 
-def test_an_unfinished_study_is_refused_and_reported_on_in_part(
+def test_an_unfinished_study_gets_only_a_partial_report(
     copied: tuple[Study, Layout], capsys: pytest.CaptureFixture[str]
 ):
     study, layout = copied
@@ -45,12 +43,12 @@ def test_an_unfinished_study_is_refused_and_reported_on_in_part(
         run_report(study, layout, SETTINGS)
     assert not layout.report.exists()
     run_report(study, layout, SETTINGS, partial=True)
-    assert "Partial: 1 file is missing; the page says which." in capsys.readouterr().out
+    assert "Partial: 1 file is missing; the page lists them." in capsys.readouterr().out
     assert (layout.partial_report / "index.html").is_file()
     assert not layout.report.exists()
 
 
-def test_before_anything_is_scored_the_partial_report_is_empty_but_whole(copied: tuple[Study, Layout]):
+def test_a_partial_report_without_scores_has_empty_tables(copied: tuple[Study, Layout]):
     study, layout = copied
     for path in layout.root.rglob("*.scores.parquet"):
         path.unlink()
@@ -61,8 +59,80 @@ def test_before_anything_is_scored_the_partial_report_is_empty_but_whole(copied:
     assert (layout.partial_report / "index.html").is_file()
 
 
-# MERGED FROM test_writing.py: report.json and the tables: complete, readable again, the same bytes for the same
-# content.
+# The content.
+
+
+@pytest.fixture(scope="module")
+def content(results: Results) -> Content:
+    return build_content(results, SETTINGS.report)
+
+
+def test_known_effects_come_out(content: Content):
+    assert {one.arm: one.outcome for one in content.verdicts} == {
+        "accuracy_only": "better",
+        "format_only": "worse",
+        "dr_grpo": "not resolved",
+    }
+    assert [arm.start for arm in content.arms] == ["sft"] * 4
+    assert content.complete
+
+
+def test_every_cell_has_its_seeds_items_and_coverage(content: Content):
+    for table in content.tables.values():
+        for row in table.rows:
+            for cell in row.cells:
+                assert cell.num_items == 24
+                assert cell.num_seeds == (3 if row.kind == "arm" else 1)
+                assert cell.covers == ("seeds and items" if row.kind == "arm" else "items")
+
+
+def test_the_same_files_give_the_same_content(results: Results, content: Content):
+    again = gather(results.study, results.layout, SETTINGS)
+    assert build_content(again, SETTINGS.report).model_dump_json() == content.model_dump_json()
+
+
+def test_other_times_and_resumes_change_cost_and_resumes_alone(copied: tuple[Study, Layout]):
+    study, layout = copied
+    before = build_content(gather(study, layout, SETTINGS), SETTINGS.report).model_dump()
+    path = layout.train_manifest("runs/base/seed1")
+    slower = {"seconds": 999.0, "peak_memory_mb": 1.0, "resumes": [{"step": 4, "time": 5.0}]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | slower))
+    metrics = layout.metrics("runs/base/seed1")
+    lines = [json.loads(line) | {"time": 0.0, "time/step": 7.0} for line in metrics.read_text().splitlines()]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    after = build_content(gather(study, layout, SETTINGS), SETTINGS.report).model_dump()
+    assert {key for key in before if before[key] != after[key]} == {"cost", "resumes"}
+
+
+def test_a_partial_report_is_marked_and_lists_missing_files(copied: tuple[Study, Layout]):
+    study, layout = copied
+    for seed in (1, 2, 3):
+        layout.train_manifest(f"runs/dr_grpo/seed{seed}").unlink()
+    for seed in (2, 3):
+        layout.scores(f"runs/format_only/seed{seed}", "test").unlink()
+    content = build_content(gather(study, layout, SETTINGS, partial=True), SETTINGS.report)
+    assert not content.complete
+    assert len(content.missing) == 5
+    assert {one.arm: one.outcome for one in content.verdicts} == {
+        "accuracy_only": "better",
+        "format_only": "seed variance not measured",
+        "dr_grpo": "missing",
+    }
+    row = content.tables["main"].rows[-1]
+    assert (row.row, row.cells[0].mean, row.cells[0].num_seeds) == ("dr_grpo", None, 0)
+
+
+def test_a_partial_report_without_finished_policies(copied: tuple[Study, Layout]):
+    study, layout = copied
+    for path in layout.root.rglob("*.scores.parquet"):
+        path.unlink()
+    content = build_content(gather(study, layout, SETTINGS, partial=True), SETTINGS.report)
+    assert {one.outcome for one in (*content.verdicts, *content.gains)} == {"missing"}
+    assert content.curves == ()
+    assert all(shown == () for shown in (example.completions for example in content.examples))
+
+
+# report.json and tables/*.csv.
 
 
 @pytest.mark.parametrize("content", [fake_content(), fake_partial()])
@@ -88,7 +158,7 @@ def test_tables_of_an_earlier_report_are_removed(tmp_path: Path):
     assert not (tmp_path / "tables" / "stale.csv").exists()
 
 
-def test_a_table_has_one_row_per_number_with_what_it_rests_on(tmp_path: Path):
+def test_a_table_file_has_one_row_per_number_with_seeds_and_items(tmp_path: Path):
     write_numbers(fake_content(), tmp_path)
     main = pd.read_csv(tmp_path / "tables" / "main.csv")
     assert len(main) == 6 * 3

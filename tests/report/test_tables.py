@@ -1,15 +1,13 @@
-"""Tables: which columns stand in them, and that cells are what the scores say."""
+"""Tables: their columns, and cells and differences computed from the scores."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rlassay.report.gather import Results, Scores
+from rlassay.report.gather import PolicyScores, Results
 from rlassay.report.tables import build_tables, difference, estimate, over_seeds, primary_column, scores_of, tidy
 from rlassay.stats import crossed_interval, paired_difference
 from tests.report.by_hand import hand_results
-
-# MERGED FROM test_tables.py: Tables: which columns stand in them, and that cells are what the scores say.
 
 
 def test_columns_of_the_main_table(results: Results):
@@ -38,7 +36,7 @@ def test_other_tables(results: Results):
         assert all(len(row.cells) == len(table.columns) for row in table.rows)
 
 
-def test_a_cell_is_the_mean_of_the_rows_on_disk(results: Results):
+def test_a_cell_is_the_mean_of_the_scores_on_disk(results: Results):
     tables = build_tables(results, 0.95)
     frames = [
         pd.read_parquet(results.layout.scores(f"runs/dr_grpo/seed{seed}", "test")).query("mode == 'sampled'")
@@ -68,7 +66,7 @@ def test_without_greedy_decoding_there_is_no_greedy_column(results: Results):
     assert {column.mode for table in tables.values() for column in table.columns} == {"sampled"}
 
 
-def test_several_sets_are_told_apart(results: Results):
+def test_columns_of_several_sets_have_the_set_in_their_title(results: Results):
     evaluation = results.study.evaluation.model_copy(update={"sets": ("test", "hard")})
     study = results.study.model_copy(update={"evaluation": evaluation})
     scores = results.scores | {(folder, "hard"): one for (folder, _), one in results.scores.items()}
@@ -80,7 +78,7 @@ def test_several_sets_are_told_apart(results: Results):
     assert main.rows[2].cells[:6] == main.rows[2].cells[6:]
 
 
-def test_a_graded_primary_metric_has_no_pass_at_k(results: Results):
+def test_a_primary_metric_between_0_and_1_has_no_pass_at_k(results: Results):
     primary = results.study.primary.model_copy(update={"metric": "soft_overlong"})
     study = results.study.model_copy(update={"primary": primary})
     graded = Results(**(vars(results) | {"study": study}))
@@ -91,15 +89,15 @@ def test_a_graded_primary_metric_has_no_pass_at_k(results: Results):
     assert tidy(tables["main"].rows[2].cells[0].mean or 0.0) is not None
 
 
-def without_options(scores: Scores) -> Scores:
-    """The scores as they would be if no prompt had options: no metric of choices can be judged."""
+def without_options(scores: PolicyScores) -> PolicyScores:
+    """The scores for prompts without options: no choice metric has a value."""
     means, counts = scores.means.copy(), scores.counts.copy()
     of_choices = [column for column in means if "choice" in column[1] or "parse" in column[1] or "grading" in column[1]]
     means[of_choices], counts[of_choices] = float("nan"), 0
-    return Scores(means=means, counts=counts, binary=scores.binary)
+    return PolicyScores(means=means, counts=counts, binary=scores.binary)
 
 
-def test_prompts_without_options_have_no_column_about_options(results: Results):
+def test_prompts_without_options_have_no_columns_of_choice_metrics(results: Results):
     primary = results.study.primary.model_copy(update={"metric": "think_answer_format"})
     study = results.study.model_copy(update={"primary": primary})
     scores = {key: without_options(one) for key, one in results.scores.items()}
@@ -114,22 +112,19 @@ def test_prompts_without_options_have_no_column_about_options(results: Results):
     assert [column.metric for column in tables["length"].columns] == ["token_count", "token_count", *["truncated"] * 2]
 
 
-# MERGED FROM test_estimates.py: Cells and comparisons.
-
-
 @pytest.mark.parametrize(("value", "held"), [(float("nan"), None), (1 / 3, 0.333333), (-1e-9, 0.0)])
 def test_numbers_are_rounded_and_never_nan_or_minus_zero(value: float, held: float | None):
     assert tidy(value) == held
     assert str(tidy(value)) != "-0.0"
 
 
-def test_scores_come_seed_by_seed():
+def test_scores_have_one_row_per_seed():
     values = np.array([[0.0, 0.5, 1.0], [0.25, 0.5, 0.75]])
     results = hand_results({"base": values, "sft": values[:1]})
     assert scores_of(results, results.rows["base"], primary_column(results)).tolist() == values.tolist()
 
 
-def test_pass_at_k_uses_the_samples_that_were_judged():
+def test_pass_at_k_uses_the_scored_samples():
     # 4 samples, 0, 1 and 2 of them right: pass@2 = 0, 1 - C(3,2)/C(4,2) = 0.5 and 1 - C(2,2)/C(4,2) = 5/6.
     results = hand_results({"base": np.array([[0.0, 0.25, 0.5, np.nan]]), "sft": np.array([[1.0, 1.0, 1.0, 1.0]])})
     column = primary_column(results).model_copy(update={"metric": "pass_at_2"})
@@ -137,14 +132,14 @@ def test_pass_at_k_uses_the_samples_that_were_judged():
     assert found[0] == pytest.approx([0, 0.5, 5 / 6, np.nan], nan_ok=True)
 
 
-def test_a_metric_that_a_policy_lacks_cannot_be_judged():
+def test_a_metric_that_a_policy_lacks_has_no_estimate():
     results = hand_results({"base": np.array([[0.0, 1.0]]), "sft": np.array([[0.0, 1.0]])})
-    column = primary_column(results).model_copy(update={"metric": "unheard_of"})
+    column = primary_column(results).model_copy(update={"metric": "unknown"})
     cell = estimate(scores_of(results, results.rows["base"], column), "share", 0.95)
     assert (cell.mean, cell.low, cell.num_items, cell.covers) == (None, None, 0, "nothing")
 
 
-def test_an_estimate_is_the_crossed_interval_cut_at_what_a_share_can_be():
+def test_an_estimate_is_the_crossed_interval_clipped_to_shares():
     scores = np.array([[0.0, 0.0, 0.3], [0.1, 0.0, 0.0]])
     plain = crossed_interval(scores)
     assert plain.low < 0
@@ -156,7 +151,7 @@ def test_an_estimate_is_the_crossed_interval_cut_at_what_a_share_can_be():
 
 
 @pytest.mark.parametrize("matched", [True, False])
-def test_a_difference_is_the_paired_one_cut_at_what_a_share_can_be(matched: bool):
+def test_a_difference_is_the_paired_interval_clipped_to_shares(matched: bool):
     arm, reference = np.array([[1.0, 1.0, 0.8], [0.9, 1.0, 1.0]]), np.array([[0.0, 0.1, 0.0], [0.0, 0.0, 0.1]])
     expected = paired_difference(arm, reference, matched_seeds=matched)
     assert expected.high > 1
@@ -172,7 +167,7 @@ def test_one_seed_covers_items_only():
     assert (found.num_seeds, found.covers, found.p_value) == (1, "items", None)
 
 
-def test_training_statistics_cover_seeds():
+def test_training_statistics_have_an_interval_over_seeds():
     # 1, 2, 3: mean 2, s = 1, t(2) = 4.302653, reach 4.302653 / sqrt(3) = 2.484138.
     found = over_seeds(np.array([1.0, 2.0, 3.0]), 64, 0.95)
     assert (found.mean, found.low, found.high) == pytest.approx((2, -0.484138, 4.484138), abs=1e-6)

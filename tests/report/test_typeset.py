@@ -2,11 +2,13 @@
 
 import pytest
 
+from rlassay.records import Histogram
 from rlassay.report.numbers import Estimate, PolicyResumes
 from rlassay.report.typeset import (
     correlations,
     cost_summary,
     counted,
+    counts,
     duration,
     failures,
     interval,
@@ -19,6 +21,7 @@ from rlassay.report.typeset import (
     resume_summary,
     run_summary,
     size,
+    spread,
     step_parts,
     version_list,
     weights,
@@ -156,3 +159,14 @@ def test_each_combination_of_versions_is_named_once():
         version_list(content.model_copy(update={"policies": (content.policies[0], other)}))
         == "torch 2.13.0, trl 1.16.0; or torch 2.14.0"
     )
+
+
+def test_lengths_and_counts_as_text():
+    assert spread(Histogram(quartiles=(1, 2, 3, 4, 1200), width=100, bars=(1,))) == (
+        "1 to 1,200; half of them 2 to 4, median 3"
+    )
+    assert spread(Histogram(quartiles=(7, 7, 7, 7, 7), width=1, bars=(9,))) == "all 7"
+    assert spread(None) == "none"
+    assert counts({"4": 9}) == "4"
+    assert counts({"0": 1000, "1": 2}) == "0 (1,000), 1 (2)"
+    assert counts({}) == "–"

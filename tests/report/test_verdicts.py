@@ -1,4 +1,4 @@
-"""Verdicts: outcome, numbers and wording, from scores whose differences are known."""
+"""Verdicts from scores with known differences: outcome, numbers and sentence."""
 
 from pathlib import Path
 
@@ -36,8 +36,13 @@ def results() -> Results:
 
 
 def test_outcomes(results: Results):
-    found = {one.arm: one.outcome for one in compare_with_baseline(results, 0.95)}
-    assert found == {"accuracy_only": "better", "format_only": "worse", "dr_grpo": "not resolved"}
+    verdicts = {one.arm: one for one in compare_with_baseline(results, 0.95)}
+    assert {arm: one.outcome for arm, one in verdicts.items()} == {
+        "accuracy_only": "better",
+        "format_only": "worse",
+        "dr_grpo": "not resolved",
+    }
+    assert verdicts["format_only"].sentence.startswith("'format only' is worse than 'base': −")
 
 
 def test_numbers_are_the_paired_difference_corrected_over_the_family(results: Results):
@@ -55,14 +60,14 @@ def test_numbers_are_the_paired_difference_corrected_over_the_family(results: Re
         assert (found.family_size, found.num_seeds, found.num_items) == (3, 3, NUM_ITEMS)
 
 
-def test_the_sentence_says_effect_interval_p_seeds_and_prompts(results: Results):
+def test_the_sentence_has_effect_interval_p_seeds_and_prompts(results: Results):
     verdict = compare_with_baseline(results, 0.95)[0]
     numbers = verdict.difference
     assert numbers is not None
     assert numbers.low is not None
     assert numbers.high is not None
     assert verdict.sentence == (
-        f"accuracy only beats base: +{100 * (numbers.effect or 0):.1f} percentage points in accuracy, avg@4 "
+        f"'accuracy only' beats 'base': +{100 * (numbers.effect or 0):.1f} percentage points in accuracy, avg@4 "
         f"(95% interval +{100 * numbers.low:.1f} to +{100 * numbers.high:.1f}; Holm p < 0.001; 3 seeds × 60 prompts)."
     )
 
@@ -71,21 +76,23 @@ def test_one_seed_is_never_a_verdict():
     results = hand_results({"base": _accuracy(0.0, 1), "accuracy_only": _accuracy(0.5, 1), "sft": _accuracy(0.0, 1)})
     verdict = compare_with_baseline(results, 0.95)[0]
     assert verdict.outcome == "seed variance not measured"
-    assert verdict.sentence.startswith("No verdict, seed variance not measured: accuracy only against base: +50.0")
-    assert "interval over prompts alone" in verdict.sentence
+    assert verdict.sentence.startswith(
+        "No verdict on 'accuracy only' against 'base', because seed variance was not measured: +50.0"
+    )
+    assert "interval over prompts only" in verdict.sentence
     assert "Holm" not in verdict.sentence
     assert verdict.difference is not None
     assert verdict.difference.p_holm is None
 
 
-def test_an_arm_without_results_is_missing_and_does_not_count_in_the_family():
+def test_an_arm_without_results_does_not_count_in_the_family():
     none = np.empty((0, NUM_ITEMS))
     results = hand_results(
         {"base": _accuracy(0.1, entropy=1), "accuracy_only": _accuracy(0.2, entropy=2), "dr_grpo": none, "sft": none}
     )
     present, absent = compare_with_baseline(results, 0.95)
     assert (absent.outcome, absent.difference) == ("missing", None)
-    assert absent.sentence == "No verdict on dr grpo against base: results are missing."
+    assert absent.sentence == "No verdict on 'dr grpo' against 'base': results are missing."
     assert present.difference is not None
     assert present.difference.family_size == 1
     assert {one.outcome for one in compare_with_start(results, 0.95)} == {"missing"}
@@ -98,7 +105,7 @@ def test_arms_are_compared_on_the_seeds_that_both_have():
     assert difference.num_seeds == 2
 
 
-def test_an_arm_outside_the_family_has_an_uncorrected_p_value_and_says_so(results: Results):
+def test_an_arm_outside_the_family_has_an_uncorrected_p_value(results: Results):
     study = results.study.model_copy(update={"family": ("format_only", "dr_grpo")})
     narrowed = Results(**(vars(results) | {"study": study}))
     outside, inside, _ = compare_with_baseline(narrowed, 0.95)
@@ -109,7 +116,7 @@ def test_an_arm_outside_the_family_has_an_uncorrected_p_value_and_says_so(result
     assert inside.difference.family_size == 2
 
 
-def test_an_interval_that_leaves_out_zero_only_before_correction_is_not_resolved():
+def test_a_difference_that_loses_significance_by_correction_is_not_resolved():
     # Scores whose plain p-value is about 0.03: alone significant, not after correction over three comparisons.
     rng = np.random.default_rng(5)
     base = np.full((3, NUM_ITEMS), 0.5)
@@ -123,10 +130,14 @@ def test_an_interval_that_leaves_out_zero_only_before_correction_is_not_resolved
     assert verdict.difference.p_value is not None
     assert 0.05 / 3 < verdict.difference.p_value < 0.05
     assert verdict.outcome == "not resolved"
-    assert "leaves out 0, but not after Holm's correction over 3 comparisons" in verdict.sentence
+    assert verdict.sentence.startswith("Not resolved whether 'accuracy only' beats 'base': +2.2 percentage points")
+    assert (
+        "the interval excludes 0, but after Holm's correction over 3 comparisons the difference is not significant"
+        in verdict.sentence
+    )
 
 
-def test_where_less_is_better_a_fall_is_an_improvement(results: Results):
+def test_where_lower_is_better_a_fall_is_an_improvement(results: Results):
     primary = results.study.primary.model_copy(update={"metric": "truncated"})
     scores = {
         key: type(one)(
@@ -141,7 +152,7 @@ def test_where_less_is_better_a_fall_is_an_improvement(results: Results):
     assert [one.outcome for one in found] == ["worse", "better", "not resolved"]
 
 
-def test_seeds_are_matched_only_where_they_share_a_warm_start_of_their_own(tmp_path: Path):
+def test_seeds_are_matched_only_if_each_has_its_own_warm_start(tmp_path: Path):
     arms = ("base", "accuracy_only")
     for per_seed in (True, False):
         size = Size(arms=arms, seeds=(1, 2), items=8, samples=2, steps=2, per_seed=per_seed)
@@ -163,11 +174,32 @@ def test_seeds_are_matched_only_where_they_share_a_warm_start_of_their_own(tmp_p
         assert said in start_note(results)
 
 
-def test_gains_are_over_the_warm_start_and_the_note_says_what_is_covered(results: Results):
+def test_gains_are_over_the_warm_start_and_the_note_states_their_coverage(results: Results):
     gains = compare_with_start(results, 0.95)
     assert [(one.arm, one.reference) for one in gains] == [
         (arm, "sft") for arm in ("base", "accuracy_only", "format_only", "dr_grpo")
     ]
     assert start_of(results, "base").key == "sft"
     assert "shared by all seeds" in start_note(results)
-    assert "not that of training the warm start" in start_note(results)
+    assert "but not that of training the warm start" in start_note(results)
+
+
+def test_a_gain_in_one_mode_does_not_hide_a_loss_in_another():
+    # With 4 samples, avg@4 rises from .5 to .75, but a quarter of the prompts is never right now: pass@4 falls to .75.
+    half, uneven = np.full((3, NUM_ITEMS), 0.5), np.where(np.arange(NUM_ITEMS) % 4, 1.0, 0.0)
+    jitter = 0.25 * (np.arange(NUM_ITEMS) % 12 == np.array([[1], [2], [3]]))
+    results = hand_results({"base": half + jitter, "accuracy_only": np.tile(uneven, (3, 1)) - jitter})
+    (verdict,) = compare_with_baseline(results, 0.95)
+    assert verdict.outcome == "better"
+    (mode,) = [mode for mode in verdict.other_modes if mode.column == "test/pass_at_4/sampled"]
+    assert mode.opposed
+    assert mode.by_seed == pytest.approx((-0.25, -0.25, -0.25))
+    assert verdict.by_seed == pytest.approx((0.75 - 0.5 - 2 * 0.25 / 12,) * 3, abs=1e-6)
+    assert "But accuracy, pass@4 moves the other way: −25.0 percentage points" in verdict.sentence
+    assert "in 3 of 3 seeds" in verdict.sentence
+
+
+def test_modes_that_agree_add_no_warning(results: Results):
+    for verdict in compare_with_baseline(results, 0.95):
+        assert "moves the other way" not in verdict.sentence
+        assert not any(mode.opposed for mode in verdict.other_modes)

@@ -63,3 +63,7 @@ def gets_everything(items: list[dict[str, Any]]) -> list[float]:
         "signals": {"modality_dominance/all": 2.0},
     }
     return [float(item == expected) for item in items]
+
+
+def tuned(item: dict[str, Any], *, scale: float = 1.0, words: tuple[str, ...] = ()) -> float:
+    return scale * sum(word in item["response"] for word in words)

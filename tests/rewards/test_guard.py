@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlassay.rewards import REWARDS, is_per_sample
-from rlassay.rewards.outcomes import Failure, InvalidOutputError
+from rlassay.rewards.outcomes import Failure, InvalidOutputError, Scored
 from rlassay.rewards.sandbox.guard import MINIMUM, TooManyFailuresError, guarded, in_process
 from tests.rewards.make import completion
 
@@ -115,3 +115,12 @@ def test_a_separable_reward_gives_the_same_values_one_by_one(name):
         group = [completion("<answer>B</answer>"), completion("<think>a</think>", token_count=8)]
         alone = [REWARDS[name]([each], **options)[0] for each in group]
         assert REWARDS[name](group, **options) == alone
+
+
+def test_a_reward_of_the_users_own_goes_under_any_name_and_keeps_its_metrics(tmp_path):
+    (tmp_path / "own.py").write_text("def reward(item, scale):\n    return scale, {'twice': 2 * scale}\n")
+    section = {"path": f"{tmp_path}/own.py:reward", "batch": False, "options": {"scale": 0.5}}
+    reward = guarded("brevity", section, function="custom", timeout=60.0, max_failures=0.5)
+    assert reward.name == "brevity"
+    assert reward.outcomes([completion("a")]) == [Scored(value=0.5, metrics={"twice": 1.0})]
+    assert reward([completion("a")]) == [0.5]

@@ -9,7 +9,7 @@ from typing import Any
 from rlassay.config.settings import Settings, Tracking
 from rlassay.layout import Layout
 from rlassay.tracking import follow, process
-from rlassay.training.state import locked, signals_as_exceptions
+from rlassay.training.process import locked, signals_as_exceptions
 from tests.tracking.folders import STEPS, FakeJob, small_study
 
 process.PATIENCE = 100  # machines that run tests are busy

@@ -232,10 +232,6 @@ def test_the_sample_is_the_start_of_the_newest_shard(tmp_path: Path) -> None:
     assert sample["data"] == [[10, 0.5], [10, None]] * 16
 
 
-# MERGED FROM test_params.py: Params that parallel coordinates can plot: the same keys on every run, numbers
-# wherever they can be.
-
-
 def of_stage(study: Study, stage: str) -> Policy:
     """The first policy of a stage."""
     return next(policy for policy in policies(study).values() if policy.stage == stage)

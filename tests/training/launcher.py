@@ -1,4 +1,4 @@
-"""Real training processes for tests that kill them, without paying for the imports each time.
+"""Real training processes for tests that kill them, that import the libraries only once.
 
 Run as a program, it imports what `rl_train` needs once and then forks one process per line of arguments. A forked
 process is as killable as any other, and holds locks of its own.
@@ -23,7 +23,7 @@ class Launcher:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, arguments: list[str], log: Any) -> "Attempt":
-        """One `rl_train` with these arguments; what it prints is appended to `log`."""
+        """One `rl_train` with these arguments; its output is appended to `log`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([arguments, str(log)]) + "\n")

@@ -31,13 +31,13 @@ SHORT: dict[str, Any] = {
 
 
 def write_study(folder: Path, **edits: Any) -> Path:
-    """The study's file in `folder`, and beside it settings that keep MLflow out."""
+    """The study's file in `folder`, and settings that switch MLflow off."""
     write(folder / "config.yaml", {"study": "digits", "tracking": {"enabled": False}})
     return write(folder / "digits.yaml", content(**SHORT | edits))
 
 
 def load_short(folder: Path, **edits: Any) -> Study:
-    """The resolved study; its file lies in `folder`."""
+    """The resolved study; its file is in `folder`."""
     return load_study(write_study(folder, **edits))
 
 
@@ -53,7 +53,7 @@ def command(folder: Path, results: Path, run: str = RUN) -> list[str]:
 
 
 def fresh_layout(results: Path) -> Layout:
-    """The study's results as the data stage leaves them."""
+    """The study's results after the data stage."""
     layout = Layout(root=results / "digits")
     write_data(layout)
     return layout
@@ -65,7 +65,7 @@ def proof(layout: Layout, run: str = RUN) -> dict[str, Any]:
 
 
 def timeless_metrics(layout: Layout, run: str = RUN) -> list[dict[str, Any]]:
-    """The run's metrics without what a clock decides."""
+    """The run's metrics without times."""
     lines = [json.loads(line) for line in layout.metrics(run).read_text().splitlines()]
     return [{name: value for name, value in line.items() if not _is_time(name)} for line in lines]
 
@@ -77,13 +77,13 @@ def rollouts(layout: Layout, run: str = RUN) -> list[dict[str, Any]]:
 
 
 def steps_logged(layout: Layout) -> int:
-    """How far the metrics of a run that may be writing them have got."""
+    """The last step in the metrics of a run that may be writing them."""
     path = layout.metrics(RUN)
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def has_logged(layout: Layout, step: int) -> bool:
-    """Whether the run has got as far as `step`."""
+    """Whether the run has reached `step`."""
     return steps_logged(layout) >= step
 
 

@@ -51,6 +51,19 @@ def test_token_count_includes_the_end_and_a_completion_without_it_is_truncated()
     assert [(completion.token_count, completion.finished) for completion in completions] == [(2, True), (3, False)]
 
 
+def test_a_reward_sees_what_the_template_prefilled():
+    seen: list[str] = []
+
+    def reward(group: list[Completion]) -> list[float]:
+        seen.extend(completion.text for completion in group)
+        return [0.0, 0.0]
+
+    guard = in_process("probe", reward, {})
+    ours = GroupReward(guard, rows=ROWS, num_generations=2, end_token_ids=[END], prefilled="<think>")
+    ours(**batch("x</think>", "y"))
+    assert seen == ["<think>x</think>", "<think>y"]
+
+
 def test_none_is_passed_on():
     assert adapted(lambda group: [None, 1])(**batch("x", "y")) == [None, 1]
 

@@ -12,7 +12,7 @@ def lines(path: Path) -> list[dict[str, float | None]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_logged_step_is_one_line_and_what_is_not_finite_is_null(
+def test_each_logged_step_is_one_line_with_null_for_values_that_are_not_finite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     callback = JobCallback(tmp_path / "metrics.jsonl", "rl base seed 1")

@@ -83,7 +83,7 @@ def test_each_pass_takes_every_prompt_once_in_a_new_order():
     assert order != prompt_order(ids, batch_size=3, num_batches=10, seed=6)
 
 
-def test_what_does_not_fill_a_batch_waits_for_the_next_pass():
+def test_prompts_that_do_not_fill_a_batch_wait_for_the_next_pass():
     # Seven prompts in batches of three: six per pass, no prompt twice in a batch.
     order = prompt_order([f"p{index}" for index in range(7)], batch_size=3, num_batches=4, seed=0)
     assert [len(set(order[start : start + 6])) for start in (0, 6)] == [6, 6]

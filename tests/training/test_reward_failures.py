@@ -104,3 +104,18 @@ def test_too_many_failures_stop_the_run_which_then_resumes(warm_started: Path, t
 def test_one_worker_serves_all_rewards_of_the_job(undisturbed: Layout):
     assert (undisturbed.root / RUN / "train.json").exists()
     assert child_process(WORKER).pid() is not None
+
+
+def test_metrics_of_several_rewards_of_the_users_own_are_logged(warm_started: Path, tmp_path: Path):
+    text = "def reward(item, scale):\n    return 0.5, {'tokens': scale * item['response_length']}\n"
+    (tmp_path / "own.py").write_text(text)
+    own = {"weight": 0.0, "kind": "custom", "path": f"{tmp_path / 'own.py'}:reward"}
+    rewards = {"rewards__one": own | {"options": {"scale": 1}}, "rewards__two": own | {"options": {"scale": 2}}}
+    study = load_short(tmp_path, rl__max_steps=STEPS, **rewards)
+    layout = copied(warm_started, tmp_path)
+    run_rl(study, layout, policy_of(study))
+    lengths = [row["token_count"] for row in rollouts(layout) if row["step"] == 1]
+    first = timeless_metrics(layout)[0]
+    assert first["rewards/one/metrics/tokens"] == pytest.approx(sum(lengths) / len(lengths))
+    assert first["rewards/two/metrics/tokens"] == pytest.approx(2 * sum(lengths) / len(lengths))
+    assert first["rewards/two/mean"] == 0.5

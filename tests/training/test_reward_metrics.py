@@ -40,6 +40,7 @@ def rewards() -> BatchRewards:
         rewards_per_func=impute_group_mean(raw, 2),
         weights=torch.tensor([0.5, 0.0]),
         failed={"modality_balance": [None, None, "timeout", None]},
+        metrics={"modality_balance": [{"words": 3.0}, {}, {}, {"words": 4.0}]},
         num_generations=2,
     )
 
@@ -58,6 +59,7 @@ def test_the_metrics_beside_those_of_trl():
     assert {name: value for name, value in metrics.items() if "correlation" not in name} == pytest.approx(
         {
             "rewards/modality_balance/coverage": 0.75,
+            "rewards/modality_balance/metrics/words": 3.5,
             "rewards/modality_balance/frac_zero_std": 0.5,
             "rewards/modality_balance/weight": 0.5,
             "rewards/modality_balance/saturated": 2 / 3,

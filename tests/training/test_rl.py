@@ -10,9 +10,9 @@ from rlassay.files import sha256
 from rlassay.layout import Layout
 from rlassay.records import read_rows
 from rlassay.training.job_callback import JobCallback
+from rlassay.training.process import RefusedError
 from rlassay.training.rl import generation_batches, grpo_arguments, run_rl
 from rlassay.training.sft import run_sft
-from rlassay.training.state import RefusedError
 from tests.evaluation.tiny import only
 from tests.models.hubs import vision_model
 from tests.training.short_run import (

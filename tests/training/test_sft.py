@@ -1,15 +1,22 @@
+"""The warm start: what it learns, how it resumes, and the images that it reads."""
+
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
+from peft import LoraModel
+from PIL import Image
 from safetensors.torch import load_file
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from rlassay.config import Study
 from rlassay.layout import Layout
-from rlassay.models.policy import load_policy
+from rlassay.models.policy import ChatFormat, build_policy, load_policy, training_rows
 from rlassay.records import read_rows, write_rows
-from rlassay.training.sft import run_sft
+from rlassay.training.rl import run_rl
+from rlassay.training.sft import run_sft, sft_dataset
 from rlassay.training.state import Run
 from tests.evaluation.tiny import layout_with_data, only, tiny_study
 from tests.models.hubs import text_model
@@ -36,12 +43,12 @@ def trained(tmp_path_factory) -> tuple[Layout, dict[str, torch.Tensor]]:
     return train(tmp_path_factory.mktemp("trained"), tiny_study())
 
 
-def test_the_sentinel_proves_the_steps(trained):
+def test_the_manifest_records_the_steps(trained):
     policy = only(tiny_study(), "sft")
-    proof = json.loads(trained[0].train_manifest(policy.folder, policy.stage).read_bytes())
+    manifest = json.loads(trained[0].train_manifest(policy.folder, policy.stage).read_bytes())
 
-    assert (proof["steps"], proof["max_steps"], proof["fingerprint"]) == (3, 3, policy.fingerprint)
-    assert (trained[0].root / policy.folder / proof["weights"]).is_dir()
+    assert (manifest["steps"], manifest["max_steps"], manifest["fingerprint"]) == (3, 3, policy.fingerprint)
+    assert (trained[0].root / policy.folder / manifest["weights"]).is_dir()
 
 
 def test_every_step_is_logged(trained):
@@ -61,7 +68,7 @@ def test_another_seed_trains_other_weights(trained, tmp_path):
     assert not same(train(tmp_path / "other", tiny_study(sft__seed=1))[1], trained[1])
 
 
-def test_training_goes_on_where_a_kill_left_it(trained, tmp_path, monkeypatch):
+def test_training_resumes_after_a_kill(trained, tmp_path, monkeypatch):
     study = tiny_study()
     layout = layout_with_data(tmp_path / "killed")
     with monkeypatch.context() as patched:
@@ -73,12 +80,12 @@ def test_training_goes_on_where_a_kill_left_it(trained, tmp_path, monkeypatch):
 
     run_sft(study, layout, only(study, "sft"))
 
-    proof = json.loads(layout.train_manifest(only(study, "sft").folder, "sft").read_bytes())
-    assert [resume["step"] for resume in proof["resumes"]] == [2]
+    manifest = json.loads(layout.train_manifest(only(study, "sft").folder, "sft").read_bytes())
+    assert [resume["step"] for resume in manifest["resumes"]] == [2]
     assert same(load_file(run / "weights/model.safetensors"), trained[1])
 
 
-def test_a_kill_after_the_last_checkpoint_trains_no_step_too_many(tmp_path, monkeypatch):
+def test_a_kill_after_the_last_checkpoint_adds_no_step(tmp_path, monkeypatch):
     study = tiny_study(sft__max_steps=4)  # an epoch has three, so that the last checkpoint lies within one
     layout = layout_with_data(tmp_path / "killed")
     with monkeypatch.context() as patched:
@@ -88,8 +95,8 @@ def test_a_kill_after_the_last_checkpoint_trains_no_step_too_many(tmp_path, monk
 
     run_sft(study, layout, only(study, "sft"))
 
-    proof = json.loads(layout.train_manifest(only(study, "sft").folder, "sft").read_bytes())
-    assert (proof["steps"], [resume["step"] for resume in proof["resumes"]]) == (4, [3])
+    manifest = json.loads(layout.train_manifest(only(study, "sft").folder, "sft").read_bytes())
+    assert (manifest["steps"], [resume["step"] for resume in manifest["resumes"]]) == (4, [3])
 
 
 def test_the_loss_falls(tmp_path):
@@ -106,6 +113,32 @@ def test_only_the_completion_is_learned(tmp_path):
     layout, _ = train(tmp_path / "one", study)
 
     assert losses(layout, study)[0] == pytest.approx(_expected_first_loss(study, layout), rel=1e-5)
+
+
+def test_trl_reads_the_stored_pixels(tmp_path):
+    """TRL's collator makes the same batch as from the files opened by `datasets.Image`."""
+    study, layout = tiny_study(), layout_with_data(tmp_path / "pixels")
+    rows = list(read_rows(layout.split("sft")))[:3]
+    gradient = Image.linear_gradient("L")
+    gradient.save(layout.data / rows[0].media[0].path)
+    Image.merge("RGB", [gradient.rotate(90 * turn) for turn in range(3)]).save(layout.data / rows[1].media[0].path)
+    _, processor = build_policy(only(study, "sft").recipe.model, training_rows(layout))
+    chat_format = ChatFormat(processor=processor, with_format_instruction=False)
+    opened = sft_dataset(rows, chat_format, layout.data)
+    columns = {
+        "prompt": [chat_format.prompt(row) for row in rows],
+        "completion": [chat_format.completion(str(row.demonstration)) for row in rows],
+        "images": [[str(layout.data / item.path) for item in row.media] for row in rows],
+    }
+    stored = datasets.Dataset.from_dict(columns).cast_column("images", datasets.List(datasets.Image()))
+
+    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    batch, expected = (collator([dataset[index] for index in range(3)]) for dataset in (opened, stored))
+
+    assert opened[0]["images"][0].mode == "RGB"
+    assert batch.keys() == expected.keys() >= {"input_ids", "pixel_values", "labels"}
+    assert len(batch["pixel_values"].unique()) > 10  # gradients, not flat images
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
 def test_adapters_are_merged_into_full_weights(tmp_path):
@@ -127,6 +160,89 @@ def test_adapters_are_merged_into_full_weights(tmp_path):
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
     load_policy(policy.recipe.model, weights)
+
+
+@pytest.fixture
+def without_images(tmp_path):
+    layout = layout_with_data(tmp_path / "lora")
+    for split in ("sft", "train", "test"):
+        rows = [row.model_copy(update={"media": ()}) for row in read_rows(layout.split(split))]
+        write_rows(layout.split(split), rows)
+    return layout
+
+
+def adapted_study(folder: Path, *targets: str) -> Study:
+    lora = {"r": 2, "target_modules": targets}
+    model = {"kind": "hub", "name": str(text_model(folder, tied=True)), "dtype": "float32", "lora": lora}
+    return tiny_study(model=model, sft__learning_rate=0.1, **SHORT_RL)
+
+
+SHORT_RL = {
+    "rl__max_steps": 1,
+    "rl__save_steps": 1,
+    "rl__per_device_train_batch_size": 8,
+    "rl__num_generations": 4,
+    "rl__max_completion_length": 4,
+    "rl__beta": 0.1,
+}
+IDS = torch.tensor([[5, 6, 7, 8, 9]])
+
+
+def recording_merges(monkeypatch, *, error: float = 0.0) -> list[torch.Tensor]:
+    """The logits of each trained model before its adapter is merged; merging adds `error` to the head's weights."""
+    seen: list[torch.Tensor] = []
+    merge = LoraModel.merge_and_unload
+
+    def recorded(self, *args, **options):
+        with torch.no_grad():
+            seen.append(self.eval()(IDS).logits)
+            merged = merge(self, *args, **options)
+            merged.get_output_embeddings().weight += error
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", recorded)
+    return seen
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Model with `tie_word_embeddings=True`",
+    "ignore:Model has `tie_word_embeddings=True`",
+    "ignore:Setting `save_embedding_layers`",
+)
+@pytest.mark.parametrize("targets", [("embed_tokens",), ("embed_tokens", "q_proj"), ("q_proj",)], ids=str)
+def test_a_merged_model_with_tied_embeddings_computes_what_was_trained(targets, without_images, tmp_path, monkeypatch):
+    study = adapted_study(tmp_path / "hub", *targets)
+    seen = recording_merges(monkeypatch)
+    policy = only(study, "sft")
+    run_sft(study, without_images, policy)
+
+    weights = without_images.state(policy.folder) / "weights"
+    assert not (weights / "adapter_config.json").exists()
+    assert not (weights.parent / "adapter").exists()
+    with torch.no_grad():
+        assert torch.allclose(load_policy(policy.recipe.model, weights)[0](IDS).logits, seen[0], atol=1e-4)
+        assert not torch.equal(load_policy(policy.recipe.model, tmp_path / "hub")[0](IDS).logits, seen[0])
+
+
+def test_an_adapter_that_cannot_be_merged_is_kept_and_trained_on(without_images, tmp_path, monkeypatch, caplog):
+    study = adapted_study(tmp_path / "hub", "q_proj", "v_proj")
+    seen = recording_merges(monkeypatch, error=1.0)
+    policy = only(study, "sft")
+    run_sft(study, without_images, policy)
+
+    weights = without_images.state(policy.folder) / "weights"
+    assert (weights / "adapter_config.json").exists()
+    assert "Merging the adapter would change the logits by up to" in caplog.text
+    with torch.no_grad():
+        assert torch.allclose(load_policy(policy.recipe.model, weights)[0](IDS).logits, seen[0], atol=1e-5)
+
+    run = only(study, "rl")
+    run_rl(study, without_images, run)
+
+    trained = without_images.state(run.folder) / "weights"
+    before, after = load_file(weights / "adapter_model.safetensors"), load_file(trained / "adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    load_policy(run.recipe.model, trained)
 
 
 def test_a_row_without_demonstration_is_named(tmp_path):
@@ -164,10 +280,6 @@ def _forget_checkpoint(state: Path, step: int) -> None:
 
 
 def _expected_first_loss(study: Study, layout: Layout) -> float:
-    from PIL import Image
-
-    from rlassay.models.policy import build_policy, training_rows
-
     model, processor = build_policy(only(study, "sft").recipe.model, training_rows(layout))
     total, count = 0.0, 0
     for row in read_rows(layout.split("sft")):

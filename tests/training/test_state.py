@@ -1,38 +1,19 @@
-"""The decisions of `open_run`, with a job that only pretends to train; `test_survival.py` kills real ones."""
+"""The decisions of `open_run`, with a fake trainer; `test_survival.py` kills real ones."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from rlassay.files import write_json
 from rlassay.layout import Layout
-from rlassay.progress import is_held, read_progress
+from rlassay.progress import read_progress
 from rlassay.training.checkpoints import seal
-from rlassay.training.state import (
-    RefusedError,
-    Run,
-    RunBusyError,
-    RunPlan,
-    locked,
-    open_run,
-    peak_memory_mb,
-    require_gpus,
-    signals_as_exceptions,
-)
-
-# MERGED FROM test_state.py: The decisions of `open_run`, with a job that only pretends to train;
-# `test_survival.py` kills real ones.
+from rlassay.training.state import Run, RunPlan, open_run
 
 
 class Pretender:
-    """What `Run.finish` needs of a trainer."""
+    """A trainer with the members that `Run.finish` uses."""
 
     class state:  # noqa: N801
         global_step = 4
@@ -87,7 +68,7 @@ def written(layout: Layout) -> dict[str, Any]:
     return json.loads((layout.state("runs/base/seed1") / "run.json").read_text())
 
 
-def test_a_killed_job_resumes_and_forgets_what_came_after_its_checkpoint(layout: Layout):
+def test_a_killed_job_resumes_and_drops_the_steps_after_its_checkpoint(layout: Layout):
     killed_after(layout, 2)
     assert written(layout)["status"] == "killed"
     with open_run(layout, plan()) as run:
@@ -100,7 +81,7 @@ def test_a_killed_job_resumes_and_forgets_what_came_after_its_checkpoint(layout:
 
 
 @pytest.mark.parametrize("changes", [{"fingerprint": "other"}, {"inputs": {"code": "2"}}])
-def test_another_identity_starts_afresh(layout: Layout, changes: dict[str, Any]):
+def test_another_identity_starts_from_step_0(layout: Layout, changes: dict[str, Any]):
     killed_after(layout, 2)
     with open_run(layout, plan(**changes)) as run:
         assert (run.resume_from, run.resumed_step) == (None, 0)
@@ -108,28 +89,30 @@ def test_another_identity_starts_afresh(layout: Layout, changes: dict[str, Any])
     assert len(written(layout)["attempts"]) == 1
 
 
-def test_a_finished_job_proves_its_steps_and_is_not_done_again(layout: Layout):
+def test_a_finished_job_writes_its_manifest_and_does_not_run_again(layout: Layout):
     killed_after(layout, 2)
     with open_run(layout, plan()) as run:
         run.finish(Pretender(), generated_tokens=120)  # type: ignore[arg-type]
-    proof = json.loads(run.manifest.read_text())
-    assert (proof["steps"], proof["max_steps"], proof["generated_tokens"], proof["gpus"]) == (4, 4, 120, 0)
-    assert proof["fingerprint"] == "abcd1234"
-    assert proof["weights"] == "state/weights"
+    manifest = json.loads(run.manifest.read_text())
+    assert (manifest["steps"], manifest["max_steps"], manifest["generated_tokens"], manifest["gpus"]) == (4, 4, 120, 0)
+    assert manifest["fingerprint"] == "abcd1234"
+    assert manifest["weights"] == "state/weights"
     # sha256 of b"weights".
-    assert proof["sha256"] == {"model.safetensors": "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"}
-    assert [resume["step"] for resume in proof["resumes"]] == [2]
-    assert set(proof["versions"]) == {"torch", "transformers", "trl", "rlassay"}
-    assert proof["peak_memory_mb"] > 0
+    assert manifest["sha256"] == {
+        "model.safetensors": "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
+    }
+    assert [resume["step"] for resume in manifest["resumes"]] == [2]
+    assert set(manifest["versions"]) == {"torch", "transformers", "trl", "rlassay"}
+    assert manifest["peak_memory_mb"] > 0
     assert (run.weights / "model.safetensors").read_bytes() == b"weights"
     assert run.complete.exists()
     assert not run.checkpoints.exists()
     with open_run(layout, plan()) as again:
         assert again.finished
-    assert json.loads(run.manifest.read_text()) == proof
+    assert json.loads(run.manifest.read_text()) == manifest
 
 
-def test_complete_without_its_sentinel_is_a_forced_rerun(layout: Layout):
+def test_complete_without_a_manifest_is_a_forced_rerun(layout: Layout):
     with open_run(layout, plan()) as run:
         run.finish(Pretender())  # type: ignore[arg-type]
     run.manifest.unlink()
@@ -155,12 +138,12 @@ def test_a_job_that_outlived_its_snakemake_is_not_taken_for_a_forced_rerun(
         checkpoint(run, 2)
         run.finish(Pretender())  # type: ignore[arg-type]
     assert run.manifest.exists()
-    run.manifest.unlink()  # the next Snakemake knows nothing of the end and removes the output
+    run.manifest.unlink()  # the next Snakemake does not know that it succeeded and removes the output
     with open_run(layout, plan()) as again:
         assert (again.finished, again.resumed_step) == (False, 2)
 
 
-def test_a_sentinel_without_complete_was_a_kill_in_between(layout: Layout):
+def test_a_manifest_without_complete_was_a_kill_in_between(layout: Layout):
     with open_run(layout, plan()) as run:
         run.finish(Pretender())  # type: ignore[arg-type]
     run.complete.unlink()
@@ -172,7 +155,7 @@ def test_a_sentinel_without_complete_was_a_kill_in_between(layout: Layout):
     assert written(layout)["status"] == "finished"
 
 
-def test_too_few_steps_are_no_result(layout: Layout):
+def test_too_few_steps_are_an_error(layout: Layout):
     with pytest.raises(RuntimeError, match="stopped at step 4 of 9"), open_run(layout, plan(max_steps=9)) as run:
         run.finish(Pretender())  # type: ignore[arg-type]
     assert not run.manifest.exists()
@@ -186,7 +169,7 @@ def test_a_crash_is_recorded_with_its_reason(layout: Layout):
     assert written(layout)["error"] == "ZeroDivisionError: integer division or modulo by zero"
 
 
-def test_others_can_read_how_far_it_is(layout: Layout):
+def test_other_processes_can_read_its_progress(layout: Layout):
     with open_run(layout, plan()) as run:
         checkpoint(run, 2)
         progress = read_progress(layout, "runs/base/seed1")
@@ -195,65 +178,3 @@ def test_others_can_read_how_far_it_is(layout: Layout):
     progress = read_progress(layout, "runs/base/seed1")
     assert progress is not None
     assert progress.condition == "finished"
-
-
-# MERGED FROM test_lock.py:
-
-
-def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rlassay.training.state.SECONDS_FOR_A_PROBE", 0.1)
-    write_json(tmp_path / "run.json", {"pid": 4711, "host": "node7"})
-    with locked(tmp_path):
-        assert is_held(tmp_path)
-        with pytest.raises(RunBusyError, match=r"in use by process 4711 on node7.*Wait for it to finish or stop it"):
-            locked(tmp_path).__enter__()
-    assert not is_held(tmp_path)
-    with locked(tmp_path):  # free again
-        pass
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_become_exit_codes_and_handlers_are_put_back(number: signal.Signals, status: int):
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as left, signals_as_exceptions():
-        os.kill(os.getpid(), number)
-    assert left.value.code == status
-    assert signal.getsignal(number) == before
-
-
-# MERGED FROM test_hardware.py:
-
-
-def test_fewer_gpus_than_declared_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    require_gpus(0)
-    require_gpus(1)
-    with pytest.raises(RefusedError, match=r"the study declares gpus: 2, but this job sees 1\. Raise the cap"):
-        require_gpus(2)
-
-
-def test_peak_memory_is_that_of_this_process():
-    # A process that has imported torch holds more than 100 MiB and, in these tests, less than 100 GiB.
-    assert 100 < peak_memory_mb() < 100_000
-
-
-# MERGED FROM test_workflow_process.py:
-
-JOB = "from rlassay.training.state import workflow_process as look; above = look(); print(above and above.pid)"
-WORKFLOW = """
-import os, subprocess, sys
-print(os.getpid(), flush=True)
-subprocess.run(["bash", "-c", "{python} -c '{job}'; true"], check=True)
-"""
-
-
-def test_the_snakemake_above_the_shell_is_found(tmp_path: Path):
-    (tmp_path / "snakemake").write_text(WORKFLOW.format(python=sys.executable, job=JOB))
-    done = subprocess.run([sys.executable, str(tmp_path / "snakemake")], capture_output=True, text=True, check=True)
-    own, found = done.stdout.split()
-    assert found == own
-
-
-def test_a_job_by_hand_has_none():
-    done = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "None"

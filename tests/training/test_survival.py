@@ -76,7 +76,7 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_undisturbed_run
     assert all(step % SAVE_STEPS == 0 for step in resumed)
 
 
-def test_sigterm_ends_it_at_once_with_143_and_says_so(
+def test_sigterm_ends_it_at_once_with_143_and_is_recorded(
     layout: Layout, arguments: list[str], launcher: Launcher, tmp_path: Path
 ):
     attempt = launcher.start(arguments, tmp_path / "log")
@@ -122,7 +122,7 @@ def test_a_second_job_in_the_same_directory_is_refused_and_leaves_the_first_alon
     assert_same_result(layout, uninterrupted)
 
 
-def test_a_removed_sentinel_reruns_from_step_0_with_the_same_result(
+def test_a_removed_manifest_reruns_from_step_0_with_the_same_result(
     layout: Layout, uninterrupted: Layout, arguments: list[str], launcher: Launcher, tmp_path: Path
 ):
     assert launcher.start(arguments, tmp_path / "log").wait() == 0

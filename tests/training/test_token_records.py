@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlassay.report.gather import COLUMNS
+from rlassay.report.gather import TOKEN_COLUMNS
 from rlassay.training.rollouts import TokenRecord, TokenValues, token_records, token_table, token_texts
 from tests.training.test_rollouts import rollout
 from tests.training.tiny_lm import tokenizer
@@ -46,7 +46,7 @@ def test_a_row_holds_the_tokens_with_their_weights_and_signals():
     assert first == {"step": 7} | record().__dict__
     assert second["entropy"] == [1.0, 2.0, 0.5]
     assert token_table(rollout(7)).schema == table.schema
-    assert set(COLUMNS) == set(table.column_names)  # what the report reads
+    assert set(TOKEN_COLUMNS) == set(table.column_names)  # what the report reads
 
 
 @pytest.mark.parametrize(

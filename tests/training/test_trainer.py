@@ -188,7 +188,7 @@ def test_credit_multiplies_and_reaches_the_loss(tmp_path: Path):
     assert not output["advantages"][:, 1:].any()
 
 
-@pytest.mark.parametrize("credit", ["uniform", [1.0]])
+@pytest.mark.parametrize("credit", [1.0, [1.0]])
 def test_credit_that_cannot_be_called_is_refused(credit: Any, tmp_path: Path):
     with pytest.raises(TypeError, match="credit"):
         make_trainer(CreditGRPOTrainer, tmp_path, credit=credit)

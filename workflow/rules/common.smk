@@ -7,7 +7,7 @@ import sys
 from filelock import FileLock
 
 import rlassay
-from rlassay.cli.stages import STAGES
+from rlassay.cli.stages import STAGES, shell_prefix
 from rlassay.config.fingerprints import code_digest, data_id, evaluation_id, score_id
 from rlassay.config.policies import policies
 
@@ -21,8 +21,7 @@ STUDY_LOCK = FileLock(LAYOUT.root / ".lock")
 # Jobs run the Python that runs Snakemake, even where its environment is not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 # The place of the study's files identifies no result, so it is no param of the jobs.
-WHERE = f"--study {SETTINGS.study} --scale {SETTINGS.scale or 'null'} --results {SETTINGS.results}"
-shell.prefix(f"set -euo pipefail; STUDY='{WHERE}'; ")
+shell.prefix(shell_prefix(SETTINGS))
 
 
 wildcard_constraints:

@@ -15,4 +15,4 @@ rule prepare_data:
     message:
         "Prepare the data"
     shell:
-        "python -m rlassay.cli.stages prepare_data $STUDY --fingerprint {params.fingerprint} >> {log} 2>&1"
+        'python -m rlassay.cli.stages prepare_data "$@" --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'

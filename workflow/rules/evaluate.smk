@@ -23,8 +23,8 @@ rule generate:
     message:
         "Answer {wildcards.set} with {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.stages generate $STUDY --policy {wildcards.policy} --set {wildcards.set} "
-        "--fingerprint {params.fingerprint} >> {log} 2>&1"
+        'python -m rlassay.cli.stages generate "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} '
+        "--fingerprint {params.fingerprint:q} >> {log:q} 2>&1"
 
 
 # Score those completions.
@@ -48,4 +48,4 @@ rule score:
     message:
         "Score {wildcards.set} of {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.stages score $STUDY --policy {wildcards.policy} --set {wildcards.set} >> {log} 2>&1"
+        'python -m rlassay.cli.stages score "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} >> {log:q} 2>&1'

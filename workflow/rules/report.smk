@@ -19,7 +19,7 @@ rule ablation_report:
     message:
         "Write the report"
     shell:
-        "python -m rlassay.cli.stages ablation_report $STUDY 2>> {log} | tee -a {log}"
+        'python -m rlassay.cli.stages ablation_report "$@" 2>> {log:q} | tee -a {log:q}'
 
 
 # Write the report on the policies that are finished.
@@ -32,4 +32,4 @@ rule partial_report:
     message:
         "Write the report on finished policies"
     shell:
-        "python -m rlassay.cli.stages ablation_report $STUDY --partial 2>> {log} | tee -a {log}"
+        'python -m rlassay.cli.stages ablation_report "$@" --partial 2>> {log:q} | tee -a {log:q}'

@@ -20,4 +20,4 @@ rule rl_train:
     message:
         "Train {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.stages rl_train $STUDY --policy {wildcards.policy} --fingerprint {params.fingerprint} >> {log} 2>&1"
+        'python -m rlassay.cli.stages rl_train "$@" --policy {wildcards.policy:q} --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'

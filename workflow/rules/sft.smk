@@ -19,4 +19,4 @@ rule sft_train:
     message:
         "Warm start {wildcards.policy}"
     shell:
-        "python -m rlassay.cli.stages sft_train $STUDY --policy {wildcards.policy} --fingerprint {params.fingerprint} >> {log} 2>&1"
+        'python -m rlassay.cli.stages sft_train "$@" --policy {wildcards.policy:q} --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'

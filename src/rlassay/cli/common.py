@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rlassay.config import Settings, Study, StudyError, load_settings, load_study
 from rlassay.config.explain import nearest, one_of
+from rlassay.config.inputs import snapshot
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.rewards.outcomes import RewardError
-from rlassay.training.state import RefusedError
+from rlassay.training.process import RefusedError
 
 USER_ERROR = 2
 """Exit code for a mistake in a study, a settings file or an argument."""
@@ -59,7 +60,8 @@ def chosen_policy(study: Study, folder: str, stage: str | None = None) -> Policy
 def run_parsed(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """The exit code of `run`; 2 after printing a StudyError, a RefusedError or a RewardError without traceback."""
     try:
-        return run(args)
+        with snapshot():
+            return run(args)
     except (StudyError, RefusedError, RewardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

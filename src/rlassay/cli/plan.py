@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlassay.cli.common import add_study_arguments, load
+from rlassay.cli.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
 from rlassay.config import Study
-from rlassay.config.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlassay.cli.common import add_study_arguments, known, load
 from rlassay.config import Settings, Study, StudyError
+from rlassay.config.load import snakemake_config
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
 
@@ -57,6 +58,5 @@ def first_files(study: Study, layout: Layout, arm: str, seeds: tuple[int, ...], 
 
 def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list[str]:
     """Snakemake's command line for the study at hand, with those outputs made again."""
-    which = [f"study={settings.study}", f"scale={settings.scale or 'null'}", f"results={settings.results}"]
     forced = ["--forcerun", *map(str, files)]
-    return ["snakemake", "ablation_report", "--cores", cores, "--config", *which, *forced]
+    return ["snakemake", "ablation_report", "--cores", cores, "--config", *snakemake_config(settings), *forced]

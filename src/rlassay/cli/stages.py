@@ -1,13 +1,31 @@
 """The six stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlassay.cli.common import add_study_arguments, check_fingerprint, chosen_policy, known, load, run_parsed
+from rlassay.cli.failures import noted
+from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import data_id, evaluation_id
+from rlassay.layout import Layout
 
 ANY_POLICY = "runs/<arm>/seed<k>, sft/<id>[/seed<k>] or models/<id>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of a stage."""
+
+    args: argparse.Namespace
+    """Its arguments."""
+    study: Study
+    """The study."""
+    layout: Layout
+    """Where its files lie."""
+    settings: Settings
+    """The settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +36,7 @@ class Stage:
     """The help text."""
     module: str
     """Module that does the work; a change of its code, or of code that it imports, makes the stage run again."""
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[["Job"], None]
     """Does the work; imports `module` itself, so that `--help` loads nothing heavy."""
     policy: str | None = None
     """Help of `--policy`; None for a stage of the whole study."""
@@ -30,57 +48,60 @@ class Stage:
     """Whether it accepts `--partial`."""
 
 
-def prepare_data(args: argparse.Namespace) -> None:
+def prepare_data(job: Job) -> None:
     """Prepare the data and print one line per split."""
-    study, layout, _ = load(args)
+    args, study, layout = job.args, job.study, job.layout
     check_fingerprint(args, data_id(study))
     from rlassay.data import run_prepare_data
 
     for split, facts in run_prepare_data(study, layout).items():
-        refused = "".join(f"; {number} refused: {reason}" for reason, number in facts.refused.items())
-        print(f"{layout.split(split)}: {facts.rows} rows{refused}")
+        if facts.refused:
+            reasons = "".join(f"; {number} rejected: {reason}" for reason, number in facts.refused.items())
+            print(f"{split}: {facts.rows} of {facts.records} rows kept{reasons}")
+        else:
+            print(f"{layout.split(split)}: {facts.rows} rows")
 
 
-def sft_train(args: argparse.Namespace) -> None:
+def sft_train(job: Job) -> None:
     """Train a warm start, or resume one that was killed."""
-    study, layout, settings = load(args)
+    args, study, layout = job.args, job.study, job.layout
     policy = chosen_policy(study, args.policy, stage="sft")
     check_fingerprint(args, policy.fingerprint)
     from rlassay.tracking import follow
     from rlassay.training.sft import run_sft
 
-    with follow(study, layout, settings, policy.folder):
+    with follow(study, layout, job.settings, policy.folder):
         run_sft(study, layout, policy)
 
 
-def rl_train(args: argparse.Namespace) -> None:
+def rl_train(job: Job) -> None:
     """Train one arm with one seed, or resume a run that was killed."""
-    study, layout, settings = load(args)
+    args, study, layout = job.args, job.study, job.layout
     policy = chosen_policy(study, args.policy, stage="rl")
     check_fingerprint(args, policy.fingerprint)
     from rlassay.tracking import follow
     from rlassay.training.rl import run_rl
 
-    with follow(study, layout, settings, policy.folder):
-        run_rl(study, layout, policy, settings.diagnostics)
+    with follow(study, layout, job.settings, policy.folder):
+        run_rl(study, layout, policy, job.settings.diagnostics)
 
 
-def generate(args: argparse.Namespace) -> None:
+def generate(job: Job) -> None:
     """Write a policy's completions, or resume a job that was killed."""
-    study, layout, _ = load(args)
+    args, study, layout = job.args, job.study, job.layout
     policy = chosen_policy(study, args.policy)
     split = known("--set", args.set, study.evaluation.sets)
     check_fingerprint(args, evaluation_id(study, policy.recipe))
     from rlassay.evaluation.generate import run_generate
-    from rlassay.training.state import require_gpus
+    from rlassay.training.process import require_gpus
 
     require_gpus(study.gpus)
     run_generate(study, layout, policy, split)
 
 
-def score(args: argparse.Namespace) -> None:
+def score(job: Job) -> None:
     """Write the scores of a policy's completions."""
-    study, layout, _ = load(args)
+    args, study, layout = job.args, job.study, job.layout
     policy = chosen_policy(study, args.policy)
     split = known("--set", args.set, study.evaluation.sets)
     from rlassay.evaluation.score import run_score
@@ -88,14 +109,14 @@ def score(args: argparse.Namespace) -> None:
     run_score(study, layout, policy, split)
 
 
-def ablation_report(args: argparse.Namespace) -> None:
+def ablation_report(job: Job) -> None:
     """Write the report and print its verdicts."""
-    study, layout, settings = load(args)
+    args, study, layout = job.args, job.study, job.layout
     from rlassay.report import run_report
     from rlassay.tracking import follow
 
-    with follow(study, layout, settings):
-        run_report(study, layout, settings, partial=args.partial)
+    with follow(study, layout, job.settings):
+        run_report(study, layout, job.settings, partial=args.partial)
 
 
 STAGES = {
@@ -143,6 +164,15 @@ STAGES = {
 }
 
 
+def shell_prefix(settings: Settings) -> str:
+    """What precedes each shell line of a rule: the study's arguments become the shell's own, "$@".
+
+    Snakemake fills in what stands in braces, so that those of names are doubled.
+    """
+    where = ["--study", settings.study, "--scale", settings.scale or "null", "--results", settings.results]
+    return f"set -euo pipefail; set -- {shlex.join(where)}; ".replace("{", "{{").replace("}", "}}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage and return its exit code: 0, or 2 after a mistake of the user's was printed."""
     parser = argparse.ArgumentParser(prog="python -m rlassay.cli.stages", description="run one stage of a study")
@@ -168,7 +198,10 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    STAGES[args.stage].run(args)
+    study, layout, settings = load(args)
+    stage = STAGES[args.stage]
+    with noted(layout, args.stage, args.policy if stage.policy else None, args.set if stage.takes_set else None):
+        stage.run(Job(args=args, study=study, layout=layout, settings=settings))
     return 0
 
 

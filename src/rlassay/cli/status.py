@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlassay.cli.common import add_study_arguments, load
+from rlassay.cli.failures import Failure, failures
 from rlassay.config import Study
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
@@ -55,7 +56,8 @@ class Row:
     name: str
     """Its arm and seed, or what it is."""
     state: str
-    """`waiting`, `running`, `finished`, `killed` (also: vanished without a word), `failed`; empty: never trained."""
+    """`waiting`, `running`, `finished`, `killed` (also: vanished without a word), `failed` (training or evaluation);
+    empty: never trained."""
     step: int
     """Optimiser steps done."""
     max_steps: int
@@ -64,11 +66,16 @@ class Row:
     """None before its first start."""
     scored: str
     """The evaluation sets that have scores."""
+    errors: tuple[str, ...]
+    """What its jobs failed with."""
 
 
 def table(study: Study, layout: Layout) -> Table:
     """One line per policy: warm starts, then the runs of each arm; problems follow below."""
-    rows = [_row(study, layout, policy) for policy in policies(study).values()]
+    failed: dict[str, list[Failure]] = {}
+    for failure in failures(study, layout):
+        failed.setdefault(failure.policy or "", []).append(failure)
+    rows = [_row(study, layout, policy, failed.get(policy.folder, [])) for policy in policies(study).values()]
     counts = Counter(row.state for row in rows if row.state)
     title = f"{study.id}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -78,26 +85,33 @@ def table(study: Study, layout: Layout) -> Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         _add(shown, row)
-    errors = [f"{row.name}: {row.progress.error}" for row in rows if row.state == "failed" and row.progress]
+    errors = [f"{failure.job}: {failure.error}" for failure in failed.get("", [])]
+    errors += [f"{row.name}: {error}" for row in rows for error in row.errors]
     shown.caption = Text("\n".join(errors), style="red") if errors else None
     shown.caption_justify = "left"
     return shown
 
 
-def _row(study: Study, layout: Layout, policy: Policy) -> Row:
+def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) -> Row:
     folder = policy.folder
+    unscored = [failure for failure in failed if failure.split and not layout.scores(folder, failure.split).exists()]
     progress = None if policy.stage == "model" else read_progress(layout, folder)
-    state = "waiting" if progress is None else progress.condition
+    state = "" if policy.stage == "model" else "waiting" if progress is None else progress.condition
     # Without its manifest, the result was removed to be made again.
     if state == "finished" and not layout.train_manifest(folder, policy.stage).exists():
         state, progress = "waiting", None
+    errors = [str(progress.error)] if state == "failed" and progress is not None else []
+    errors += [f"{failure.stage} {failure.split}: {failure.error}" for failure in unscored]
+    if unscored and state in ("", "waiting", "finished"):
+        state = "failed"
     kind = {"model": "untrained model", "sft": "warm start", "rl": policy.arm}[policy.stage]
     return Row(
         name=f"{kind}" + ("" if policy.seed is None else f" seed {policy.seed}"),
-        state="" if policy.stage == "model" else state,
+        state=state,
         step=0 if progress is None else progress.step,
         max_steps=_planned_steps(policy) if progress is None else progress.max_steps,
         progress=progress,
+        errors=tuple(errors),
         scored=" ".join(name for name in study.evaluation.sets if layout.scores(folder, name).exists()),
     )
 

@@ -1,20 +1,29 @@
-"""Check a study and its settings, and report everything that is wrong."""
+"""Check a study, its settings and its inputs, and report everything that is wrong."""
 
 import argparse
 
 from rlassay.cli.common import add_study_arguments, load
+from rlassay.config import StudyError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The study's arguments."""
+    """The study's arguments, and how far to look."""
     add_study_arguments(parser)
+    parser.add_argument("--deep", action="store_true", help="load the models too, and what lies on the hub")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line about a sound study; 0. A StudyError passes through."""
-    study, _, _ = load(args)
+    """Print one line about a sound study, and one for each thing not tried; 0. StudyError lists the problems."""
+    study, _, settings = load(args)
+    from rlassay.cli.trial import try_study  # loads torch
+
+    trial = try_study(study, deep=args.deep)
+    if trial.problems:
+        raise StudyError(trial.problems, settings.study)
     runs = len(study.arms) * len(study.seeds)
     print(
         f"{study.id}: sound; {len(study.arms)} arms x {len(study.seeds)} seeds = {runs} runs, baseline {study.baseline}"
     )
+    for note in trial.notes:
+        print(f"  not tried: {note}")
     return 0

@@ -4,6 +4,7 @@
 equal. Each check yields one sentence per problem: key path, what was got, what is expected.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Any
@@ -15,7 +16,7 @@ from rlassay.config.explain import describe, nearest, one_of
 from rlassay.config.fingerprints import recipe_id
 from rlassay.config.model import TinyLM, TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
-from rlassay.config.training import Recipe
+from rlassay.config.training import Recipe, RewardConfig
 from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
 from rlassay.rewards.weights import weight_at
@@ -26,6 +27,8 @@ TEXT_SOURCES = (Docstrings, Gsm8k, Summarization)
 """Sources whose rows have no image."""
 UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
 """Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
+OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Names that a reward of the user's own may have."""
 LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 """Loss types that do not divide by a number of tokens."""
 
@@ -84,7 +87,7 @@ def _primary(study: Study) -> Iterator[str]:
         expected = f"expected a set of evaluation.sets: {one_of(evaluation.sets)}"
         yield f"primary.set: got the text {primary.set!r}, {expected}{nearest(primary.set, evaluation.sets)}"
     metrics = [*study.rewards, *SCORE_METRICS]
-    if primary.metric not in metrics:
+    if primary.metric not in metrics and not (_misspelt(study) and primary.metric in REWARDS):
         expected = f"expected a reward of the study or a metric of the score stage: {one_of(metrics)}"
         yield f"primary.metric: got the text {primary.metric!r}, {expected}{nearest(primary.metric, metrics)}"
     if primary.mode == "greedy" and not evaluation.greedy:
@@ -106,6 +109,11 @@ def _warm_start(study: Study, recipe: Recipe) -> Iterator[str]:
 
 def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
     for name, reward in recipe.rewards.items():
+        if reward.kind == "custom":
+            yield from _custom_reward(name, reward)
+            continue
+        if reward.path is not None or reward.batch:
+            yield f"rewards.{name}: path and batch belong to a reward of your own; add kind: custom, or leave them out"
         if name not in REWARDS:
             yield f"rewards.{name}: unknown reward; expected {one_of(REWARDS)}{nearest(name, REWARDS)}"
             continue
@@ -113,6 +121,27 @@ def _rewards(_: Study, recipe: Recipe) -> Iterator[str]:
             check_reward_options(name, reward.options)
         except ValueError as error:
             yield f"rewards.{name}.options: {str(error).removeprefix(f'{name}: ')}"
+
+
+def _misspelt(study: Study) -> bool:
+    """Whether an arm has an unknown reward; then a difference in rewards or an unknown metric has the same cause."""
+    rewards = [reward for arm in study.arms.values() for reward in arm.recipe.rewards.items()]
+    return any(reward.kind != "custom" and name not in REWARDS for name, reward in rewards)
+
+
+def _custom_reward(name: str, reward: RewardConfig) -> Iterator[str]:
+    """A function of the user's own has a name that logs and files can use, a path, and options that it takes."""
+    if not OWN_NAME.fullmatch(name):
+        yield f"rewards.{name}: expected a name of letters, digits, _ and - that begins with a letter"
+    elif name in (*REWARDS, *SCORE_METRICS, "length") and name != "custom":
+        yield f"rewards.{name}: kind is custom, but {name} is the name of a built-in reward or metric; choose another"
+    if reward.path is None:
+        yield f"rewards.{name}.path: missing; expected a Python file, a colon and a function, such as mine.py:reward"
+        return
+    try:
+        check_reward_options("custom", reward.arguments)
+    except ValueError as error:
+        yield f"rewards.{name}.{error}"
 
 
 def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -248,16 +277,21 @@ def _equal_arms(study: Study) -> Iterator[str]:
 
 def _declarations(study: Study) -> Iterator[str]:
     """Confounds, and paths of `varies` in which nothing differs."""
+    misspelt = _misspelt(study)
     for name, found in differences(study).items():
         varies = study.arms[name].varies
         paths = [difference.path for difference in found]
         for difference in undeclared(found, varies):
+            if misspelt and difference.path.split(".")[0] == "rewards":
+                continue
             yield (
                 f"arms.{name}: {difference.path} is {_short(difference.arm)} here and {_short(difference.baseline)} in "
                 f"the baseline {study.baseline!r}, a confound; add {difference.path} to `varies` if it is what this "
                 "arm tests, or take the difference out"
             )
         for path in idle(found, varies):
+            if misspelt and path.split(".")[0] == "rewards":
+                continue
             others = f"; this arm differs in {', '.join(paths)}{nearest(path, paths)}" if paths else ""
             yield f"arms.{name}.varies: nothing below {path!r} differs from the baseline {study.baseline!r}{others}"
 

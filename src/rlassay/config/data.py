@@ -7,6 +7,8 @@ from pydantic import Field
 from rlassay.config.section import Section
 
 Count = Annotated[int, Field(ge=1)]
+RepeatRule = Literal["exact", "near", "off"]
+AnswerIs = Literal["letter", "text", "index"]
 SplitName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
 
@@ -31,6 +33,19 @@ class DataSection(Section):
 
     max_prompt_length: PromptLimit | None = None
     """Refuses prompts that are too long for a model; null takes prompts of any length."""
+    duplicates: RepeatRule = "near"
+    """Which repeated prompts of a split are refused: `exact` ones, also `near` ones, or none (`off`).
+
+    Near prompts have the same words and formulas with the same media, or also the same answer and images that look
+    alike.
+    """
+    leaks: RepeatRule = "near"
+    """Which training rows are refused because of an evaluation split: `exact` prompts, also `near` ones, or none.
+
+    `exact` and `near` also refuse training rows that show an image or clip of an evaluation split.
+    """
+    max_rejected: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of a split's records that may be rejected, for whatever reason; above it the stage stops."""
 
 
 class Digits(DataSection):
@@ -38,6 +53,10 @@ class Digits(DataSection):
 
     kind: Literal["digits"]
     """Selects this section."""
+    duplicates: RepeatRule = "exact"
+    """Which repeated prompts are refused; small drawn digits look alike too often for `near`."""
+    leaks: RepeatRule = "exact"
+    """Which training rows are refused because of an evaluation split."""
     seed: int = Field(default=0, ge=0)
     """Seed of the image split, the pairs, the questions and the demonstrations."""
     splits: dict[SplitName, Count] = Field(default={"sft": 6000, "train": 2000, "test": 400})
@@ -129,6 +148,11 @@ class Columns(Section):
     """The question."""
     answer: str = "answer"
     """The gold answer: text, or for rows with choices an option's letter, text or 0-based number."""
+    answer_is: AnswerIs | None = None
+    """What `answer` holds in rows with choices: an option's letter, its text, or its 0-based number (`index`).
+
+    Null decides row by row, and stops at a number that is the index of one option and the text of another.
+    """
     choices: str | None = None
     """A list of option texts."""
     images: str | None = None

@@ -11,6 +11,9 @@ from pydantic_core import ErrorDetails
 
 from rlassay.config.section import Section, alternatives, is_section
 
+MOST_SEEDS = 16
+"""A larger number in place of a list of seeds is a seed, not a number of seeds."""
+
 
 class StudyError(ValueError):
     """All problems of a study or a settings file, one sentence each."""
@@ -189,7 +192,11 @@ def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
 
 def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
     """`; write seeds: [1]` where the intended value is obvious; empty elsewhere."""
-    meant = _meant(detail["type"], detail["input"])
+    kind, value = detail["type"], detail["input"]
+    if kind == "tuple_type" and place.path == ("seeds",) and isinstance(value, int) and 1 < value <= MOST_SEEDS:
+        seeds = ", ".join(str(seed) for seed in range(1, value + 1))
+        return f"; write seeds: [{seeds}] for {value} seeds, or seeds: [{value}] for seed {value} alone"
+    meant = _meant(kind, value)
     if meant is None:
         return ""
     *above, key = place.path

@@ -16,12 +16,13 @@ from typing import Any
 
 import rlassay
 from rlassay.config.data import Docstrings
+from rlassay.config.inputs import data_inputs, model_inputs, reward_inputs
 from rlassay.config.section import Section
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.layout import Layout
 from rlassay.rewards import READING_SIGNALS
-from rlassay.rewards.custom import locate
+from rlassay.rewards.custom import locate, source_files
 
 DIGITS = 8
 """Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
@@ -35,9 +36,18 @@ DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.")
 
 
 def data_id(study: Study) -> str:
-    """Identifies the rows of all splits; those made from installed packages follow the packages' versions."""
+    """Identifies the rows of all splits, by the section and the local inputs that it names.
+
+    Rows that are made from installed packages follow the packages' versions.
+    """
     packages = study.data.packages if isinstance(study.data, Docstrings) else ()
-    return _digest(study.data, {name: package_version(name) for name in packages})
+    versions = {name: package_version(name) for name in packages}
+    return _digest(study.data, versions, *_if_any(data_inputs(study.data)))
+
+
+def _if_any(inputs: dict[str, str]) -> list[dict[str, str]]:
+    """A part of a fingerprint that only studies with local inputs have, so that others keep theirs."""
+    return [inputs] if inputs else []
 
 
 def package_version(package: str) -> str | None:
@@ -55,14 +65,15 @@ def model_id(study: Study, recipe: Recipe) -> str:
     A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
     """
     model = recipe.model.model_dump(mode="json", exclude={"lora"})
-    return _digest(model, None if recipe.model.kind == "hub" else data_id(study))
+    data = None if recipe.model.kind == "hub" else data_id(study)
+    return _digest(model, data, *_if_any(model_inputs(recipe.model)))
 
 
 def sft_id(study: Study, recipe: Recipe) -> str:
     """Identifies the warm start, which arms with the same model and `sft` sections share; ValueError without one."""
     if recipe.sft is None:
         raise ValueError("this recipe has no sft section, so there is no warm start to identify")
-    return _digest(recipe.model, recipe.sft, data_id(study))
+    return _digest(recipe.model, recipe.sft, data_id(study), *_if_any(model_inputs(recipe.model)))
 
 
 def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
@@ -85,7 +96,9 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """
     recipe = study.arms[arm_name].recipe
     trained = recipe.model_dump(mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}})
-    return _digest(trained, _own_reward(recipe.rewards), sft_policy(study, recipe, seed), data_id(study), seed)
+    inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards)
+    start = sft_policy(study, recipe, seed)
+    return _digest(trained, _own_rewards(recipe.rewards), start, data_id(study), seed, *_if_any(inputs))
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:
@@ -96,21 +109,27 @@ def evaluation_id(study: Study, recipe: Recipe) -> str:
 
 def reads_signals(study: Study) -> bool:
     """Whether a reward of the study reads signals of completions."""
-    return not READING_SIGNALS.isdisjoint(study.rewards)
+    return not READING_SIGNALS.isdisjoint(reward.kind or name for name, reward in study.rewards.items())
 
 
 def score_id(study: Study) -> str:
     """Identifies what completions are scored by; the rewards' weights play no part."""
     rewards = {name: reward.model_dump(mode="json", exclude={"weight"}) for name, reward in study.rewards.items()}
-    return _digest(rewards, _own_reward(study.rewards))
+    return _digest(rewards, _own_rewards(study.rewards), *_if_any(reward_inputs(study.rewards)))
 
 
-def _own_reward(rewards: Mapping[str, RewardConfig]) -> str | None:
-    """The statements of the file with the user's own reward, by which it is known as our code is by ours."""
-    if "custom" not in rewards:
-        return None
-    file, _ = locate(rewards["custom"].options["path"])
-    return ast.dump(_parsed(file.read_bytes()))
+def _own_rewards(rewards: Mapping[str, RewardConfig]) -> Any:
+    """The statements of the files with the user's own rewards, and of the files beside them that they import.
+
+    One reward named `custom` whose file imports no other is identified by the statements of that file alone.
+    """
+    own: dict[str, Any] = {}
+    for name, reward in rewards.items():
+        if (reward.kind or name) == "custom":
+            contents = source_files(locate(reward.arguments["path"])[0])
+            statements = {file: ast.dump(_parsed(content)) for file, content in contents.items()}
+            own[name] = statements if len(statements) > 1 else next(iter(statements.values()))
+    return own["custom"] if own.keys() == {"custom"} else own or None
 
 
 def recipe_id(recipe: Recipe) -> str:

@@ -1,7 +1,11 @@
 """Load the YAML files of `config/`: a resolved `Study`, and the `Settings`."""
 
 import json
+import os
 import re
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,12 +65,15 @@ def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "stud
 def load_settings(path: Path | str = CONFIG / "config.yaml", **overrides: Any) -> Settings:
     """`config/config.yaml` with command-line overrides, of which None means not given.
 
-    The text `null` or no text as `scale` overrides the file's scale with none. Raises StudyError as `load_study` does.
+    The text `null` or no text as `scale` overrides the file's scale with none. The environment variable
+    MLFLOW_TRACKING_URI overrides `tracking.uri`. Raises StudyError as `load_study` does.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     if given.get("scale") in ("", "null"):
         given["scale"] = None
-    return _validated(Settings, merge(_read(Path(path)), given), str(path))
+    if not Path(path).is_file():
+        raise StudyError([f"{path}: No such file or directory{_project_hint()}"])
+    return _validated(Settings, _with_tracking_uri(merge(_read(Path(path)), given)), str(path))
 
 
 def settings_from_snakemake(config: dict[str, Any]) -> Settings:
@@ -76,17 +83,65 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
     """
     if config.get("scale") in ("", "null", "None"):
         config = {**config, "scale": None}
+    config = _with_tracking_uri(config)
     source = "config/config.yaml or --config"
     misplaced = [
         f"{key}: belongs to the study, since it decides its results; write it into config/studies/<study>.yaml"
         for key in config
         if key in StudyFile.model_fields and key not in Settings.model_fields
     ]
+    misplaced += [
+        f"{key}: got {str(config[key])!r}, but Snakemake takes braces for wildcards; rename it"
+        for key in ("results", "scale")
+        if set("{}") & set(str(config.get(key) or ""))
+    ]
     _raise_if_any(misplaced, source)
     try:
         return Settings.model_validate_json(to_json(config), strict=False)
     except ValidationError as error:
         raise StudyError(explain(error, Settings, config), source) from None
+
+
+def _with_tracking_uri(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings with MLflow's own variable in place of `tracking.uri`, as users of MLflow expect."""
+    uri, tracking = os.environ.get("MLFLOW_TRACKING_URI"), content.get("tracking", {})
+    return {**content, "tracking": {**tracking, "uri": uri}} if uri and is_mapping(tracking) else content
+
+
+def _project_hint() -> str:
+    """How to get from here to the project's folder; empty where `config/` is in the working directory."""
+    if CONFIG.is_dir():
+        return ""
+    above = next((str(folder) for folder in Path.cwd().parents if (folder / CONFIG / "config.yaml").is_file()), None)
+    where = "the one with the Snakefile and config/" if above is None else f"cd {shlex.quote(above)}"
+    return f"; run the command in the project's folder ({where})"
+
+
+def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> list[str]:
+    """The settings that choose a study, as the `key=value` arguments of Snakemake's `--config`, not yet quoted.
+
+    Args:
+        settings: which study, scale and results folder.
+        leave_out: values that need no argument, since Snakemake takes them anyway.
+    """
+    chosen = {"study": settings.study, "scale": settings.scale or "null", "results": settings.results}
+    return [f"{key}={_yaml_text(value)}" for key, value in chosen.items() if leave_out.get(key) != value]
+
+
+def _yaml_text(value: str) -> str:
+    """A text as YAML reads it back: quoted if it would otherwise be a number, a mapping or a comment."""
+    # Snakemake strips quotes at both ends, which the spaces protect, and tries numbers (`nan` is one) before YAML.
+    return value if value == "null" or _is_plain(value) else f" {json.dumps(value, ensure_ascii=False)} "
+
+
+def _is_plain(value: str) -> bool:
+    with suppress(ValueError):
+        float(value)
+        return False
+    try:
+        return yaml.safe_load(value) == value and value.strip("'\"") == value
+    except yaml.YAMLError:
+        return False
 
 
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
@@ -137,6 +192,7 @@ def _find(name_or_path: str | Path, folder: str) -> Path:
         return path
     known = sorted(other.stem for other in (CONFIG / folder).glob("*.yaml"))
     expected = f"expected the path of a file, or {one_of(known)}" if known else f"and {CONFIG / folder}/ is empty"
+    expected += _project_hint()
     raise StudyError([f"{path}: no such file; {expected}{nearest(str(name_or_path), known)}"])
 
 
@@ -170,3 +226,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not is_mapping(content):
         raise ValueError(f"{path}: expected sections `key: value`, got {type(content).__name__}")
     return content
+
+
+class Commands:
+    """Shell commands that make files of one study, at one scale, in one results folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        usual = {"scale": "null", "results": "results"}
+        self._config = shlex.join(snakemake_config(settings, leave_out=usual))
+
+    def make(self, path: Path) -> str:
+        """Make a missing file and every file that it needs."""
+        return f"snakemake --cores all {shlex.quote(path.as_posix())} --config {self._config}"
+
+    def remake(self, path: Path) -> str:
+        """Make a file again (a training from step 0), and every file that depends on it."""
+        return f"snakemake --cores all -R {shlex.quote(path.as_posix())} --config {self._config}"
+
+    def report(self) -> str:
+        """Make the report and every file that it lacks."""
+        return f"snakemake --cores all ablation_report --config {self._config}"

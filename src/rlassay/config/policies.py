@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlassay.config.fingerprints import model_id, rl_id, sft_id
+from rlassay.config.inputs import snapshot
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.layout import Layout
@@ -43,6 +44,11 @@ class Policy:
 
 def policies(study: Study) -> dict[str, Policy]:
     """The policies by folder: models before training, then warm starts, then runs, each in the order of the study."""
+    with snapshot():
+        return _policies(study)
+
+
+def _policies(study: Study) -> dict[str, Policy]:
     models = _models(study)
     starts: dict[str, Policy] = {}
     runs: dict[str, Policy] = {}

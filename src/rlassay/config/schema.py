@@ -11,6 +11,8 @@ from rlassay.config.training import Recipe
 from rlassay.rewards import REWARDS
 
 SCHEMA = CONFIG / "schema.json"
+CUSTOM = {"properties": {"kind": {"const": "custom"}}, "required": ["kind", "path"]}
+"""What a reward needs whose name is no built-in one."""
 
 
 def study_schema() -> str:
@@ -22,8 +24,10 @@ def study_schema() -> str:
         names = [option.__name__ for option in alternatives(field.annotation) if is_section(option)]
         if names:
             arm[key]["anyOf"] = [*(_partial(sections[name]) for name in names), {"type": "null"}]
-    arm["rewards"]["anyOf"] = [_rewards({"anyOf": [_partial(sections["RewardConfig"]), {"type": "null"}]})]
-    schema["properties"]["rewards"].update(_rewards({"$ref": "#/$defs/RewardConfig"}))
+    arm["rewards"]["anyOf"] = [
+        _rewards({"anyOf": [_partial(sections["RewardConfig"]), {"type": "null"}]}, {"type": "object"})
+    ]
+    schema["properties"]["rewards"].update(_rewards({"$ref": "#/$defs/RewardConfig"}, CUSTOM))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -32,9 +36,10 @@ def _partial(section: dict[str, Any]) -> dict[str, Any]:
     return {key: copy.deepcopy(part) for key, part in section.items() if key != "required"}
 
 
-def _rewards(reward: dict[str, Any]) -> dict[str, Any]:
-    """A mapping from the names of known rewards."""
-    return {"type": "object", "properties": dict.fromkeys(REWARDS, reward), "additionalProperties": False}
+def _rewards(reward: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A mapping from the names of rewards; one of another name must also fit `other`."""
+    names = dict.fromkeys(REWARDS, reward)
+    return {"type": "object", "properties": names, "additionalProperties": {"allOf": [reward, other]}}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A study as its file writes it, as a scale changes it, and resolved: every arm written out in full."""
+"""Three forms of a study: its file, a scale that changes it, and the resolved study with complete arms."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
@@ -12,6 +12,8 @@ from rlassay.config.training import Recipe, RewardConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_lenient", "token_count", "truncated")
 """Metrics of the score stage besides the rewards of the study's arms."""
@@ -39,7 +41,7 @@ class Evaluation(Section):
 
 
 class Primary(Section):
-    """The metric that decides the verdicts, declared before anything runs."""
+    """The metric that decides the verdicts, declared before the study runs."""
 
     set: str = "test"
     """The evaluation set."""
@@ -63,7 +65,7 @@ class Arm(Section):
 
 
 class StudyKeys(Section):
-    """The keys that a study file and a resolved study have in common."""
+    """The keys that a study file and a resolved study share."""
 
     name: Name
     """Name of the study and of its file; also of its MLflow experiment."""
@@ -132,8 +134,8 @@ def _has_keys(field: FieldInfo) -> bool:
     return any(is_section(option) or get_origin(option) is dict for option in alternatives(field.annotation))
 
 
-def _difference_keys(recipe: type[Recipe]) -> Iterator[tuple[str, tuple[Any, FieldInfo]]]:
-    """Each key of a recipe as an arm writes it: differences of a section or mapping, anything else whole."""
+def _difference_keys(recipe: type[Recipe]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Each key of a recipe in an arm's form: differences of a section or mapping, any other value whole."""
     for key, field in recipe.model_fields.items():
         options = list(alternatives(field.annotation))
         about = field.description
@@ -150,8 +152,13 @@ def _difference_keys(recipe: type[Recipe]) -> Iterator[tuple[str, tuple[Any, Fie
         yield key, (annotation | None, Field(default=None, description=about))
 
 
-class ArmFile(create_model("ArmKeys", __base__=_ArmHead, **dict(_difference_keys(Recipe)))):
-    """An arm as a study file writes it: its differences only."""
+def _with_keys(base: type[SectionT], name: str, keys: dict[str, tuple[Any, Any]]) -> type[SectionT]:
+    """A section with further keys, each given by its type and its pydantic field."""
+    return cast("type[SectionT]", cast(Any, create_model)(name, __base__=base, **keys))
+
+
+class ArmFile(_with_keys(_ArmHead, "ArmKeys", dict(_difference_keys(Recipe)))):
+    """An arm in a study file: its differences only."""
 
 
 class StudyFile(StudyKeys, Recipe):
@@ -163,14 +170,14 @@ class StudyFile(StudyKeys, Recipe):
     """The arms by name."""
 
 
-_OVERLAID = {
-    key: (dict[str, Any], Field(default={}, description=f"Differences in the {key} section."))
+_OVERLAID: dict[str, tuple[Any, Any]] = {
+    key: (dict[str, Any], Field(default=dict[str, Any](), description=f"Differences in the {key} section."))
     for key, field in StudyFile.model_fields.items()
     if key != "arms" and _has_keys(field)
 }
 
 
-class Overlay(create_model("OverlayKeys", __base__=Section, **_OVERLAID)):
+class Overlay(_with_keys(Section, "OverlayKeys", _OVERLAID)):
     """Differences by section, in the shape of a study file.
 
     Another `kind` replaces a section; `splits` of the data replace the study's. A warm start or reward that an arm
@@ -188,4 +195,4 @@ class ScaleFile(Overlay):
     adds_warm_start: bool = False
     """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
     by_source: dict[str, Overlay] = Field(default={})
-    """By the `kind` of a study's data: laid over the rest of this file, whose `data` it replaces."""
+    """By the `kind` of a study's data: merged over the rest of this file, whose `data` it replaces."""

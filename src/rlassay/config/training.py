@@ -106,6 +106,14 @@ class RLConfig(GRPOArguments):
     """How rewards become advantages."""
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class RewardConfig(Section):
     """One reward of an arm."""
 
@@ -117,12 +125,31 @@ class RewardConfig(Section):
     schedule: tuple[tuple[Annotated[float, Field(ge=0, le=1)], float], ...] = ()
     """Pairs of training progress (steps done over `rl.max_steps`, ascending) and the weight from then on; before the
     first pair it is `weight`."""
+    kind: Literal["custom"] | None = Field(default=None, exclude_if=_is_none)
+    """`custom` for a function of your own, under any name; null for the built-in reward that the name says."""
+    path: str | None = Field(default=None, exclude_if=_is_none)
+    """With `kind: custom`, the Python file, a colon and the function, such as `rewards.py:brevity`."""
+    batch: bool = Field(default=False, exclude_if=_is_false)
+    """With `kind: custom`, whether the function takes the group as a list, rather than one completion."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
     timeout: float = Field(default=10.0, gt=0)
     """Seconds to score one completion; after that it counts as failed and gets no value."""
     max_failures: float = Field(default=0.1, ge=0, lt=1)
     """Share of completions on which it may fail (exception, time-out, crash or NaN) before the job stops."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Options of the function in `rlassay.rewards.REWARDS` that scores."""
+        if self.kind is None:
+            return self.options
+        return {"path": self.path, "batch": self.batch, "options": self.options}
+
+    @property
+    def guard_arguments(self) -> dict[str, Any]:
+        """Arguments of `rlassay.rewards.sandbox.guard.guarded`, beside the name."""
+        patience = {"timeout": self.timeout, "max_failures": self.max_failures}
+        return {"options": self.arguments, "function": self.kind, **patience}
 
 
 class Recipe(Section):

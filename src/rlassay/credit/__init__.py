@@ -6,7 +6,15 @@ the formulas that they call take tensors (`inverse_dominance_weights` for `atten
 `trajectory_scaling`).
 """
 
-from rlassay.credit.compose import Credit, Denominator, compose, penalise_entropy, spread
+from rlassay.credit.compose import (
+    Credit,
+    Denominator,
+    check_denominator,
+    check_penalty,
+    compose,
+    penalise_entropy,
+    spread,
+)
 from rlassay.credit.formulas import inverse_dominance_weights, perception_scale, top_fraction_mask
 from rlassay.credit.parts import (
     CREDITS,
@@ -15,6 +23,8 @@ from rlassay.credit.parts import (
     TokenSignals,
     as_parts,
     attention_weights,
+    check_parts,
+    credit_part,
     entropy_filter,
     needs,
     perception_filter,
@@ -23,11 +33,12 @@ from rlassay.credit.parts import (
     trajectory_scaling,
     uniform,
 )
-from rlassay.signals.formulas import attention_efficiency, modality_dominance, perception
+from rlassay.signals.formulas import SIGNALS, attention_efficiency, modality_dominance, perception
 
 __all__ = [
     "CREDITS",
     "NEEDS",
+    "SIGNALS",
     "Credit",
     "CreditPart",
     "Denominator",
@@ -35,7 +46,11 @@ __all__ = [
     "as_parts",
     "attention_efficiency",
     "attention_weights",
+    "check_denominator",
+    "check_parts",
+    "check_penalty",
     "compose",
+    "credit_part",
     "entropy_filter",
     "inverse_dominance_weights",
     "modality_dominance",

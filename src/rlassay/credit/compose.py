@@ -1,15 +1,16 @@
 """Compose an arm's credit parts into one weight per token, and apply it to the advantages."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rlassay.credit.metrics import TOKEN_FRACTIONS, filter_metrics, scale_metrics, signal_metrics, weight_metrics
-from rlassay.credit.parts import CreditPart, TokenSignals, applicable, needs, registered_name
+from rlassay.credit.parts import CreditPart, TokenSignals, applicable, needs, part_name, registered_name, remedy
 
 Denominator = Literal["all", "selected"]
 """Tokens that the loss is a mean over: all completion tokens, or those that the filters select."""
@@ -53,8 +54,8 @@ def compose(
     `weights_BT = product of weights x scales x selected`, 0 outside the completions; `spread` multiplies them with the
     advantages. An order (`shuffled_weights`) rearranges the credit of the parts before it.
 
-    A filter of `CREDITS` does not apply to a completion whose signal was not measured at all (no image, or NaN on every
-    token). A completion to which no filter applies keeps all its tokens.
+    A filter does not apply to a completion on which a signal that it needs was not measured at all (no image, or NaN on
+    every token). A completion to which no filter applies keeps all its tokens.
 
     Args:
         parts: functions of the signals, see `CreditPart`; none gives uniform credit.
@@ -67,6 +68,7 @@ def compose(
         ValueError: a signal that a part needs was not measured; an option out of range; a part whose result has a type
             or shape that `CreditPart` does not list; a loss that has no denominator to change.
     """
+    check_denominator(denominator, loss_type)
     composition = _Composition(signals)
     for part in parts:
         composition.add(part)
@@ -97,7 +99,7 @@ class _Composition:
 
     def add(self, part: CreditPart) -> None:
         """Apply a part; the type of its result decides how."""
-        given = part(self.signals)
+        given = self._result(part)
         if given.shape == self.mask_BT.shape and given.dtype == torch.bool:
             self._filter(part, given)
         elif given.shape == self.mask_BT.shape and given.is_floating_point():
@@ -105,13 +107,38 @@ class _Composition:
         elif given.shape == self.filtered_B.shape and given.is_floating_point():
             self._scale(part, given)
         elif given.shape == self.mask_BT.shape and given.dtype == torch.int64:
+            self._check_order(part, given)
             self.weights_BT = self.weights_BT.gather(1, given)
             self.kept_BT = self.kept_BT.gather(1, given)
         else:
             size = tuple(self.mask_BT.shape)
             raise ValueError(
-                f"credit part {part!r}: got {given.dtype} of shape {tuple(given.shape)}, expected {size}: bool for a "
-                f"filter, float for weights, int64 for an order; or float of shape {size[:1]} for a scale"
+                f"credit part {part_name(part)}: got {given.dtype} of shape {tuple(given.shape)}, expected {size}: "
+                f"bool for a filter, float for weights, int64 for an order; or float of shape {size[:1]} for a scale"
+            )
+
+    def _result(self, part: CreditPart) -> Tensor:
+        try:
+            given: Any = part(self.signals)
+        except (TypeError, AttributeError) as error:
+            # A function of the user's own that computes with a signal that is None.
+            missing = self.signals.missing
+            if registered_name(part) is not None or not missing:
+                raise
+            raise ValueError(
+                f"credit part {part_name(part)}: {error}. Signals that were not measured are None, here "
+                f"{', '.join(missing)}. {remedy(missing[:1])}, with the names of the signals that it reads"
+            ) from error
+        if not isinstance(given, Tensor):
+            raise ValueError(f"credit part {part_name(part)}: got a {type(given).__name__}, expected a tensor")
+        return given
+
+    def _check_order(self, part: CreditPart, order_BT: Int[Tensor, "batch time"]) -> None:
+        positions_T = torch.arange(order_BT.shape[1], device=order_BT.device)
+        if not torch.equal(order_BT.sort(dim=1).values, positions_T.expand_as(order_BT)):
+            raise ValueError(
+                f"credit part {part_name(part)}: got int64 that is no order of the positions of each completion; for a "
+                "filter return bool, such as `kept.bool()`, for weights return float"
             )
 
     def selected(self) -> Bool[Tensor, "batch time"]:
@@ -132,6 +159,20 @@ class _Composition:
         self.metrics |= scale_metrics(scale_B, applicable(part, self.signals))
 
 
+def check_denominator(denominator: str, loss_type: str) -> None:
+    """Raise ValueError for an unknown denominator, or for `selected` with a loss that divides by no token count."""
+    if denominator not in get_args(Denominator):
+        raise ValueError(f"credit_denominator: got {denominator!r}, expected {' or '.join(get_args(Denominator))}")
+    if denominator == "selected" and loss_type not in MEAN_OVER:
+        raise ValueError(f"loss_type {loss_type!r} does not divide by a token count; expected {', '.join(MEAN_OVER)}")
+
+
+def check_penalty(coefficient: float) -> None:
+    """Raise ValueError unless the coefficient of the entropy penalty is finite and not negative."""
+    if not 0 <= coefficient < math.inf:
+        raise ValueError(f"entropy_penalty: got {coefficient!r}, expected a finite number of at least 0")
+
+
 def selected_denominator(
     selected_BT: Bool[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], loss_type: str
 ) -> Float[Tensor, "batch"]:
@@ -150,8 +191,7 @@ def selected_denominator(
     Raises:
         ValueError: `dr_grpo` and `luspo`, which divide by no number of tokens.
     """
-    if loss_type not in MEAN_OVER:
-        raise ValueError(f"loss_type {loss_type!r} does not divide by a token count; expected {', '.join(MEAN_OVER)}")
+    check_denominator("selected", loss_type)
     all_B = completion_mask.bool().sum(dim=1)
     selected_B = (selected_BT & completion_mask.bool()).sum(dim=1)
     if MEAN_OVER[loss_type] == "batch":
@@ -192,8 +232,9 @@ def penalise_entropy(
     Args:
         advantages_BT: (B, T), after credit.
         completion_mask: (B, T), 1 on the tokens that the loss counts.
-        coefficient: nats; .06 in the source.
+        coefficient: nats, at least 0 (else ValueError); .06 in the source.
 
     Source: VPPO (arXiv 2510.09285) and its code, `use_entropy_penalty`.
     """
+    check_penalty(coefficient)
     return advantages_BT + coefficient * completion_mask

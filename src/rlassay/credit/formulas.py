@@ -81,9 +81,9 @@ def inverse_dominance_weights(
     exceed `clip` a little). With `smooth_first`, as in the published code: smooth, divide by the mean, clip; the mean
     is then no longer exactly 1.
 
-    A token whose dominance is NaN or negative gets an average weight. An infinite dominance gets the smallest weight. A
-    completion whose weights would all be 0 gets weights of 1. Scaling all dominances changes nothing, apart from the
-    1e-6.
+    A token whose dominance is NaN or negative gets an average weight. A dominance of exactly 0, which would weigh 1e6,
+    counts as 1, as in the published code. An infinite dominance gets the smallest weight. A completion whose weights
+    would all be 0 gets weights of 1. Scaling all dominances changes nothing, apart from zeros and the 1e-6.
 
     Args:
         dominance_BT: (B, T), attention density on text over that on the image, ratio.
@@ -99,7 +99,10 @@ def inverse_dominance_weights(
     if not 0 <= low <= 1 <= high:
         raise ValueError(f"clip: got {clip}, expected 0 <= smallest <= 1 <= largest")
     valid_BT = completion_mask.bool()
+    if not sigma >= 0:
+        raise ValueError(f"sigma: got {sigma!r}, expected a number of at least 0")
     usable_BT = valid_BT & (dominance_BT >= 0)
+    dominance_BT = torch.where(dominance_BT == 0, 1.0, dominance_BT)
     weights_BT = _mean_one(torch.where(usable_BT, 1 / (dominance_BT + DOMINANCE_EPSILON), 0.0), usable_BT)
     weights_BT = torch.where(usable_BT, weights_BT, 1.0)
     if smooth_first:

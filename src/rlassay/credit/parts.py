@@ -3,10 +3,12 @@
 `CREDITS` holds them by name. The key, `kind` in a study and the function's name are the same word.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial, wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +21,16 @@ from rlassay.credit.formulas import (
     perception_scale,
     top_fraction_mask,
 )
-from rlassay.signals.formulas import IMAGE_SIGNALS
+from rlassay.signals.formulas import IMAGE_SIGNALS, SIGNALS
+
+
+def remedy(names: Sequence[str]) -> str:
+    """What to do about signals that were not measured, in a sentence."""
+    wanted = "{" + ", ".join(f'"{name}"' for name in names) + "}"
+    return (
+        f"Declare what a function of your own reads, `credit_part(your_function, needs={wanted})`, or have it measured "
+        f"with `signals=SignalPlan(also={wanted})`"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +66,15 @@ class TokenSignals:
         }
         signal = signals[name]
         if signal is None:
-            raise ValueError(f"a credit part needs the signal {name!r}, got None: it was not measured")
+            raise ValueError(
+                f"a credit part needs the signal {name!r}, got None: it was not measured. {remedy([name])}"
+            )
         return signal
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the signals that were not measured."""
+        return [name for name in SIGNALS if getattr(self, f"{name}_BT") is None]
 
 
 CreditPart = Callable[[TokenSignals], Tensor]
@@ -65,10 +83,43 @@ CreditPart = Callable[[TokenSignals], Tensor]
 - bool (B, T), a filter: the tokens to learn from;
 - float (B, T), weights: finite and not negative on the completion;
 - float (B,), a scale for each completion;
-- int (B, T), an order: for each token, the position whose credit so far it takes.
+- int (B, T), an order: for each token, the position whose credit so far it takes; a permutation of each row.
+
+A function of your own declares the signals that it reads, see `credit_part`.
 """
 
 PartT = TypeVar("PartT", bound=Callable[..., Tensor])
+
+
+def credit_part(part: Callable[..., Tensor] | None = None, *, needs: Iterable[str] = ()) -> Any:
+    """Declare the signals that a credit function of your own reads, so that the trainer measures them.
+
+    A function or a decorator:
+
+        @credit_part(needs={"entropy"})
+        def uncertain_tokens(signals: TokenSignals) -> Tensor:
+            return signals.entropy_BT > 1.0
+
+        CreditGRPOTrainer(..., credit=uncertain_tokens)
+        CreditGRPOTrainer(..., credit=credit_part(lambda signals: signals.entropy_BT > 1.0, needs={"entropy"}))
+
+    As with the parts of `CREDITS`, a filter then does not apply to a completion on which none of its signals was
+    measured, such as one without an image.
+
+    Args:
+        part: the function; None returns the decorator.
+        needs: names of `SIGNALS`; else ValueError.
+    """
+    names = frozenset([needs] if isinstance(needs, str) else needs)
+    for name in sorted(names):
+        if name not in SIGNALS:
+            raise ValueError(f"needs: got {name!r}, expected one of {', '.join(SIGNALS)}{_nearest(name, SIGNALS)}")
+
+    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        vars(function)["needs"] = names
+        return function
+
+    return declare if part is None else declare(part)
 
 
 def _or_on_tensors(formula: Callable[..., Tensor]) -> Callable[[PartT], PartT]:
@@ -110,8 +161,15 @@ def attention_weights(
         quantile_cap: caps the weights at this quantile of their completion, last of all; None does not cap.
         negative_scale: multiplies the weights of completions whose advantage is not positive.
 
+    Errors: ValueError for an option out of range.
+
     Source: JuncyLu/trl_DAPO (`smooth_first`, a cap of .95 and a negative scale of .5).
     """
+    if not (negative_scale >= 0 and (quantile_cap is None or 0 <= quantile_cap <= 1)):
+        raise ValueError(
+            f"got quantile_cap {quantile_cap!r}, negative_scale {negative_scale!r}, expected a cap in [0, 1] or None, "
+            "and a scale of at least 0"
+        )
     mask = signals.completion_mask
     weights_BT = inverse_dominance_weights(defined_signal(signals, "dominance"), mask, clip, sigma, smooth_first)
     if quantile_cap is not None:
@@ -128,6 +186,8 @@ def entropy_filter(
 
     Source: within a completion TSYJ-He/Visual-Reweighting; over a batch "Beyond the 80/20 Rule" (arXiv 2506.01939).
     """
+    if scope not in ("completion", "batch"):
+        raise ValueError(f"scope: got {scope!r}, expected 'completion' or 'batch'")
     select = batch_quantile_mask if scope == "batch" else top_fraction_mask
     kept_BT = select(signals.named("entropy"), signals.completion_mask, fraction)
     return _or_all_tokens(kept_BT, entropy_filter, signals)
@@ -192,30 +252,103 @@ NEEDS: dict[str, frozenset[str]] = {
 """The signals that each part reads."""
 
 
-def as_parts(credit: CreditPart | Sequence[CreditPart] | None) -> list[CreditPart]:
-    """One part, several or none as a list; TypeError if one is not callable."""
-    parts = [] if credit is None else [credit] if callable(credit) else list(credit)
-    for part in parts:
-        if not callable(part):
-            raise TypeError(f"credit: got {part!r}, expected a function of the token signals, or a list of them")
+def as_parts(credit: CreditPart | str | Sequence[CreditPart | str] | None) -> list[CreditPart]:
+    """One part, several or none as a list; a string is a name of `CREDITS`.
+
+    Raises:
+        TypeError: something that is neither a function nor a name.
+        ValueError: an unknown name.
+    """
+    given = [] if credit is None else [credit] if callable(credit) or isinstance(credit, str) else list(credit)
+    parts: list[CreditPart] = []
+    for part in given:
+        if isinstance(part, str) and part not in CREDITS:
+            raise ValueError(f"credit: got {part!r}, expected one of {', '.join(CREDITS)}{_nearest(part, CREDITS)}")
+        function = CREDITS[part] if isinstance(part, str) else part
+        if not callable(function):
+            raise TypeError(
+                f"credit: got {part!r}, expected a function of the token signals, the name of a part, or a list of them"
+            )
+        parts.append(function)
     return parts
+
+
+def check_parts(parts: Sequence[CreditPart]) -> None:
+    """Raise ValueError unless each part accepts its options and can be called with `TokenSignals`.
+
+    Parts of `CREDITS` are called once with signals made up for the purpose. A custom function is not called.
+    """
+    size = (2, 3)
+    values = torch.arange(1.0, 7.0).view(size) / 7
+    signals = TokenSignals(
+        completion_mask=torch.ones(size, dtype=torch.int64),
+        advantages_B=torch.ones(2),
+        has_image_B=torch.ones(2, dtype=torch.bool),
+        entropy_BT=values,
+        perception_BT=values,
+        dominance_BT=values,
+        draws_BT=values,
+    )
+    for part in parts:
+        try:
+            if registered_name(part) is None:
+                _signature(part).bind(signals)
+            else:
+                part(signals)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"credit part {part_name(part)}: {error}") from error
+
+
+def _signature(part: CreditPart) -> inspect.Signature:
+    try:
+        return inspect.signature(part)
+    except ValueError:
+        if isinstance(part, partial):
+            raise
+        # A function written in C has no signature.
+        return inspect.Signature([inspect.Parameter("signals", inspect.Parameter.POSITIONAL_ONLY)])
 
 
 def registered_name(part: CreditPart) -> str | None:
     """Name of a part in `CREDITS`, with or without options; None for a custom function."""
-    function: object = part.func if isinstance(part, partial) else part
+    function = _function(part)
     return next((name for name, known in CREDITS.items() if known is function), None)
 
 
+def _function(part: CreditPart) -> CreditPart:
+    """A part without the options that `functools.partial` gave it."""
+    return cast("partial[Tensor]", part).func if isinstance(part, partial) else part
+
+
+def part_name(part: CreditPart) -> str:
+    """Name of a part in messages."""
+    function = _function(part)
+    return registered_name(part) or str(getattr(function, "__name__", repr(function)))
+
+
 def needs(parts: Sequence[CreditPart]) -> frozenset[str]:
-    """The signals that parts of `CREDITS` read; those that a custom function reads are unknown."""
-    return frozenset[str]().union(*(NEEDS.get(registered_name(part) or "", ()) for part in parts))
+    """The signals that parts read: those of `CREDITS` by `NEEDS`, custom functions as `credit_part` declared."""
+    return frozenset[str]().union(*(_needs(part) for part in parts))
+
+
+def _needs(part: CreditPart) -> frozenset[str]:
+    name = registered_name(part)
+    if name is not None:
+        return NEEDS[name]
+    declared: Iterable[str] = getattr(part, "needs", ())
+    inner = frozenset[str]() if _function(part) is part else _needs(_function(part))
+    return inner | frozenset(declared)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return "".join(f"; did you mean {each!r}?" for each in get_close_matches(name, list(known), n=1))
 
 
 def applicable(part: CreditPart, signals: TokenSignals) -> Bool[Tensor, "batch"]:
     """(B,), whether a part applies to each completion: its signals were measured on one of the tokens.
 
-    Signals of the image are measured only where there is one. A custom function applies to all completions.
+    Signals of the image are measured only where there is one. A custom function that declares no signals applies to all
+    completions.
     """
     applies_B = torch.ones_like(signals.has_image_B)
     for name in needs([part]):

@@ -54,7 +54,7 @@ def digits(section: Digits) -> Source:
     training, held_out = split_images(section.seed, section.held_out)
     pools = {split: training if split in TRAINING_SPLITS else held_out for split in section.splits}
     examples = {split: partial(_draw_rows, section, pool, split) for split, pool in pools.items()}
-    return Source(examples=examples, images=ImagePolicy(), drawn=True)
+    return Source(examples=examples, images=ImagePolicy(), generated=True, drawn=True)
 
 
 def split_images(seed: int, held_out: float) -> tuple[DigitPool, DigitPool]:

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import inspect
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import accumulate, pairwise
@@ -13,7 +14,6 @@ from pathlib import Path
 from rlassay.config import StudyError
 from rlassay.config.data import Docstrings
 from rlassay.config.fingerprints import package_version
-from rlassay.data.duplicates import normalized_text
 from rlassay.data.raw_examples import RawExample, Source
 from rlassay.records import TRAINING_SPLITS
 
@@ -43,14 +43,14 @@ def docstrings(section: Docstrings) -> Source:
     def read_split(low: float, high: float) -> Iterator[RawExample]:
         for index in range(len(modules)):
             for example in examples_of(index):
-                if low <= int(_digest(normalized_text(example.question))[:8], 16) / 2**32 < high:
+                if low <= int(_digest(_words(example.question))[:8], 16) / 2**32 < high:
                     yield example
 
     ranges = _digest_ranges(section.splits)
     examples: dict[str, Callable[[], Iterator[RawExample]]] = {
         split: partial(read_split, *ranges[split]) for split in section.splits
     }
-    return Source(examples=examples)
+    return Source(examples=examples, generated=True)
 
 
 def examples_of_module(source: str, module: str, max_words: int) -> Iterator[RawExample]:
@@ -87,6 +87,11 @@ def _digest_ranges(splits: dict[str, int]) -> dict[str, tuple[float, float]]:
         ends = [start, *(start + width * part / sum(chosen.values()) for part in accumulate(chosen.values()))]
         ranges |= dict(zip(chosen, pairwise(ends), strict=True))
     return ranges
+
+
+def _words(text: str) -> str:
+    """The text without case, spacing and punctuation, so that nearly equal documents are in the same split."""
+    return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"()]", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _digest(text: str) -> str:

@@ -6,13 +6,14 @@ import unicodedata
 from array import array
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlassay.config.data import RepeatRule
 from rlassay.data.raw_examples import RowRejectedError, UnsuitableRowError
-from rlassay.records import PromptRow
+from rlassay.records import PairedBy, PromptRow
 
 if TYPE_CHECKING:
     Words = array[int]
@@ -32,6 +33,10 @@ class PromptSignature:
 
     text: int
     """Digest of question and choices, normalized by `normalized_text`."""
+    plain: int = 0
+    """Digest of question and choices as they are."""
+    answer: int = 0
+    """Digest of the gold answer."""
     exact: tuple[str, ...] = ()
     """SHA-256 of each image, then the path of each video."""
     hashes: tuple[str, ...] = ()
@@ -41,13 +46,18 @@ class PromptSignature:
 
     @cached_property
     def digest(self) -> int:
-        """Digest of the text and all media."""
+        """Digest of the normalized text and all media."""
         return digest_of(str(self.text), *self.exact)
+
+    @cached_property
+    def plain_digest(self) -> int:
+        """Digest of the text as it is and all media."""
+        return digest_of(str(self.plain), *self.exact)
 
     @property
     def digest_without_images(self) -> int:
-        """Digest of text, videos and number of images; prompts that differ only in their images share it."""
-        return digest_of(str(self.text), str(len(self.hashes)), *self.exact[len(self.hashes) :])
+        """Digest of text, answer, videos and number of images; rows that differ only in their images share it."""
+        return digest_of(str(self.text), str(self.answer), str(len(self.hashes)), *self.exact[len(self.hashes) :])
 
 
 class DigestSet:
@@ -92,6 +102,32 @@ class DigestSet:
                 self._slots[self._slot(digest)] = digest
 
 
+class DigestMap(DigestSet):
+    """A map from 64-bit digests to row numbers, the first number of each digest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: Words = array("Q", bytes(8 * INITIAL_SLOTS))
+
+    def put(self, digest: int, number: int) -> None:
+        """Store a digest's number, unless it has one."""
+        if self.add(digest):
+            self._numbers[self._slot(digest)] = number
+
+    def get(self, digest: int) -> int | None:
+        """The number of a digest, if it is stored."""
+        slot = self._slot(digest)
+        return self._numbers[slot] if self._slots[slot] else None
+
+    def _grow(self) -> None:
+        # `add` grows the table before the new digest has its number, which `put` then stores in its new slot
+        numbers = {digest: number for digest, number in zip(self._slots, self._numbers, strict=True) if digest}
+        super()._grow()
+        self._numbers = array("Q", bytes(8 * len(self._slots)))
+        for digest, number in numbers.items():
+            self._numbers[self._slot(digest)] = number
+
+
 @dataclass(kw_only=True)
 class ImageIndex:
     """Perceptual hashes of a split's images, 48 bytes each."""
@@ -114,26 +150,20 @@ class ImageIndex:
                 self.prompts.append(number)
                 self.known_keys.add(self.keys[-1])
 
-    def has_similar_prompt(self, signature: PromptSignature) -> bool:
-        """Whether some prompt differs only in its images, and each of these is near its counterpart."""
+    def similar_prompt(self, signature: PromptSignature) -> int | None:
+        """The number of a row that differs only in its images, each of which is near its counterpart."""
         similar: set[int] | None = None
         for position, one in enumerate(signature.hashes):
             key = _key(signature, position)
             if _is_flat(one) or key not in self.known_keys:
-                return False
+                return None
             candidates = np.flatnonzero(np.frombuffer(self.keys, np.uint64) == key)
             near = candidates[self._distances(one, candidates) <= NEAR_BITS]
             prompts = {self.prompts[int(index)] for index in near}
             similar = prompts if similar is None else similar & prompts
-        return bool(similar)
+        return min(similar, default=None) if similar else None
 
-    def has_similar_image(self, one: str) -> bool:
-        """Whether the hash is near that of any image."""
-        if not self.hashes or _is_flat(one):
-            return False
-        return bool(self._distances(one, slice(None)).min() <= NEAR_BITS)
-
-    def _distances(self, one: str, rows: NDArray[np.intp] | slice) -> NDArray[np.intp]:
+    def _distances(self, one: str, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Number of differing bits, of 256, between a hash and those at `rows`."""
         own = np.frombuffer(bytes.fromhex(one), np.uint64)
         others = np.frombuffer(self.hashes, np.uint64).reshape(-1, 4)[rows]
@@ -142,27 +172,40 @@ class ImageIndex:
 
 @dataclass(kw_only=True)
 class SplitIndex:
-    """The prompts of one split: about 50 bytes for one without images, 200 with one."""
+    """The rows of one split: about 130 bytes for one without images, 350 with one."""
 
     split: str
     """Its name."""
-    exact_images_only: bool = False
-    """Whether images that only look alike count as different."""
-    prompts: DigestSet = field(default_factory=DigestSet)
-    """`PromptSignature.digest` of each prompt."""
+    rows: int = 0
+    """Number of rows."""
+    prompts: DigestMap = field(default_factory=DigestMap)
+    """`PromptSignature.digest` of each row -> its number."""
+    plain_prompts: DigestMap = field(default_factory=DigestMap)
+    """`PromptSignature.plain_digest` of each row -> its number."""
     prompt_ids: DigestSet = field(default_factory=DigestSet)
     """Digests of the keys that the source gave."""
-    media: DigestSet = field(default_factory=DigestSet)
-    """Digests of all images and of the paths of all videos."""
+    keys: DigestSet = field(default_factory=DigestSet)
+    """Digests of all keys, if the split may hold the same prompt twice."""
+    media: DigestMap = field(default_factory=DigestMap)
+    """Digests of all images and of the paths of all videos -> the number of the first row with it."""
     looks: ImageIndex = field(default_factory=ImageIndex)
     """Perceptual hashes of the images."""
 
-    def reject_duplicate(self, signature: PromptSignature, kind: str = "duplicate") -> None:
-        """UnsuitableRowError for a prompt with the same text and look, RowRejectedError for a key that is in use."""
-        if signature.digest in self.prompts or (
-            not self.exact_images_only and self.looks.has_similar_prompt(signature)
-        ):
-            raise UnsuitableRowError(f"{kind}: nearly the same prompt stands in the split {self.split!r}")
+    def reject_duplicate(
+        self, signature: PromptSignature, rule: RepeatRule = "near", kind: Literal["duplicate", "leak"] = "duplicate"
+    ) -> None:
+        """UnsuitableRowError for a row that the split has by a rule, RowRejectedError for a key that is in use.
+
+        `exact` compares texts and media as they are; `near` compares normalized texts with media as they are, and
+        normalized texts and answers with images that look alike. So a look alone rejects nothing.
+        """
+        if rule == "exact" and (number := self.plain_prompts.get(signature.plain_digest)) is not None:
+            raise self._repeated(f"{kind}: the same prompt is in the split {self.split!r}", "prompt", number)
+        reason = f"{kind}: nearly the same prompt stands in the split {self.split!r}"
+        if rule == "near" and (number := self.prompts.get(signature.digest)) is not None:
+            raise self._repeated(reason, "prompt", number)
+        if rule == "near" and (number := self.looks.similar_prompt(signature)) is not None:
+            raise self._repeated(reason, "look", number)
         if signature.prompt_id and digest_of(signature.prompt_id) in self.prompt_ids:
             raise RowRejectedError(
                 f"prompt_id: {signature.prompt_id!r} belongs to another row of the split {self.split!r} too; "
@@ -171,18 +214,33 @@ class SplitIndex:
 
     def reject_shared_image(self, signature: PromptSignature) -> None:
         """UnsuitableRowError for an image or video that this split has too, even with another question."""
-        same = any(digest_of(one) in self.media for one in signature.exact)
-        if same or (not self.exact_images_only and any(self.looks.has_similar_image(one) for one in signature.hashes)):
-            raise UnsuitableRowError(f"leak: nearly the same image stands in the split {self.split!r}")
+        for one in signature.exact:
+            if (number := self.media.get(digest_of(one))) is not None:
+                raise self._repeated(f"leak: the same image or clip is in the split {self.split!r}", "image", number)
 
     def add(self, signature: PromptSignature) -> None:
-        """Add an accepted prompt."""
-        self.looks.add(signature, len(self.prompts))
-        self.prompts.add(signature.digest)
+        """Add an accepted row."""
+        self.looks.add(signature, self.rows)
+        self.prompts.put(signature.digest, self.rows)
+        self.plain_prompts.put(signature.plain_digest, self.rows)
         if signature.prompt_id:
             self.prompt_ids.add(digest_of(signature.prompt_id))
         for one in signature.exact:
-            self.media.add(digest_of(one))
+            self.media.put(digest_of(one), self.rows)
+        self.rows += 1
+
+    def own_key(self, key: str) -> str:
+        """A key that no row of the split has: `key`, or `key-2`, `key-3`, ... for a repeated prompt."""
+        copy, own = 1, key
+        while digest_of(own) in self.keys:
+            copy += 1
+            own = f"{key}-{copy}"
+        return own
+
+    def _repeated(self, reason: str, by: PairedBy, number: int) -> UnsuitableRowError:
+        error = UnsuitableRowError(reason)
+        error.match = (by, self.split, number)
+        return error
 
 
 def digest_of(*parts: str) -> int:
@@ -199,9 +257,88 @@ def text_digest(row: PromptRow) -> int:
     return digest_of(*(normalized_text(text) for text in (row.question, *row.choices)))
 
 
+def plain_digest(row: PromptRow) -> int:
+    """Digest of a row's question and choices as they are."""
+    return digest_of(row.question, *row.choices)
+
+
 def normalized_text(text: str) -> str:
-    """Text without case, spacing and punctuation: `What IS 3 + 4?` equals `what is 3+4`; `3 - 4` differs."""
-    return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"()]", unicodedata.normalize("NFKC", text).casefold()))
+    """Text without the case of words, spacing and the punctuation of sentences: `What IS 3 + 4?` is `what is 3+4`.
+
+    Whatever may belong to mathematics stays: digits, single letters and their case, signs, brackets, primes,
+    superscripts, subscripts, and points, commas and exclamation marks beside numbers or variables. So `5² + 1` is not
+    `52 + 1`, `5!` is not `5`, `f'(2)` is not `f(2)`, and `3 -4` is not `3 - 4`.
+    """
+    plain = "".join(map(_narrow, unicodedata.normalize("NFC", text))).translate(_TYPOGRAPHY)
+    formula = _FORMULA.search(plain) is not None
+    tokens: list[str] = []
+    for match in _TOKEN.finditer(plain):
+        token = match[0]
+        if _ends_sentence(token, match, tokens) or _quotes(token, match):
+            continue
+        signs = token in "+-" and _is_sign(match)
+        tokens.append(f"~{token}" if signs else _folded(token, formula))
+    return " ".join(tokens)
+
+
+_TYPOGRAPHY = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u2212": "-"})
+_TOKEN = re.compile(r"\d+(?:[.,:]\d+)*\w*|\.\d+\w*|[^\W\d]\w*|[^\w\s]")
+_FORMULA = re.compile(r"[\d+*/=^<>\\$_{}()\[\]|~%√∑∫∏≤≥≠±×÷·∈∞]")
+_WORDS = """
+am an and are as at be but by can did do does find for from had has have he her his how if in is it its let me my no not
+of on or our she so that the their them then there these they this to up us was we were what when where which who why
+will with you your
+"""
+_COMMON = frozenset(_WORDS.split())
+"""Words whose case never matters; `a` and `I` may be variables."""
+
+
+def _narrow(character: str) -> str:
+    """A full-width or half-width form as the ordinary character; superscripts and the like stay what they are."""
+    if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
+        return unicodedata.normalize("NFKC", character)
+    return character
+
+
+def _ends_sentence(token: str, match: re.Match[str], tokens: list[str]) -> bool:
+    """Whether a mark is the punctuation of a sentence rather than part of a formula."""
+    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    if token not in ".,;:!?" or after.strip(" \t\n\r.,;:!?\"')"):
+        return False
+    if tokens and _is_word(tokens[-1]):
+        return True
+    return token in ".?" and (before.isalnum() or before in tuple(")]}$%'\""))
+
+
+def _quotes(token: str, match: re.Match[str]) -> bool:
+    """Whether a double quote encloses words; beside a number it may mean inches."""
+    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    return (
+        token == '"' and not before.isdigit() and ((not before.strip() and after.isalpha()) or not after.strip(".,?"))
+    )
+
+
+def _is_sign(match: re.Match[str]) -> bool:
+    """Whether a plus or minus belongs to the number after it alone, as in `3 -4`."""
+    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    return bool(match.start()) and before.isspace() and bool(after.strip())
+
+
+def _is_word(token: str) -> bool:
+    return token.casefold() in _COMMON or (len(token) >= 3 and token.isalpha()) or any(c >= "\u3400" for c in token)
+
+
+def _folded(token: str, formula: bool) -> str:
+    """A word without its case; names of variables, points and units keep theirs, and so do capitals in formulas."""
+    small = token.casefold()
+    if small in _COMMON or (len(token) >= 3 and token.isalpha() and (token.istitle() or token.islower())):
+        return small
+    spelled = len(token) >= 3 and token.isalpha() and not _FOLLOWING.search(small) and set(small) & set("aeiou")
+    return small if spelled and not formula else token
+
+
+_FOLLOWING = re.compile("|".join("abcdefghijklmnopqrstuvwxyz"[at : at + 3] for at in range(24)))
+"""Letters in alphabetical order, which name points: `ABC`."""
 
 
 def _key(signature: PromptSignature, position: int) -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from rlassay.config.data import ImagePolicy
 from rlassay.data.duplicates import DigestSet, digest_of
 from rlassay.data.raw_examples import RowRejectedError
 from rlassay.files import sha256
-from rlassay.images import to_rgb
+from rlassay.images import is_plain, load_image, to_rgb
 from rlassay.records import Media
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "GIF": "gif"}
@@ -25,7 +24,6 @@ SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "GIF": "g
 HASH_SIDE = 16
 BRIGHTER = 4
 """A pixel counts as brighter than its left neighbour from this many grey levels of 255; less is compression noise."""
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +55,9 @@ def encode_image(value: Any, root: Path | None, policy: ImagePolicy | None, *, j
     if policy is None:
         if content is None or original.format not in SUFFIXES:
             raise RowRejectedError(f"image: its format is none of {', '.join(SUFFIXES)}")
-        return EncodedImage(content=content, suffix=SUFFIXES[original.format], image=original)
+        return EncodedImage(content=content, suffix=SUFFIXES[original.format], image=to_rgb(original))
     image = _resized(to_rgb(original), policy)
-    unchanged = original.mode == "RGB" and image.size == original.size and not original.getexif().get(_EXIF_ORIENTATION)
+    unchanged = image.size == original.size and is_plain(original)
     if content is not None and unchanged and original.format in SUFFIXES and (original.format == "JPEG" or not jpeg):
         return EncodedImage(content=content, suffix=SUFFIXES[original.format], image=image)
     encoded = io.BytesIO()
@@ -81,15 +79,12 @@ def read_image(value: Any, root: Path | None) -> tuple[Image.Image, bytes | None
         inner = next((mapping[key] for key in ("bytes", "path", "image") if mapping.get(key) is not None), None)
         return read_image(inner, root)
     if isinstance(value, Image.Image):
-        return _decoded(value), None
+        return value, None
     content = bytes(value) if isinstance(value, bytes | bytearray) else resolve_below(value, root, "image").read_bytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RowRejectedError("image: unreadable") from None
-    return _decoded(image), content
+        return load_image(content), content
+    except ValueError as error:
+        raise RowRejectedError(f"image: {error}") from None
 
 
 def resolve_below(value: Any, root: Path | None, what: str) -> Path:
@@ -169,14 +164,6 @@ class ImageStore:
             return False
         self._digest.update(f"{name}\n".encode())
         return True
-
-
-def _decoded(image: Image.Image) -> Image.Image:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise RowRejectedError("image: unreadable") from None
-    return image
 
 
 def _resized(image: Image.Image, policy: ImagePolicy) -> Image.Image:

@@ -13,16 +13,18 @@ from PIL.Image import Image
 
 from rlassay.bar import progress_bar
 from rlassay.config import StudyError
-from rlassay.config.data import PromptLimit
-from rlassay.data.duplicates import PromptSignature, SplitIndex, text_digest
+from rlassay.config.data import PromptLimit, RepeatRule
+from rlassay.data.duplicates import PromptSignature, SplitIndex, digest_of, plain_digest, text_digest
 from rlassay.data.images import EncodedImage, ImageStore, encode_image, media_path, perceptual_hash, resolve_below
 from rlassay.data.outcomes import Accepted, Outcome, Rejected
-from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, UnsuitableRowError
+from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, UnsuitableRowError, rejecting
 from rlassay.data.row_checks import checked_row, content_id
-from rlassay.records import TRAINING_SPLITS, Media, PromptRow, row_line
+from rlassay.records import TRAINING_SPLITS, Media, PromptRow, RefusedPair, parse_row, row_line
 
 MAX_PROBLEMS = 20
 """Problems of a strict source that an error lists; the others are only counted."""
+LONGEST_SHOWN = 300
+"""Characters kept of a refused duplicate's or leak's texts."""
 LengthCheck = Callable[[PromptRow, Sequence[Image]], str | None]
 """Why a row with these images is too long, or None if it is not."""
 
@@ -64,6 +66,10 @@ class Ingestor:
     """Receives the images of accepted rows."""
     too_long: LengthCheck
     """Rejects prompts with too many tokens."""
+    duplicates: RepeatRule = "near"
+    """Which repeated prompts of a split are rejected."""
+    leaks: RepeatRule = "near"
+    """Which training rows are rejected because of an evaluation split."""
     splits: dict[str, SplitIndex] = field(default_factory=dict[str, SplitIndex])
     """Signatures of the rows accepted so far, by split."""
 
@@ -97,30 +103,39 @@ class Ingestor:
     def ingest(self, example: RawExample, split: str) -> Accepted:
         """The row of an example: check, encode its media, limit its length, compare it, store its images.
 
-        Errors: RowRejectedError with the reason; nothing of a rejected example is stored or indexed.
+        Errors: RowRejectedError with the reason, whatever is wrong with the example; nothing of a rejected example is
+            stored or indexed.
         """
-        # 1. Its content and its gold answer.
-        row = checked_row(example, split)
-        # 2. Its media, under names that depend on their content only.
-        encoded = [self._encode(image, example) for image in example.images]
-        videos = [resolve_below(path, example.media_root, "video") for path in example.videos]
-        row = row.model_copy(update={"media": _content_named(encoded, example.videos)})
-        # 3. Its length.
-        if reason := self.too_long(row, [one.image for one in encoded]):
-            raise UnsuitableRowError(reason)
-        # 4. Duplicates and leaks, by its signature.
-        signature = PromptSignature(
-            text=text_digest(row),
-            exact=(*(one.digest for one in encoded), *example.videos),
-            hashes=tuple(perceptual_hash(one.image) for one in encoded),
-            prompt_id=example.prompt_id,
-        )
-        self._reject_repeated(signature, split)
+        with rejecting(example.where):
+            # 1. Its content and its gold answer.
+            row = checked_row(example, split)
+            # 2. Its media, under names that depend on their content only.
+            encoded = [self._encode(image, example) for image in example.images]
+            videos = [resolve_below(path, example.media_root, "video") for path in example.videos]
+            row = row.model_copy(update={"media": _content_named(encoded, example.videos)})
+            # 3. Its length.
+            if reason := self.too_long(row, [one.image for one in encoded]):
+                raise UnsuitableRowError(reason)
+            # 4. Duplicates and leaks, by its signature.
+            signature = PromptSignature(
+                text=text_digest(row),
+                plain=plain_digest(row),
+                answer=digest_of(row.answer),
+                exact=(*(one.digest for one in encoded), *example.videos),
+                hashes=tuple(perceptual_hash(one.image) for one in encoded),
+                prompt_id=example.prompt_id,
+            )
+            try:
+                self._reject_repeated(signature, split)
+            except UnsuitableRowError as repeated:
+                repeated.pair = _pair(row, example, repeated)
+                raise
         # 5. It is accepted: only now is anything stored.
         images = tuple(self.images.add(one.content, one.suffix, example.jpeg_name) for one in encoded)
         self._index(split).add(signature)
         clips = tuple(Media(kind="video", path=str(path), frames=example.frames) for path in videos)
-        row = row.model_copy(update={"prompt_id": example.prompt_id or content_id(row), "media": images + clips})
+        key = self._key(example.prompt_id or content_id(row), split)
+        row = row.model_copy(update={"prompt_id": key, "media": images + clips})
         return Accepted(row=row_line(row), signature=signature, images=tuple(image.path for image in images))
 
     def restore(self, outcome: Outcome, split: str) -> bool:
@@ -131,6 +146,8 @@ class Ingestor:
         if not all(self.images.restore(path, digest) for path, digest in images):
             return False
         self._index(split).add(outcome.signature)
+        if self.duplicates == "off":
+            self._key(parse_row(outcome.row.encode("utf-8"), split).prompt_id, split)
         return True
 
     def _outcome(self, example: RawExample | RowRejectedError, split: str, problems: Problems) -> Outcome | None:
@@ -140,11 +157,12 @@ class Ingestor:
                 raise example
             return self.ingest(example, split)
         except UnsuitableRowError as unsuitable:
-            return Rejected(reason=str(unsuitable))
+            return _rejection(unsuitable)
         except RowRejectedError as rejected:
             if not self.source.strict:
-                return Rejected(reason=str(rejected))
-            problems.note(f"{_location(example)}{rejected}")
+                return _rejection(rejected)
+            detail = f" ({rejected.detail})" if rejected.detail else ""
+            problems.note(f"{_location(example)}{rejected}{detail}")
             return None
 
     def _encode(self, image: object, example: RawExample) -> EncodedImage:
@@ -152,18 +170,28 @@ class Ingestor:
 
     def _index(self, split: str) -> SplitIndex:
         if split not in self.splits:
-            self.splits[split] = SplitIndex(split=split, exact_images_only=self.source.drawn)
+            self.splits[split] = SplitIndex(split=split)
         return self.splits[split]
+
+    def _key(self, key: str, split: str) -> str:
+        """The row's key, with a number if the split may hold the same prompt twice and does."""
+        if self.duplicates != "off":
+            return key
+        index = self._index(split)
+        own = index.own_key(key)
+        index.keys.add(digest_of(own))
+        return own
 
     def _reject_repeated(self, signature: PromptSignature, split: str) -> None:
         """UnsuitableRowError for a prompt in this split, or for a training row with a prompt or image of evaluation."""
-        self._index(split).reject_duplicate(signature)
+        self._index(split).reject_duplicate(signature, self.duplicates)
         for name, other in self.splits.items():
             if split in TRAINING_SPLITS and name not in TRAINING_SPLITS:
-                other.reject_duplicate(signature, "leak")
-                other.reject_shared_image(signature)
+                other.reject_duplicate(signature, self.leaks, "leak")
+                if self.leaks != "off":
+                    other.reject_shared_image(signature)
             elif name != split and self.source.drawn:
-                other.reject_duplicate(signature)
+                other.reject_duplicate(signature, self.duplicates)
 
 
 def length_check(limit: PromptLimit | None) -> LengthCheck:
@@ -189,6 +217,28 @@ def length_check(limit: PromptLimit | None) -> LengthCheck:
         return f"prompt: more than {limit.tokens} tokens" if tokens > limit.tokens else None
 
     return too_long
+
+
+def _rejection(error: RowRejectedError) -> Rejected:
+    return Rejected(reason=str(error), where=error.where, detail=error.detail, pair=error.pair)
+
+
+def _pair(row: PromptRow, example: RawExample, repeated: UnsuitableRowError) -> RefusedPair | None:
+    """A duplicate or leak beside the row that it repeats."""
+    if repeated.match is None:
+        return None
+    by, split, number = repeated.match
+    return RefusedPair(
+        kind="leak" if str(repeated).startswith("leak") else "duplicate",
+        by=by,
+        where=example.where,
+        prompt_id=example.prompt_id or content_id(row),
+        question=row.question[:LONGEST_SHOWN],
+        choices=tuple(choice[:LONGEST_SHOWN] for choice in row.choices),
+        answer=row.answer[:LONGEST_SHOWN],
+        match_split=split,
+        match_row=number,
+    )
 
 
 def _location(example: RawExample | RowRejectedError) -> str:

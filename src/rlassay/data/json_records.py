@@ -1,11 +1,16 @@
 """Sources in JSON files with media by path: rows in this project's format, prompts with answers, conversations."""
 
+import bz2
+import gzip
 import json
+import lzma
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from rlassay.config import StudyError
 from rlassay.config.data import Conversations, Jsonl, JsonlPrompts, RecordSection
@@ -15,18 +20,30 @@ from rlassay.data.raw_examples import (
     RowRejectedError,
     Source,
     convert_each,
-    list_of,
     split_files,
-    text_of,
 )
 from rlassay.data.row_checks import row_problems
-from rlassay.data.tables import answer_block
+from rlassay.data.values import list_of, parse_json, text_of
 from rlassay.records import FrameSampling, parse_row
 
-LocatedRecord = tuple[dict[str, Any], str]
-"""A record, and its `file:line`."""
+HEAD = 100
+"""Records in which a key that the study names must occur at least once."""
+OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""File name ending -> how a compressed file is opened."""
 _MARKS = re.compile(r"<(?:image|video)>\n?")
 _FRAME_KEYS = {"frame_cnts", "min_frames", "max_frames", "dynamic_sample"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonRecord:
+    """One object of a JSON file."""
+
+    values: Mapping[str, Any]
+    """Key -> value."""
+    known: Collection[str]
+    """All keys of the first HEAD objects of its file."""
+    where: str
+    """Its `file:line`, or `file: record 3`."""
 
 
 def jsonl(section: Jsonl) -> Source:
@@ -56,15 +73,15 @@ def jsonl_prompts(section: JsonlPrompts) -> Source:
     if not root.resolve().is_relative_to(Path(section.folder).resolve()):
         raise StudyError([f"data.image_dir: {section.image_dir!r} leads outside of data.folder {section.folder}"])
 
-    def convert(located: LocatedRecord) -> RawExample:
-        record, where = located
-        if section.prompt_key not in record:
-            known = ", ".join(record) or "none"
-            hint = nearest(section.prompt_key, record)
-            raise StudyError([f"{where}: no key {section.prompt_key!r} (data.prompt_key); it has {known}{hint}"])
+    def convert(one: JsonRecord) -> RawExample:
+        record = one.values
+        if section.prompt_key not in one.known:
+            known = ", ".join(one.known) or "none"
+            hint = nearest(section.prompt_key, one.known)
+            raise StudyError([f"{one.where}: no key {section.prompt_key!r} (data.prompt_key); it has {known}{hint}"])
         answer = text_of(record.get(section.answer_key), "answer")
         return RawExample(
-            question=_without_marks(record[section.prompt_key]),
+            question=_without_marks(record.get(section.prompt_key)),
             answer=answer,
             images=list_of(record.get(section.image_key)),
             videos=_paths(record.get(section.video_key)),
@@ -79,11 +96,11 @@ def conversations(section: Conversations) -> Source:
     """Records of one human and one gpt turn; the gold answer is the reply's `<answer>` block, or the whole reply."""
     root = Path(section.folder)
 
-    def convert(located: LocatedRecord) -> RawExample:
-        record, where = located
-        if "conversations" not in record:
-            raise StudyError([f"{where}: no key 'conversations'; it has {', '.join(record) or 'none'}"])
-        question, reply = _two_turns(record["conversations"])
+    def convert(one: JsonRecord) -> RawExample:
+        record = one.values
+        if "conversations" not in one.known:
+            raise StudyError([f"{one.where}: no key 'conversations'; it has {', '.join(one.known) or 'none'}"])
+        question, reply = _two_turns(record.get("conversations"))
         videos = _paths(record.get("video"))
         meta = record.get("meta")
         return RawExample(
@@ -122,25 +139,38 @@ def frame_sampling(meta: Any) -> FrameSampling:
     return FrameSampling(frame_cnts=counts, min_frames=low, max_frames=high, dynamic_sample=dynamic)
 
 
-def read_records(file: Path) -> Iterator[LocatedRecord]:
-    """The objects of a `.jsonl` file, read line by line, or of a `.json` list, read whole, each with its location.
+def read_records(file: Path) -> Iterator[JsonRecord | RowRejectedError]:
+    """The objects of a file: of one object per line, read line by line, or of a list, read whole.
 
-    Errors: StudyError with file and line for invalid UTF-8, invalid JSON, and JSON that is not an object.
+    A line that is no UTF-8 or no JSON, and a value that is no object, is the error that rejects it. Files that end in
+    .gz, .bz2 or .xz are decompressed.
+
+    Errors: StudyError for a list that cannot be parsed.
     """
-    if file.suffix == ".json":
-        records = _parse(file.read_bytes(), str(file))
-        if not isinstance(records, list):
-            raise StudyError([f"{file}: expected a list of objects; or name it .jsonl if it has one object per line"])
-        numbered = ((record, f"{file}: record {number}") for number, record in enumerate(cast("list[Any]", records), 1))
-    else:
-        numbered = _parsed_lines(file)
-    for record, where in numbered:
-        if not isinstance(record, dict):
-            raise StudyError([f"{where}: expected an object, got {str(record)[:60]!r}"])
-        yield cast("dict[str, Any]", record), where
+    records = _parsed_values(file)
+    head = list(islice(records, HEAD))
+    known = dict.fromkeys(key for record in head if isinstance(record, tuple) for key in record[0])
+    for record in chain(head, records):
+        if isinstance(record, RowRejectedError):
+            yield record
+        else:
+            yield JsonRecord(values=record[0], known=known, where=record[1])
 
 
-def _record_source(section: RecordSection, convert: Callable[[LocatedRecord], RawExample]) -> Source:
+def with_places(
+    records: Iterable[JsonRecord | RowRejectedError],
+) -> Iterator[tuple[JsonRecord, str] | RowRejectedError]:
+    """Records as `convert_each` takes them."""
+    return (record if isinstance(record, RowRejectedError) else (record, record.where) for record in records)
+
+
+def answer_block(text: str) -> str:
+    """The content of the last `<answer>` block, or the whole text if there is none."""
+    _, mark, rest = text.rpartition("<answer>")
+    return rest.partition("</answer>")[0].strip() if mark else text
+
+
+def _record_source(section: RecordSection, convert: Callable[[JsonRecord], RawExample]) -> Source:
     files = split_files(
         Path(section.folder),
         {split: section.files.get(split, f"{split}.jsonl") for split in section.splits},
@@ -154,26 +184,59 @@ def _record_source(section: RecordSection, convert: Callable[[LocatedRecord], Ra
     )
 
 
-def _convert_file(
-    file: Path, convert: Callable[[LocatedRecord], RawExample]
-) -> Iterator[RawExample | RowRejectedError]:
-    return convert_each(read_records(file), convert)
+def _convert_file(file: Path, convert: Callable[[JsonRecord], RawExample]) -> Iterator[RawExample | RowRejectedError]:
+    return convert_each(with_places(read_records(file)), convert)
 
 
-def _parsed_lines(file: Path) -> Iterator[tuple[Any, str]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _parse(line, f"{file}:{number}"), f"{file}:{number}"
+def _parsed_values(file: Path) -> Iterator[tuple[dict[str, Any], str] | RowRejectedError]:
+    with cast("BinaryIO", OPENERS.get(file.suffix, _open)(file)) as lines:
+        numbered = enumerate(lines, 1)
+        blank = 0
+        for number, line in numbered:
+            if number - blank == 1 and line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+                yield from _list_items(line + lines.read(), file)
+                return
+            if not line.strip():
+                blank += 1
+                continue
+            yield _parsed_object(line, f"{file}:{number}")
 
 
-def _parse(content: bytes, where: str) -> Any:
+def _list_items(content: bytes, file: Path) -> Iterator[tuple[dict[str, Any], str] | RowRejectedError]:
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise StudyError([f"{where}: not UTF-8 ({error.reason} at byte {error.start})"]) from None
+        items = cast("list[Any]", parse_json(content.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:
-        raise StudyError([f"{where}: invalid JSON ({error}); expected an object"]) from None
+        raise StudyError(
+            [f"{file}: invalid JSON ({error}); expected a list of objects, or one object per line"]
+        ) from None
+    for number, item in enumerate(items, 1):
+        yield _checked_object(item, f"{file}: record {number}")
+
+
+def _parsed_object(line: bytes, where: str) -> tuple[dict[str, Any], str] | RowRejectedError:
+    try:
+        value = parse_json(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return _located("not UTF-8", where, f"{error.reason} at byte {error.start}")
+    except (ValueError, RecursionError) as error:
+        return _located("invalid JSON; expected an object", where, str(error))
+    return _checked_object(value, where)
+
+
+def _checked_object(value: Any, where: str) -> tuple[dict[str, Any], str] | RowRejectedError:
+    if not isinstance(value, dict):
+        return _located("expected an object", where, f"got {str(value)[:60]!r}")
+    return cast("dict[str, Any]", value), where
+
+
+def _located(reason: str, where: str, detail: str) -> RowRejectedError:
+    rejected = RowRejectedError(reason)
+    rejected.where, rejected.detail = where, detail
+    return rejected
+
+
+def _open(file: Path) -> BinaryIO:
+    return file.open("rb")
 
 
 def _two_turns(turns: Any) -> tuple[str, str]:

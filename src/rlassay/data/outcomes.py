@@ -10,7 +10,8 @@ from typing import Any
 from zlib import crc32
 
 from rlassay.data.duplicates import PromptSignature
-from rlassay.records import LETTERS, Histogram, SplitFacts
+from rlassay.data.raw_examples import NOT_WANTED
+from rlassay.records import LETTERS, Histogram, RefusedPair, RejectedRecord, SplitFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,12 @@ class Rejected:
 
     reason: str
     """Why; similar records have the same reason."""
+    where: str = ""
+    """The record's place in the source; empty for generated ones."""
+    detail: str = ""
+    """What is special about this record."""
+    pair: RefusedPair | None = None
+    """Of a duplicate or leak, the row that it repeats."""
 
 
 Outcome = Accepted | Rejected
@@ -76,11 +83,15 @@ class Journal:
         """Record the outcome of the next record."""
         if isinstance(outcome, Accepted):
             known = outcome.signature
-            about: dict[str, Any] = {"text": known.text, "exact": known.exact, "hashes": known.hashes}
+            about: dict[str, Any] = {"text": known.text, "plain": known.plain, "answer": known.answer}
+            about |= {"exact": known.exact, "hashes": known.hashes}
             about |= {"prompt_id": known.prompt_id, "images": outcome.images}
             self._write(_line(f"{json.dumps(about)}\t{outcome.row.rstrip()}"))
         else:
-            self._write(_line(json.dumps({"reason": outcome.reason})))
+            about = {"reason": outcome.reason, "where": outcome.where, "detail": outcome.detail}
+            if outcome.pair is not None:
+                about["pair"] = outcome.pair.model_dump_json()
+            self._write(_line(json.dumps(about)))
 
     def __enter__(self) -> "Journal":
         return self
@@ -105,9 +116,15 @@ def _parse(line: bytes) -> Outcome | None:
     about, tab, row = content.decode("utf-8").partition("\t")
     entry: dict[str, Any] = json.loads(about)
     if not tab:
-        return Rejected(**entry)
+        pair = RefusedPair.model_validate_json(entry.pop("pair")) if "pair" in entry else None
+        return Rejected(**entry, pair=pair)
     signature = PromptSignature(
-        text=entry["text"], exact=tuple(entry["exact"]), hashes=tuple(entry["hashes"]), prompt_id=entry["prompt_id"]
+        text=entry["text"],
+        plain=entry["plain"],
+        answer=entry["answer"],
+        exact=tuple(entry["exact"]),
+        hashes=tuple(entry["hashes"]),
+        prompt_id=entry["prompt_id"],
     )
     return Accepted(row=f"{row}\n", signature=signature, images=tuple(entry["images"]))
 
@@ -115,6 +132,10 @@ def _parse(line: bytes) -> Outcome | None:
 MAX_DISTINCT_ANSWERS = 10_000
 """With more distinct free answers than this, answers are not counted."""
 TOP_ANSWERS = 10
+MAX_PAIRS = 20
+"""Duplicates and leaks that are kept with the rows that they repeat."""
+MAX_NAMED = 5
+"""Rejected records of each reason that are named."""
 MAX_BARS = 12
 
 
@@ -124,6 +145,8 @@ class SplitStats:
     def __init__(self) -> None:
         self.rows = 0
         self._rejected: Counter[str] = Counter()
+        self._named: dict[str, list[RejectedRecord]] = {}
+        self._pairs: list[RefusedPair] = []
         self._counts: dict[str, Counter[int]] = {name: Counter() for name in ("choices", "media", "question", "answer")}
         self._answers: Counter[str] = Counter()
         self._too_many_answers = False
@@ -131,7 +154,7 @@ class SplitStats:
     def add(self, outcome: Outcome) -> None:
         """Count the outcome of one more record."""
         if not isinstance(outcome, Accepted):
-            self._rejected[outcome.reason] += 1
+            self._add_rejected(outcome)
             return
         row: dict[str, Any] = json.loads(outcome.row)
         choices = row.get("choices", ())
@@ -145,8 +168,28 @@ class SplitStats:
             self._too_many_answers = len(self._answers) > MAX_DISTINCT_ANSWERS
 
     def rejections(self) -> str:
-        """The rejection reasons with their counts, most frequent first, for an error message."""
-        return ", ".join(f"{count} because {reason}" for reason, count in self._rejected.most_common()) or "none"
+        """The rejection reasons with their counts and first places, most frequent first, for an error message."""
+        return "; ".join(self._rejection(*item) for item in self._rejected.most_common()) or "none"
+
+    def rejected_share(self) -> float:
+        """Share of the records that were rejected; those that the study leaves out by their ids do not count."""
+        unwanted = self._rejected[NOT_WANTED]
+        records = self.rows + self._rejected.total() - unwanted
+        return (self._rejected.total() - unwanted) / records if records else 0.0
+
+    def _add_rejected(self, outcome: Rejected) -> None:
+        self._rejected[outcome.reason] += 1
+        if outcome.pair is not None and len(self._pairs) < MAX_PAIRS:
+            self._pairs.append(outcome.pair)
+        named = self._named.setdefault(outcome.reason, [])
+        if outcome.where and outcome.reason != NOT_WANTED and len(named) < MAX_NAMED:
+            named.append(RejectedRecord(where=outcome.where, reason=outcome.reason, detail=outcome.detail))
+
+    def _rejection(self, reason: str, count: int) -> str:
+        named = [f"{one.where}{f': {one.detail}' if one.detail else ''}" for one in self._named[reason]]
+        more = ", ..." if 0 < len(named) < count else ""
+        places = f" ({', '.join(named)}{more})" if named else ""
+        return f"{count} because {reason}{places}"
 
     def facts(self) -> SplitFacts:
         """The statistics of all outcomes so far."""
@@ -155,7 +198,10 @@ class SplitStats:
             top.sort()
         return SplitFacts(
             rows=self.rows,
+            records=self.rows + self._rejected.total(),
             refused=dict(sorted(self._rejected.items())),
+            rejected=tuple(one for _, named in sorted(self._named.items()) for one in named),
+            pairs=tuple(self._pairs),
             choices={str(number): count for number, count in sorted(self._counts["choices"].items())},
             media={str(number): count for number, count in sorted(self._counts["media"].items())},
             answers={} if self._too_many_answers else dict(top),

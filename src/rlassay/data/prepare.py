@@ -10,8 +10,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rlassay.config import Study, StudyError
-from rlassay.config.data import DataConfig
+from rlassay.config.data import DataConfig, Hub, TableSection
 from rlassay.config.fingerprints import code_digest, data_id
+from rlassay.config.inputs import data_inputs, hub_commit
 from rlassay.data.builtin import digits
 from rlassay.data.docstrings import docstrings
 from rlassay.data.images import ImageStore
@@ -45,16 +46,18 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
 
     Returns: per split, the number of rows, the rejected records by reason, and statistics of the rows.
 
-    Errors: StudyError with the invalid rows of the source, with a split that has no rows left, or if another process
-        is preparing this data.
+    Errors: StudyError with the invalid rows of the source, with a split that has no rows left or more rejected
+        records than `data.max_rejected`, or if another process is preparing this data.
     """
     with _unfinished(layout):
         # 1. Without its manifest, the old data counts as missing from here on.
         layout.data_manifest.unlink(missing_ok=True)
         # 2. Ingest one split after the other; no file is replaced before all splits are complete.
-        source, images = SOURCES[study.data.kind](study.data), ImageStore(layout.data)
+        section, commit = _pinned(study.data)
+        inputs = data_inputs(study.data)
+        source, images = SOURCES[section.kind](section), ImageStore(layout.data)
         _check_location(source, layout)
-        ingestor = Ingestor(source=source, images=images, too_long=length_check(study.data.max_prompt_length))
+        ingestor = _ingestor(study.data, source, images)
         states = _states(study, source)
         facts = {split: _prepare_split(split, study, layout, ingestor, states[split]) for split in states}
         # 3. Replace the old rows, and delete everything that belongs to an earlier version of the study.
@@ -65,11 +68,11 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
             if file.stem not in facts:
                 file.unlink()
         # 4. The manifest.
-        facts = {split: facts[split] for split in source.examples}
+        facts = {split: _with_match_ids(facts[split], layout) for split in source.examples}
         digests = {layout.split(split).name: sha256(layout.split(split)) for split in facts}
         splits = {split: one.model_dump(mode="json") for split, one in facts.items()}
         content = {"id": data_id(study), "splits": splits, "sha256": digests | {"images": images.digest()}}
-        write_json(layout.data_manifest, content)
+        write_json(layout.data_manifest, content | {"inputs": inputs, "hub_commit": commit})
     return facts
 
 
@@ -86,7 +89,7 @@ def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -
     source = SOURCES[section.kind](section)
     if split is not None and split not in source.examples:
         raise StudyError([f"data.splits: no split {split!r}; got {', '.join(source.examples) or 'none'}"])
-    ingestor = Ingestor(source=source, images=ImageStore(Path(root)), too_long=length_check(section.max_prompt_length))
+    ingestor = _ingestor(section, source, ImageStore(Path(root)))
     for name in reading_order(source.examples):
         # A training split is compared with the evaluation splits, so that these are read too.
         if split in (None, name) or name not in TRAINING_SPLITS:
@@ -95,6 +98,16 @@ def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -
                     yield parse_row(outcome.row.encode("utf-8"), name)
         if split == name:
             return
+
+
+def _pinned(section: DataConfig) -> tuple[DataConfig, str | None]:
+    """The section with the commit of its hub dataset as revision, so that all splits come from one; and the commit."""
+    if not isinstance(section, TableSection) or not isinstance(section.origin, Hub):
+        return section, None
+    commit = hub_commit(section.origin)
+    if commit is None:
+        return section, None
+    return section.model_copy(update={"origin": section.origin.model_copy(update={"revision": commit})}), commit
 
 
 @contextmanager
@@ -119,6 +132,31 @@ def _unfinished(layout: Layout) -> Generator[None, None, None]:
         raise StudyError([f"{layout.data}: another process prepares this data; wait for it, or stop it"]) from None
 
 
+def _ingestor(section: DataConfig, source: Source, images: ImageStore) -> Ingestor:
+    return Ingestor(
+        source=source,
+        images=images,
+        too_long=length_check(section.max_prompt_length),
+        duplicates=section.duplicates,
+        leaks=section.leaks,
+    )
+
+
+def _with_match_ids(facts: SplitFacts, layout: Layout) -> SplitFacts:
+    """The facts with the key of each row that a duplicate or leak repeats, read from the written splits."""
+    wanted: dict[str, set[int]] = {}
+    for pair in facts.pairs:
+        wanted.setdefault(pair.match_split, set()).add(pair.match_row)
+    keys: dict[tuple[str, int], str] = {}
+    for split, numbers in wanted.items():
+        with layout.split(split).open("rb") as lines:
+            for number, line in enumerate(lines):
+                if number in numbers:
+                    keys[split, number] = parse_row(line, f"{layout.split(split)}:{number + 1}").prompt_id
+    pairs = (pair.model_copy(update={"match_id": keys[pair.match_split, pair.match_row]}) for pair in facts.pairs)
+    return facts.model_copy(update={"pairs": tuple(pairs)})
+
+
 def _check_location(source: Source, layout: Layout) -> None:
     """StudyError if an input file is in the study's data folder, where it would be overwritten."""
     for file in (file for files in source.files.values() for file in files):
@@ -140,7 +178,16 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
                     rows.write(outcome.row)
     if not stats.rows:
         raise StudyError([f"data: no row of the split {split!r} is left; rejected: {stats.rejections()}"])
-    return stats.facts()
+    facts = stats.facts()
+    if not ingestor.source.generated and stats.rejected_share() > study.data.max_rejected:
+        raise StudyError(
+            [
+                f"data: {facts.records - facts.rows} of {facts.records} records of the split {split!r} were rejected, "
+                f"a larger share than data.max_rejected = {study.data.max_rejected:g}; fix the source, or raise it. "
+                f"Rejected: {stats.rejections()}"
+            ]
+        )
+    return facts
 
 
 def _states(study: Study, source: Source) -> dict[str, str]:

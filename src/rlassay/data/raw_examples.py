@@ -1,18 +1,32 @@
 """Raw examples: what a source reads from one record, before its content is checked and its media are read."""
 
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from rlassay.config import StudyError
 from rlassay.config.data import ImagePolicy
-from rlassay.records import FrameSampling
+from rlassay.records import FrameSampling, PairedBy, RefusedPair
+
+NOT_WANTED = "question_id: not in data.question_ids"
+"""Reason of records that a study leaves out on purpose."""
+LONGEST_DETAIL = 200
+"""Characters kept of an unexpected error's message."""
 
 
 class RowRejectedError(Exception):
     """A record that cannot become a row; its text is the reason, the same for similar records so that they count."""
+
+    where: str = ""
+    """The record's place in its source, `file:line` or `file: row 3`."""
+    detail: str = ""
+    """What is special about this record, such as the message of an unexpected error."""
+    match: tuple[PairedBy, str, int] | None = None
+    """Of a duplicate or leak: what is alike, and the split and line (from 0) of the row that it repeats."""
+    pair: RefusedPair | None = None
+    """Of a duplicate or leak: the record beside the row that it repeats."""
 
 
 class UnsuitableRowError(RowRejectedError):
@@ -46,7 +60,7 @@ class RawExample:
     prompt_id: str = ""
     """The row's key, if the source gives one; otherwise it is a digest of the content."""
     where: str = ""
-    """`file:line`, for error messages."""
+    """Its place in the source, `file:line` or `file: row 3`, for messages; empty for generated rows."""
 
 
 ReadExamples = Callable[[], Iterator[RawExample | RowRejectedError]]
@@ -65,6 +79,8 @@ class Source:
     """Limits on the images; None stores them unchanged."""
     strict: bool = False
     """Whether an invalid record is an error; otherwise it is rejected and counted."""
+    generated: bool = False
+    """Whether rows are made here, so that a rejected one is replaced by the next and their share means nothing."""
     drawn: bool = False
     """Whether rows are drawn at random from a small pool, one for training and another for evaluation.
 
@@ -76,34 +92,45 @@ Parsed = TypeVar("Parsed")
 
 
 def convert_each(
-    records: Iterable[Parsed], convert: Callable[[Parsed], RawExample]
+    records: Iterable[tuple[Parsed, str] | RowRejectedError], convert: Callable[[Parsed], RawExample]
 ) -> Iterator[RawExample | RowRejectedError]:
-    """Each record as a raw example, or the error with which `convert` rejected it."""
+    """Each record as a raw example, or the error that rejects it; an unexpected error rejects its record only.
+
+    Args:
+        records: each record with its place in the source; one that cannot be parsed is the error that says why.
+        convert: from a record to a raw example.
+    """
     for record in records:
+        if isinstance(record, RowRejectedError):
+            yield record
+            continue
+        parsed, where = record
         try:
-            yield convert(record)
+            with rejecting(where):
+                example = replace(convert(parsed), where=where)
         except RowRejectedError as rejected:
             yield rejected
+        else:
+            yield example
 
 
-def text_of(value: Any, name: str) -> str:
-    """A string or number as stripped, NFC-normalized text.
+@contextmanager
+def rejecting(where: str) -> Generator[None, None, None]:
+    """Turn every error about one record into a RowRejectedError that knows the record's place.
 
-    Errors: RowRejectedError for any other type, and for text with a lone surrogate, which cannot be encoded.
+    A StudyError passes, since it is about the study or a whole file, and so does a lack of memory.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RowRejectedError(f"{name}: it is missing" if value is None else f"{name}: it is no text")
-    text = unicodedata.normalize("NFC", str(value)).strip()
-    if any("\ud800" <= mark <= "\udfff" for mark in text):
-        raise RowRejectedError(f"{name}: half a character (a lone surrogate)")
-    return text
-
-
-def list_of(value: Any) -> tuple[Any, ...]:
-    """The items of a list; any other value becomes the only item, and None becomes no item."""
-    if value is None:
-        return ()
-    return tuple(cast("list[Any] | tuple[Any, ...]", value)) if isinstance(value, list | tuple) else (value,)
+    try:
+        yield
+    except (StudyError, MemoryError):
+        raise
+    except RowRejectedError as rejected:
+        rejected.where = rejected.where or where
+        raise
+    except Exception as error:
+        rejected = RowRejectedError(f"unexpected {type(error).__name__}")
+        rejected.where, rejected.detail = where, " ".join(str(error).split())[:LONGEST_DETAIL]
+        raise rejected from error
 
 
 def split_files(folder: Path, names: Mapping[str, str], *, holds: str, remedy: str) -> dict[str, Path]:

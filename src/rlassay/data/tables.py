@@ -8,13 +8,28 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlassay.config import StudyError
-from rlassay.config.data import Aokvqa, Builtin, Columns, Files, Gsm8k, Hub, Summarization, Table, TableSection
+from rlassay.config.data import (
+    AnswerIs,
+    Aokvqa,
+    Builtin,
+    Columns,
+    Files,
+    Gsm8k,
+    Hub,
+    Summarization,
+    Table,
+    TableSection,
+)
 from rlassay.config.explain import nearest
 from rlassay.data.builtin import generate_aokvqa_rows, generate_gsm8k_rows
-from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, convert_each, list_of, text_of
+from rlassay.data.json_records import answer_block, read_records
+from rlassay.data.raw_examples import NOT_WANTED, RawExample, RowRejectedError, Source, convert_each
+from rlassay.data.values import arrow_rows, is_nan, list_of, parquet_batches, text_of, whole_number
 from rlassay.prompts import demonstrate
 from rlassay.records import LETTERS
 
+BATCH = 64
+"""Rows of a table that are decoded at a time; they may hold images."""
 GenerateRows = Callable[[int, str], Iterator[dict[str, Any]]]
 """`generate(seed, split)`: endless built-in records of a split."""
 PRESETS = {
@@ -31,6 +46,8 @@ class TableRow:
     """Column -> value; None for a column that the row leaves out."""
     where: str
     """The table's name in error messages."""
+    place: str
+    """The row's own place, such as `train.parquet: row 3`."""
 
     def __getitem__(self, column: str) -> Any:
         """A column's value; StudyError with the existing columns if there is no such column."""
@@ -58,9 +75,9 @@ def aokvqa(section: Aokvqa) -> Source:
     def convert(row: TableRow) -> RawExample:
         name = text_of(row["question_id"], "question_id")
         if wanted is not None and name not in wanted:
-            raise RowRejectedError("question_id: not in data.question_ids")
+            raise RowRejectedError(NOT_WANTED)
         choices = tuple(text_of(choice, "choices") for choice in list_of(row["choices"]))
-        letter = gold_letter(row["correct_choice_idx"], choices)
+        letter = gold_letter(row["correct_choice_idx"], choices, column="correct_choice_idx", answer_is="index")
         rationales = [text_of(rationale, "rationales") for rationale in list_of(row["rationales"])]
         return RawExample(
             question=text_of(row["question"], "question"),
@@ -126,75 +143,128 @@ def table_source(
         read = partial(_builtin_rows, generate, origin.seed)
     root = Path(origin.folder) if isinstance(origin, Files) else None
     examples = {split: partial(_convert_rows, partial(read, split), root, convert) for split in section.splits}
-    return Source(examples=examples, files=files, images=section.images)
+    return Source(examples=examples, files=files, images=section.images, generated=isinstance(origin, Builtin))
 
 
-def read_table(origin: Files | Hub, split: str) -> Iterator[TableRow]:
-    """The rows of a split, streamed, with encoded images.
+def read_table(origin: Files | Hub, split: str) -> Iterator[TableRow | RowRejectedError]:
+    """The rows of a split, streamed, with encoded images; a line of JSON without an object is the error that says so.
 
     Errors: StudyError if the files or the hub dataset cannot be read.
     """
-    from datasets import load_dataset  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
     from datasets.exceptions import DatasetsError  # pyright: ignore[reportMissingTypeStubs]
 
-    load = cast("Callable[..., Any]", load_dataset)
     name = origin.folder if isinstance(origin, Files) else f"{origin.name} at {origin.revision}"
     where = f"data.origin ({name}), split {split!r}"
+    read = _read_hub(origin, split) if isinstance(origin, Hub) else _read_files(origin, split)
     try:
-        if isinstance(origin, Files):
-            files = [str(file) for file in _files(origin, split)]
-            dataset = load(origin.kind, data_files={split: files}, split=split, streaming=True)
-        else:
-            hub_split = origin.names.get(split, split)
-            dataset = load(origin.name, origin.config, revision=origin.revision, split=hub_split, streaming=True)
-        rows: Iterable[dict[str, Any]] = dataset.decode(False)
-        for values in rows:
-            yield TableRow(values=values, where=where)
+        for row in read:
+            if isinstance(row, RowRejectedError):
+                yield row
+            else:
+                values, place = row
+                yield TableRow(values=values, where=where, place=place)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         if isinstance(error, StudyError):
             raise
         raise StudyError([f"{where}: cannot be read: {' '.join(str(error).split())[:300]}"]) from error
 
 
-def gold_letter(answer: Any, choices: tuple[str, ...]) -> str:
-    """The gold letter from an option's text, a letter or a 0-based number; a text equal to an option means that one."""
+def gold_letter(answer: Any, choices: tuple[str, ...], *, column: str, answer_is: AnswerIs | None = None) -> str:
+    """The gold letter of a row with choices.
+
+    Args:
+        answer: the value of the answer column.
+        choices: the option texts.
+        column: the column's name, for messages.
+        answer_is: whether `answer` is an option's letter, text or 0-based number. None decides row by row: a text
+            equal to an option means that option, another text is a letter, and a number is an index unless only an
+            option's text fits.
+
+    Errors: RowRejectedError if it is no option; StudyError for a number that is the index of one option and the text
+        of another.
+    """
     letters = LETTERS[: len(choices)]
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        if not 0 <= answer < len(letters):
-            raise RowRejectedError("answer: its number is none of the choices")
-        return letters[answer]
+    index = whole_number(answer)
+    if index is None and answer_is == "index":
+        text = text_of(answer, column)
+        index = int(text) if text.isdecimal() else -1
+    by_index = letters[index] if index is not None and 0 <= index < len(letters) else None
     text = text_of(answer, "answer")
-    return letters[choices.index(text)] if text in choices[: len(letters)] else text
+    by_text = letters[choices.index(text)] if text in choices[: len(letters)] else None
+    if answer_is == "index" or (answer_is is None and index is not None):
+        if answer_is is None and by_index and by_text and by_index != by_text:
+            raise StudyError([_ambiguous(column, text, choices)])
+        letter = by_index or (None if answer_is else by_text)
+        if letter is None:
+            raise RowRejectedError("answer: its number is none of the choices")
+        return letter
+    return text if answer_is == "letter" or by_text is None else by_text
 
 
-def answer_block(text: str) -> str:
-    """The content of the last `<answer>` block, or the whole text if there is none."""
-    _, mark, rest = text.rpartition("<answer>")
-    return rest.partition("</answer>")[0].strip() if mark else text
+def _ambiguous(column: str, text: str, choices: tuple[str, ...]) -> str:
+    return (
+        f"data.columns.answer: the column {column!r} holds the number {text}, which is the index of the option "
+        f"{choices[int(text)]!r} and also the text of option {choices.index(text)}, counted from 0; "
+        "set data.columns.answer_is to 'index' or to 'text'"
+    )
+
+
+def _read_files(origin: Files, split: str) -> Iterator[tuple[Mapping[str, Any], str] | RowRejectedError]:
+    for file in _files(origin, split):
+        if origin.kind == "json":
+            for record in read_records(file):
+                if isinstance(record, RowRejectedError):
+                    yield record
+                else:
+                    yield dict.fromkeys(record.known) | dict(record.values), record.where
+        else:
+            yield from _numbered(parquet_batches(file, BATCH), str(file))
+
+
+def _read_hub(origin: Hub, split: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    from datasets import load_dataset  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+    load = cast("Callable[..., Any]", load_dataset)
+    hub_split = origin.names.get(split, split)
+    dataset = load(origin.name, origin.config, revision=origin.revision, split=hub_split, streaming=True)
+    batches = dataset.decode(False).with_format("arrow").iter(batch_size=BATCH)
+    return _numbered(batches, f"{origin.name}, split {hub_split}")
+
+
+def _numbered(batches: Iterable[Any], name: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    rows = (row for batch in batches for row in arrow_rows(batch))
+    return ((row, f"{name}: row {number}") for number, row in enumerate(rows, 1))
 
 
 def _convert_rows(
-    read: Callable[[], Iterator[TableRow]], root: Path | None, convert: Callable[[TableRow], RawExample]
+    read: Callable[[], Iterator[TableRow | RowRejectedError]],
+    root: Path | None,
+    convert: Callable[[TableRow], RawExample],
 ) -> Iterator[RawExample | RowRejectedError]:
-    return convert_each(read(), lambda row: replace(convert(row), media_root=root))
+    rows = (row if isinstance(row, RowRejectedError) else (row, row.place) for row in read())
+    return convert_each(rows, lambda row: replace(convert(row), media_root=root))
 
 
 def _convert(row: TableRow, columns: Columns) -> RawExample:
     choices = tuple(text_of(choice, "choices") for choice in list_of(row[columns.choices] if columns.choices else ()))
-    answer = gold_letter(row[columns.answer], choices) if choices else text_of(row[columns.answer], "answer")
+    answer = row[columns.answer]
+    if choices:
+        answer = gold_letter(answer, choices, column=columns.answer, answer_is=columns.answer_is)
+    else:
+        answer = text_of(answer, "answer")
     demonstration = row[columns.demonstration] if columns.demonstration else None
     return RawExample(
         question=text_of(row[columns.question], "question"),
         answer=answer_block(answer),
         choices=choices,
         images=list_of(row[columns.images] if columns.images else ()),
-        demonstration=None if demonstration is None else text_of(demonstration, "demonstration"),
-        meta={name: _meta_value(row[name], name) for name in columns.meta if row[name] is not None},
+        demonstration=None if _is_missing(demonstration) else text_of(demonstration, "demonstration"),
+        meta={name: _meta_value(row[name], name) for name in columns.meta if not _is_missing(row[name])},
     )
 
 
 def _builtin_rows(generate: GenerateRows, seed: int, split: str) -> Iterator[TableRow]:
-    return (TableRow(values=values, where="data.origin (builtin)") for values in generate(seed, split))
+    return (TableRow(values=values, where="data.origin (builtin)", place="") for values in generate(seed, split))
 
 
 def _files(origin: Files, split: str) -> tuple[Path, ...]:
@@ -210,9 +280,15 @@ def _files(origin: Files, split: str) -> tuple[Path, ...]:
 
 
 def _meta_value(value: Any, name: str) -> str | int | float | bool:
-    if not isinstance(value, str | int | float | bool):
-        raise RowRejectedError(f"{name}: it is neither a text nor a number")
-    return value
+    """A text, number or truth value; dates and decimals become their text."""
+    if isinstance(value, bool | int):
+        return value
+    text = text_of(value, name)
+    return float(value) if isinstance(value, float) else text
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or is_nan(value)
 
 
 def _question_ids(file: Path) -> set[str]:

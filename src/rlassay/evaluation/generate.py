@@ -1,7 +1,7 @@
 """The stage `generate`: one policy answers every prompt of one evaluation set.
 
-The walk: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`, `decode_batch`) -> a working file
-(`WorkFile`), which outlives kills -> `<split>.completions.jsonl`. `decode_batch` is the one function that another
+Steps: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`, `decode_batch`) -> a working file
+(`WorkFile`), which survives kills -> `<split>.completions.jsonl`. `decode_batch` is the one function that another
 engine would replace.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Batch:
     """Completions that are decoded together."""
 
     number: int
-    """0-based position in the whole; it seeds the sampling."""
+    """0-based index among all batches; it seeds the sampling."""
     mode: Literal["sampled", "greedy"]
     """How they are decoded."""
     items: tuple[tuple[PromptRow, int], ...]
@@ -83,8 +83,8 @@ class Decoded:
 def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     """Write `<policy>/eval/<split>.completions.jsonl`: `num_samples` sampled completions per prompt and a greedy one.
 
-    Finished batches outlive a kill in a working file beside it, and a batch depends on its own seed alone, so that a
-    continued job gives the same file as an uninterrupted one.
+    Finished batches survive a kill in a working file next to it, and a batch depends on its own seed alone, so that a
+    resumed job gives the same file as an uninterrupted one.
 
     Errors: ValueError for a policy that is not trained yet, or whose weights are damaged.
     """
@@ -149,9 +149,9 @@ class Answerer:
     model: Model
     """The policy."""
     processor: Processor
-    """What prepares its inputs."""
+    """Prepares its inputs."""
     images: StudyImages
-    """Opens the images that rows name."""
+    """Opens the images of rows."""
     evaluation: Evaluation
     """How to decode."""
     seed: int
@@ -173,7 +173,7 @@ class Answerer:
                 prompt_id=row.prompt_id,
                 mode=batch.mode,
                 sample=sample,
-                text=each.text,
+                text=self.chat_format.prefilled + each.text,
                 token_count=len(each.ids),
                 finished=each.finished,
                 signals=of_completion,
@@ -184,7 +184,7 @@ class Answerer:
     def _signals(
         self, batch: Batch, chats: list[Any], images: list[list[Any]], ids: list[list[int]]
     ) -> list[dict[str, float]]:
-        """What rewards read of each completion: the attention of the policy while it wrote it."""
+        """Signals that rewards read, per completion: the policy's attention while it wrote the completion."""
         if self.attention is None:
             return [{} for _ in ids]
         plan = SignalPlan(attention=True, layers=self.attention.layers)
@@ -218,34 +218,31 @@ def decode_batch(
     images: Sequence[list[Any]],
     how: Decoding,
 ) -> list[Decoded]:
-    """One completion per conversation; nothing but the arguments decides it.
+    """One completion per conversation, determined by the arguments alone.
 
     Args:
         conversations: chat messages of each prompt.
-        images: PIL images of each prompt in the order in which it shows them; empty lists for text.
+        images: PIL images of each prompt in their order; empty lists for text.
     """
     inputs = _inputs(processor, conversations, images).to(model.device)
-    torch.manual_seed(how.seed)
-    generate: Any = model.generate
+    cast(Any, torch).manual_seed(how.seed)
     with torch.inference_mode():
-        sequences = generate(**inputs, generation_config=_generation_config(model, processor, how))
+        sequences = cast(Any, model).generate(**inputs, generation_config=_generation_config(model, processor, how))
     return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, end_token_ids(model, processor))
 
 
 def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
-    texts: list[Any] = [
-        processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations
-    ]
+    template: Any = processor
+    texts = [template.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
     # The template has already written the begin-of-sequence token where there is one.
     options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": False}
     if not isinstance(processor, ProcessorMixin):
-        return processor(texts, **options)
-    shown: Any = list(images) if any(images) else None
-    return processor(text=texts, images=shown, **options)
+        return template(texts, **options)
+    return template(text=texts, images=list(images) if any(images) else None, **options)
 
 
 def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
-    # Every choice is spelled out: whatever stays open is filled in from the model's own file, top_k=20 for one.
+    # Every choice is spelled out: transformers fills in any other from the model's own file, such as top_k=20.
     temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
     images = [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else None
     return GenerationConfig(
@@ -259,7 +256,7 @@ def _generation_config(model: Model, processor: Processor, how: Decoding) -> Gen
         no_repeat_ngram_size=0,
         eos_token_id=end_token_ids(model, processor),
         pad_token_id=tokenizer_of(processor).pad_token_id,
-        suppress_tokens=images,  # a sampled image token would stand for an image that is not there
+        suppress_tokens=images,  # a sampled image token would have no image
         disable_compile=True,
     )
 
@@ -269,11 +266,12 @@ def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: 
     is_eos = torch.isin(completion_ids, torch.tensor(eos_token_ids, device=completion_ids.device))
     finished = is_eos.any(dim=1)
     counts = torch.where(finished, is_eos.int().argmax(dim=1) + 1, completion_ids.shape[1])
-    rows = [ids[:count] for ids, count in zip(completion_ids.tolist(), counts.tolist(), strict=True)]
-    texts = tokenizer_of(processor).batch_decode(rows, skip_special_tokens=True)
+    columns: Any = (completion_ids, counts, finished)
+    sampled, lengths, ended = (column.tolist() for column in columns)
+    rows: list[list[int]] = [ids[:count] for ids, count in zip(sampled, lengths, strict=True)]
+    texts: list[str] = cast(Any, tokenizer_of(processor)).batch_decode(rows, skip_special_tokens=True)
     return [
-        Decoded(ids=ids, text=text, finished=ended)
-        for text, ids, ended in zip(texts, rows, finished.tolist(), strict=True)
+        Decoded(ids=ids, text=text, finished=by_itself) for text, ids, by_itself in zip(texts, rows, ended, strict=True)
     ]
 
 
@@ -299,7 +297,7 @@ class WorkFile:
         self._out.close()
 
     def add(self, batch: int, rows: list[CompletionRow]) -> None:
-        """Keep a finished batch."""
+        """Store a finished batch."""
         self.done[batch] = rows
         line = json.dumps({"key": self._key, "batch": batch, "rows": [row.model_dump(mode="json") for row in rows]})
         # The newline comes first as well, so that a torn line before this one does not spoil it.
@@ -318,7 +316,7 @@ class WorkFile:
 
 
 def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
-    """Identifies what a working file holds: one left by other weights, rows, settings or code is not continued."""
+    """Key of a working file's weights, rows, settings and code; a job continues no file with another key."""
     asked = evaluation_id(study, policy.recipe)
     parts = [policy.folder, policy.fingerprint, asked, code_digest("rlassay.evaluation.generate")]
     files = [layout.split(split)]

@@ -1,12 +1,13 @@
-"""The stage that judges completions, on CPU, with the very functions that training pays by."""
+"""The stage `score`: scores completions on CPU with the reward functions of training."""
 
 import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from rlassay.answers import extract_choice, extract_choice_lenient
 from rlassay.config.policies import Policy
@@ -14,12 +15,15 @@ from rlassay.config.study import Evaluation, Study
 from rlassay.files import replacing
 from rlassay.layout import Layout
 from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
+from rlassay.rewards.outcomes import Scored, value_of
 from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 
 Metric = Callable[[Sequence[Completion]], list[float | None]]
 """From one prompt's completions to one value each; None = cannot be scored."""
 
 logger = logging.getLogger(__name__)
+pa: Any = pyarrow  # without types, and so is its parquet module
+pq: Any = parquet
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -34,12 +38,11 @@ SCHEMA = pa.schema(
 def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     """Write `<policy>/eval/<split>.scores.parquet`: every metric of every completion, in the order of the completions.
 
-    A reward judges the completions of one prompt and one mode together, as training lets it judge a group.
-
-    What a reward fails on has no value, and is counted in the log.
+    A reward scores the completions of one prompt and one mode together, as it scores a group in training. A completion
+    on which a reward fails has no value, and is counted in the log.
 
     Errors: ValueError if the completions are not exactly those that the rows and the evaluation section ask for;
-    RewardError if a reward fails too often, or gives what is no list of values.
+    RewardError if a reward fails too often, or does not return a list of values.
     """
     rows = {row.prompt_id: row for row in read_rows(layout.split(split))}
     source = layout.completions(policy.folder, split)
@@ -59,10 +62,7 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
 
 def metrics_of(study: Study) -> dict[str, Metric]:
     """Every metric by name: the rewards of any arm, guarded as in training, then those that no arm may train on."""
-    rewards = {
-        name: guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures)
-        for name, reward in sorted(study.rewards.items())
-    }
+    rewards = {name: guarded(name, **reward.guard_arguments) for name, reward in sorted(study.rewards.items())}
     return rewards | {
         "choice_accuracy_lenient": _each(_lenient_accuracy),
         "parse_failure": _each(lambda one: _failed(one, extract_choice)),
@@ -83,12 +83,19 @@ def score_group(row: PromptRow, answers: Sequence[CompletionRow], metrics: dict[
     ]
     scores: list[ScoreRow] = []
     for name, metric in metrics.items():
-        values = metric(group)
+        outcomes = metric.outcomes(group) if isinstance(metric, GuardedReward) else metric(group)
+        values = [value_of(outcome) for outcome in outcomes]
         if len(values) != len(group):
             raise ValueError(f"{name} gave {len(values)} values for the {len(group)} completions of {row.prompt_id}")
         scores += [
             ScoreRow(prompt_id=row.prompt_id, mode=each.mode, sample=each.sample, metric=name, value=_as_float(value))
             for each, value in zip(answers, values, strict=True)
+        ]
+        scores += [
+            ScoreRow(prompt_id=each.prompt_id, mode=each.mode, sample=each.sample, metric=f"{name}/{key}", value=value)
+            for each, outcome in zip(answers, outcomes, strict=True)
+            if isinstance(outcome, Scored)
+            for key, value in outcome.metrics.items()
         ]
     return scores
 

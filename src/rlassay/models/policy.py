@@ -1,4 +1,4 @@
-"""A policy with its processor: before training, or with trained weights; and the chat format of its prompts.
+"""Load a policy and its processor, before training or with trained weights; chat format of its prompts.
 
 `ChatFormat` is the one place that turns a row into the messages which a model's chat template takes. The warm start,
 RL and evaluation make theirs with `chat_format`, so that all three show the policy the same prompt.
@@ -7,9 +7,12 @@ RL and evaluation make theirs with `chat_format`, so that all three show the pol
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
@@ -19,8 +22,8 @@ from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinyVLM
 from rlassay.config.training import Recipe
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
-from rlassay.models.tiny import build_tiny_lm, build_tiny_vlm
-from rlassay.prompts import instruction, messages
+from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_vlm
+from rlassay.prompts import demonstrate, instruction, messages
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
     """The model before any training, and its processor.
 
     Args:
-        config: the study's model section. The result depends on it and on `rows`, never on the global RNG.
+        config: the study's model section. The result depends on it and on `rows`, not on the global RNG.
         rows: training rows; a tiny model learns its vocabulary from them, and every model is checked against them.
 
     Errors: StudyError if the model cannot be loaded, has no chat template, or reads text only while rows have images;
@@ -64,12 +67,13 @@ def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Mo
         raise StudyError([f"model.name: {error}"]) from error
 
 
-def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
+def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) -> tuple[Model, Processor]:
     """The policy that a training stage saved: a full model, or a LoRA adapter with its base model.
 
     Args:
         config: the study's model section.
         weights: folder with `config.json` (full weights) or `adapter_config.json` (an adapter, which names its base).
+        trainable: whether an adapter can be trained further; full weights always can.
 
     Returns:
         model: in evaluation mode; a `peft.PeftModel` if `weights` holds an adapter.
@@ -87,7 +91,7 @@ def load_policy(config: ModelConfig, weights: Path) -> tuple[Model, Processor]:
         base = json.loads((weights / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         revision = config.revision if isinstance(config, HubModel) and base == config.name else None
         model, processor = _load(base, config, revision=revision)
-        return cast(Any, PeftModel).from_pretrained(model, str(weights)).eval(), processor
+        return cast(Any, PeftModel).from_pretrained(model, str(weights), is_trainable=trainable).eval(), processor
     except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
 
@@ -126,6 +130,9 @@ def _load(source: str, config: ModelConfig, revision: str | None = None) -> tupl
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    for name in ("response_template", "response_schema"):
+        if getattr(tokenizer, name, None) is not None:
+            setattr(tokenizer, name, None)  # TRL would take the thoughts out of the completions that rewards see
     return model.eval(), processor
 
 
@@ -171,24 +178,158 @@ class ChatFormat:
     processor: Processor
     """A processor's template takes turns of parts (text, image); a tokenizer's template takes plain text."""
     with_format_instruction: bool
-    """Whether a system turn states the completion format."""
+    """Whether the prompt states the completion format, in a system turn or, without a system role, in the user turn."""
 
     def prompt(self, row: PromptRow) -> list[dict[str, Any]]:
         """The conversation up to where the completion begins."""
-        turns = messages(row, system=instruction(row) if self.with_format_instruction else None)
-        if self._in_parts:
-            return turns
-        return [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
+        return self._prompt(row, in_system_turn=not self.with_format_instruction or self._has_system_role)
 
     def completion(self, text: str) -> list[dict[str, Any]]:
         """The assistant turn that follows a prompt."""
         return [{"role": "assistant", "content": [{"type": "text", "text": text}] if self._in_parts else text}]
+
+    def rendered(self, row: PromptRow) -> str:
+        """The prompt as the template writes it, up to the first token that the model samples."""
+        return self._render(self.prompt(row), add_generation_prompt=True)
+
+    @cached_property
+    def prefilled(self) -> str:
+        """Text that the template writes at the beginning of each completion, such as `<think>`; mostly empty.
+
+        The model does not sample it, but it belongs to the completion: rewards see both.
+        """
+        turns = self.prompt(_PROBE)
+        prompt, bare = self._render(turns, add_generation_prompt=True), self._render(turns)
+        if not prompt.startswith(bare):
+            bare = prompt[: prompt.rindex(_PROBE.choices[-1]) + len(_PROBE.choices[-1])]
+        opening = prompt[len(bare) :]
+        # An assistant turn that is not the last one shows the header alone.
+        header = self._answered[0].removeprefix(bare)
+        tags = [opening.index(tag) for tag in TAGS if tag in opening]
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(opening, header, strict=False))
+        begins = sum(1 for _ in shared) or min(tags, default=len(opening))
+        text = opening[begins:]
+        for token in tokenizer_of(self.processor).all_special_tokens:
+            text = text.replace(str(token), "")
+        return text if text.strip() else ""
+
+    def demonstration(self, row: PromptRow) -> str:
+        """What the model has to sample after the prompt for the row's demonstration.
+
+        Errors: ValueError if the demonstration does not begin with what the template prefills.
+        """
+        text = str(row.demonstration)
+        if not self.prefilled:
+            return text
+        for beginning in (self.prefilled, self.prefilled.strip()):
+            if text.startswith(beginning):
+                return text.removeprefix(beginning)
+        raise ValueError(
+            f"prompt {row.prompt_id}: demonstration: begins with {text[:20]!r}, but the chat template begins every "
+            f"completion with {self.prefilled!r}; begin the demonstrations with it, or take a template without it"
+        )
+
+    def end_token(self, ends: Sequence[str]) -> str:
+        """The token that ends a completion: the one that the template writes, else the tokenizer's.
+
+        Args:
+            ends: the tokens that end a completion of the model.
+        """
+        after = self._answered[1].lstrip()
+        return next((end for end in ends if after.startswith(end)), str(tokenizer_of(self.processor).eos_token))
+
+    def is_faithful(self, row: PromptRow, ends: Sequence[str]) -> bool:
+        """Whether the template renders a row with its demonstration as prompt, demonstration and end token."""
+        turns = self.prompt(row) + self.completion(str(row.demonstration))
+        expected = self.rendered(row) + self.demonstration(row)
+        try:
+            whole = self._render(turns)
+        except TemplateError:
+            return False
+        return whole.startswith(expected) and whole[len(expected) :].startswith(tuple(ends))
+
+    def _prompt(self, row: PromptRow, *, in_system_turn: bool) -> list[dict[str, Any]]:
+        text = instruction(row) if self.with_format_instruction else None
+        turns = messages(row, system=text) if in_system_turn else messages(row, preface=text)
+        if self._in_parts:
+            return turns
+        return [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
+
+    @cached_property
+    def _has_system_role(self) -> bool:
+        """Whether the template shows a system turn; some refuse it, others leave it out."""
+        try:
+            return instruction(_PROBE) in self._render(self._prompt(_PROBE, in_system_turn=True))
+        except TemplateError:
+            return False
+
+    @cached_property
+    def _answered(self) -> tuple[str, str]:
+        """What the template writes before and after the text of an assistant turn that another turn follows."""
+        turns = self._prompt(_PROBE, in_system_turn=self._has_system_role)
+        try:
+            text = self._render([*turns, *self.completion(_ANSWER), turns[-1]])
+        except TemplateError:
+            return "", ""
+        before, _, after = text.partition(_ANSWER)
+        return before, after
+
+    def _render(self, turns: list[dict[str, Any]], *, add_generation_prompt: bool = False) -> str:
+        prepare: Any = self.processor
+        return prepare.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
 
     @property
     def _in_parts(self) -> bool:
         return isinstance(self.processor, ProcessorMixin)
 
 
+_PROBE = PromptRow(prompt_id="probe", question="Which number is larger?", answer="B", choices=("3517", "8264"))
+_ANSWER = "Eight thousand"
+
+
 def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
-    """The chat format of an arm: it states the completion format only if no warm start demonstrates it."""
+    """The chat format of an arm: it states the completion format only if no warm start demonstrates it.
+
+    Errors: StudyError as in `check_chat_format`.
+    """
+    check_chat_format(processor, recipe)
     return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None)
+
+
+def check_chat_format(processor: Processor, recipe: Recipe) -> None:
+    """Raise StudyError unless a model's template and tokenizer can show and read the completion format.
+
+    The template has to show the question, and the format instruction where no warm start demonstrates the format. The
+    tags have to survive encoding and decoding, since rewards look for them in the decoded text.
+
+    Args:
+        processor: a processor or a tokenizer; the model itself is not needed.
+        recipe: the arm's recipe.
+    """
+    chat = ChatFormat(processor=processor, with_format_instruction=recipe.sft is None)
+    tokenizer: Any = tokenizer_of(processor)
+    name = recipe.model.name if isinstance(recipe.model, HubModel) else recipe.model.kind
+    try:
+        prompt = chat.rendered(_PROBE)
+    except TemplateError as error:
+        raise StudyError([f"model: the chat template of {name!r} refuses a prompt: {error}"]) from error
+    problems: list[str] = []
+    if _PROBE.question not in prompt:
+        problems.append(f"model: the chat template of {name!r} leaves out the question; it gives {prompt!r}")
+    if chat.with_format_instruction and instruction(_PROBE) not in prompt:
+        problems.append(f"model: the chat template of {name!r} leaves out the format instruction; it gives {prompt!r}")
+    text = demonstrate("B", "8264 is larger")
+    decoded = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
+    lost = [tag for tag in TAGS if tag not in decoded]
+    if lost:
+        why = (
+            "they are special tokens" if set(lost) <= set(tokenizer.all_special_tokens) else f"{text!r} -> {decoded!r}"
+        )
+        problems.append(
+            f"model: the tags {', '.join(lost)} vanish when a completion of {name!r} is decoded ({why}), so that no "
+            "reward could find them; take a tokenizer in which they are plain text or added tokens that are not special"
+        )
+    if tokenizer.eos_token is None:
+        problems.append(f"model: the tokenizer of {name!r} has no end-of-sequence token; set eos_token")
+    if problems:
+        raise StudyError(problems)

@@ -18,7 +18,7 @@ def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) 
     The prompt is counted with the system turn that states the completion format: no stage shows a longer one.
 
     Args:
-        row: the prompt; its `media` give the places of the images.
+        row: the prompt; its `media` state the positions of the images.
         images: the row's images.
         processor: a processor, or the tokenizer of a model that reads text only.
 

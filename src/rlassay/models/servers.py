@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -118,7 +118,7 @@ def _encode_pairs(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, *, padd
 def _longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens that the model takes, as its config and its tokenizer state."""
     config: Any = model.config
-    stated: int = tokenizer.model_max_length
+    stated: int = cast(Any, tokenizer).model_max_length
     return min(stated, config.get_text_config().to_dict().get("max_position_embeddings") or stated)
 
 

@@ -1,14 +1,15 @@
-"""The two built-in models, small enough to train on a CPU, and the tokenizer that they learn from a study's text.
+"""The two built-in models, small enough to train on a CPU, and their tokenizer.
 
 - `build_tiny_lm`: a Llama of about 0.9M parameters at its defaults.
 - `build_tiny_vlm`: the architecture of LLaVA (a CLIP vision tower, a projector, the same Llama), 1.0M parameters.
 
-Both learn a byte-pair vocabulary with `train_tokenizer`.
+Both learn a byte-pair vocabulary from the study's text with `train_tokenizer`.
 """
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,8 +30,8 @@ from rlassay.models.hub import keep_names
 MAX_LENGTH = 2048
 """Longest prompt and completion together, tokens."""
 INITIAL_STD = 0.08
-"""Standard deviation of the initial weights. transformers' 0.02 suits widths above 1,000: a model as narrow as these
-learns several times faster from wider ones."""
+"""Standard deviation of the initial weights. transformers' 0.02 suits widths above 1,000; models as narrow as these
+learn several times faster from a larger one."""
 
 PAD, EOS, IMAGE = "<pad>", "<eos>", "<image>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -81,7 +82,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.train_from_iterator(_without_tags(texts), trainer)
     # Not special: decoding with skip_special_tokens must keep the tags, which rewards look for.
-    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
+    cast(Any, tokenizer).add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -91,6 +92,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+@contextmanager
+def _seeded(seed: int) -> Generator[None, None, None]:
+    """A global RNG with this seed, and the former state after it."""
+    rng: Any = torch.random  # torch leaves types of these functions open
+    with rng.fork_rng(devices=[]):
+        rng.manual_seed(seed)
+        yield
 
 
 def _without_tags(texts: Iterable[str]) -> Iterable[str]:
@@ -105,8 +115,7 @@ def build_tiny_lm(config: TinyLM, texts: Iterable[str]) -> tuple[LlamaForCausalL
         texts: training texts, from which the tokenizer learns its vocabulary.
     """
     tokenizer = train_tokenizer(texts, config.vocab_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with _seeded(config.seed):
         return LlamaForCausalLM(_llama_config(config, tokenizer)), tokenizer
 
 
@@ -151,8 +160,7 @@ def build_tiny_vlm(config: TinyVLM, texts: Iterable[str]) -> tuple[LlavaForCondi
         chat_template=CHAT_TEMPLATE,
         image_token=IMAGE,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with _seeded(config.seed):
         model = LlavaForConditionalGeneration(_llava_config(config, tokenizer))
     keep_names(model)
     configs: list[Any] = [model.config, model.generation_config]

@@ -1,6 +1,6 @@
-"""Everything that `report.json` holds; figures and page are drawn from this record alone.
+"""Content of `report.json`, the only input of figures and page.
 
-Byte-identical for the same results, except below the keys `cost` and `resumes`, where recorded times live.
+The same results give the same bytes, except for recorded times below the keys `cost` and `resumes`.
 """
 
 from typing import Any, Literal
@@ -11,10 +11,10 @@ from rlassay.report.numbers import (
     Curve,
     DataSplit,
     Design,
-    Difference,
     Estimate,
     Example,
-    Missing,
+    MissingFile,
+    PairedDifference,
     PolicyCost,
     PolicyFacts,
     PolicyResumes,
@@ -23,44 +23,43 @@ from rlassay.report.numbers import (
     TableName,
 )
 
-# MERGED FROM report.credit_records: What the credit viewer shows: completions seen during training, word by
-# word, and the words that credit favours.
+# Token credit.
 
 
 class CreditWord(Record):
-    """One word of a completion; each number is the mean over the tokens that share a character with the word."""
+    """One word of a completion; each number is a mean over the word's tokens."""
 
     before: str
-    """White space between the word before and this one."""
+    """White space before it."""
     text: str
-    """The word as generated; untrusted text. `END` of `rlassay.token_words` stands for the end-of-sequence token."""
+    """The word as generated; untrusted text. `END` of `rlassay.token_words` is the end-of-sequence token."""
     num_tokens: int
     """Tokens that share a character with it."""
     weight: float | None
-    """Credit weight; 1 = as without token credit, 0 = not trained on."""
+    """Credit weight; 1 = no change, 0 = not trained on."""
     perception: float | None
-    """How much the word depends on the image, nats; null = not measured."""
+    """Dependence of the word on the image, nats; null = not measured."""
     entropy: float | None
-    """Entropy of the policy at its tokens, nats; null = not measured."""
+    """Entropy of the policy, nats; null = not measured."""
     dominance: float | None
-    """Attention density of text over that of the image (MDI); null = not measured."""
+    """Attention density of text divided by that of the image (MDI); null = not measured."""
 
 
 class Heat(Record):
-    """Attention on the cells of an image, mean over the completion's tokens and the late layers."""
+    """Attention on the cells of an image, as a mean over the completion's tokens and the late layers."""
 
     rows: int
     """Cells from top to bottom."""
     cols: int
     """Cells from left to right."""
     cells: tuple[float, ...]
-    """Share of the attention per image token, row by row; where a cell pools several tokens, their mean."""
+    """Attention share per image token, row by row; a cell that pools several tokens has their mean."""
     total: float
-    """Share of the attention that the whole image gets."""
+    """Attention share of the whole image."""
 
 
 class WatchedCompletion(Record):
-    """One completion of one arm."""
+    """One completion of one arm, recorded token by token."""
 
     arm: str
     """The arm."""
@@ -69,30 +68,30 @@ class WatchedCompletion(Record):
     reward: float | None
     """Weighted sum of its rewards."""
     advantage: float | None
-    """Advantage before credit spreads it over the tokens."""
+    """Advantage before token credit."""
     scale: float | None
     """Factor of trajectory scaling; null = not scaled."""
     words: tuple[CreditWord, ...]
-    """Its words; of a long completion, the first and the last ones, as many of each."""
+    """Its words; of a long completion, equally many of the first and the last ones."""
     omitted: int
-    """Words left out between the two halves of `words`."""
+    """Words omitted between the two halves of `words`."""
     heat: Heat | None
-    """Where it looked; null = not measured, or a prompt without exactly one image."""
+    """Its attention on the image; null = not measured, or the prompt does not have exactly one image."""
 
 
 class Scene(Record):
     """One prompt at one step of training, with one completion of every arm."""
 
     stage: Literal["first", "middle", "last"]
-    """Where in training the step lies, among the steps that all arms have."""
+    """Position of the step among the steps that all arms recorded."""
     step: int
     """The optimiser step."""
     rank: int
-    """0 = the first prompt that was watched at that step."""
+    """Position of the prompt among those recorded at the step, from 0."""
     prompt_id: str
     """The prompt."""
     question: str
-    """The question as the source words it."""
+    """The question in the source's words."""
     choices: tuple[str, ...]
     """The options in the order of their letters."""
     answer: str
@@ -100,7 +99,7 @@ class Scene(Record):
     image: str | None
     """The image file, relative to the report folder; null unless the prompt has exactly one."""
     group_size: int
-    """Completions of the prompt from which each arm's was chosen."""
+    """Completions of the prompt per arm, of which one is shown."""
     completions: tuple[WatchedCompletion, ...]
     """One per arm, in the study's order."""
 
@@ -111,7 +110,7 @@ class WordCredit(Record):
     word: str
     """In lower case, without surrounding punctuation; untrusted text."""
     weight: Estimate
-    """Mean weight over its occurrences; the interval is over seeds, `num_items` counts the occurrences of all seeds."""
+    """Mean weight of its occurrences; interval over seeds; `num_items` counts the occurrences of all seeds."""
 
 
 class ArmWords(Record):
@@ -120,13 +119,13 @@ class ArmWords(Record):
     arm: str
     """The arm."""
     num_seeds: int
-    """Runs with watched completions."""
+    """Runs with recorded completions."""
     num_completions: int
-    """Watched completions that were counted."""
+    """Recorded completions that were counted."""
     num_words: int
-    """Different words that occur often enough."""
+    """Distinct words with at least `min_count` occurrences."""
     even: float | None
-    """The weight that all words have alike; null = they differ."""
+    """The weight of all words if it is the same; null = weights differ."""
     most: tuple[WordCredit, ...]
     """Words with the highest mean weight, highest first."""
     least: tuple[WordCredit, ...]
@@ -134,44 +133,42 @@ class ArmWords(Record):
 
 
 class TokenCredit(Record):
-    """Everything that is shown of single tokens."""
+    """Content of the credit viewer: completions word by word, and ranked words."""
 
     seed: int
-    """Seed of the runs that the scenes show; with the same seed, arms see the same prompts at the same step."""
+    """Seed of the runs in the scenes; runs with the same seed see the same prompts at the same step."""
     note: str
-    """How scenes and completions were chosen, and what was left out."""
+    """Rules of the choice, and omissions."""
     scenes: tuple[Scene, ...]
-    """By step, then in the order in which the prompts were watched."""
+    """By step, then in the order of recording."""
     min_count: int
-    """Occurrences from which on a word is ranked."""
+    """Least number of occurrences of a ranked word."""
     max_steps: int
-    """Steps of each run from which words are ranked; of a longer run, as many evenly spaced ones."""
+    """Steps of a run whose words are counted; of more, as many evenly spaced ones."""
     words: tuple[ArmWords, ...]
-    """One per arm with watched completions, in the study's order."""
+    """One per arm with recorded completions, in the study's order."""
 
 
-# MERGED FROM report.content: Everything that `report.json` holds; figures and page are drawn from this record
-# alone. Byte-identical for the same results, except below the keys `cost` and `resumes`, where recorded times
-# live.
+# Study, verdicts and the whole report.
 
-Outcome = Literal["better", "worse", "not resolved", "seed variance not measured", "missing"]
+ComparisonOutcome = Literal["better", "worse", "not resolved", "seed variance not measured", "missing"]
 
 
 class StudyFacts(Record):
-    """What was asked, and the protocol."""
+    """Question and protocol of the study."""
 
     id: str
     """Name of the results folder: `<study>` or `<study>-<scale>`."""
     title: str
     """Headline."""
     question: str
-    """What the study asks."""
+    """Question of the study."""
     seeds: tuple[int, ...]
     """Seeds of every arm."""
     baseline: str
-    """The arm that the others are compared with."""
+    """The reference arm of the verdicts."""
     primary: str
-    """Key of the column that the verdicts are about."""
+    """Key of the column that the verdicts compare."""
     confidence: float
     """Level of all intervals, such as 0.95."""
     num_samples: int
@@ -179,7 +176,7 @@ class StudyFacts(Record):
 
 
 class ArmFacts(Record):
-    """One arm, as declared."""
+    """One arm as the study file declares it."""
 
     name: str
     """Key in the study file."""
@@ -188,61 +185,82 @@ class ArmFacts(Record):
     color: str | None
     """Its colour, `#rrggbb`; null = the page chooses."""
     varies: tuple[str, ...]
-    """Key paths in which it is meant to differ from the baseline."""
+    """Settings declared to differ from the baseline."""
     weights: dict[str, float]
-    """Reward name -> weight; 0 = observer."""
+    """Reward name -> weight; 0 = logged only."""
     seeds: tuple[int, ...]
-    """Seeds whose results are complete."""
+    """Seeds with complete results."""
     start: str
-    """Row that its RL started from: an `sft` row or an `untrained` row."""
+    """Table row of the policy before RL: an `sft` or an `untrained` row."""
+
+
+class OtherMode(Record):
+    """The same comparison in another mode of the primary metric: the other decoding mode, or pass@k."""
+
+    column: str
+    """`<set>/<metric>/<mode>`."""
+    title: str
+    """Heading on the page."""
+    difference: PairedDifference
+    """The numbers; their p-value is not corrected."""
+    by_seed: tuple[float | None, ...]
+    """Difference of each seed that both have."""
+    opposed: bool
+    """Whether it contradicts the verdict: the other direction in its whole interval, or in all of several seeds."""
 
 
 class Comparison(Record):
-    """One arm against one reference, on the primary column."""
+    """Comparison of an arm with a reference on the primary column."""
 
     arm: str
     """The arm."""
     reference: str
-    """Row it is compared with."""
-    outcome: Outcome
-    """`better` and `worse` are verdicts; the others say why there is none."""
+    """Table row of the reference."""
+    outcome: ComparisonOutcome
+    """`better` and `worse` are verdicts; the others are reasons for having none."""
     sentence: str
-    """The verdict in one plain sentence with effect, interval, Holm p, seeds x items."""
-    difference: Difference | None
+    """Verdict in one sentence, with effect, interval, Holm p, seeds and prompts."""
+    difference: PairedDifference | None
     """The numbers; null when results are missing."""
+    by_seed: tuple[float | None, ...] = ()
+    """Difference of each seed that both have."""
+    pairing: str = ""
+    """How the seeds of the two are paired, in words."""
+    other_modes: tuple[OtherMode, ...] = ()
+    """The other modes of the primary metric."""
 
 
 class Content(Record):
     """The whole report."""
 
     study: StudyFacts
-    """What was asked, and the protocol."""
+    """Question and protocol."""
     complete: bool
-    """False = a partial report; `missing` lists what is absent."""
-    missing: tuple[Missing, ...]
-    """Files that are absent."""
+    """False = a partial report, without the files in `missing`."""
+    missing: tuple[MissingFile, ...]
+    """Absent files."""
     arms: tuple[ArmFacts, ...]
     """The arms in the study's order."""
     verdicts: tuple[Comparison, ...]
-    """Each arm but the baseline, against the baseline."""
+    """Each other arm against the baseline."""
     gains: tuple[Comparison, ...]
-    """Each arm against the policy that its RL started from."""
+    """Each arm against its policy before RL."""
     gains_note: str
-    """What the intervals of `gains` cover: a warm start shared by all seeds, or one per seed."""
+    """Coverage of the intervals of `gains`, which depends on how many warm starts were trained."""
     design: Design
-    """What differs between the arms."""
+    """Differences between the arms, and the confound check."""
     tables: dict[TableName, Table]
-    """The tables by name; absent are `pass_at_k` when the primary metric is not 0 or 1, `parsing` without options."""
+    """Tables by name; no `pass_at_k` unless the primary metric is 0 or 1, no `parsing` unless prompts have options."""
     curves: tuple[Curve, ...]
     """Learning curves."""
     rewards: tuple[RewardPart, ...]
-    """Reward decomposition, observers included."""
+    """Each reward of each arm, including logged-only rewards."""
     examples: tuple[Example, ...]
     """Completions side by side."""
     credit: TokenCredit | None = None
-    """Token credit word by word; null = no run recorded any."""
+    """Token credit word by word; null = no run recorded it."""
     commands: tuple[Command, ...]
-    """How to rerun each arm."""
+    """Commands that make the report and each run again."""
     policies: tuple[PolicyFacts, ...]
     """Provenance of every trained policy."""
     data: tuple[DataSplit, ...]
@@ -250,6 +268,6 @@ class Content(Record):
     config: dict[str, Any]
     """The resolved study."""
     cost: tuple[PolicyCost, ...]
-    """Recorded times and memory; differs between reruns."""
+    """Recorded times and memory, which differ between reruns."""
     resumes: tuple[PolicyResumes, ...]
-    """Interruptions; differs between reruns."""
+    """Interruptions, which differ between reruns."""

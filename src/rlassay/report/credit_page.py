@@ -9,8 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rlassay.report.content import Content, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
-from rlassay.report.examples import thumbnail
-from rlassay.report.typeset import counted, number
+from rlassay.report.typeset import counted, number, thumbnail
 
 SHADES = 5
 """Shades for weights above 1, as many below 1, and as many for the other signals."""

@@ -16,8 +16,8 @@ from jaxtyping import Float
 
 from rlassay.records import PromptRow, read_rows
 from rlassay.report.content import ArmWords, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion, WordCredit
-from rlassay.report.gather import Results, Row, Watched, blaming, read_watched, watched_steps
-from rlassay.report.tables import DECIMALS, over_seeds, tidy
+from rlassay.report.gather import PolicyRow, Results, Watched, read_watched, reading, watched_steps
+from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
 from rlassay.report.typeset import quoted
 from rlassay.token_words import Word, split_words, word_form, word_mean
 
@@ -101,7 +101,7 @@ def _groups_of(watched: WatchedStep, choice: SceneChoice) -> dict[str, Group]:
 
 def _read_prompts(results: Results, prompt_ids: set[str]) -> dict[str, PromptRow]:
     path = results.layout.split("train")
-    with blaming(path, results.commands.again(results.layout.data_manifest)):
+    with reading(path, results.commands.remake(results.layout.data_manifest)):
         found = {row.prompt_id: row for row in read_rows(path) if row.prompt_id in prompt_ids}
         if absent := sorted(prompt_ids - set(found)):
             raise ValueError(f"it lacks {len(absent)} prompts of the training, such as {absent[0]}")
@@ -174,7 +174,7 @@ def choose_stages(steps: Sequence[int]) -> dict[Stage, int]:
 
 def _read_groups(results: Results, folder: str, path: Path) -> dict[str, Group]:
     groups: dict[str, Group] = {}
-    with blaming(path, results.commands.again(results.layout.train_manifest(folder))):
+    with reading(path, results.commands.remake(results.layout.train_manifest(folder))):
         for row in read_watched(path):
             groups.setdefault(row["prompt_id"], []).append(row)
     return groups
@@ -244,7 +244,7 @@ def _heat(attention: list[float | None] | None, grid: list[int] | None) -> Heat 
     cells = pool_cells(mass)
     # Four significant digits: the shares are far below 1, so rounding to decimal places would lose them.
     values = tuple(float(f"{value:.4g}") for value in cells.ravel().tolist())
-    return Heat(rows=len(cells), cols=cells.shape[1], cells=values, total=round(float(mass.sum()), DECIMALS))
+    return Heat(rows=len(cells), cols=cells.shape[1], cells=values, total=round(float(mass.sum()), STORED_DECIMALS))
 
 
 def pool_cells(mass: Float[np.ndarray, "rows cols"]) -> Float[np.ndarray, "fewer_rows fewer_cols"]:
@@ -282,7 +282,7 @@ def _sum_weights(results: Results, folder: str) -> tuple[WeightSums, int]:
     shards = list(watched_steps(results.layout.tokens(folder)).values())
     places: list[float] = np.linspace(0, len(shards) - 1, min(MAX_STEPS, len(shards))).tolist()
     for place in sorted({round(place) for place in places}):
-        with blaming(shards[place], results.commands.again(results.layout.train_manifest(folder))):
+        with reading(shards[place], results.commands.remake(results.layout.train_manifest(folder))):
             for row in read_watched(shards[place], ("tokens", "weight")):
                 num_completions += 1
                 for piece in split_words(row["tokens"]):
@@ -293,7 +293,7 @@ def _sum_weights(results: Results, folder: str) -> tuple[WeightSums, int]:
     return {word: (sums[word], occurrences[word]) for word in sums}, num_completions
 
 
-def _rank_arm(row: Row, runs: list[tuple[WeightSums, int]], confidence: float) -> ArmWords:
+def _rank_arm(row: PolicyRow, runs: list[tuple[WeightSums, int]], confidence: float) -> ArmWords:
     sums = [of_run for of_run, _ in runs]
     words = sorted({word for of_run in sums for word in of_run})
     occurrences = {word: sum(of_run[word][1] for of_run in sums if word in of_run) for word in words}

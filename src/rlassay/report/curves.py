@@ -1,4 +1,6 @@
-"""Learning curves: each logged metric over training, as the mean over an arm's seeds with a band."""
+# pyright: basic
+# Aligns metrics by step with pandas, which ships no types.
+"""Builds the learning curves: each logged metric over training, as the mean over seeds with a band."""
 
 from collections.abc import Iterator
 
@@ -6,15 +8,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from rlassay.report.gather import Results, Row
+from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
 from rlassay.report.tables import tidy
 from rlassay.stats import seed_band
 
-# MERGED FROM report.credit_curves: Learning curves of token credit: attention by layers, selected tokens,
-# trajectory scaling.
-
-MEASURES = {
+ATTENTION_METRICS = {
     "mdi": "text over image (MDI)",
     "mdi_balance": "balance of MDI",
     "aei_text": "efficiency of text (AEI)",
@@ -22,15 +21,15 @@ MEASURES = {
 }
 LAYERS = ("early", "middle", "late")
 SCALE_SPREAD = "scale_spread"
-"""Column of the rollouts, and metric: deviation of the factors of trajectory scaling within a step."""
-SHORTCOMINGS = ("no_image_fraction", "unmeasured_token_fraction")
-"""Metrics that are worth a figure only where they are not 0 throughout."""
+"""Column of the rollouts, shown as a metric: standard deviation of the scaling factors within a step."""
+NO_FIGURE_AT_ZERO = ("no_image_fraction", "unmeasured_token_fraction")
+"""Metrics that get no figure if they are 0 throughout."""
 
 CREDIT_CURVES: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
-    "attention": {f"attention/all/{measure}": (title, "value") for measure, title in MEASURES.items()},
+    "attention": {f"attention/all/{name}": (title, "value") for name, title in ATTENTION_METRICS.items()},
     "layers": {
-        f"attention/{part}/{measure}": (f"{title}, {part}", "value")
-        for measure, title in MEASURES.items()
+        f"attention/{part}/{name}": (f"{title}, {part}", "value")
+        for name, title in ATTENTION_METRICS.items()
         for part in LAYERS
     },
     "selection": {
@@ -51,48 +50,38 @@ CREDIT_CURVES: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
         "unmeasured_token_fraction": ("tokens that lack a signal", "share"),
     },
 }
-"""Part of the section -> metric -> title and unit."""
-
-
-def credit_metrics(results: Results) -> dict[str, pd.DataFrame]:
-    """The metrics of every run, with the spread of its trajectory scaling, and without shortcomings that it has not."""
-    return {folder: _metrics(metrics, results.rollouts.get(folder)) for folder, metrics in results.metrics.items()}
-
-
-def _metrics(metrics: pd.DataFrame, rollouts: pd.DataFrame | None) -> pd.DataFrame:
-    absent = [name for name in SHORTCOMINGS if name in metrics and not np.nansum(metrics[name].to_numpy(dtype=float))]
-    metrics = metrics.drop(columns=absent)
-    return metrics.join(rollouts[[SCALE_SPREAD]]) if rollouts is not None and SCALE_SPREAD in rollouts else metrics
-
-
-# MERGED FROM report.curves: Learning curves: each logged metric over training, as the mean over an arm's seeds
-# with a band.
-
+"""Curves of token credit: group -> metric -> title and unit."""
 MAX_POINTS = 200
-"""Points per curve; the steps of a longer run are averaged over equal stretches."""
-LENGTHS: dict[str, tuple[str, Unit]] = {
+"""Points per curve; a longer run is averaged over equal spans of steps."""
+LENGTH_METRICS: dict[str, tuple[str, Unit]] = {
     "completions/mean_length": ("completion length", "tokens"),
     "completions/clipped_ratio": ("truncated", "share"),
 }
-POLICY: dict[str, tuple[str, Unit]] = {
+POLICY_METRICS: dict[str, tuple[str, Unit]] = {
     "entropy": ("entropy per token", "nats"),
-    "kl": ("KL from the start", "nats"),
-    "frac_reward_zero_std": ("groups without a signal", "share"),
+    "kl": ("KL from the policy before RL", "nats"),
+    "frac_reward_zero_std": ("groups with zero reward variance", "share"),
     "loss": ("loss", "value"),
     "grad_norm": ("gradient norm", "value"),
 }
 
 
 def build_curves(results: Results, confidence: float) -> list[Curve]:
-    """The curves in the order of the page; a metric that no run logged is left out."""
+    """The curves in the order of the page, for every metric that a run logged."""
     return [curve for curve in _curves(results, confidence) if curve.series]
 
 
 def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     shown: dict[str, tuple[str, Unit]] = {"reward": ("weighted sum of rewards", "value")}
     shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in results.study.rewards}
+    of_custom = {metric for frame in results.metrics.values() for metric in frame.columns if "/metrics/" in metric}
+    shown |= {metric: (metric.removeprefix("rewards/").replace("_", " "), "value") for metric in sorted(of_custom)}
     shown |= {"reward_std": ("spread within groups", "value")}
-    groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {"reward": shown, "length": LENGTHS, "policy": POLICY}
+    groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
+        "reward": shown,
+        "length": LENGTH_METRICS,
+        "policy": POLICY_METRICS,
+    }
     logged = credit_metrics(results)
     for group, metrics in (groups | CREDIT_CURVES).items():
         for metric, (title, unit) in metrics.items():
@@ -101,30 +90,41 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
             yield Curve(metric=metric, title=title, unit=unit, group=group, series=series)
 
 
-def _logged(logged: dict[str, pd.DataFrame], row: Row, metric: str) -> bool:
+def _logged(logged: dict[str, pd.DataFrame], row: PolicyRow, metric: str) -> bool:
     return any(metric in logged[folder] and logged[folder][metric].notna().any() for folder in row.folders.values())
 
 
-def _series(logged: dict[str, pd.DataFrame], row: Row, metric: str, confidence: float) -> Series:
+def _series(logged: dict[str, pd.DataFrame], row: PolicyRow, metric: str, confidence: float) -> Series:
     runs = [logged[folder][metric] for folder in row.folders.values() if metric in logged[folder]]
     values = pd.concat(runs, axis=1).sort_index().dropna(how="all")
     steps = values.index.to_numpy(dtype=int)
-    stretches = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))
-    band = seed_band(_averaged(values.to_numpy(dtype=float).T, stretches), confidence)
+    spans = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))
+    band = seed_band(_averaged(values.to_numpy(dtype=float).T, spans), confidence)
     return Series(
         arm=row.key,
         num_seeds=len(runs),
-        steps=tuple(int(steps[stretch[-1]]) for stretch in stretches),
+        steps=tuple(int(steps[span[-1]]) for span in spans),
         mean=tuple(tidy(value) for value in band.mean),
         low=tuple(tidy(value) for value in band.low),
         high=tuple(tidy(value) for value in band.high),
     )
 
 
-def _averaged(
-    values: Float[np.ndarray, "seeds steps"], stretches: list[np.ndarray]
-) -> Float[np.ndarray, "seeds points"]:
-    """Each seed's mean over each stretch of steps; NaN where it logged none of them."""
-    sums = np.stack([np.nansum(values[:, stretch], axis=1) for stretch in stretches], axis=1)
-    counts = np.stack([(~np.isnan(values[:, stretch])).sum(axis=1) for stretch in stretches], axis=1)
+def _averaged(values: Float[np.ndarray, "seeds steps"], spans: list[np.ndarray]) -> Float[np.ndarray, "seeds points"]:
+    """Mean of each seed over each span of steps; NaN where it logged none of them."""
+    sums = np.stack([np.nansum(values[:, span], axis=1) for span in spans], axis=1)
+    counts = np.stack([(~np.isnan(values[:, span])).sum(axis=1) for span in spans], axis=1)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def credit_metrics(results: Results) -> dict[str, pd.DataFrame]:
+    """Metrics of every run, with the spread of its scaling factors and without `NO_FIGURE_AT_ZERO` metrics at 0."""
+    return {folder: _metrics(metrics, results.rollouts.get(folder)) for folder, metrics in results.metrics.items()}
+
+
+def _metrics(metrics: pd.DataFrame, rollouts: pd.DataFrame | None) -> pd.DataFrame:
+    absent = [
+        name for name in NO_FIGURE_AT_ZERO if name in metrics and not np.nansum(metrics[name].to_numpy(dtype=float))
+    ]
+    metrics = metrics.drop(columns=absent)
+    return metrics.join(rollouts[[SCALE_SPREAD]]) if rollouts is not None and SCALE_SPREAD in rollouts else metrics

@@ -32,7 +32,7 @@ from rlassay.report.figures_style import (
     readable,
     standalone,
 )
-from rlassay.report.numbers import Column, Curve, Difference, Estimate, RewardPart, Series, Table, TableRow, Unit
+from rlassay.report.numbers import Column, Curve, Estimate, PairedDifference, RewardPart, Series, Table, TableRow, Unit
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
 ROWS_WIDTH, ROW_HEIGHT = 360, 40
@@ -113,7 +113,7 @@ class IntervalRow:
 
     mark: Mark
     """Name, colour and marker."""
-    estimate: Estimate | Difference | None
+    estimate: Estimate | PairedDifference | None
     """Mean or effect with its interval; None = no results yet."""
     text: str
     """The same as text."""
@@ -223,7 +223,7 @@ def _row_text(axes: Axes, point: tuple[float, float], text: str, color: str, ali
     )
 
 
-def _numbers(estimate: Estimate | Difference | None) -> tuple[float | None, float | None, float | None]:
+def _numbers(estimate: Estimate | PairedDifference | None) -> tuple[float | None, float | None, float | None]:
     if estimate is None:
         return None, None, None
     middle = estimate.mean if isinstance(estimate, Estimate) else estimate.effect

@@ -1,7 +1,10 @@
-"""Everything of one study that lies on disk, read once; with what is missing, and how to make it."""
+# pyright: basic
+# Lives on pandas and pyarrow, which ship no types: in strict mode every call on a frame or table is unknown. The values
+# that other modules get from here are typed: records, floats, arrays.
+"""Reads the results of a study from disk, once; lists missing files with the commands that make them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,54 +15,220 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from jaxtyping import Float
 
 from rlassay.config import StudyError
+from rlassay.config.inputs import changed_inputs, data_inputs
+from rlassay.config.load import Commands
 from rlassay.config.policies import Policy, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
-from rlassay.records import PromptRow, SplitFacts, parse_row, read_rows
-from rlassay.report.commands import Commands
-from rlassay.report.numbers import Missing
+from rlassay.records import PromptRow, SplitFacts, read_rows
+from rlassay.report.numbers import MissingFile
 
-# MERGED FROM report.reading: Read the files that the stages leave behind; what is damaged is named, with the
-# command that makes it again.
-
-SCORE_COLUMNS = ["prompt_id", "mode", "sample", "metric", "value"]
-PROOF_KEYS = {
-    "fingerprint",
-    "steps",
-    "max_steps",
-    "sha256",
-    "seconds",
-    "generated_tokens",
-    "resumes",
-    "gpus",
-    "versions",
-}
+SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
+"""Stage -> label of a table row that is not an arm."""
+SHARED_KINDS: dict[str, Literal["untrained", "sft"]] = {"model": "untrained", "sft": "sft"}
+"""Stage -> kind of such a row."""
+MAX_NAMED = 5
+"""Missing files that an error names one by one."""
 DISAGREEMENT = "grading_disagreement"
-"""Share of completions that the strict and the lenient extractor grade differently."""
+"""Share of completions that the strict and the lenient parser score differently."""
+SCORE_COLUMNS = ["prompt_id", "mode", "sample", "metric", "value"]
+MANIFEST_KEYS = frozenset(
+    ("fingerprint", "steps", "max_steps", "sha256", "seconds", "generated_tokens", "resumes", "gpus", "versions")
+)
+"""Keys of every manifest of a training job."""
+TOKEN_LISTS = ("weight", "entropy", "perception", "dominance")
+"""Columns of a token shard with one value per token."""
+TOKEN_COLUMNS = (
+    *("step", "prompt_id", "sample", "tokens", *TOKEN_LISTS),
+    *("vision_attention", "vision_grid", "advantage", "reward", "scale"),
+)
+Watched = dict[str, Any]
+"""One row of a token shard: a completion recorded token by token."""
+Value = TypeVar("Value")
 
 
 class ResultsError(StudyError):
-    """Files of the results are missing or damaged; says which, and how to make them again."""
+    """Result files are missing or damaged; the message names them and the commands that make them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The scores of one policy on one evaluation set, averaged over each prompt's samples."""
+class PolicyRow:
+    """One table row: the policies that differ only in their seed."""
+
+    key: str
+    """`untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the arm's name."""
+    kind: Literal["untrained", "sft", "arm"]
+    """Kind of its policies."""
+    label: str
+    """Its name on the page."""
+    policies: tuple[Policy, ...]
+    """The policies with complete files, by seed; one without a seed serves all seeds."""
+
+    @property
+    def folders(self) -> dict[int | None, str]:
+        """Seed -> policy folder."""
+        return {policy.seed: policy.folder for policy in self.policies}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of its complete policies; empty if all seeds share one policy."""
+        return tuple(policy.seed for policy in self.policies if policy.seed is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyScores:
+    """Scores of one policy on one evaluation set, averaged over the samples of each prompt."""
 
     means: pd.DataFrame
-    """One row per prompt, sorted by prompt_id; columns (mode, metric); NaN = no sample could be judged."""
+    """One row per prompt, sorted by prompt_id; columns (mode, metric); NaN = no sample has a score."""
     counts: pd.DataFrame
-    """Judged samples behind each mean, in the same shape."""
+    """Scored samples behind each mean, in the same shape."""
     binary: frozenset[str]
     """Metrics whose every value is 0 or 1."""
 
+    def mean_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
+        """Mean score per prompt; NaN throughout if the policy has no such scores."""
+        return column_or_nan(self.means, (mode, metric))
+
+    def samples_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
+        """Scored samples per prompt."""
+        return np.nan_to_num(column_or_nan(self.counts, (mode, metric)))
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """All metrics."""
+        return frozenset(str(metric) for _, metric in self.counts.columns)
+
+    def has(self, metric: str) -> bool:
+        """Whether any sample has a score of this metric."""
+        counts = self.counts.loc[:, self.counts.columns.get_level_values("metric") == metric]
+        return bool(counts.to_numpy().any())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The files of a study, read."""
+
+    study: Study
+    """The study."""
+    layout: Layout
+    """Paths of its files."""
+    commands: Commands
+    """Commands that make them."""
+    rows: dict[str, PolicyRow]
+    """Table rows by key: untrained models, warm starts, then the arms in the study's order."""
+    prompts: dict[str, dict[str, PromptRow]]
+    """Evaluation set -> prompt_id -> prompt."""
+    splits: dict[str, SplitFacts]
+    """Split -> counts of the data stage."""
+    scores: dict[tuple[str, str], PolicyScores]
+    """(policy folder, evaluation set) -> scores."""
+    manifests: dict[str, dict[str, Any]]
+    """Folder of a trained policy -> manifest of its training job."""
+    metrics: dict[str, pd.DataFrame]
+    """Run folder -> logged metrics by step."""
+    rollouts: dict[str, pd.DataFrame]
+    """Run folder -> sums over the completions of each step."""
+    missing: tuple[MissingFile, ...]
+    """Absent files; a policy that lacks one is left out."""
+
+
+def gather(study: Study, layout: Layout, settings: Settings, partial: bool = False) -> Results:
+    """Read all results of a study.
+
+    Args:
+        study: the study.
+        layout: paths of its files.
+        settings: for the commands that make a file.
+        partial: leave out unfinished policies instead of raising.
+
+    Raises:
+        ResultsError: a file is missing (unless `partial`), damaged, or belongs to another version of the study.
+    """
+    commands = Commands(settings)
+    every = policies(study)
+    missing = list(_missing_files(study, layout, commands, every))
+    if missing and not partial:
+        raise ResultsError(_problems(missing, layout, commands))
+    reader = _Reader(layout, commands)
+    with reading(layout.data_manifest, commands.remake(layout.data_manifest)):
+        _check_inputs(study, layout.data_manifest, commands)
+    prompts = {name: reader.prompts(name) for name in study.evaluation.sets}
+    complete = {
+        folder: one for folder, one in every.items() if not any(f.path.startswith(f"{folder}/") for f in missing)
+    }
+    runs = [folder for folder, policy in complete.items() if policy.stage == "rl"]
+    return Results(
+        study=study,
+        layout=layout,
+        commands=commands,
+        rows=_rows(study, every, complete),
+        prompts=prompts,
+        splits=reader.splits(),
+        scores={
+            (folder, name): reader.scores(folder, name, list(prompts[name])) for folder in complete for name in prompts
+        },
+        manifests={folder: reader.manifest(policy) for folder, policy in complete.items() if policy.stage != "model"},
+        metrics={folder: reader.metrics(folder) for folder in runs},
+        rollouts={folder: reader.rollouts(folder) for folder in runs},
+        missing=tuple(missing),
+    )
+
+
+def _check_inputs(study: Study, manifest: Path, commands: Commands) -> None:
+    """ResultsError if local inputs are no longer those from which the data were prepared."""
+    recorded: dict[str, str] | None = json.loads(manifest.read_bytes()).get("inputs")
+    if recorded is not None and (changed := changed_inputs(recorded, data_inputs(study.data))):
+        problem = f"{manifest} was made from other inputs: {', '.join(changed)} changed since"
+        raise ResultsError([f"{problem}; bring the results up to date with: {commands.report()}"])
+
+
+def _missing_files(study: Study, layout: Layout, commands: Commands, every: dict[str, Policy]) -> Iterator[MissingFile]:
+    for folder, policy in every.items():
+        needed = [] if policy.stage == "model" else [layout.train_manifest(folder, policy.stage)]
+        needed += [path(folder, name) for name in study.evaluation.sets for path in (layout.completions, layout.scores)]
+        label = SHARED_LABELS[policy.stage] if policy.arm is None else study.arms[policy.arm].label
+        needed_for = label if policy.seed is None else f"{label}, seed {policy.seed}"
+        for path in needed:
+            if not path.exists():
+                relative = path.relative_to(layout.root).as_posix()
+                yield MissingFile(path=relative, needed_for=needed_for, command=commands.make(path))
+
+
+def _problems(missing: list[MissingFile], layout: Layout, commands: Commands) -> list[str]:
+    """One sentence per missing file; of many files, the first few and the command that makes all."""
+    named = [f"{layout.root / file.path} is missing; make it with: {file.command}" for file in missing[:MAX_NAMED]]
+    more = len(missing) - MAX_NAMED
+    return [*named, f"{more} more files are missing; make all with: {commands.report()}"] if more > 0 else named
+
+
+def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -> dict[str, PolicyRow]:
+    """Rows in table order; keys hold fingerprints where a stage has several, or an arm has the name of the stage."""
+    rows: dict[str, PolicyRow] = {}
+    for stage, kind in SHARED_KINDS.items():
+        fingerprints = list(dict.fromkeys(policy.fingerprint for policy in every.values() if policy.stage == stage))
+        unique = len(fingerprints) == 1 and kind not in study.arms
+        for fingerprint in fingerprints:
+            found = tuple(p for p in complete.values() if p.stage == stage and p.fingerprint == fingerprint)
+            key = kind if unique else f"{kind}/{fingerprint}"
+            label = SHARED_LABELS[stage] if len(fingerprints) == 1 else f"{SHARED_LABELS[stage]} {fingerprint}"
+            rows[key] = PolicyRow(key=key, kind=kind, label=label, policies=found)
+    for name, arm in study.arms.items():
+        found = tuple(policy for policy in complete.values() if policy.arm == name)
+        rows[name] = PolicyRow(key=name, kind="arm", label=arm.label, policies=found)
+    return rows
+
+
+# Reading one file.
+
 
 @contextmanager
-def blaming(path: Path, command: str) -> Iterator[None]:
-    """Turn whatever goes wrong while reading `path` into a ResultsError that names it and the way out."""
+def reading(path: Path, command: str) -> Generator[None, None, None]:
+    """Turn errors from reading `path` into a ResultsError that names the file and the command that makes it."""
     try:
         yield
     except ResultsError:
@@ -67,12 +236,62 @@ def blaming(path: Path, command: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ResultsError([f"{path} is missing; make it with: {command}"]) from None
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        about = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResultsError([f"{path} is damaged ({about}); make it again with: {command}"]) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResultsError([f"{path} is damaged ({reason}); make it again with: {command}"]) from None
 
 
-def read_scores(path: Path, prompt_ids: list[str]) -> Scores:
-    """The scores of one policy; ValueError unless they are about exactly the prompts `prompt_ids`."""
+class _Reader:
+    """Reads files of a study; each error names the file and the command that makes it again."""
+
+    def __init__(self, layout: Layout, commands: Commands) -> None:
+        self._layout = layout
+        self._commands = commands
+
+    def splits(self) -> dict[str, SplitFacts]:
+        path = self._layout.data_manifest
+        return self._read(path, path, read_splits)
+
+    def prompts(self, name: str) -> dict[str, PromptRow]:
+        path = self._layout.split(name)
+        return self._read(
+            path, self._layout.data_manifest, lambda path: {row.prompt_id: row for row in read_rows(path)}
+        )
+
+    def scores(self, folder: str, name: str, prompt_ids: list[str]) -> PolicyScores:
+        path = self._layout.scores(folder, name)
+        return self._read(path, path, lambda path: read_scores(path, prompt_ids))
+
+    def metrics(self, folder: str) -> pd.DataFrame:
+        return self._read(self._layout.metrics(folder), self._layout.train_manifest(folder), read_metrics)
+
+    def rollouts(self, folder: str) -> pd.DataFrame:
+        return self._read(self._layout.rollouts(folder), self._layout.train_manifest(folder), read_rollouts)
+
+    def manifest(self, policy: Policy) -> dict[str, Any]:
+        path = self._layout.train_manifest(policy.folder, policy.stage)
+        manifest = self._read(path, path, read_train_manifest)
+        if manifest["fingerprint"] != policy.fingerprint:
+            raise ResultsError(
+                [
+                    f"{path} belongs to another version of the study: its fingerprint is {manifest['fingerprint']}, "
+                    f"but the study now has {policy.fingerprint}; update the results with: {self._commands.report()}"
+                ]
+            )
+        return manifest
+
+    def _read(self, path: Path, made_with: Path, read: Callable[[Path], Value]) -> Value:
+        with reading(path, self._commands.remake(made_with)):
+            return read(path)
+
+
+def read_splits(path: Path) -> dict[str, SplitFacts]:
+    """Split -> counts, from the manifest of the data stage."""
+    splits: dict[str, Any] = json.loads(path.read_bytes())["splits"]
+    return {name: SplitFacts.model_validate_json(json.dumps(facts)) for name, facts in splits.items()}
+
+
+def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
+    """Scores of one policy; ValueError unless they cover exactly the prompts `prompt_ids`."""
     long = pq.read_table(path, columns=SCORE_COLUMNS).to_pandas()
     wide = long.pivot(index=["mode", "prompt_id", "sample"], columns="metric", values="value").astype(float)
     if {"choice_accuracy", "choice_accuracy_lenient"} <= set(wide.columns):
@@ -83,7 +302,7 @@ def read_scores(path: Path, prompt_ids: list[str]) -> Scores:
     means, counts = (_prompts_as_rows(frame) for frame in (by_prompt.mean(), by_prompt.count()))
     if list(means.index) != sorted(prompt_ids):
         raise ValueError(f"it scores {len(means)} prompts that are not the {len(prompt_ids)} prompts of the data")
-    return Scores(means=means, counts=counts, binary=frozenset(binary))
+    return PolicyScores(means=means, counts=counts, binary=frozenset(binary))
 
 
 def _prompts_as_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -92,8 +311,16 @@ def _prompts_as_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return wide.swaplevel(axis=1).sort_index(axis=1).sort_index()
 
 
+def read_train_manifest(path: Path) -> dict[str, Any]:
+    """Manifest of a training job; ValueError if it lacks one of `MANIFEST_KEYS`."""
+    manifest = json.loads(path.read_bytes())
+    if absent := sorted(MANIFEST_KEYS - set(manifest)):
+        raise ValueError(f"it lacks {', '.join(absent)}")
+    return manifest
+
+
 def read_metrics(path: Path) -> pd.DataFrame:
-    """The logged metrics, one row per step, ascending; NaN where a step did not log one."""
+    """Logged metrics, one row per step, ascending; NaN where a step did not log one."""
     lines: list[dict[str, Any]] = []
     for number, line in enumerate(path.read_bytes().decode("utf-8").splitlines(), 1):
         try:
@@ -108,9 +335,9 @@ def read_metrics(path: Path) -> pd.DataFrame:
 def read_rollouts(folder: Path) -> pd.DataFrame:
     """Sums over the completions of each step, one row per step, ascending.
 
-    Columns: `completions` (how many), `tokens`, and per reward `raw.<reward>`, `weighted.<reward>` (sums over judged
-    completions) and `judged.<reward>` (how many were judged). Where judging failed, `failed.<reward>.<kind>` (how
-    many). With trajectory scaling, `scale_spread` (deviation of the factors).
+    Columns: `completions` (their number), `tokens`, and per reward `raw.<reward>`, `weighted.<reward>` (sums over the
+    scored completions), `scored.<reward>` (their number) and, where scoring failed, `failed.<reward>.<kind>` (number of
+    failures). With trajectory scaling also `scale_spread` (standard deviation of the factors).
     """
     files = [str(path) for path in shards(folder).values()]
     if not files:
@@ -125,15 +352,15 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
     frame[[*parts, *scale]] = frame[[*parts, *scale]].astype(float)
     by_step = frame.groupby("step")
     sums = by_step[["token_count", *parts]].sum().rename(columns={"token_count": "tokens"}).astype(float)
-    judged = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
-    judged.columns = [f"judged.{reward}" for reward in rewards]
+    scored = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
+    scored.columns = [f"scored.{reward}" for reward in rewards]
     spread = by_step[scale].std(ddof=0).rename(columns={"scale": "scale_spread"})
-    joined = sums.join(judged).join(_failures(frame, failed)).join(spread)
+    joined = sums.join(scored).join(_count_failures(frame, failed)).join(spread)
     return joined.assign(completions=by_step.size().astype(float)).sort_index()
 
 
-def _failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """For each column and each kind of failure in it, how often it happened in each step."""
+def _count_failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The number of failures in each step, one column per reward and kind."""
     step = frame["step"]
     counts = {
         f"{column}.{kind}": (frame[column] == kind).groupby(step).sum().astype(float)
@@ -143,255 +370,23 @@ def _failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(counts, index=sorted(step.unique()))
 
 
-def read_proof(path: Path) -> dict[str, Any]:
-    """The sentinel of a training job; ValueError when it lacks something that every sentinel has."""
-    proof = json.loads(path.read_bytes())
-    if absent := sorted(PROOF_KEYS - set(proof)):
-        raise ValueError(f"it lacks {', '.join(absent)}")
-    return proof
-
-
-def read_splits(path: Path) -> dict[str, SplitFacts]:
-    """Split -> what the data stage's sentinel says about it."""
-    splits: dict[str, Any] = json.loads(path.read_bytes())["splits"]
-    return {name: SplitFacts.model_validate_json(json.dumps(facts)) for name, facts in splits.items()}
-
-
-def sample_rows(path: Path, count: int) -> list[PromptRow]:
-    """At most `count` rows of a split, evenly spaced over its file, without reading what lies between them."""
-    size = path.stat().st_size
-    rows: dict[str, PromptRow] = {}
-    with path.open("rb") as lines:
-        for part in range(count):
-            lines.seek(size * part // count)
-            if part:  # most likely in the middle of a row
-                lines.readline()
-            place = lines.tell()
-            if line := lines.readline():
-                row = parse_row(line, f"{path}, byte {place}")
-                rows[row.prompt_id] = row
-    return list(rows.values())
-
-
-def column_or_nan(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """A column as floats; NaN throughout where the frame has no such column."""
-    return frame[name].to_numpy(dtype=float) if name in frame else np.full(len(frame), np.nan)
-
-
-# MERGED FROM report.gather: Everything of one study that lies on disk, read once; with what is missing, and how
-# to make it.
-
-Read = TypeVar("Read")
-NAMED = 5
-"""Missing files that an error names one by one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One table row: the policies that differ in nothing but the seed."""
-
-    key: str
-    """`untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the arm's name."""
-    kind: Literal["untrained", "sft", "arm"]
-    """What it is."""
-    label: str
-    """Its name on the page."""
-    policies: tuple[Policy, ...]
-    """Those whose files are complete, by seed; one without a seed serves all seeds."""
-
-    @property
-    def folders(self) -> dict[int | None, str]:
-        """Seed -> policy folder."""
-        return {policy.seed: policy.folder for policy in self.policies}
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Seeds of its complete policies; empty for one shared by all seeds."""
-        return tuple(policy.seed for policy in self.policies if policy.seed is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """The files of a study, read."""
-
-    study: Study
-    """What they belong to."""
-    layout: Layout
-    """Where they lie."""
-    commands: Commands
-    """How to make them."""
-    rows: dict[str, Row]
-    """Table rows by key: untrained models, warm starts, then the arms in the study's order."""
-    prompts: dict[str, dict[str, PromptRow]]
-    """Evaluation set -> prompt_id -> prompt."""
-    splits: dict[str, SplitFacts]
-    """Split -> what the data stage says about it."""
-    scores: dict[tuple[str, str], Scores]
-    """(policy folder, evaluation set) -> its scores."""
-    proofs: dict[str, dict[str, Any]]
-    """Folder of a trained policy -> its sentinel."""
-    metrics: dict[str, pd.DataFrame]
-    """Folder of a run -> metrics by step."""
-    rollouts: dict[str, pd.DataFrame]
-    """Folder of a run -> sums over the completions of each step."""
-    missing: tuple[Missing, ...]
-    """Files that are absent; a policy that lacks one is left out."""
-
-
-def gather(study: Study, layout: Layout, settings: Settings, partial: bool = False) -> Results:
-    """Read all results of a study.
-
-    Args:
-        study: the study.
-        layout: where it lies.
-        settings: for the commands that make a file again.
-        partial: leave out policies that are not finished instead of refusing.
-
-    Raises:
-        ResultsError: a file is missing (unless `partial`), damaged, or was made for another version of the study.
-    """
-    commands = Commands(settings)
-    every = policies(study)
-    missing = list(_missing(study, layout, commands, every))
-    if missing and not partial:
-        raise ResultsError(_complaints(missing, layout, commands))
-    with blaming(layout.data_manifest, commands.again(layout.data_manifest)):
-        splits = read_splits(layout.data_manifest)
-    prompts = {name: _prompts(layout.split(name), layout, commands) for name in study.evaluation.sets}
-    absent = tuple(one.path for one in missing)
-    complete = {name: policy for name, policy in every.items() if not any(p.startswith(f"{name}/") for p in absent)}
-    reader = _Reader(layout, commands)
-    return Results(
-        study=study,
-        layout=layout,
-        commands=commands,
-        rows=_rows(study, every, complete),
-        prompts=prompts,
-        splits=splits,
-        scores={
-            (folder, name): reader.scores(folder, name, list(prompts[name]))
-            for folder in complete
-            for name in study.evaluation.sets
-        },
-        proofs={folder: reader.proof(policy) for folder, policy in complete.items() if policy.stage != "model"},
-        metrics={folder: reader.metrics(folder) for folder, policy in complete.items() if policy.stage == "rl"},
-        rollouts={folder: reader.rollouts(folder) for folder, policy in complete.items() if policy.stage == "rl"},
-        missing=tuple(missing),
-    )
-
-
-class _Reader:
-    """Reads one policy's files, blaming each for what is wrong with it."""
-
-    def __init__(self, layout: Layout, commands: Commands) -> None:
-        self._layout = layout
-        self._commands = commands
-
-    def scores(self, folder: str, name: str, prompt_ids: list[str]) -> Scores:
-        path = self._layout.scores(folder, name)
-        return self._read(path, path, lambda: read_scores(path, prompt_ids))
-
-    def metrics(self, folder: str) -> pd.DataFrame:
-        path = self._layout.metrics(folder)
-        return self._read(path, self._layout.train_manifest(folder), lambda: read_metrics(path))
-
-    def rollouts(self, folder: str) -> pd.DataFrame:
-        path = self._layout.rollouts(folder)
-        return self._read(path, self._layout.train_manifest(folder), lambda: read_rollouts(path))
-
-    def proof(self, policy: Policy) -> dict[str, Any]:
-        path = self._layout.train_manifest(policy.folder, policy.stage)
-        proof = self._read(path, path, lambda: read_proof(path))
-        if proof["fingerprint"] != policy.fingerprint:
-            raise ResultsError(
-                [
-                    f"{path} belongs to another version of the study: its fingerprint is {proof['fingerprint']}, now "
-                    f"{policy.fingerprint} is asked for; bring the results up to date with: {self._commands.report()}"
-                ]
-            )
-        return proof
-
-    def _read(self, path: Path, remake: Path, read: Callable[[], Read]) -> Read:
-        with blaming(path, self._commands.again(remake)):
-            return read()
-
-
-def _missing(study: Study, layout: Layout, commands: Commands, every: dict[str, Policy]) -> Iterator[Missing]:
-    for folder, policy in every.items():
-        needed = [] if policy.stage == "model" else [layout.train_manifest(folder, policy.stage)]
-        needed += [path(folder, name) for name in study.evaluation.sets for path in (layout.completions, layout.scores)]
-        for path in needed:
-            if not path.exists():
-                where = path.relative_to(layout.root).as_posix()
-                yield Missing(path=where, needed_for=_name(study, policy), command=commands.make(path))
-
-
-def _complaints(missing: list[Missing], layout: Layout, commands: Commands) -> list[str]:
-    """One sentence per missing file; of many, the first few and how to make them all."""
-    named = [f"{layout.root / one.path} is missing; make it with: {one.command}" for one in missing[:NAMED]]
-    more = len(missing) - NAMED
-    return [*named, f"{more} more files are missing; make all with: {commands.report()}"] if more > 0 else named
-
-
-def _name(study: Study, policy: Policy) -> str:
-    name = study.arms[policy.arm].label if policy.arm is not None else KINDS[policy.stage]
-    return name if policy.seed is None else f"{name}, seed {policy.seed}"
-
-
-KINDS = {"model": "Untrained model", "sft": "SFT"}
-"""Stage -> label of a row that is no arm."""
-SHARED: dict[str, Literal["untrained", "sft"]] = {"model": "untrained", "sft": "sft"}
-"""Stage -> kind of such a row."""
-
-
-def _prompts(path: Path, layout: Layout, commands: Commands) -> dict[str, PromptRow]:
-    with blaming(path, commands.again(layout.data_manifest)):
-        return {row.prompt_id: row for row in read_rows(path)}
-
-
-def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -> dict[str, Row]:
-    """Rows in table order; ids tell several of one kind apart, or one from an arm of that name."""
-    rows: dict[str, Row] = {}
-    for stage, kind in SHARED.items():
-        prints = list(dict.fromkeys(policy.fingerprint for policy in every.values() if policy.stage == stage))
-        unique = len(prints) == 1 and kind not in study.arms
-        for fingerprint in prints:
-            found = tuple(p for p in complete.values() if p.stage == stage and p.fingerprint == fingerprint)
-            key = kind if unique else f"{kind}/{fingerprint}"
-            label = KINDS[stage] if len(prints) == 1 else f"{KINDS[stage]} {fingerprint}"
-            rows[key] = Row(key=key, kind=kind, label=label, policies=found)
-    for name, arm in study.arms.items():
-        found = tuple(policy for policy in complete.values() if policy.arm == name)
-        rows[name] = Row(key=name, kind="arm", label=arm.label, policies=found)
-    return rows
-
-
-# MERGED FROM report.credit_reading: Read the token shards that training leaves: the first groups of each
-# generation batch, token by token.
-
-COLUMNS = (
-    *("step", "prompt_id", "sample", "tokens", "weight", "entropy", "perception", "dominance"),
-    *("vision_attention", "vision_grid", "advantage", "reward", "scale"),
-)
-LISTS = ("weight", "entropy", "perception", "dominance")
-"""Columns with one value per token."""
-
-Watched = dict[str, Any]
-"""One row of a shard: a watched completion."""
-
-
 def watched_steps(folder: Path) -> dict[int, Path]:
-    """Step -> its shard, ascending; empty where nothing was watched."""
+    """Step -> its token shard, ascending; empty if the run recorded no tokens."""
     return shards(folder)
 
 
-def read_watched(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Watched]:
-    """The completions of a shard; ValueError when it lacks a column or has not one number per token."""
+def read_watched(path: Path, columns: Sequence[str] = TOKEN_COLUMNS) -> Iterator[Watched]:
+    """Completions of a token shard; ValueError if a column is absent or lacks values for some tokens."""
     table = pq.read_table(path, columns=list(columns))
     if absent := sorted(set(columns) - set(table.column_names)):
         raise ValueError(f"it lacks {', '.join(absent)}")
     for row in table.to_pylist():
-        for name in set(LISTS) & set(columns):
+        for name in set(TOKEN_LISTS) & set(columns):
             if row[name] is not None and len(row[name]) != len(row["tokens"]):
                 raise ValueError(f"{name} has {len(row[name])} values for {len(row['tokens'])} tokens")
         yield row
+
+
+def column_or_nan(frame: pd.DataFrame, name: str | tuple[str, str]) -> Float[np.ndarray, " rows"]:
+    """A column as floats; NaN throughout if the frame has no such column."""
+    return frame[name].to_numpy(dtype=float) if name in frame else np.full(len(frame), np.nan)

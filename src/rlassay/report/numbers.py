@@ -1,61 +1,65 @@
-"""The numbers of the report: each one carries how many seeds and items it rests on, and what its interval covers."""
+"""Records of the report's sections; each number carries its seeds, its items and the coverage of its interval."""
 
 from typing import Literal
 
 from rlassay.records import Record, SplitFacts
 
-# MERGED FROM report.numbers: The numbers of the report: each one carries how many seeds and items it rests on,
-# and what its interval covers.
+# Estimates.
 
 Covers = Literal["seeds and items", "items", "seeds", "nothing"]
-"""The sources of chance that an interval covers; `items`: one seed, so seed variance was not measured."""
+"""Sources of chance that an interval covers; `items`: one seed ran, so seed variance was not measured."""
 
 Unit = Literal["share", "tokens", "nats", "value"]
-"""`share` is a fraction between 0 and 1 (shown as %); `value` is a reward, loss or rate in its own unit."""
+"""`share`: a fraction from 0 to 1, shown as %; `value`: a reward, loss or rate in its own unit."""
 
 
 class Estimate(Record):
     """A mean with its interval."""
 
     mean: float | None
-    """The mean over seeds and items; null = nothing could be judged."""
+    """The mean over seeds and items; null = nothing has a score."""
     low: float | None
-    """Lower end of the interval; null = not measurable."""
+    """Lower end of the interval; null = cannot be computed."""
     high: float | None
-    """Upper end of the interval; null = not measurable."""
+    """Upper end of the interval; null = cannot be computed."""
     num_seeds: int
     """Seeds (trained policies) behind the mean."""
     num_items: int
     """Prompts behind the mean; in training statistics, completions."""
     covers: Covers
-    """What the interval covers."""
+    """Sources of chance that the interval covers."""
+    by_seed: tuple[float | None, ...] = ()
+    """The mean of each seed, where the number is one of policies."""
 
 
-class Difference(Record):
-    """A paired difference, arm minus reference, over the same prompts."""
+class PairedDifference(Record):
+    """Difference of two policies, arm minus reference, over the same prompts."""
 
     effect: float | None
     """Mean difference, in the metric's unit; positive = the arm is higher."""
     low: float | None
-    """Lower end of the interval; null = not measurable."""
+    """Lower end of the interval; null = cannot be computed."""
     high: float | None
-    """Upper end of the interval; null = not measurable."""
+    """Upper end of the interval; null = cannot be computed."""
     p_value: float | None
-    """Two-sided p-value of no difference; null with one seed."""
+    """Two-sided p-value against no difference; null with one seed."""
     p_holm: float | None
-    """The same after Holm's correction over `family_size` comparisons; null outside the family and with one seed."""
+    """`p_value` after Holm's correction over `family_size` comparisons; null outside the family and with one seed."""
     family_size: int
-    """Comparisons corrected together; 0 = this one is outside the declared family."""
+    """Comparisons corrected together; 0 = outside the declared family."""
     num_seeds: int
     """Seeds behind the difference."""
     num_items: int
     """Prompts behind the difference."""
     covers: Covers
-    """What the interval covers."""
+    """Sources of chance that the interval covers."""
+
+
+# Tables.
 
 
 class Column(Record):
-    """One metric of one evaluation set, decoded in one way."""
+    """Column of a table: one metric of one evaluation set in one decoding mode."""
 
     key: str
     """`<set>/<metric>/<mode>`."""
@@ -64,24 +68,24 @@ class Column(Record):
     metric: str
     """Name of the metric, a row of GLOSSARY.md."""
     mode: Literal["sampled", "greedy"]
-    """How the completions were decoded."""
+    """Decoding mode of the completions."""
     title: str
-    """Heading for readers."""
+    """Heading on the page."""
     unit: Unit
     """Unit of every cell."""
     better: Literal["higher", "lower", "neither"]
-    """Which direction is an improvement."""
+    """The direction of improvement."""
     primary: bool
-    """Whether the verdicts are about this column."""
+    """Whether the verdicts compare this column."""
 
 
 class TableRow(Record):
-    """One policy family: the untrained model, a warm start or an arm."""
+    """Row of a table: the untrained model, a warm start or an arm."""
 
     row: str
     """Key: `untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the arm's name."""
     kind: Literal["untrained", "sft", "arm"]
-    """What it is."""
+    """Kind of its policies."""
     label: str
     """Its name on the page."""
     cells: tuple[Estimate, ...]
@@ -97,24 +101,27 @@ class Table(Record):
     name: TableName
     """File name without the ending."""
     title: str
-    """Heading for readers."""
+    """Heading on the page."""
     note: str
-    """What the reader must know to read it."""
+    """Explanation below the table."""
     columns: tuple[Column, ...]
-    """What is measured."""
+    """Its metrics."""
     rows: tuple[TableRow, ...]
-    """Who is measured: untrained models, warm starts, then the arms in the study's order."""
+    """Untrained models, warm starts, then the arms in the study's order."""
+
+
+# Learning curves.
 
 
 class Series(Record):
-    """One arm's learning curve; the lists run in parallel."""
+    """Learning curve of one arm, as parallel lists."""
 
     arm: str
     """The arm."""
     num_seeds: int
-    """Runs behind it."""
+    """Runs behind the curve."""
     steps: tuple[int, ...]
-    """Optimiser steps, ascending; of a long run, the last step of each of at most 200 equal stretches."""
+    """Optimiser steps, ascending; in a long run, the last step of each of at most 200 equal spans."""
     mean: tuple[float | None, ...]
     """Mean over the seeds that logged the step."""
     low: tuple[float | None, ...]
@@ -127,76 +134,75 @@ CurveGroup = Literal["reward", "length", "policy", "attention", "layers", "selec
 
 
 class Curve(Record):
-    """One logged metric over training."""
+    """One logged metric over training, for all arms."""
 
     metric: str
     """Name as logged in `metrics.jsonl`."""
     title: str
-    """Heading for readers."""
+    """Heading on the page."""
     unit: Unit
     """Unit of the values."""
     group: CurveGroup
-    """Part of the page that it belongs to."""
+    """Section of the page."""
     series: tuple[Series, ...]
     """One per arm that logged it."""
 
 
-# MERGED FROM report.evidence: What the report shows besides tables and curves: the design, the parts of the
-# reward, completions side by side.
+# Design, rewards and completions.
 
 
 class DesignRow(Record):
-    """One key path in which arms differ."""
+    """One setting in which arms differ."""
 
     key: str
-    """Path in the arm's recipe, such as `rl.loss_type`."""
+    """Key path in the arm's recipe, such as `rl.loss_type`."""
     values: dict[str, str]
     """Arm -> value, as JSON text."""
     declared_by: tuple[str, ...]
-    """Arms that declare it as the thing varied."""
+    """Arms that declare this difference from the baseline."""
     confounds: tuple[str, ...]
-    """Arms that differ from the baseline here without declaring it."""
+    """Arms with an undeclared difference from the baseline."""
 
 
 class Design(Record):
     """The design table and the confound check."""
 
     sentence: str
-    """Outcome of the check in one sentence."""
+    """Result of the check in one sentence."""
     rows: tuple[DesignRow, ...]
-    """Every key path in which any two arms differ."""
+    """Every setting in which two arms differ."""
 
 
 class RewardPart(Record):
-    """One reward of one arm during training, raw and weighted."""
+    """One reward in one arm during training, raw and weighted."""
 
     arm: str
     """The arm."""
     reward: str
     """The reward's name."""
     role: Literal["trained", "observer"]
-    """An observer has weight 0: logged, never trained on."""
+    """`observer` is a logged-only reward: its weight is 0 throughout."""
     weight: float
-    """Its weight in the sum, at the end of training."""
+    """Its weight at the end of training."""
     phases: tuple[tuple[float, float], ...]
-    """From which training progress (0 to 1) on it has which weight."""
+    """(training progress from 0 to 1, weight from there on), ascending."""
     first: Estimate
-    """Raw value over the first tenth of the steps."""
+    """Mean raw value over the first tenth of the steps."""
     last: Estimate
-    """Raw value over the last tenth of the steps."""
+    """Mean raw value over the last tenth of the steps."""
     weighted_last: Estimate
-    """Contribution to the summed reward over the last tenth of the steps."""
+    """Mean contribution to the summed reward over the last tenth of the steps."""
     not_judged: float
-    """Share of completions for which the reward was null."""
+    """Share of completions without a value of this reward."""
     failed: dict[str, int]
-    """How judging failed -> completions; they are among those not judged."""
+    """Kind of failure -> completions; `not_judged` includes them."""
     same_in_group: float | None
-    """Share of groups in which it said the same of all completions, mean over steps and seeds; null = not logged."""
+    """Share of groups in which all completions have the same value, mean over steps and seeds; null = not logged."""
     silent: bool
-    """True for a trained reward that says the same in most groups, and so teaches next to nothing."""
+    """True for a zero-variance reward: trained on, yet the same within most groups, so it teaches next to nothing."""
     correlations: dict[str, float | None]
-    """`length` or another reward -> correlation over the completions of a step, mean over steps and seeds; null = never
-    defined."""
+    """`length` or another reward -> correlation over the completions of a step, mean over steps and seeds; null =
+    undefined at every step."""
 
 
 class ShownCompletion(Record):
@@ -205,13 +211,13 @@ class ShownCompletion(Record):
     row: str
     """Table row of its policy."""
     label: str
-    """That row's name on the page."""
+    """Name of that row on the page."""
     seed: int | None
-    """Seed of the run; null for a policy shared by all seeds."""
+    """Seed of the run; null for a policy that all seeds share."""
     text: str
     """The completion as generated; untrusted text."""
     token_count: int
-    """Tokens, end-of-sequence included."""
+    """Tokens, including the end-of-sequence token."""
     finished: bool
     """False = truncated."""
     score: float | None
@@ -226,7 +232,7 @@ class Example(Record):
     set: str
     """Its evaluation set."""
     question: str
-    """The question as the source words it."""
+    """The question in the source's words."""
     choices: tuple[str, ...]
     """The options in the order of their letters."""
     answer: str
@@ -234,33 +240,32 @@ class Example(Record):
     images: tuple[str, ...]
     """Image files, relative to the report folder."""
     reason: str
-    """Why it is shown."""
+    """Reason for showing it."""
     completions: tuple[ShownCompletion, ...]
-    """In the order of the table rows."""
+    """One per table row, in the order of the rows."""
 
 
-# MERGED FROM report.provenance: Where the report's numbers come from, what they cost, and how to get them
-# again.
+# Data, provenance and cost.
 
 
 class Command(Record):
-    """How to get one thing again."""
+    """Shell command that makes one result."""
 
     target: str
-    """What it makes, for readers."""
+    """The result, in words."""
     command: str
-    """One shell line, run in the project's root."""
+    """One shell line, to run in the project's root folder."""
 
 
-class Missing(Record):
-    """One file that a complete report would have used."""
+class MissingFile(Record):
+    """File that a complete report needs."""
 
     path: str
-    """Relative to the study's results folder."""
+    """Path relative to the study's results folder."""
     needed_for: str
-    """What is absent from the report because of it."""
+    """The policy that the report leaves out without it."""
     command: str
-    """How to make it."""
+    """Shell command that makes it."""
 
 
 class PolicyFacts(Record):
@@ -271,26 +276,26 @@ class PolicyFacts(Record):
     row: str
     """Its table row."""
     seed: int | None
-    """Its seed; null for a warm start shared by all seeds."""
+    """Its seed; null for a warm start that all seeds share."""
     fingerprint: str
-    """Hash of everything that identifies the result."""
+    """Hash of all settings that determine the result."""
     steps: int
     """Optimiser steps done."""
     max_steps: int
-    """Optimiser steps asked for."""
+    """Optimiser steps configured."""
     sha256: str
-    """Digest of the weights; of several files, the digest of their names and digests."""
+    """Digest of the weights file; of several files, the digest of their names and digests."""
     gpus: int
-    """GPUs that it trained on."""
+    """GPUs used for training."""
     versions: dict[str, str]
     """Library -> version."""
 
 
 class SampleRow(Record):
-    """One row of a split, shown as it is."""
+    """Sample row of a data split."""
 
     prompt_id: str
-    """Which prompt."""
+    """The prompt."""
     question: str
     """The question, shortened."""
     choices: tuple[str, ...]
@@ -298,35 +303,35 @@ class SampleRow(Record):
     answer: str
     """The gold answer, or its letter, shortened."""
     demonstration: str | None
-    """The completion to imitate, shortened; null outside of the warm start."""
+    """The completion to imitate, shortened; null outside the SFT split."""
     images: tuple[str, ...]
     """Paths relative to the report folder."""
     clips: tuple[str, ...]
-    """Names of the clips."""
+    """File names of the video clips."""
 
 
 class DataSplit(SplitFacts):
-    """One data split."""
+    """Data split with its counts and sample rows."""
 
     split: str
     """Its name."""
     duplicates: int
-    """Records refused because the split has nearly the same prompt."""
+    """Records rejected because the split has nearly the same prompt."""
     leaks: int
-    """Records refused because an evaluation split has nearly the same prompt or image."""
+    """Records rejected because an evaluation split has nearly the same prompt or image."""
     samples: tuple[SampleRow, ...]
-    """A few rows, evenly spaced over the split."""
+    """A few of its rows, evenly spaced."""
 
 
 class PolicyCost(Record):
-    """What one training job took."""
+    """Time, tokens and memory of one training job."""
 
     policy: str
     """Folder relative to the study's results folder."""
     label: str
     """Name of its row on the page."""
     seed: int | None
-    """Its seed; null for a warm start shared by all seeds."""
+    """Its seed; null for a warm start that all seeds share."""
     seconds: float
     """Wall time of all attempts, seconds."""
     generated_tokens: int
@@ -334,15 +339,15 @@ class PolicyCost(Record):
     peak_memory_mb: float | None
     """Highest memory use, MB (GPU memory where there is one)."""
     seconds_per_step: dict[str, float]
-    """Mean seconds per optimiser step: `step`, and of it `generation`, `reward` and, where measured, `signals`."""
+    """Mean seconds per optimiser step: `step`, and its parts `generation`, `reward` and, if measured, `signals`."""
     signals_share: float | None = None
-    """Part of the time in steps that went into measuring signals; null = none was timed."""
+    """Share of the step time spent on signals; null = not timed."""
 
 
 class PolicyResumes(Record):
-    """Where one training job was resumed."""
+    """Interruptions of one training job."""
 
     policy: str
     """Folder relative to the study's results folder."""
     steps: tuple[int, ...]
-    """The steps it went on from; empty = never interrupted."""
+    """Steps at which it was resumed; empty = never interrupted."""

@@ -1,24 +1,23 @@
-"""Renders the page: a self-contained HTML file without scripts or requests; untrusted text stays text."""
+"""Renders report.md and the page, one HTML file without scripts or requests; untrusted text stays text."""
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
-from PIL import Image
 
-from rlassay.layout import PAGE, REPORT_TEXT
+from rlassay.layout import FIGURES, PAGE, REPORT_TEXT
 from rlassay.report import typeset
-from rlassay.report.analysis import sample_images
 from rlassay.report.content import Content
-from rlassay.report.credit_page import switch_rules, viewer_variables
-from rlassay.report.examples import thumbnail
+from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
-from rlassay.report.markdown import render_markdown
+from rlassay.report.numbers import Example
 
 SECTIONS = {
     "verdicts": "Verdicts",
@@ -48,7 +47,7 @@ def write_page(content: Content, folder: Path) -> None:
     """
     marks = assign_marks(content)
     drawings = draw_figures(content, marks)
-    write_figures(drawings, marks, folder / "figures")
+    write_figures(drawings, marks, folder / FIGURES)
     _write(folder / PAGE, render_page(content, marks, drawings, folder))
     _write(folder / REPORT_TEXT, render_markdown(content, drawings))
 
@@ -64,8 +63,8 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
-        samples={path: thumbnail(folder / path) for path in sample_images(content)},
-        images={example.prompt_id: [_image(folder, path) for path in example.images] for example in content.examples},
+        samples={path: typeset.thumbnail(folder / path) for path in _sample_images(content)},
+        images={example.prompt_id: _example_images(example, folder) for example in content.examples},
         config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -92,15 +91,58 @@ def _sections(content: Content) -> dict[str, str]:
     return {name: heading for name, heading in SECTIONS.items() if not empty.get(name, False)}
 
 
-def _image(folder: Path, path: str) -> dict[str, Any]:
-    """An image as a data URI with its size in pixels; an empty URI if the file is absent."""
-    file = folder / path
-    if not file.is_file():
-        return {"uri": "", "name": path}
-    with Image.open(file) as image:
-        kind, (width, height) = Image.MIME[image.format or "PNG"], image.size
-    content = base64.b64encode(file.read_bytes()).decode()
-    return {"uri": f"data:{kind};base64,{content}", "width": width, "height": height}
+def _sample_images(content: Content) -> list[str]:
+    """Paths of all images of the sample rows, relative to the report folder."""
+    return sorted({path for split in content.data for row in split.samples for path in row.images})
+
+
+def _example_images(example: Example, folder: Path) -> list[dict[str, str | int]]:
+    return [typeset.inline_image(folder / path) | {"name": path} for path in example.images]
+
+
+def render_markdown(content: Content, drawings: list[Drawing]) -> str:
+    """The report as GitHub-flavoured Markdown; every value is escaped once, by a filter or by `finalize`."""
+    filters = {"code": code_span, "block": code_block, "link": link}
+    environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
+    return environment.get_template("report.md.jinja").render(
+        **typeset.template_variables(content), drawings=drawings, weighted_text=weighted_text
+    )
+
+
+def _escape_value(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def escape(text: str) -> Markup:
+    """Text that Markdown shows unchanged on one line, also in a table cell."""
+    flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
+    return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))
+
+
+def code_span(text: str) -> Markup:
+    """Text as inline code, fenced by more backticks than it has in a row; escaped text if code cannot hold it."""
+    if "\\|" in text:
+        return escape(text)
+    flat = " ".join(text.split()).replace("|", "\\|") or " "
+    fence = "`" * (_longest_run(flat) + 1)
+    space = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return Markup(f"{fence}{space}{flat}{space}{fence}")
+
+
+def code_block(text: str) -> Markup:
+    """Text as a code block that nothing in the text can close."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return Markup(f"{fence}text\n{text}\n{fence}")
+
+
+def link(path: str) -> Markup:
+    """A relative path as the target of a link or image."""
+    return Markup(quote(path))
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 def _write(path: Path, text: str) -> None:

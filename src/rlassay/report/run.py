@@ -1,45 +1,141 @@
-"""The report stage: read, analyse, write, say what came out."""
+"""The report stage: reads the results, builds the content, writes it, prints the verdicts."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from rich.console import Console
 from rich.text import Text
 
-from rlassay.config.settings import Settings
+from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
-from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
-from rlassay.report.analysis import analyse
-from rlassay.report.content import Content
-from rlassay.report.credit_view import credit_rows
-from rlassay.report.gather import gather
+from rlassay.layout import PAGE, REPORT_NUMBERS, TABLES, Layout
+from rlassay.report.content import ArmFacts, Content, StudyFacts
+from rlassay.report.credit_view import build_credit, credit_rows
+from rlassay.report.curves import build_curves
+from rlassay.report.examples import build_examples
+from rlassay.report.gather import Results, gather
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
+from rlassay.report.sections import (
+    build_commands,
+    build_cost,
+    build_design,
+    build_policies,
+    build_resumes,
+    build_reward_parts,
+    build_splits,
+)
+from rlassay.report.tables import build_tables, primary_column
+from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
 
-# MERGED FROM report.writing: Write the numbers: report.json and tables/*.csv, the same bytes for the same
-# content.
+COLORS = {"better": "green", "worse": "red"}
+"""Outcome of a verdict -> colour in the terminal."""
+
+
+def run_report(study: Study, layout: Layout, settings: Settings, partial: bool = False) -> Content:
+    """Write `report.json`, `tables/`, `figures/`, `index.html` and `report.md`; print verdicts and path of the page.
+
+    Args:
+        study: the study.
+        layout: paths of its results.
+        settings: level of the intervals, number of examples, and the study's name for commands.
+        partial: report on the finished policies instead of raising if files are missing.
+
+    Raises:
+        ResultsError: a file is missing (unless `partial`) or damaged; it names the command that makes it.
+    """
+    # 1. Read the files on disk.
+    results = gather(study, layout, settings, partial)
+    # 2. Build the content of the report.
+    content = build_content(results, settings.report)
+    # 3. Write the numbers before the page: the page is the output file that tells Snakemake that all is there.
+    folder = layout.partial_report if partial else layout.report
+    write_numbers(content, folder)
+    write_page(content, folder)
+    # 4. Print the verdicts.
+    announce(content, folder)
+    return content
+
+
+# The content.
+
+
+def build_content(results: Results, settings: ReportSettings) -> Content:
+    """The content of the report; the same for the same results, except for `cost` and `resumes`."""
+    confidence = settings.confidence
+    return Content(
+        study=_study_facts(results, confidence),
+        complete=not results.missing,
+        missing=results.missing,
+        arms=tuple(_arm_facts(results, name) for name in results.study.arms),
+        verdicts=tuple(compare_with_baseline(results, confidence)),
+        gains=tuple(compare_with_start(results, confidence)),
+        gains_note=start_note(results),
+        design=build_design(results.study),
+        tables=build_tables(results, confidence),
+        curves=tuple(build_curves(results, confidence)),
+        rewards=tuple(build_reward_parts(results, confidence)),
+        examples=tuple(build_examples(results, settings.examples)),
+        credit=build_credit(results, confidence),
+        commands=tuple(build_commands(results)),
+        policies=tuple(build_policies(results)),
+        data=tuple(build_splits(results)),
+        config=results.study.model_dump(mode="json"),
+        cost=tuple(build_cost(results)),
+        resumes=tuple(build_resumes(results)),
+    )
+
+
+def _study_facts(results: Results, confidence: float) -> StudyFacts:
+    study = results.study
+    return StudyFacts(
+        id=study.id,
+        title=study.title,
+        question=study.question,
+        seeds=study.seeds,
+        baseline=study.baseline,
+        primary=primary_column(results).key,
+        confidence=confidence,
+        num_samples=study.evaluation.num_samples,
+    )
+
+
+def _arm_facts(results: Results, name: str) -> ArmFacts:
+    arm = results.study.arms[name]
+    return ArmFacts(
+        name=name,
+        label=arm.label,
+        color=arm.color,
+        varies=arm.varies,
+        weights={reward: section.weight for reward, section in arm.recipe.rewards.items()},
+        seeds=results.rows[name].seeds,
+        start=start_of(results, name).key,
+    )
+
+
+# report.json and tables/*.csv.
 
 
 def write_numbers(content: Content, folder: Path) -> None:
-    """Write `report.json` and `tables/*.csv` below the report folder; tables of an earlier report are removed."""
-    tables = folder / "tables"
+    """Write `report.json` and `tables/*.csv` into the report folder; tables of an earlier report are removed."""
+    tables = folder / TABLES
     tables.mkdir(parents=True, exist_ok=True)
     frames = build_frames(content)
     for stale in set(tables.glob("*.csv")) - {tables / f"{name}.csv" for name in frames}:
         stale.unlink()
     for name, frame in frames.items():
-        _write(tables / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        _write(tables / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     _write(folder / REPORT_NUMBERS, text + "\n")
 
 
 def build_frames(content: Content) -> dict[str, pd.DataFrame]:
-    """Table name -> one row per number, with what it rests on beside it."""
+    """Table name -> one row per number, with its seeds, items and interval."""
     frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
     for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
-        frames[name] = pd.json_normalize([one.model_dump() for one in records])
+        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude={"other_modes"})) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     frames["curves"] = pd.DataFrame(
         [
             {"metric": curve.metric, "unit": curve.unit, "arm": one.arm, "num_seeds": one.num_seeds, **point}
@@ -54,10 +150,18 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
 
 def _cells(table: Table) -> list[dict[str, Any]]:
     return [
-        {"row": row.row, "label": row.label, "column": column.key, "unit": column.unit, **cell.model_dump()}
+        {"row": row.row, "label": row.label, "column": column.key, "unit": column.unit, **_flat(cell.model_dump())}
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Values of seeds as one text, separated by blanks."""
+    return {
+        key: " ".join("nan" if one is None else f"{one:g}" for one in value) if key == "by_seed" else value
+        for key, value in fields.items()
+    }
 
 
 def _points(*columns: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -66,47 +170,20 @@ def _points(*columns: tuple[Any, ...]) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    # A completion may hold half of a surrogate pair, which UTF-8 cannot carry; as an escape it is valid JSON.
+    # A completion may hold half of a surrogate pair, which UTF-8 cannot encode; as an escape it is valid JSON.
     path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-# MERGED FROM report.run: The report stage: read, analyse, write, say what came out.
-
-COLORS = {"better": "green", "worse": "red"}
-
-
-def run_report(study: Study, layout: Layout, settings: Settings, partial: bool = False) -> Content:
-    """Write `report.json`, `tables/`, `figures/`, `index.html` and `report.md`; print the verdicts and the page's path.
-
-    Args:
-        study: the study.
-        layout: where its results lie.
-        settings: the level of the intervals, the number of examples, and where commands find the study.
-        partial: report on what is finished instead of refusing when something is missing.
-
-    Raises:
-        ResultsError: a file is missing (unless `partial`) or damaged; it names the command that makes it again.
-    """
-    # 1. What is on disk.
-    results = gather(study, layout, settings, partial)
-    # 2. What it says.
-    content = analyse(results, settings.report)
-    # 3. Numbers first, so that the page's output file proves that both are there.
-    folder = layout.partial_report if partial else layout.report
-    write_numbers(content, folder)
-    write_page(content, folder)
-    # 4. The outcome, where the user is looking.
-    announce(content, folder)
-    return content
+# The terminal.
 
 
 def announce(content: Content, folder: Path) -> None:
-    """Print the verdicts, what is missing, and where the page is."""
+    """Print the verdicts, the number of missing files and the path of the page."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text(f"\n{content.study.title}", style="bold"))
     for verdict in content.verdicts:
         console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
     if content.missing:
         are = "1 file is" if len(content.missing) == 1 else f"{len(content.missing)} files are"
-        console.print(Text(f"  Partial: {are} missing; the page says which."))
+        console.print(Text(f"  Partial: {are} missing; the page lists them."))
     console.print(Text(f"Page: {folder / PAGE}\n"))

@@ -1,4 +1,4 @@
-"""The tables of the page: which metrics of which sets stand in them, and their cells."""
+"""Builds the tables of the page: their columns, and the estimate in each cell."""
 
 from math import isnan
 from typing import Literal
@@ -6,111 +6,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from rlassay.report.gather import DISAGREEMENT, Results, Row
-from rlassay.report.numbers import Column, Covers, Difference, Estimate, Table, TableName, TableRow, Unit
+from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results
+from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
 from rlassay.stats import Interval, crossed_interval, paired_difference, pass_at_k, seed_band
 
-# MERGED FROM report.estimates: From scores to numbers with intervals: one cell of a table, one comparison.
-
-DECIMALS = 6
-"""Places kept in report.json; sums over seeds and prompts may differ in the last bits between machines."""
-PASS_AT = "pass_at_"
-
-Scores = Float[np.ndarray, "seeds items"]
-
-
-def tidy(value: float) -> float | None:
-    """A number as report.json holds it: rounded, null when undefined, never minus zero."""
-    return None if isnan(value) else round(float(value), DECIMALS) + 0.0
-
-
-def tidy_p(p_value: float) -> float | None:
-    """A p-value as report.json holds it: to six significant digits, since small ones are read by their size."""
-    return None if isnan(p_value) else float(f"{p_value:.6g}")
-
-
-def scores_of(results: Results, row: Row, column: Column) -> Scores:
-    """The scores of a row's policies, one row each, prompts sorted by id; NaN = could not be judged."""
-    return np.array([_scores_of(results, folder, column) for folder in row.folders.values()]).reshape(
-        len(row.folders), len(results.prompts[column.set])
-    )
-
-
-def _scores_of(results: Results, folder: str, column: Column) -> Float[np.ndarray, " items"]:
-    scores = results.scores[folder, column.set]
-    counted = results.study.primary.metric if column.metric.startswith(PASS_AT) else column.metric
-    if (column.mode, counted) not in scores.means:
-        return np.full(len(scores.means), np.nan)
-    means = scores.means[column.mode, counted].to_numpy(dtype=float)
-    if not column.metric.startswith(PASS_AT):
-        return means
-    samples = scores.counts[column.mode, counted].to_numpy(dtype=float)
-    right = np.nan_to_num(np.round(means * samples))
-    return pass_at_k(samples, right, int(column.metric.removeprefix(PASS_AT)))
-
-
-def estimate(scores: Scores, unit: Unit, confidence: float) -> Estimate:
-    """The mean of a cell, with its crossed interval."""
-    interval = crossed_interval(scores, confidence)
-    low, high = _ends(interval, (0.0, 1.0) if unit == "share" else None)
-    return Estimate(
-        mean=tidy(interval.mean),
-        low=low,
-        high=high,
-        num_seeds=interval.num_seeds,
-        num_items=interval.num_items,
-        covers=_covers(interval),
-    )
-
-
-def difference(arm: Scores, reference: Scores, unit: Unit, confidence: float, matched_seeds: bool) -> Difference:
-    """Arm minus reference over the same prompts; `matched_seeds` as in `rlassay.stats.paired_difference`."""
-    interval = paired_difference(arm, reference, confidence, matched_seeds=matched_seeds)
-    low, high = _ends(interval, (-1.0, 1.0) if unit == "share" else None)
-    return Difference(
-        effect=tidy(interval.mean),
-        low=low,
-        high=high,
-        p_value=tidy_p(interval.p_value),
-        p_holm=None,
-        family_size=0,
-        num_seeds=interval.num_seeds,
-        num_items=interval.num_items,
-        covers=_covers(interval),
-    )
-
-
-def over_seeds(values: Float[np.ndarray, " seeds"], num_items: int, confidence: float) -> Estimate:
-    """A training statistic with one value per seed, and Student's interval over the seeds."""
-    band = seed_band(values[:, None], confidence)
-    num_seeds = int(band.num_seeds[0])
-    return Estimate(
-        mean=tidy(band.mean[0]),
-        low=tidy(band.low[0]),
-        high=tidy(band.high[0]),
-        num_seeds=num_seeds,
-        num_items=num_items,
-        covers="seeds" if num_seeds > 1 else "nothing",
-    )
-
-
-def _ends(interval: Interval, bounds: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """The interval's ends; those of shares are cut at what a share can be, which leaves coverage as it is."""
-    low, high = interval.low, interval.high
-    if bounds is not None and not isnan(low):
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return tidy(low), tidy(high)
-
-
-def _covers(interval: Interval) -> Covers:
-    if isnan(interval.low):
-        return "nothing"
-    return "seeds and items" if interval.num_seeds > 1 else "items"
-
-
-# MERGED FROM report.tables: The tables of the page: which metrics of which sets stand in them, and their cells.
-
 Mode = Literal["sampled", "greedy"]
+SeedScores = Float[np.ndarray, "seeds items"]
 
 TITLES = {
     "choice_accuracy": "accuracy",
@@ -123,15 +24,17 @@ TITLES = {
     "parse_failure_lenient": "parse failures, lenient",
     DISAGREEMENT: "strict and lenient disagree",
 }
-"""Metric -> heading, where its name is none."""
-LOWER = {"truncated", "parse_failure", "parse_failure_lenient", DISAGREEMENT}
-"""Metrics of which less is better."""
+"""Metric -> heading, where its name does not serve as one."""
 LENGTH = ("token_count", "truncated")
 PARSING = ("parse_failure", "parse_failure_lenient", DISAGREEMENT)
-LENGTH_NOTE = "Completion tokens with the end-of-sequence token; truncated = cut off at the length limit."
+LOWER_IS_BETTER = {"truncated", *PARSING}
+PASS_AT = "pass_at_"
+STORED_DECIMALS = 6
+"""Decimal places in report.json; beyond them, sums over seeds and prompts may differ between machines."""
+LENGTH_NOTE = "Tokens per completion, including the end-of-sequence token; truncated = cut off at the length limit."
 PARSING_NOTE = (
     "A parse failure is a completion in which a parser finds no answer, or several that contradict each other; it "
-    "scores 0. Rewards use the strict parser only. The lenient one is independent of it: a gain in accuracy that it "
+    "scores 0. Rewards use the strict parser only. The lenient parser is independent of it: a gain in accuracy that it "
     "does not confirm is a gain in format."
 )
 PASS_NOTE = "The chance that at least one of k sampled completions is right, estimated without bias from all samples."
@@ -145,17 +48,11 @@ def build_tables(results: Results, confidence: float) -> dict[TableName, Table]:
     ]
     parsing = _columns(results, PARSING)
     if parsing:
-        tables.append(_table(results, "parsing", "Answers that no parser finds", PARSING_NOTE, parsing, confidence))
+        tables.append(_table(results, "parsing", "Parse failures", PARSING_NOTE, parsing, confidence))
     if _is_binary(results, results.study.primary.metric):
         columns = [_pass_column(results, name, k) for name in results.study.evaluation.sets for k in _ks(results)]
         tables.append(_table(results, "pass_at_k", "pass@k", PASS_NOTE, columns, confidence))
     return {table.name: table for table in tables}
-
-
-def primary_column(results: Results) -> Column:
-    """The column that the verdicts are about."""
-    primary = results.study.primary
-    return _column(results, primary.set, primary.metric, primary.mode)
 
 
 def _table(results: Results, name: TableName, title: str, note: str, columns: list[Column], confidence: float) -> Table:
@@ -179,6 +76,122 @@ def _main_note(results: Results) -> str:
     )
 
 
+# Numbers with intervals.
+
+
+def scores_of(results: Results, row: PolicyRow, column: Column) -> SeedScores:
+    """Scores of a row's policies, one line per policy, prompts sorted by prompt_id; NaN = no score."""
+    return np.array([_policy_scores(results, folder, column) for folder in row.folders.values()]).reshape(
+        len(row.folders), len(results.prompts[column.set])
+    )
+
+
+def _policy_scores(results: Results, folder: str, column: Column) -> Float[np.ndarray, " items"]:
+    scores = results.scores[folder, column.set]
+    if not column.metric.startswith(PASS_AT):
+        return scores.mean_by_prompt(column.mode, column.metric)
+    means = scores.mean_by_prompt(column.mode, results.study.primary.metric)
+    samples = scores.samples_by_prompt(column.mode, results.study.primary.metric)
+    right = np.nan_to_num(np.round(means * samples))
+    return pass_at_k(samples, right, int(column.metric.removeprefix(PASS_AT)))
+
+
+def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
+    """Mean over seeds and items, with its crossed interval."""
+    interval = crossed_interval(scores, confidence)
+    low, high = _ends(interval, (0.0, 1.0) if unit == "share" else None)
+    return Estimate(
+        mean=tidy(interval.mean),
+        low=low,
+        high=high,
+        num_seeds=interval.num_seeds,
+        num_items=interval.num_items,
+        covers=_covers(interval),
+        by_seed=means_by_seed(scores),
+    )
+
+
+def means_by_seed(scores: SeedScores) -> tuple[float | None, ...]:
+    """The mean of each seed over its scored items."""
+    rows: list[Float[np.ndarray, " items"]] = list(scores)
+    return tuple(tidy(float(np.nanmean(line))) if np.isfinite(line).any() else None for line in rows)
+
+
+def difference(
+    arm: SeedScores, reference: SeedScores, unit: Unit, confidence: float, matched_seeds: bool
+) -> PairedDifference:
+    """Arm minus reference over the same prompts; `matched_seeds` as in `rlassay.stats.paired_difference`."""
+    interval = paired_difference(arm, reference, confidence, matched_seeds=matched_seeds)
+    low, high = _ends(interval, (-1.0, 1.0) if unit == "share" else None)
+    return PairedDifference(
+        effect=tidy(interval.mean),
+        low=low,
+        high=high,
+        p_value=tidy_p(interval.p_value),
+        p_holm=None,
+        family_size=0,
+        num_seeds=interval.num_seeds,
+        num_items=interval.num_items,
+        covers=_covers(interval),
+    )
+
+
+def over_seeds(values: Float[np.ndarray, " seeds"], num_items: int, confidence: float) -> Estimate:
+    """Mean of one value per seed, with Student's interval over the seeds."""
+    band = seed_band(values[:, None], confidence)
+    num_seeds = int(band.num_seeds[0])
+    return Estimate(
+        mean=tidy(band.mean[0]),
+        low=tidy(band.low[0]),
+        high=tidy(band.high[0]),
+        num_seeds=num_seeds,
+        num_items=num_items,
+        covers="seeds" if num_seeds > 1 else "nothing",
+    )
+
+
+def _ends(interval: Interval, bounds: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """Ends of the interval, clipped to the range of a share; clipping does not change coverage."""
+    low, high = interval.low, interval.high
+    if bounds is not None and not isnan(low):
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return tidy(low), tidy(high)
+
+
+def _covers(interval: Interval) -> Covers:
+    if isnan(interval.low):
+        return "nothing"
+    return "seeds and items" if interval.num_seeds > 1 else "items"
+
+
+def tidy(value: float) -> float | None:
+    """A number as in report.json: rounded, None when undefined, never minus zero."""
+    return None if isnan(value) else round(float(value), STORED_DECIMALS) + 0.0
+
+
+def tidy_p(p_value: float) -> float | None:
+    """A p-value as in report.json: six significant digits, because readers compare small ones by magnitude."""
+    return None if isnan(p_value) else float(f"{p_value:.6g}")
+
+
+# Columns.
+
+
+def primary_column(results: Results) -> Column:
+    """The column that the verdicts compare."""
+    primary = results.study.primary
+    return _column(results, primary.set, primary.metric, primary.mode)
+
+
+def other_modes(results: Results) -> list[Column]:
+    """The other modes of the primary metric on its set: the other decoding mode, and pass@k for the largest k."""
+    primary = results.study.primary
+    columns = _columns(results, (primary.metric,), primary.set)
+    if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
+        columns.append(_pass_column(results, primary.set, _ks(results)[-1]))
+    return [column for column in columns if not column.primary]
+
+
 def _main_columns(results: Results) -> list[Column]:
     """Per set: the primary metric sampled and greedy, pass@k, the lenient accuracy, then every other reward."""
     primary = results.study.primary
@@ -187,10 +200,16 @@ def _main_columns(results: Results) -> list[Column]:
         columns += _columns(results, (primary.metric,), name)
         if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
             columns.append(_pass_column(results, name, _ks(results)[-1]))
-        others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards]
+        others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards, *_custom_metrics(results)]
         seen = dict.fromkeys(metric for metric in others if metric != primary.metric)
         columns += [_column(results, name, metric, "sampled") for metric in seen if _exists(results, metric)]
     return columns
+
+
+def _custom_metrics(results: Results) -> list[str]:
+    """Metrics that custom rewards return beside their values: `<reward>/<metric>`."""
+    columns = {name for scores in results.scores.values() for name in scores.metrics}
+    return sorted(name for name in columns if name.split("/")[0] in results.study.rewards and "/" in name)
 
 
 def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None) -> list[Column]:
@@ -201,8 +220,7 @@ def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None
 
 
 def _pass_column(results: Results, name: str, k: int) -> Column:
-    metric = results.study.primary.metric
-    title = f"{heading(metric)}, pass@{k}"
+    title = f"{heading(results.study.primary.metric)}, pass@{k}"
     return _column(results, name, f"{PASS_AT}{k}", "sampled", title)
 
 
@@ -219,7 +237,7 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
         mode=mode,
         title=title if len(results.study.evaluation.sets) == 1 else f"{name}: {title}",
         unit=_unit(results, metric),
-        better="lower" if metric in LOWER else "neither" if metric == "token_count" else "higher",
+        better="lower" if metric in LOWER_IS_BETTER else "neither" if metric == "token_count" else "higher",
         primary=(name, metric, mode) == (primary.set, primary.metric, primary.mode),
     )
 
@@ -240,15 +258,11 @@ def _is_binary(results: Results, metric: str) -> bool:
 
 
 def _exists(results: Results, metric: str) -> bool:
-    """Whether a metric has a column: the primary one always, another if it could be judged anywhere.
+    """Whether a metric has a column: the primary metric always, others if any completion has a score.
 
-    Where prompts have no options to choose from, no metric of choices could be.
+    Prompts without options have no scores of choice metrics.
     """
-    if metric == results.study.primary.metric:
-        return True
-    frames = [scores.counts for scores in results.scores.values()]
-    found = [frame.loc[:, frame.columns.get_level_values("metric") == metric] for frame in frames]
-    return any(bool(frame.to_numpy().any()) for frame in found)
+    return metric == results.study.primary.metric or any(scores.has(metric) for scores in results.scores.values())
 
 
 def _ks(results: Results) -> list[int]:

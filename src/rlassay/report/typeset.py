@@ -1,18 +1,23 @@
-"""Text of the report: rounds numbers, writes times and counts, and words the sentences that page and report.md share.
+"""Text and images of page and report.md: rounds numbers, writes times and counts, words shared sentences.
 
 Nothing else in the report rounds a number for readers.
 """
 
+import base64
 import re
 from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
+from rlassay.images import open_image
 from rlassay.records import Histogram
-from rlassay.report.content import Content, Outcome
+from rlassay.report.content import Comparison, ComparisonOutcome, Content
 from rlassay.report.curves import CREDIT_CURVES
-from rlassay.report.numbers import Difference, Estimate, Unit
+from rlassay.report.numbers import Estimate, PairedDifference, Unit
 
 DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
@@ -21,7 +26,7 @@ DASH = "–"
 """Shown where there is no value."""
 ONE_SEED = "†"
 """Follows an interval that covers prompts only, because one seed ran."""
-OUTCOME_MARKS: dict[Outcome, tuple[str, str]] = {
+OUTCOME_MARKS: dict[ComparisonOutcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
     "worse": ("▼", "hurts"),
     "not resolved": ("○", "not resolved"),
@@ -29,6 +34,10 @@ OUTCOME_MARKS: dict[Outcome, tuple[str, str]] = {
     "missing": ("–", "no results"),
 }
 """Outcome of a comparison -> its sign and its label."""
+LARGEST = 320
+"""Pixels on the longer side of a thumbnail."""
+LIGHT_ENOUGH = 40_000
+"""Bytes up to which a small image is embedded unchanged."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -50,20 +59,38 @@ def number(value: float | None, unit: Unit, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def interval(estimate: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+def interval(estimate: Estimate | PairedDifference, unit: Unit, signed: bool = False) -> str:
     """`low to high`; empty without an interval."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{number(estimate.low, unit, signed)} to {number(estimate.high, unit, signed)}"
 
 
-def with_interval(middle: float | None, estimate: Estimate | Difference, unit: Unit, signed: bool = False) -> str:
+def with_interval(middle: float | None, estimate: Estimate | PairedDifference, unit: Unit, signed: bool = False) -> str:
     """`mean  [low to high]`, with `ONE_SEED` where one seed ran; the mean alone without an interval."""
     ends, text = interval(estimate, unit, signed), number(middle, unit, signed)
     return f"{text}  [{ends}]{ONE_SEED if estimate.covers == 'items' else ''}" if ends else text
 
 
-def size(estimate: Estimate | Difference) -> str:
+def seed_values(values: tuple[float | None, ...], unit: Unit, signed: bool = False) -> str:
+    """The value of each seed, where two to eight ran; else empty."""
+    return " · ".join(number(value, unit, signed) for value in values) if 2 <= len(values) <= 8 else ""
+
+
+def comparison_details(one: Comparison, unit: Unit) -> str:
+    """The differences by seed, and those in the other modes of the metric, as one line below a verdict."""
+    seeds = seed_values(one.by_seed, unit, signed=True)
+    parts = [f"by seed {seeds}"] if seeds else []
+    for mode in one.other_modes:
+        found = mode.difference
+        seeds = seed_values(mode.by_seed, unit, signed=True)
+        parts.append(
+            f"{mode.title} {with_interval(found.effect, found, unit, True)}" + (f", by seed {seeds}" if seeds else "")
+        )
+    return "; ".join(parts)
+
+
+def size(estimate: Estimate | PairedDifference) -> str:
     """Sample size of a number: `seeds × items`."""
     return f"{estimate.num_seeds} × {estimate.num_items:,}"
 
@@ -222,6 +249,7 @@ def level(content: Content) -> str:
 # Templates.
 
 FILTERS: dict[str, Callable[..., str]] = {
+    "comparison_details": comparison_details,
     "correlations": correlations,
     "counted": counted,
     "counts": counts,
@@ -232,6 +260,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "printable": printable,
     "quoted": quoted,
     "shortened": shortened,
+    "seed_values": seed_values,
     "size": size,
     "spread": spread,
     "weights": weights,
@@ -278,3 +307,31 @@ def template_variables(content: Content) -> dict[str, Any]:
 def has_credit(content: Content) -> bool:
     """Whether the study has anything on token credit: completions word by word, or curves."""
     return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)
+
+
+# Images.
+
+
+def inline_image(file: Path) -> dict[str, str | int]:
+    """An image file as a data URI, with its size in pixels; an empty URI and size 0 if the file is absent."""
+    if not file.is_file():
+        return {"uri": "", "width": 0, "height": 0}
+    kind = Image.MIME[Image.registered_extensions()[file.suffix.lower()]]
+    return _embedded(file.read_bytes(), kind, open_image(file).size)
+
+
+def thumbnail(file: Path) -> dict[str, str | int]:
+    """As `inline_image`, but with a JPEG of at most `LARGEST` pixels a side in place of a large image or file."""
+    if not file.is_file():
+        return inline_image(file)
+    image = open_image(file)
+    if max(image.size) <= LARGEST and file.stat().st_size <= LIGHT_ENOUGH:
+        return inline_image(file)
+    image.thumbnail((LARGEST, LARGEST))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return _embedded(buffer.getvalue(), "image/jpeg", image.size)
+
+
+def _embedded(content: bytes, kind: str, size: tuple[int, int]) -> dict[str, str | int]:
+    return {"uri": f"data:{kind};base64,{base64.b64encode(content).decode()}", "width": size[0], "height": size[1]}

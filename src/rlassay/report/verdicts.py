@@ -1,52 +1,78 @@
-"""One plain sentence per arm: does it beat the baseline, and does it beat the policy that its RL started from?"""
+"""Compares each arm with the baseline and with its policy before RL; writes each verdict as one sentence."""
 
 import numpy as np
+from jaxtyping import Float
 
 from rlassay.config.policies import Policy, policies
-from rlassay.report.content import Comparison, Outcome
-from rlassay.report.gather import SHARED, Results, Row
-from rlassay.report.numbers import Column, Difference
-from rlassay.report.tables import difference, primary_column, scores_of, tidy_p
-from rlassay.report.typeset import EFFECT_UNIT, interval, number, probability
+from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
+from rlassay.report.gather import SHARED_KINDS, PolicyRow, Results
+from rlassay.report.numbers import Column, PairedDifference
+from rlassay.report.tables import (
+    SeedScores,
+    difference,
+    means_by_seed,
+    other_modes,
+    primary_column,
+    scores_of,
+    tidy_p,
+)
+from rlassay.report.typeset import EFFECT_UNIT, counted, interval, number, probability, quoted
 from rlassay.stats import holm
+
+ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
 
 def compare_with_baseline(results: Results, confidence: float) -> list[Comparison]:
-    """Each arm but the baseline against the baseline; p-values are corrected over the declared family."""
+    """Each other arm against the baseline; p-values are corrected over the declared family."""
     study = results.study
     pairs = [(results.rows[name], results.rows[study.baseline]) for name in study.arms if name != study.baseline]
     return _compare(results, pairs, set(study.family), confidence)
 
 
 def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
-    """Each arm against the policy that its RL started from; p-values are corrected over all arms."""
+    """Each arm against its policy before RL; p-values are corrected over all arms."""
     study = results.study
     pairs = [(results.rows[name], start_of(results, name)) for name in study.arms]
     return _compare(results, pairs, set(study.arms), confidence)
 
 
-def start_of(results: Results, arm: str) -> Row:
-    """The row that an arm's RL started from: its warm start, or the untrained model."""
+def start_of(results: Results, arm: str) -> PolicyRow:
+    """The row of an arm's policy before RL: its warm start, or the untrained model."""
     start = _start(results, arm)
-    kind = SHARED[start.stage]
+    kind = SHARED_KINDS[start.stage]
     key = f"{kind}/{start.fingerprint}"
     return results.rows[key if key in results.rows else kind]
 
 
 def start_note(results: Results) -> str:
-    """What the intervals of `compare_with_start` cover."""
+    """Coverage of the intervals of `compare_with_start`, in words."""
     shared = {arm.recipe.sft is None or not arm.recipe.sft.per_seed for arm in results.study.arms.values()}
     if shared == {False}:
         return "Each seed has a warm start of its own, so these intervals cover the variance of training it."
     if shared == {True}:
         return (
-            "The policy that RL started from is shared by all seeds: these intervals cover the variance of RL and of "
-            "the prompts, not that of training the warm start."
+            "The policy before RL is shared by all seeds, so these intervals cover the variance of RL and of the "
+            "prompts, but not that of training the warm start."
         )
-    return "Arms with one warm start per seed cover the variance of training it; arms with a shared one do not."
+    return (
+        "For arms with one warm start per seed, these intervals cover the variance of training it; for arms that share "
+        "one, they do not."
+    )
 
 
-def _compare(results: Results, pairs: list[tuple[Row, Row]], family: set[str], confidence: float) -> list[Comparison]:
+def _start(results: Results, arm: str) -> Policy:
+    """The policy before RL of an arm's first seed."""
+    start = policies(results.study)[results.layout.run(arm, results.study.seeds[0])].start
+    assert start is not None  # a run always has one
+    return start
+
+
+# Numbers.
+
+
+def _compare(
+    results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str], confidence: float
+) -> list[Comparison]:
     column = primary_column(results)
     found = {arm.key: _difference(results, arm, reference, column, confidence) for arm, reference in pairs}
     tested = {
@@ -55,11 +81,23 @@ def _compare(results: Results, pairs: list[tuple[Row, Row]], family: set[str], c
     corrected = holm([one.p_value for one in tested.values() if one.p_value is not None])
     for (name, one), p_holm in zip(tested.items(), corrected, strict=True):
         found[name] = one.model_copy(update={"p_holm": tidy_p(float(p_holm)), "family_size": len(tested)})
-    return [_verdict(arm, reference, found[arm.key], column, confidence) for arm, reference in pairs]
+    return [_verdict(results, arm, reference, found[arm.key], confidence) for arm, reference in pairs]
 
 
-def _difference(results: Results, arm: Row, reference: Row, column: Column, confidence: float) -> Difference | None:
-    """None when no seed of both is finished. A reference that all seeds share is subtracted from each of them."""
+def _difference(
+    results: Results, arm: PolicyRow, reference: PolicyRow, column: Column, confidence: float
+) -> PairedDifference | None:
+    """None if the two have no finished seed in common."""
+    ours, theirs = _paired_scores(results, arm, reference, column)
+    if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
+        return None
+    return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+
+
+def _paired_scores(
+    results: Results, arm: PolicyRow, reference: PolicyRow, column: Column
+) -> tuple[SeedScores, ReferenceScores]:
+    """Scores of the seeds that both have; a reference that all seeds share is paired with each of them."""
     ours, theirs = scores_of(results, arm, column), scores_of(results, reference, column)
     if reference.seeds:
         common = sorted(set(arm.seeds) & set(reference.seeds))
@@ -67,33 +105,90 @@ def _difference(results: Results, arm: Row, reference: Row, column: Column, conf
         theirs = theirs[[reference.seeds.index(seed) for seed in common]]
     elif len(theirs) == 1:
         theirs = np.repeat(theirs, len(ours), axis=0)
-    if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
-        return None
-    return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+    return ours, theirs
 
 
-def _are_matched(results: Results, arm: Row, reference: Row) -> bool:
-    """Whether runs of the same seed share a warm start of that seed, or one of them is the other's start."""
+def _by_seed(results: Results, arm: PolicyRow, reference: PolicyRow, column: Column) -> tuple[float | None, ...]:
+    ours, theirs = _paired_scores(results, arm, reference, column)
+    return means_by_seed(ours - theirs) if ours.shape == theirs.shape else ()
+
+
+def _pairing(results: Results, arm: PolicyRow, reference: PolicyRow) -> str:
+    if not reference.seeds:
+        return "Every seed is compared with the one policy that all start from."
+    if _are_matched(results, arm, reference):
+        return "Runs are paired by seed: the two of a seed share a warm start."
+    return "Runs of the same seed share nothing but the prompts, so seeds are independent samples of each arm."
+
+
+def _are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool:
+    """Whether runs with the same seed share a warm start of that seed, or the reference is the arm's start."""
     if reference.kind != "arm":
         return True
     ours, theirs = _start(results, arm.key), _start(results, reference.key)
     return ours.folder == theirs.folder and ours.seed is not None
 
 
-def _start(results: Results, arm: str) -> Policy:
-    """The policy that an arm's first seed was trained from."""
-    start = policies(results.study)[results.layout.run(arm, results.study.seeds[0])].start
-    assert start is not None  # a run always has one
-    return start
+# Outcome and sentence.
 
 
-def _verdict(arm: Row, reference: Row, found: Difference | None, column: Column, confidence: float) -> Comparison:
+def _verdict(
+    results: Results, arm: PolicyRow, reference: PolicyRow, found: PairedDifference | None, confidence: float
+) -> Comparison:
+    column = primary_column(results)
     outcome = _outcome(found, column, confidence)
-    sentence = _sentence(arm.label, reference.label, found, outcome, column, confidence)
-    return Comparison(arm=arm.key, reference=reference.key, outcome=outcome, sentence=sentence, difference=found)
+    modes = [] if found is None else _other_modes(results, arm, reference, outcome, confidence)
+    sentence = _sentence(quoted(arm.label), quoted(reference.label), found, outcome, column, confidence)
+    return Comparison(
+        arm=arm.key,
+        reference=reference.key,
+        outcome=outcome,
+        sentence=" ".join([sentence, *(_warning(mode, column, confidence) for mode in modes if mode.opposed)]),
+        difference=found,
+        by_seed=_by_seed(results, arm, reference, column),
+        pairing=_pairing(results, arm, reference),
+        other_modes=tuple(modes),
+    )
 
 
-def _outcome(found: Difference | None, column: Column, confidence: float) -> Outcome:
+def _other_modes(
+    results: Results, arm: PolicyRow, reference: PolicyRow, outcome: ComparisonOutcome, confidence: float
+) -> list[OtherMode]:
+    modes: list[OtherMode] = []
+    for column in other_modes(results):
+        found = _difference(results, arm, reference, column, confidence)
+        if found is not None and found.effect is not None:
+            by_seed = _by_seed(results, arm, reference, column)
+            # Modes of one metric improve in the same direction.
+            wrong = {"better": -1, "worse": 1}.get(outcome, 0) * (
+                -1 if primary_column(results).better == "lower" else 1
+            )
+            opposed = wrong != 0 and _is_clear(found, by_seed, wrong)
+            mode = OtherMode(column=column.key, title=column.title, difference=found, by_seed=by_seed, opposed=opposed)
+            modes.append(mode)
+    return modes
+
+
+def _is_clear(found: PairedDifference, by_seed: tuple[float | None, ...], sign: int) -> bool:
+    """Whether the whole interval, or each of several seeds, has this sign."""
+    ends = [end for end in (found.low, found.high) if end is not None]
+    seeds = [value for value in by_seed if value is not None]
+    return (len(ends) == 2 and all(sign * end > 0 for end in ends)) or (
+        len(seeds) > 1 and all(sign * value > 0 for value in seeds)
+    )
+
+
+def _warning(mode: OtherMode, column: Column, confidence: float) -> str:
+    found, seeds = mode.difference, [value for value in mode.by_seed if value is not None]
+    agreeing = sum((value > 0) == ((found.effect or 0) > 0) and value != 0 for value in seeds)
+    ends = interval(found, column.unit, signed=True) or "cannot be computed"
+    return (
+        f"But {mode.title} moves the other way: {_effect(found, column)} ({100 * confidence:g}% interval {ends}), "
+        f"in {agreeing} of {counted(len(seeds), 'seed')}."
+    )
+
+
+def _outcome(found: PairedDifference | None, column: Column, confidence: float) -> ComparisonOutcome:
     if found is None or found.effect is None:
         return "missing"
     if found.num_seeds < 2:
@@ -103,35 +198,48 @@ def _outcome(found: Difference | None, column: Column, confidence: float) -> Out
     return "better" if (found.effect > 0) != (column.better == "lower") else "worse"
 
 
-def _covers_zero(found: Difference) -> bool:
+def _covers_zero(found: PairedDifference) -> bool:
     return found.low is None or found.high is None or found.low <= 0 <= found.high
 
 
 def _sentence(
-    arm: str, reference: str, found: Difference | None, outcome: Outcome, column: Column, confidence: float
+    arm: str,
+    reference: str,
+    found: PairedDifference | None,
+    outcome: ComparisonOutcome,
+    column: Column,
+    confidence: float,
 ) -> str:
+    no_verdict = f"No verdict on {arm} against {reference}"
     if found is None:
-        return f"No verdict on {arm} against {reference}: results are missing."
+        return f"{no_verdict}: results are missing."
     opening = {
         "better": f"{arm} beats {reference}",
-        "worse": f"{arm} falls behind {reference}",
-        "not resolved": f"Not resolved: {arm} against {reference}",
-        "seed variance not measured": f"No verdict, seed variance not measured: {arm} against {reference}",
+        "worse": f"{arm} is worse than {reference}",
+        "not resolved": f"Not resolved whether {arm} beats {reference}",
+        "seed variance not measured": f"{no_verdict}, because seed variance was not measured",
+        "missing": no_verdict,
     }[outcome]
+    return f"{opening}: {_effect(found, column)} in {column.title} ({_evidence(found, outcome, column, confidence)})."
+
+
+def _effect(found: PairedDifference, column: Column) -> str:
     unit = EFFECT_UNIT[column.unit].replace("points", "percentage points")
-    effect = f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
-    return f"{opening}: {effect} in {column.title} ({_evidence(found, outcome, column, confidence)})."
+    return f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
 
 
-def _evidence(found: Difference, outcome: Outcome, column: Column, confidence: float) -> str:
-    ends = interval(found, column.unit, signed=True) or "not measurable"
-    over = " over prompts alone" if found.covers == "items" else ""
+def _evidence(found: PairedDifference, outcome: ComparisonOutcome, column: Column, confidence: float) -> str:
+    ends = interval(found, column.unit, signed=True) or "cannot be computed"
+    over = " over prompts only" if found.covers == "items" else ""
     parts = [f"{100 * confidence:g}% interval{over} {ends}"]
     if found.p_holm is not None:
         parts.append(f"Holm p {probability(found.p_holm)}")
     elif found.p_value is not None:
         parts.append(f"outside the declared family, uncorrected p {probability(found.p_value)}")
-    parts.append(f"{found.num_seeds} seed{'' if found.num_seeds == 1 else 's'} × {found.num_items} prompts")
+    parts.append(f"{counted(found.num_seeds, 'seed')} × {found.num_items} prompts")
     if outcome == "not resolved" and not _covers_zero(found):
-        parts.append(f"the interval leaves out 0, but not after Holm's correction over {found.family_size} comparisons")
+        parts.append(
+            f"the interval excludes 0, but after Holm's correction over {found.family_size} comparisons the difference "
+            "is not significant"
+        )
     return "; ".join(parts)

@@ -7,12 +7,13 @@ A reward's key in `REWARDS`, its name in a study and its function's name are the
 from collections.abc import Callable, Mapping, Sequence
 
 from rlassay.rewards.accuracy import action_set_iou, choice_accuracy, exact_match
-from rlassay.rewards.custom import custom
+from rlassay.rewards.custom import custom, custom_scored
 from rlassay.rewards.form import strict_think_answer_format, think_answer_format, think_format
 from rlassay.rewards.judge import judge
 from rlassay.rewards.length import accuracy_conditioned_length, length_similarity, soft_overlong
 from rlassay.rewards.mathematics import math_accuracy
 from rlassay.rewards.modality import modality_balance, neutral_share, saturated_share, vision_gain
+from rlassay.rewards.outcomes import Scored
 from rlassay.rewards.reward import Reward, check_options, is_separable
 from rlassay.rewards.reward_model import reward_model
 from rlassay.rewards.rouge import rouge_average, rouge_l
@@ -43,6 +44,8 @@ IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
 """Rewards that ask a model in a process of their own. The job calls them itself; its worker calls all others."""
 MOSTLY_ZERO_VARIANCE = 0.8
 """Share of groups with zero variance above which a weighted reward causes a warning."""
+WITH_METRICS: dict[str, Callable[..., Sequence[float | Scored | None]]] = {"custom": custom_scored}
+"""Reward -> the same function with metrics beside each value."""
 EXTRA_METRICS: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
     "modality_balance": saturated_share,
     "vision_gain": neutral_share,

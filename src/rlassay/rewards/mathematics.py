@@ -10,7 +10,7 @@ from typing import Any
 from rlassay.answers import extract_answer
 from rlassay.records import Completion
 from rlassay.rewards.grading.equality import same_answer
-from rlassay.rewards.outcomes import Failure
+from rlassay.rewards.outcomes import value_of
 from rlassay.rewards.reward import separable
 from rlassay.rewards.sandbox.child_process import SERVING
 from rlassay.rewards.sandbox.isolation import score_in_worker
@@ -74,7 +74,7 @@ def _in_worker(gold: str, answer: str) -> bool | None:
 
 def _accuracy_from_worker(completion: Completion, timeout: float) -> float | None:
     (outcome,) = score_in_worker(math_accuracy, {}, [completion], per_sample=True, timeout=timeout)
-    return None if isinstance(outcome, Failure) else outcome
+    return value_of(outcome)
 
 
 def _same_formulas(gold: str, answer: str) -> bool | None:

@@ -23,8 +23,25 @@ class Failure:
     """The message of the exception, or other details."""
 
 
-RewardOutcome = float | None | Failure
-"""A value; None where the reward cannot score the completion; or a failure of the reward."""
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A value with metrics of the same completion, which are logged and never trained on."""
+
+    value: float | None
+    """The value; None where the reward cannot score the completion."""
+    metrics: Mapping[str, float]
+    """Finite numbers by name."""
+
+
+RewardOutcome = float | Scored | Failure | None
+"""A value, with or without metrics; None where the reward cannot score the completion; or a failure of the reward."""
+
+
+def value_of(outcome: RewardOutcome) -> float | None:
+    """The value of an outcome; None for a failure too."""
+    if isinstance(outcome, Failure):
+        return None
+    return outcome.value if isinstance(outcome, Scored) else outcome
 
 
 class RewardError(Exception):
@@ -46,7 +63,7 @@ def outcomes_of(
     """Score completions and turn exceptions into failures: one list per completion, or one for the group.
 
     Args:
-        reward: `f(completions, **options) -> list of float or None`.
+        reward: `f(completions, **options) -> list of float, Scored or None`.
         options: keyword options of `reward`.
         completions: one prompt's group.
         per_sample: pass one completion at a time, so that an exception fails that one alone.
@@ -61,10 +78,15 @@ def outcomes_of(
         except InvalidOutputError:
             raise
         except caught as error:
-            text = f"{type(error).__name__}: {error}"
+            text = " ".join([f"{type(error).__name__}: {error}", *(f"({note})" for note in notes_of(error))])
             yield [Failure(kind="error", text=text) for _ in group]
             continue
         yield _checked(values, len(group))
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """What the code that an exception passed through has noted about it, such as a line of a user's file."""
+    return getattr(error, "__notes__", [])
 
 
 def _checked(values: object, count: int) -> list[RewardOutcome]:
@@ -79,6 +101,9 @@ def _checked(values: object, count: int) -> list[RewardOutcome]:
 def _outcome(value: object) -> RewardOutcome:
     if value is None:
         return None
+    if isinstance(value, Scored):
+        outcome = _outcome(value.value)
+        return outcome if isinstance(outcome, Failure) else value
     if not isinstance(value, Real):
         raise InvalidOutputError(f"got {value!r}, expected a number or None")
     try:

@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlassay.records import Completion
 
@@ -106,7 +107,8 @@ def _check_type(what: str, value: object, expected: Any) -> None:
         if value not in get_args(expected):
             raise ValueError(f"{what}: got {value!r}; expected one of {', '.join(map(repr, get_args(expected)))}")
         return
-    kinds: tuple[type, ...] = get_args(expected) or (expected,)
+    union = get_origin(expected) in (Union, UnionType)
+    kinds = tuple(get_origin(kind) or kind for kind in (get_args(expected) if union else (expected,)))
     accepted = (int, float) if expected is float else kinds
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"{what}: got {value!r}; expected {' or '.join(kind.__name__ for kind in kinds)}")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlassay.signals.attention import attention_mass
-    from rlassay.signals.inputs import ModelInputs, model_inputs, with_images
+    from rlassay.signals.inputs import ModelInputs, SampledPrompts, model_inputs, sampled_inputs, with_images
     from rlassay.signals.masking import Masking, masked_images, masked_inputs
-    from rlassay.signals.measuring import draws, generator
+    from rlassay.signals.measuring import SignalPlan, draws, generator
     from rlassay.signals.scoring import ScoringConfig, TokenScores, teacher_forced
     from rlassay.signals.segments import (
         LAYER_SEGMENTS,
@@ -26,7 +26,9 @@ __all__ = [
     "SEGMENTS",
     "Masking",
     "ModelInputs",
+    "SampledPrompts",
     "ScoringConfig",
+    "SignalPlan",
     "TokenScores",
     "attention_mass",
     "draws",
@@ -35,6 +37,7 @@ __all__ = [
     "masked_images",
     "masked_inputs",
     "model_inputs",
+    "sampled_inputs",
     "segment_ids",
     "teacher_forced",
     "vision_grid",
@@ -44,9 +47,9 @@ __all__ = [
 
 _MODULES = {
     "attention": ("attention_mass",),
-    "inputs": ("ModelInputs", "model_inputs", "with_images"),
+    "inputs": ("ModelInputs", "SampledPrompts", "model_inputs", "sampled_inputs", "with_images"),
     "masking": ("Masking", "masked_images", "masked_inputs"),
-    "measuring": ("draws", "generator"),
+    "measuring": ("SignalPlan", "draws", "generator"),
     "scoring": ("ScoringConfig", "TokenScores", "teacher_forced"),
     "segments": (
         "LAYER_SEGMENTS",

@@ -2,7 +2,7 @@
 # transformers' processors are untyped.
 """Model inputs for scoring completions, built from prompts and images by the model's own processor."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,20 @@ Prompt = str | list[dict[str, Any]]
 
 _MARKER = "qxzSAIDzxq"
 """Text that no template or prompt contains."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledPrompts:
+    """Prompts as an engine sampled from them, which may differ from a new rendering of the conversations."""
+
+    token_ids: Sequence[Sequence[int]]
+    """Token ids of each completion's prompt."""
+    rendering: Sequence[Mapping[str, Any]]
+    """Keyword arguments of `apply_chat_template` for each prompt, such as `tools` or `enable_thinking`."""
+    pad_to_multiple_of: int | None = None
+    """Prompts are padded to a multiple of this; None pads to the longest."""
+    images_in_completions: bool = False
+    """Whether tools have shown images, whose placeholders are then in the completions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,25 +100,73 @@ def model_inputs(
         completion_ids: (B, C), padded on the right.
         completion_mask: (B, C), 1 where a completion has a token; 0 after its end.
     """
-    images_of: list[list[Any]] = [[] for _ in prompts] if images is None else [list(each or ()) for each in images]
-    known: dict[Any, _Processed] = {}
-    processed: list[_Processed] = []
-    for prompt, of_prompt in zip(prompts, images_of, strict=True):
-        text = _rendered(processor, prompt)
-        key = (text, *map(id, of_prompt))
-        if key not in known:
-            known[key] = _processed(processor, prompt, text, of_prompt)
-        processed.append(known[key])
-    order = [id(each) for each in known.values()]
-    pad_token_id: Any = tokenizer_of(processor).pad_token_id
-    by_token = _by_token(processed, completion_ids, completion_mask, pad_token_id)
-    return ModelInputs(
-        by_token=by_token,
-        by_image=tuple(each.by_image for each in processed),
-        completion_length=completion_ids.shape[1],
-        system_lengths=tuple(each.system_length for each in processed),
-        prompts=tuple(order.index(id(each)) for each in processed),
-    )
+    processed: dict[Hashable, _Processed] = {}
+    keys: list[Hashable] = []
+    for prompt, of_prompt in zip(prompts, _lists(images, len(prompts)), strict=True):
+        text = _rendered(processor, prompt, {})
+        keys.append((text, *map(id, of_prompt)))
+        if keys[-1] not in processed:
+            made = _processed(processor, text, of_prompt, with_special_tokens=isinstance(prompt, str))
+            length = 0 if isinstance(prompt, str) else system_length(processor, prompt, made.by_token["input_ids"])
+            processed[keys[-1]] = replace(made, system_length=length)
+    return _joined(processor, processed, keys, completion_ids, completion_mask)
+
+
+def sampled_inputs(
+    processor: Processor,
+    prompts: Sequence[Prompt],
+    images: Sequence[Sequence[Any] | None] | None,
+    completion_ids: Int[Tensor, "batch time"],
+    completion_mask: Int[Tensor, "batch time"],
+    sampled: SampledPrompts,
+) -> ModelInputs:
+    """Inputs for a teacher-forced pass over the very tokens and images that an engine sampled from.
+
+    The system block is left out of account, see `with_system_blocks`.
+
+    Args:
+        processor, prompts, completion_ids, completion_mask: see `model_inputs`.
+        images: PIL images of each prompt in their order, then those of its completion; None without images.
+        sampled: the prompts' token ids, and how their conversations were rendered.
+    """
+    processed: dict[Hashable, _Processed] = {}
+    keys: list[Hashable] = []
+    for row, (prompt, of_row) in enumerate(zip(prompts, _lists(images, len(prompts)), strict=True)):
+        ids = torch.tensor(sampled.token_ids[row])
+        # Completions with images of their own share no prompt: a prompt alone has fewer placeholders than images.
+        own = row if sampled.images_in_completions else None
+        keys.append((own, *sampled.token_ids[row], *map(id, of_row)))
+        if keys[-1] not in processed:
+            by_token = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            by_image: dict[str, Tensor] = {}
+            if of_row and sampled.images_in_completions:
+                image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+                by_image = dict(image_processor(images=of_row, return_tensors="pt"))
+            elif of_row:
+                text = _rendered(processor, prompt, sampled.rendering[row])
+                made = _processed(processor, text, of_row, with_special_tokens=False)
+                by_token, by_image = _retokenized(processor, made.by_token, ids), made.by_image
+            processed[keys[-1]] = _Processed(by_token=by_token, by_image=by_image, system_length=0)
+    inputs = _joined(processor, processed, keys, completion_ids, completion_mask, sampled.pad_to_multiple_of)
+    if not sampled.images_in_completions:
+        return inputs
+    # As in TRL: only models with grids and those of Gemma's kind take types, and both are tensors per position.
+    name = "mm_token_type_ids" if any("image_grid_thw" in each for each in inputs.by_image) else "token_type_ids"
+    types = {name: _token_types(processor, inputs.by_token["input_ids"])} if _takes_types(processor, name) else {}
+    return replace(inputs, by_token={**inputs.by_token, **types})
+
+
+def with_system_blocks(
+    processor: Processor, inputs: ModelInputs, prompts: Sequence[Prompt], sampled: SampledPrompts
+) -> ModelInputs:
+    """The same inputs with the lengths of their system blocks, see `system_length`."""
+    known: dict[int, int] = {}
+    for row, (number, prompt) in enumerate(zip(inputs.prompts, prompts, strict=True)):
+        if number not in known:
+            ids = torch.tensor(sampled.token_ids[row])
+            rendering = sampled.rendering[row]
+            known[number] = 0 if isinstance(prompt, str) else system_length(processor, prompt, ids, rendering)
+    return replace(inputs, system_lengths=tuple(known[number] for number in inputs.prompts))
 
 
 def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequence[Any] | None]) -> ModelInputs:
@@ -138,15 +200,19 @@ class _Processed:
     system_length: int
 
 
-def _rendered(processor: Any, prompt: Prompt) -> str:
+def _lists(images: Sequence[Sequence[Any] | None] | None, size: int) -> list[list[Any]]:
+    return [[] for _ in range(size)] if images is None else [list(each or ()) for each in images]
+
+
+def _rendered(processor: Any, prompt: Prompt, rendering: Mapping[str, Any]) -> str:
     if isinstance(prompt, str):
         return prompt
-    return processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **rendering)
 
 
-def _processed(processor: Any, prompt: Prompt, text: str, images: list[Any]) -> _Processed:
+def _processed(processor: Any, text: str, images: list[Any], *, with_special_tokens: bool) -> _Processed:
     # A chat template has already written the begin-of-sequence token, if there is one; plain text has not.
-    options: dict[str, Any] = {"return_tensors": "pt", "add_special_tokens": isinstance(prompt, str)}
+    options: dict[str, Any] = {"return_tensors": "pt", "add_special_tokens": with_special_tokens}
     if isinstance(processor, ProcessorMixin):
         made = processor(text=[text], images=images or None, **options)  # pyright: ignore[reportCallIssue]
     else:
@@ -156,18 +222,64 @@ def _processed(processor: Any, prompt: Prompt, text: str, images: list[Any]) -> 
     return _Processed(
         by_token=by_token,
         by_image={name: values for name, values in made.items() if name not in by_token},
-        system_length=0 if isinstance(prompt, str) else system_length(processor, prompt, by_token["input_ids"]),
+        system_length=0,
+    )
+
+
+def _retokenized(processor: Any, by_token: dict[str, Tensor], ids: Int[Tensor, "positions"]) -> dict[str, Tensor]:
+    """Tensors per position of the processor, for the token ids that were sampled from if these are others."""
+    if torch.equal(by_token["input_ids"], ids):
+        return by_token
+    types = _token_types(processor, ids)
+    made = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return {name: made.get(name, types) for name in by_token}
+
+
+def _token_types(processor: Any, ids: Int[Tensor, "*axes"]) -> Int[Tensor, "*axes"]:
+    """1 on placeholders of images, 2 on those of videos, else 0."""
+    kinds = {"image_token_id": 1, "video_token_id": 2}
+    types = torch.zeros_like(ids)
+    for name, kind in kinds.items():
+        token: int | None = getattr(processor, name, None)  # each processor has those that its model knows
+        types[ids == (-1 if token is None else token)] = kind
+    return types
+
+
+def _takes_types(processor: Any, name: str) -> bool:
+    names: list[str] = processor.model_input_names
+    return name in names
+
+
+def _joined(
+    processor: Processor,
+    processed: Mapping[Hashable, _Processed],
+    keys: Sequence[Hashable],
+    completion_ids: Int[Tensor, "batch time"],
+    completion_mask: Int[Tensor, "batch time"],
+    multiple: int | None = None,
+) -> ModelInputs:
+    """Inputs of the prompts with these keys, one per completion."""
+    rows, numbers = [processed[key] for key in keys], {key: number for number, key in enumerate(processed)}
+    pad_token_id: Any = tokenizer_of(processor).pad_token_id
+    longest = max(len(each.by_token["input_ids"]) for each in rows)
+    length = longest if multiple is None else -(-longest // multiple) * multiple
+    return ModelInputs(
+        by_token=_by_token(rows, length, completion_ids, completion_mask, pad_token_id),
+        by_image=tuple(each.by_image for each in rows),
+        completion_length=completion_ids.shape[1],
+        system_lengths=tuple(each.system_length for each in rows),
+        prompts=tuple(numbers[key] for key in keys),
     )
 
 
 def _by_token(
     processed: Sequence[_Processed],
+    length: int,
     completion_ids: Int[Tensor, "batch time"],
     completion_mask: Int[Tensor, "batch time"],
     pad_token_id: int,
 ) -> dict[str, Int[Tensor, "batch keys"]]:
     """Tensors per position: prompts padded on the left, then completions; 0 where a prompt lacks a tensor."""
-    length = max(len(each.by_token["input_ids"]) for each in processed)
     joined = {}
     for name in sorted({name for each in processed for name in each.by_token}):
         fill = pad_token_id if name == "input_ids" else 0
@@ -181,7 +293,12 @@ def _by_token(
     return joined
 
 
-def system_length(processor: Any, prompt: list[dict[str, Any]], prompt_ids: Int[Tensor, "positions"]) -> int:
+def system_length(
+    processor: Any,
+    prompt: list[dict[str, Any]],
+    prompt_ids: Int[Tensor, "positions"],
+    rendering: Mapping[str, Any] | None = None,
+) -> int:
     """Number of tokens in the system block that begins a prompt, including a default one from the template.
 
     It works with any chat template. The template renders the system turn, if there is one, before a user, an assistant
@@ -192,13 +309,15 @@ def system_length(processor: Any, prompt: list[dict[str, Any]], prompt_ids: Int[
         processor: a processor or a tokenizer with a chat template.
         prompt: the conversation.
         prompt_ids: its token ids, without padding.
+        rendering: further arguments of `apply_chat_template`.
 
     Errors: ValueError if the template does not render each turn's text exactly once.
     """
-    content: Any = _MARKER if isinstance(prompt[-1]["content"], str) else [{"type": "text", "text": _MARKER}]
+    parts_of_text = [{"type": "text", "text": _MARKER}]
+    content: Any = parts_of_text if isinstance(prompt[-1]["content"], list) else _MARKER
     system = [turn for turn in prompt[:1] if turn["role"] == "system"]
     turns = [{"role": role, "content": content} for role in ("user", "assistant", "user")]
-    text = processor.apply_chat_template([*system, *turns], tokenize=False)
+    text = processor.apply_chat_template([*system, *turns], tokenize=False, **(rendering or {}))
     parts = text.split(_MARKER)
     if len(parts) != len(turns) + 1:
         raise ValueError(f"chat template: expected the text of {len(turns)} turns, got {len(parts) - 1}: {text!r}")

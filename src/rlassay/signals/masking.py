@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,14 @@ class Masking:
     mode: Mode = "black"
     """Content of a masked block: black, the image with Gaussian noise, the blurred image, or grey."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a probability outside of [0, 1], an empty block or an unknown mode."""
+        if not (0 <= self.probability <= 1 and self.block > 0 and self.mode in get_args(Mode)):
+            raise ValueError(
+                f"masking: got {self}, expected a probability in [0, 1] and a block of 1 pixel or more, and a mode "
+                f"of {', '.join(get_args(Mode))}"
+            )
+
 
 def masked_images(images: Sequence[Image.Image], masking: Masking, generator: np.random.Generator) -> list[Image.Image]:
     """Copies of images with random blocks masked, in a grid from the top left corner.
@@ -42,13 +50,9 @@ def masked_images(images: Sequence[Image.Image], masking: Masking, generator: np
         masking: probability, block, mode.
         generator: draws the masks; `measuring.generator` gives one that depends on the completion alone.
 
-    Errors: ValueError if the probability is not in [0, 1] or the block is empty.
-
     Source: VPPO's patch masking (`perc_utils.py` of huaixuheqing/VPPO-RL), of 14-pixel blocks with probability 0.5;
     noise, blur and grey there mask the whole image, which is a probability of 1 here. Its masks are not seeded.
     """
-    if not (0 <= masking.probability <= 1 and masking.block > 0):
-        raise ValueError(f"masking: got {masking}, expected a probability in [0, 1] and a block of 1 pixel or more")
     return [_masked(image.convert("RGB"), masking, generator) for image in images]
 
 

@@ -1,14 +1,15 @@
-"""Signals of a generation batch: measured on finished completions, whatever engine sampled them.
+"""Signals of a generation batch: measured on finished completions of any engine.
 
-`SignalComputer` runs the passes that the needed signals take. Attention mass is summarised per token and per
+`SignalComputer` runs the forward passes that the needed signals require. Attention mass is summarised per token and per
 completion; the per-completion values go to rewards (`completion_signals`) and logs (`attention_metrics`). Random masks
 and draws are seeded by completion (`generator`), so that they do not depend on batch or process.
 """
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,8 +20,15 @@ from torch import Tensor
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import tokenizer_of
 from rlassay.signals.attention import attention_mass
-from rlassay.signals.formulas import IMAGE_SIGNALS, attention_efficiency, modality_dominance, perception
-from rlassay.signals.inputs import ModelInputs, model_inputs
+from rlassay.signals.formulas import (
+    DIVERGENCES,
+    IMAGE_SIGNALS,
+    SIGNALS,
+    attention_efficiency,
+    modality_dominance,
+    perception,
+)
+from rlassay.signals.inputs import ModelInputs, SampledPrompts, model_inputs, sampled_inputs, with_system_blocks
 from rlassay.signals.masking import Masking, masked_inputs
 from rlassay.signals.scoring import ScoringConfig, TokenScores, teacher_forced
 from rlassay.signals.segments import LAYER_SEGMENTS, SEGMENTS, layer_segments, segment_ids, vision_grid
@@ -35,8 +43,8 @@ ImageAttention = tuple[list[float], list[int] | None]
 class SignalPlan:
     """Which signals to measure, and how. Only those that rewards and credit use affect training."""
 
-    also: frozenset[str] = frozenset()
-    """Signals to measure besides those that the credit parts need: `entropy`, `perception`, `dominance`."""
+    also: Set[str] = frozenset()
+    """Signals to measure in addition to those that the credit parts need: names of `SIGNALS`."""
     attention: bool = False
     """Whether to measure attention to text and images even if no credit part needs it, for rewards and logs."""
     layers: Literal["thirds", "paper"] = "thirds"
@@ -49,6 +57,19 @@ class SignalPlan:
     """How perception is estimated: `k3` from the sampled token; `kl` or `js` from the whole vocabulary."""
     balance_ratio: float = 2.0
     """R of the logged balance, see `attention_metrics`; affects only the log."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown name or a value out of range."""
+        for name in self.also:
+            _one_of("also", name, SIGNALS)
+        _one_of("layers", self.layers, ("thirds", "paper"))
+        _one_of("estimator", self.estimator, ("k3", *DIVERGENCES))
+        if not isinstance(self.dominance, int):
+            _one_of("dominance", self.dominance, LAYER_SEGMENTS)
+        elif self.dominance < 1:
+            raise ValueError(f"SignalPlan.dominance: got {self.dominance}, expected at least 1 layer")
+        if not self.balance_ratio > 1:
+            raise ValueError(f"SignalPlan.balance_ratio: got {self.balance_ratio}, expected a number above 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +88,10 @@ class RolloutBatch:
     """0-based index of each completion in its group."""
     step: int
     """Optimiser step, from 1."""
+    sampled: SampledPrompts | None = None
+    """The prompts' tokens where they are known; None renders and tokenizes the prompts."""
+    own_tokens: list[list[int]] | None = None
+    """For each completion token 1 if the model sampled it, 0 if a tool or an environment wrote it; None = all 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +135,7 @@ class SignalComputer:
         """
         Args:
             processor: the model's processor.
-            plan: which signals to measure besides, and how.
+            plan: which additional signals to measure, and how.
             needed: signals that the credit parts read.
             scoring: temperature and batch size of the passes; the plan's estimator sets its divergence.
             seed: the run's seed.
@@ -132,23 +157,24 @@ class SignalComputer:
         scored = self._scored_signals(has_images=any(batch.images))
         if not scored:
             return signals
-        ids, mask = _padded(batch.completion_ids, self.processor, device)
-        inputs = model_inputs(self.processor, batch.prompts, batch.images, ids, mask)
+        inputs = self._inputs(batch, with_system="dominance" in scored, device=device)
         segments = segment_ids(inputs, self.processor, model.config) if "dominance" in scored else None
         masked = self._masked_inputs(inputs, batch) if "perception" in scored else None
-        config = self.scoring if masked else replace(self.scoring, divergence=None)
+        # On TRL's own tokens the pass is TRL's own, positions included, so that entropy is that of its loss.
+        config = replace(self.scoring, skip_padding=batch.sampled is None)
+        config = config if masked else replace(config, divergence=None)
         scores = teacher_forced(model, inputs, config, segment_ids=segments, masked_inputs=masked)
         return replace(
             signals,
             entropy_BT=scores.entropy_BT if "entropy" in scored else None,
             perception_BT=_perception(scores) if "perception" in scored else None,
-            attention=self._attention_summary(scores, segments),
+            attention=self._attention_summary(scores, segments, batch.own_tokens),
             inputs=inputs,
             segments=segments,
         )
 
     def image_attention(self, model: Model, signals: SignalBatch, count: int) -> Sequence[ImageAttention | None] | None:
-        """Attention mass of the first completions on each image token, in a pass of its own; None if not measured.
+        """Attention mass of the first completions on each image token, in a separate pass; None if not measured.
 
         It is the mean over a completion's tokens and the late layers, with the grid of the image tokens.
         """
@@ -172,20 +198,32 @@ class SignalComputer:
         return attention
 
     def _scored_signals(self, *, has_images: bool) -> frozenset[str]:
-        """The signals to measure that take a pass of the model."""
+        """The signals to measure that require a forward pass."""
         needed = self.needed | (frozenset({"dominance"}) if self.plan.attention else frozenset[str]())
         return needed & ({"entropy"} | (IMAGE_SIGNALS if has_images else frozenset[str]()))
+
+    def _inputs(self, batch: RolloutBatch, *, with_system: bool, device: torch.device) -> ModelInputs:
+        ids, mask = _padded(batch.completion_ids, self.processor, device)
+        if batch.sampled is None:
+            return model_inputs(self.processor, batch.prompts, batch.images, ids, mask)
+        inputs = sampled_inputs(self.processor, batch.prompts, batch.images, ids, mask, batch.sampled)
+        return with_system_blocks(self.processor, inputs, batch.prompts, batch.sampled) if with_system else inputs
 
     def _masked_inputs(self, inputs: ModelInputs, batch: RolloutBatch) -> ModelInputs:
         completions = zip(batch.prompt_ids, batch.samples, strict=True)
         generators = [generator(self.seed, batch.step, *each, "masked image") for each in completions]
         return masked_inputs(self.processor, inputs, batch.images, generators, self.plan.masking)
 
-    def _attention_summary(self, scores: TokenScores, segments: Tensor | None) -> AttentionSummary | None:
-        if scores.attention_mass is None or segments is None:
+    def _attention_summary(
+        self, scores: TokenScores, segments: Tensor | None, own_tokens: list[list[int]] | None
+    ) -> AttentionSummary | None:
+        mass = scores.attention_mass
+        if mass is None or segments is None:
             return None
-        plan = self.plan
-        return summarise_attention(scores.attention_mass, segments, scheme=plan.layers, dominance=plan.dominance)
+        if own_tokens is not None:
+            own = [torch.tensor(each, dtype=mass.dtype) for each in own_tokens]
+            mass = mass * torch.nn.utils.rnn.pad_sequence(own, batch_first=True).to(mass.device)[..., None]
+        return summarise_attention(mass, segments, scheme=self.plan.layers, dominance=self.plan.dominance)
 
 
 def summarise_attention(
@@ -235,7 +273,7 @@ def completion_signals(measured: "SignalBatch") -> list[dict[str, float]]:
     """Signals of each completion by name, for rewards; undefined ones (NaN or infinite) are left out."""
     if measured.attention is None:
         return [{} for _ in measured.has_image_B]
-    columns = {name: values.tolist() for name, values in measured.attention.per_completion.items()}
+    columns = {name: _floats(values) for name, values in measured.attention.per_completion.items()}
     rows = zip(*columns.values(), strict=True)
     return [{name: value for name, value in zip(columns, row, strict=True) if math.isfinite(value)} for row in rows]
 
@@ -292,7 +330,7 @@ def generator(seed: int, step: int, prompt_id: str, sample: int, purpose: str) -
         step: training step that samples the completion.
         prompt_id: its prompt.
         sample: its index among the completions of that prompt.
-        purpose: keeps several uses from drawing the same numbers.
+        purpose: separates uses, so that no two draw the same numbers.
     """
     seed_text = "\0".join([str(seed), str(step), prompt_id, str(sample), purpose])
     key = int.from_bytes(hashlib.blake2b(seed_text.encode(), digest_size=16).digest(), "little")
@@ -316,6 +354,12 @@ def draws(
         for prompt_id, sample in zip(prompt_ids, samples, strict=True)
     ]
     return torch.from_numpy(np.stack(rows))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _one_of(option: str, name: object, known: Sequence[str]) -> None:
+    if name not in known:
+        near = "".join(f"; did you mean {each!r}?" for each in get_close_matches(str(name), known, n=1))
+        raise ValueError(f"SignalPlan.{option}: got {name!r}, expected one of {', '.join(known)}{near}")
 
 
 def _perception(scores: TokenScores) -> Float[Tensor, "batch time"]:

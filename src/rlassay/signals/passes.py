@@ -44,6 +44,8 @@ class ModelPass:
         model_inputs: arguments of its `forward`; `input_ids` and `attention_mask` are (B, P+C).
         completion_length: C.
         shared: the distinct prompts, each of which is then processed once; None processes every row whole.
+        skip_padding: whether position ids of a text model skip the padding, as in generation; False leaves them to the
+            model, as TRL's loss does.
 
     Errors: ValueError if the model has no trunk separate from its head.
     """
@@ -54,12 +56,13 @@ class ModelPass:
         model_inputs: Mapping[str, Any],
         completion_length: int,
         shared: SharedPrompts | None = None,
+        *,
+        skip_padding: bool = True,
     ) -> None:
         self.model: Any = model
-        self.trunk: Any = unwrapped(model).base_model
-        if self.trunk is unwrapped(model):
-            raise ValueError(f"model: {type(model).__name__} has no trunk separate from its head")
-        self.inputs = {**model_inputs, **_positions(model, model_inputs), "use_cache": False}
+        self.trunk: Any = trunk_of(model)
+        positions = _positions(model, model_inputs) if skip_padding else {}
+        self.inputs = {**model_inputs, **positions, "use_cache": False}
         self.length = completion_length
         self.output: Any = None
         run = self.trunk.forward
@@ -83,6 +86,45 @@ class ModelPass:
         hidden = self.output.last_hidden_state[:, tokens]
         with _forward_of(self.trunk, lambda *args, **kwargs: _with_hidden(self.output, hidden)):
             return self.model(**self.inputs).logits
+
+
+class _CalledError(Exception):
+    """A module was called."""
+
+
+_HEADS_ON_DECODERS: dict[type, bool] = {}
+"""Model class -> whether its head calls the text decoder directly, past `base_model`."""
+
+
+def trunk_of(model: Model) -> Any:
+    """The module whose hidden states the head of a model reads: its `base_model`, or the decoder inside (OPT).
+
+    Errors: ValueError if the model has no trunk separate from its head.
+    """
+    inner = unwrapped(model)
+    trunk, decoder = inner.base_model, inner.get_decoder()
+    if trunk is inner:
+        raise ValueError(f"model: {type(inner).__name__} has no trunk separate from its head")
+    if decoder is None or decoder is trunk:
+        return trunk
+    if type(inner) not in _HEADS_ON_DECODERS:
+        _HEADS_ON_DECODERS[type(inner)] = not _calls(inner, trunk)
+    return decoder if _HEADS_ON_DECODERS[type(inner)] else trunk
+
+
+def _calls(model: Any, module: nn.Module) -> bool:
+    """Whether the forward pass of a model calls a module; the pass ends there."""
+
+    def stop(*args: Any, **kwargs: Any) -> Any:
+        raise _CalledError
+
+    ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    with _forward_of(module, stop), torch.no_grad():
+        try:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        except _CalledError:
+            return True
+    return False
 
 
 def can_share(trunk: Any, config: Any, shared: SharedPrompts) -> bool:

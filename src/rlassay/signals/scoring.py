@@ -13,7 +13,7 @@ from rlassay.models.hub import Model
 from rlassay.signals.attention import Recording, recorded_attention
 from rlassay.signals.formulas import DIVERGENCES, entropy, token_logps
 from rlassay.signals.inputs import ModelInputs
-from rlassay.signals.passes import ModelPass, can_share, decoder_config, scoring_mode, unwrapped
+from rlassay.signals.passes import ModelPass, can_share, decoder_config, scoring_mode, trunk_of, unwrapped
 from rlassay.signals.segments import SEGMENTS
 
 _LOGITS_AT_ONCE = 2**24
@@ -30,6 +30,8 @@ class ScoringConfig:
     """Completions per pass; None takes all at once. Affects only time and memory."""
     divergence: Literal["kl", "js"] | None = None
     """Exact divergence between the distributions with the image and with the masked one; None measures none."""
+    skip_padding: bool = True
+    """Whether position ids of a text model skip the padding, see `ModelPass`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +104,19 @@ def _score_rows(
     batch = inputs.batch(rows, model.device)
     length = inputs.completion_length
     shared = inputs.shared_prompts(rows, model.device)
-    shared = shared if can_share(unwrapped(model).base_model, decoder_config(model), shared) else None
+    trunk = trunk_of(model)
+    shares = trunk is unwrapped(model).base_model and can_share(trunk, decoder_config(model), shared)
+    shared = shared if shares else None
     recording = (
         None if segment_ids is None else Recording(segment_ids, length, num_segments=len(SEGMENTS), shared=shared)
     )
     with nullcontext() if recording is None else recorded_attention(model, recording):
-        plain = ModelPass(model, batch, length, shared)
+        plain = ModelPass(model, batch, length, shared, skip_padding=config.skip_padding)
     with_image = [index for index, row in enumerate(rows) if inputs.has_image[row]]
     masked = None
     if masked_inputs is not None and with_image:
-        masked = ModelPass(model, masked_inputs.batch([rows[index] for index in with_image], model.device), length)
+        of_masked = masked_inputs.batch([rows[index] for index in with_image], model.device)
+        masked = ModelPass(model, of_masked, length, skip_padding=config.skip_padding)
     logps, entropy_BT, masked_logps, divergence_BT = _token_values(
         plain, masked, with_image, batch["input_ids"], config
     )

@@ -22,8 +22,8 @@ LAYER_SEGMENTS = ("early", "middle", "late", "all")
 def segment_ids(inputs: ModelInputs, processor: Processor, config: Any) -> Int[Tensor, "batch keys"]:
     """The segment of each position, an index into `SEGMENTS`; -1 for padding and after a completion's end.
 
-    A prompt token is `vision` if it can be, else `special` (a control token), else `system`, else `text`: the
-    instruction. A completion is `generated`, whatever its tokens.
+    A prompt token is `vision` if it is an image or video token, else `special` (a control token), else `system`, else
+    `text` (the instruction). Every completion token is `generated`.
 
     Args:
         inputs: prompts and completions.

@@ -1,19 +1,26 @@
 """The two training stages, and the plug-in into TRL: `from rlassay.training import CreditGRPOTrainer`.
 
-The import is lazy: `import rlassay.training` alone loads neither torch nor TRL.
+The imports are lazy: `import rlassay.training` alone loads neither torch nor TRL.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlassay.signals.measuring import SignalPlan
+    from rlassay.training.group_reward import trl_reward
     from rlassay.training.trainer import CreditGRPOTrainer
 
-__all__ = ["CreditGRPOTrainer"]
+__all__ = ["CreditGRPOTrainer", "SignalPlan", "trl_reward"]
+
+_MODULES = {
+    "CreditGRPOTrainer": "rlassay.training.trainer",
+    "SignalPlan": "rlassay.signals.measuring",
+    "trl_reward": "rlassay.training.group_reward",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "CreditGRPOTrainer":
-        from rlassay.training.trainer import CreditGRPOTrainer
-
-        return CreditGRPOTrainer
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

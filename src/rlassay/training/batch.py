@@ -1,7 +1,7 @@
 """The record of one generation batch, and how processes share it.
 
-A generation batch is what TRL samples at once: groups of `num_generations` completions, spread over the processes in
-order. Sizes: B completions on this process, N on all processes together, R rewards, T tokens.
+A generation batch holds the completions that TRL samples at once: groups of `num_generations`, spread over the
+processes in order. Sizes: B completions on this process, N on all processes together, R rewards, T tokens.
 """
 
 import hashlib
@@ -32,17 +32,19 @@ class BatchRewards:
     raw: Float[Tensor, "completions rewards"]
     """(N, R), values as the rewards returned them; NaN = could not score."""
     rewards_per_func: Float[Tensor, "completions rewards"]
-    """(N, R), what TRL computes advantages from: `raw` with the NaN of our own rewards imputed."""
+    """(N, R), input of TRL's advantages: `raw` with the NaN of our own rewards imputed."""
     weights: Float[Tensor, "rewards"]
     """(R,), weights at this step."""
     failed: dict[str, list[FailureKind | None]]
     """For each of our rewards, why it failed on each of the N completions; None where it did not."""
+    metrics: dict[str, list[dict[str, float]]]
+    """For each of our rewards, what it returned beside the value of each of the N completions, by name."""
     num_generations: int
     """Completions per prompt; those of a prompt are neighbours."""
 
     @property
     def weighted(self) -> Float[Tensor, "completions rewards"]:
-        """(N, R), what each reward adds to the total of each completion."""
+        """(N, R), contribution of each reward to the total of each completion."""
         return self.rewards_per_func * self.weights
 
     def totals(self, aggregation: str) -> Float[Tensor, "completions"]:
@@ -53,7 +55,7 @@ class BatchRewards:
 
 @dataclass(kw_only=True)
 class GenerationBatch:
-    """One generation batch on its walk through the trainer; each step fills the fields listed under it."""
+    """One generation batch in the trainer; each step fills the fields listed under its name."""
 
     rows: list[dict[str, Any]]
     """(B), dataset rows, one per completion."""
@@ -74,11 +76,18 @@ class GenerationBatch:
     completion_ids: list[list[int]] = field(init=False)
     """(B), token ids, the end-of-sequence token included."""
 
+    prompt_tokens: list[list[int]] = field(init=False)
+    """(B), token ids of the prompts, as TRL sampled from them."""
+    tool_mask: list[list[int]] | None = field(init=False)
+    """(B), for each completion token 1 if the model sampled it, else 0 (a tool's or an environment's); None = all 1."""
+    tool_images: list[list[Any]] = field(init=False)
+    """(B), images that tools added to each completion; empty without tools."""
+
     # Measure.
     measured: SignalBatch = field(init=False)
     """Signals of the B completions."""
     signals: list[dict[str, float]] = field(init=False)
-    """(B), signals of each completion by name, without undefined ones: what rewards read."""
+    """(B), signals of each completion by name, for rewards; without undefined ones."""
     all_signals: list[dict[str, float]] = field(init=False)
     """(N), the same of all processes."""
 
@@ -102,6 +111,12 @@ class GenerationBatch:
     def prompt_ids(self) -> list[str]:
         """(B), the prompt that each completion answers."""
         return [prompt_key(row) for row in self.rows]
+
+    @property
+    def images(self) -> list[list[Any]]:
+        """(B), the images of each prompt, then those that tools added to its completion."""
+        added = self.tool_images or [[] for _ in self.prompts]
+        return [[*images_of(prompt), *(own or ())] for prompt, own in zip(self.prompts, added, strict=True)]
 
 
 def gathered_signals(
@@ -152,22 +167,33 @@ def _padded(values_BT: Float[Tensor, "batch some"], length: int) -> Float[Tensor
 
 
 def prompt_key(row: dict[str, Any]) -> str:
-    """`prompt_id` of a dataset row; for a dataset without that column, a hex digest of the prompt's text."""
-    if "prompt_id" in row:
-        return row["prompt_id"]
-    return hashlib.sha256(json.dumps(row["prompt"], default=lambda _: "image").encode()).hexdigest()[:16]
+    """`prompt_id` of a dataset row as text; without one, a hex digest of the prompt, or of a row without a prompt."""
+    if row.get("prompt_id") is not None:
+        return str(row["prompt_id"])
+    content = row["prompt"] if "prompt" in row else {name: row[name] for name in sorted(row)}
+    return hashlib.sha256(json.dumps(content, default=lambda _: "image").encode()).hexdigest()[:16]
 
 
 def completion_text(completion: TRLCompletion) -> str:
-    """The sampled text of a completion."""
-    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)
+    """The sampled text of a completion: that of the assistant's turns, without results of tools."""
+    if isinstance(completion, str):
+        return completion
+    turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
+    return "".join(turn_text(turn.get("content")) for turn in turns)
+
+
+def turn_text(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a turn's content, whatever its format."""
+    if content is None:  # a turn that only calls tools
+        return ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
 def images_of(prompt: str | list[dict[str, Any]]) -> list[Any]:
     """The images of a conversation in order; a plain prompt has none."""
     if isinstance(prompt, str):
         return []
-    parts = [part for turn in prompt if not isinstance(turn["content"], str) for part in turn["content"]]
+    parts = [part for turn in prompt if isinstance(turn.get("content"), list) for part in turn["content"]]
     return [part["image"] for part in parts if part["type"] == "image"]
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint to resume from: the newest one that is whole.
+"""Checkpoints with manifests, and the newest sound one to resume from.
 
 transformers writes a checkpoint file by file, so a kill or a full disk can leave half of one. A checkpoint counts only
 with a manifest, written last and by rename, whose sizes and digests still hold.
@@ -24,7 +24,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def flaw(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None when it is sound."""
+    """The defect of a checkpoint, in words; None when it is sound."""
     manifest = read_json(checkpoint / CHECKPOINT_MANIFEST)
     if not manifest:
         return "it has no readable manifest, so it was never finished"
@@ -40,10 +40,10 @@ def flaw(checkpoint: Path) -> str | None:
 
 
 def newest_sound(folder: Path, max_steps: int) -> str | None:
-    """Path of the newest sound checkpoint in `folder`; broken ones are reported, removed and passed over.
+    """Path of the newest sound checkpoint in `folder`; broken ones are reported and removed.
 
-    So is, without a word, the one of the last step `max_steps`: resumed from there in the middle of an epoch, `Trainer`
-    would do one step more before it looks whether it has to stop.
+    The checkpoint of the last step, `max_steps`, is removed silently: resumed from there in the middle of an epoch,
+    `Trainer` would do one step too many before it checks whether to stop.
     """
     for step, checkpoint in reversed(checkpoints(folder).items()):
         if step >= max_steps:

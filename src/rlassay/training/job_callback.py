@@ -1,4 +1,4 @@
-"""What a training job says while it runs: `metrics.jsonl`, the progress bar, and the seal on each checkpoint."""
+"""Output of a running training job: `metrics.jsonl`, the progress bar, and the manifest of each checkpoint."""
 
 import json
 import math
@@ -20,8 +20,9 @@ class JobCallback(TrainerCallback):
     """Appends one line per logged step to `metrics.jsonl`, moves the bar and seals checkpoints, on the main process.
 
     A line is one flat JSON object, `{"step", "time", <TRL's metric names>...}`; a value that is not finite becomes
-    null. It is flushed before training goes on, so that a kill loses nothing but the line being written. `time/step` is
-    added: seconds per optimiser step since the line before, with generation, without data loading, logging and saving.
+    null. It is flushed before training continues, so that a kill loses at most the line being written. `time/step` is
+    added: seconds per optimiser step since the previous line, including generation, without data loading, logging and
+    saving.
     """
 
     def __init__(self, metrics: Path, title: str) -> None:
@@ -66,7 +67,8 @@ class JobCallback(TrainerCallback):
             out.write(json.dumps(line) + "\n")
         if self.bar is not None:
             shown = {name: f"{logs[name]:.3g}" for name in ("reward", "loss") if isinstance(logs.get(name), float)}
-            self.bar.set_postfix(shown, refresh=False)
+            bar: Any = self.bar  # tqdm's stubs leave a parameter open
+            bar.set_postfix(shown, refresh=False)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:

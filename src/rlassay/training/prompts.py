@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import datasets
+import datasets  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 
 from rlassay.images import StudyImages
@@ -18,7 +18,7 @@ def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, s
     beforehand resumes exactly. As in TRL, a pass drops the prompts that do not fill a batch.
 
     Args:
-        prompt_ids: those of the split.
+        prompt_ids: the split's prompts.
         batch_size: prompts per generation batch.
         num_batches: generation batches of the run.
         seed: the run's seed.
@@ -45,9 +45,9 @@ def prompt_dataset(
 
     Args:
         rows: the prompts by `prompt_id`.
-        order: their ids as the trainer shall draw them.
+        order: their ids in the order in which the trainer draws them.
         chat_format: turns a row into messages.
-        images: opens the images that rows name.
+        images: opens the images of rows.
 
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
@@ -60,11 +60,12 @@ def prompt_dataset(
             f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
             f"{len(rows) - len(without)} with one; TRL cannot train on both in one batch: keep one kind"
         )
-    return datasets.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_Drawing(rows, chat_format, images))
+    library: Any = datasets
+    return library.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_MakeColumns(rows, chat_format, images))
 
 
-class _Drawing:
-    """Turns a batch of prompt ids into what the trainer wants to see."""
+class _MakeColumns:
+    """Turns a batch of prompt ids into the columns that the trainer reads."""
 
     def __init__(self, rows: Mapping[str, PromptRow], chat_format: ChatFormat, images: StudyImages) -> None:
         self.rows = rows
@@ -83,5 +84,5 @@ class _Drawing:
         return columns
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # `datasets` fingerprints a transform by pickling it; prompt ids are digests of all that matters here.
+        # `datasets` fingerprints a transform by pickling it; prompt ids are digests of the rows' content.
         return str, (" ".join(self.rows),)

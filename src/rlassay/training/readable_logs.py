@@ -1,4 +1,4 @@
-"""Logs of a training job for people to read while it runs: `tail -f state/rollout_results.md`."""
+"""Readable logs of a running training job: `tail -f state/rollout_results.md`."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ class ReadableLog:
             path: the file.
             title: its first line.
             section: writes the text of a generation batch; an empty text adds nothing to the file.
-            resumed_step: step that the job resumes from; sections of later steps, left by a killed attempt, go.
+            resumed_step: step that the job resumes from; sections of later steps, of a killed attempt, are removed.
         """
         self.path = path
         self.section = section
@@ -116,7 +116,7 @@ def _advantage(each: TokenRecord) -> str:
 
 
 def _quoted(text: str, max_chars: int) -> str:
-    """The text cut to `max_chars` and indented as code, so that nothing in it is markup."""
+    """The text cut to `max_chars` and indented as code, so that none of it is markup."""
     shown = text if len(text) <= max_chars else f"{text[:max_chars]} ... ({len(text) - max_chars} more characters)"
     return "".join(f"    {line}\n" for line in shown.splitlines() or [""])
 
@@ -133,6 +133,6 @@ def _until(text: str, step: int) -> str:
 
 
 def _number(section: str) -> int:
-    """The step of a section; a step that is never kept for a heading cut off by a kill."""
+    """The step of a section; `sys.maxsize` for a heading cut off by a kill, so that the section is dropped."""
     first = section.split("\n", 1)[0]
     return int(first) if first.isdigit() else sys.maxsize

@@ -1,4 +1,4 @@
-"""Metrics of the rewards of a generation batch, beside and in place of those that TRL logs."""
+"""Metrics of the rewards of a generation batch, which add to TRL's or replace them."""
 
 import logging
 from collections import Counter
@@ -12,7 +12,7 @@ from torch import Tensor
 from rlassay.advantages import in_groups
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.training.batch import BatchRewards, floats
-from rlassay.training.group_reward import GroupReward, failure_counts
+from rlassay.training.group_reward import GroupReward, failure_counts, mean_metrics
 
 MIN_GROUPS = 64
 """Groups that `ZeroVarianceRewards` waits for before it warns."""
@@ -50,7 +50,7 @@ def added_metrics(
         if isinstance(reward, GroupReward):
             values = rewards.raw[:, index]
             own |= reward.reward.extra_metrics(floats(values[~torch.isnan(values)]))
-            own |= failure_counts(rewards.failed[name])
+            own |= failure_counts(rewards.failed[name]) | mean_metrics(rewards.metrics[name])
         metrics |= {f"rewards/{name}/{metric}": value for metric, value in own.items()}
     return metrics
 
@@ -93,10 +93,10 @@ def zero_variance(raw: Float[Tensor, "batch rewards"], num_generations: int) -> 
 
 
 def zero_advantage(totals: Float[Tensor, "batch"], num_generations: int) -> Bool[Tensor, "groups"]:
-    """Groups in which all scored completions have the same total reward, up to 1e-6: they teach nothing.
+    """Groups in which all scored completions have the same total reward, up to 1e-6, so that all advantages are 0.
 
     TRL's `frac_reward_zero_std` looks at the deviation of the whole batch under `normalize_then_sum` and under
-    `scale_rewards="batch"`, and that is hardly ever 0.
+    `scale_rewards="batch"`, which is almost never 0.
 
     Args:
         totals: (B,), see `total_rewards`; NaN = no reward could score the completion, which TRL leaves out.
@@ -131,9 +131,9 @@ def correlation(one: Float[Tensor, "batch"], other: Float[Tensor, "batch"]) -> f
 def impute_group_mean(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Float[Tensor, "batch rewards"]:
     """Replace NaN, "could not score", by the mean of the same reward over the rest of the group.
 
-    That reward then neither pays nor fines the completion, and the group's mean stays that of the scored completions;
-    a 0 would be the best value of a penalty and the worst of a bonus. Where a reward could score nothing in a group,
-    all its completions get 0, which cancels in the advantages.
+    That reward then neither raises nor lowers the completion's advantage, and the group's mean stays that of the scored
+    completions; a 0 would be the best value of a penalty and the worst of a bonus. Where a reward could score nothing
+    in a group, all its completions get 0, which cancels in the advantages.
     """
     grouped = in_groups(raw, num_generations)
     means = torch.nan_to_num(torch.nanmean(grouped, dim=1, keepdim=True), nan=0.0)

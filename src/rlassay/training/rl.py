@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -27,14 +28,15 @@ from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.group_reward import GroupReward
+from rlassay.training.process import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
-from rlassay.training.state import Run, RunPlan, open_run, require_gpus
+from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
 
 CODE = "rlassay.training.rl"
-KEPT_CHECKPOINTS = 2  # the newest, and the one to fall back on
+KEPT_CHECKPOINTS = 2  # the newest, and the one before as its fallback
 
 
 def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None) -> None:
@@ -65,7 +67,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             args=arguments,
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
-            peft_config=peft_config(recipe.model),
+            peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
@@ -95,9 +97,9 @@ def advantage_estimator(rl: RLConfig) -> AdvantageEstimator | None:
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
-    """How signals are measured, and which ones besides those of the arm's own credit.
+    """Which signals to measure, and how.
 
-    Signals that the credit of other arms needs are measured in every arm, so that arms can be compared. Attention is
+    Signals that the credit of any arm needs are measured in every arm, so that arms can be compared. Attention is
     measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
@@ -131,7 +133,8 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     recipe = policy.recipe
     start = policy.start
     if start is not None and start.stage == "sft":
-        return load_policy(recipe.model, layout.root / start.folder / _manifest(layout, start)["weights"])
+        weights = layout.root / start.folder / _manifest(layout, start)["weights"]
+        return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
     if recipe.rl.beta == 0:
         return model, processor
@@ -145,13 +148,15 @@ def group_rewards(
     recipe: Recipe, rows: Mapping[str, PromptRow], model: Model, processor: Processor
 ) -> list[GroupReward]:
     """The arm's rewards in TRL's signature, in the order of the study."""
+    prefilled = chat_format(processor, recipe).prefilled
     ends = end_token_ids(model, processor, padding=True)  # with padding, so that `finished` is as TRL counts it
     return [
         GroupReward(
-            guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures),
+            guarded(name, **reward.guard_arguments),
             rows=rows,
             num_generations=recipe.rl.num_generations,
             end_token_ids=ends,
+            prefilled=prefilled,
         )
         for name, reward in recipe.rewards.items()
     ]
@@ -170,7 +175,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         min_p=None,
         repetition_penalty=1.0,
         use_vllm=False,
-        shuffle_dataset=False,  # the data set is in the order of the whole run
+        shuffle_dataset=False,  # the dataset is in the order of the whole run
         disable_dropout=False,
         top_entropy_quantile=1.0,
         entropy_coef=0.0,

@@ -77,7 +77,7 @@ class Rollout:
     raw: Float[Tensor, "batch rewards"]
     """(N, R), values as the rewards returned them; NaN = could not score."""
     weighted: Float[Tensor, "batch rewards"]
-    """(N, R), what each reward adds to the completion's total: weight x value, imputed where the value is NaN."""
+    """(N, R), contribution of each reward to the completion's total: weight x value, imputed where the value is NaN."""
     advantages: Float[Tensor, "batch"]
     """(N,), advantages before credit."""
     failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)
@@ -201,7 +201,7 @@ class TokenValues:
 def token_values(
     signals: TokenSignals, measured: SignalBatch, credit: Credit, vision: Sequence[ImageAttention | None] | None
 ) -> TokenValues:
-    """The weights and signals to record, without signals that `gathered_signals` filled up with NaN."""
+    """The weights and signals to record, without signals that `gathered_signals` filled with NaN."""
     return TokenValues(
         weights_BT=credit.weights_BT,
         entropy_BT=signals.entropy_BT,
@@ -255,7 +255,7 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """
     texts: list[str] = tokenizer.batch_decode([[each] for each in ids], skip_special_tokens=True)
     if "".join(texts) == tokenizer.decode(ids, skip_special_tokens=True):
-        return texts  # nearly always: hardly a text has characters of several tokens
+        return texts  # nearly always: characters of several tokens are rare
     texts = []
     start = done = 0  # tokens from `start` on are decoded together; those before `done` have their text
     for end in range(1, len(ids) + 1):

@@ -1,33 +1,57 @@
 """The supervised warm start: TRL's `SFTTrainer` on the rows of the `sft` split, which demonstrate a completion."""
 
+import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets  # pyright: ignore[reportMissingTypeStubs]
+import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rlassay.config.fingerprints import code_digest
+from rlassay.config.model import ModelConfig
 from rlassay.config.policies import Policy
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
+from rlassay.images import StudyImages
 from rlassay.layout import Layout
-from rlassay.models.policy import ChatFormat, build_policy, chat_format, peft_config, training_rows
+from rlassay.models.hub import Model, Processor
+from rlassay.models.policy import (
+    ChatFormat,
+    build_policy,
+    chat_format,
+    end_token_ids,
+    load_policy,
+    on_device,
+    peft_config,
+    tokenizer_of,
+    training_rows,
+)
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
-from rlassay.training.state import RunPlan, open_run, require_gpus
+from rlassay.training.process import require_gpus
+from rlassay.training.state import RunPlan, open_run
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
+PROBE_ROWS = 2
+"""Rows on which the merged model must give the logits of the trained one."""
+MERGE_TOLERANCE = {"torch.float32": 1e-3, "torch.bfloat16": 0.05, "torch.float16": 0.01}
+"""Type of the weights -> largest difference of a logit, as a share of the largest logit. Merging rounds the weights."""
+logger = logging.getLogger(__name__)
 
 
 def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
-    """Train the warm start `policy`, or go on with it after a kill; its sentinel `sft.json` is written last.
+    """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
-    Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own.
+    Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own. If merging
+    changes what the model computes, the adapter is saved instead, and RL trains it further.
 
     Errors: ValueError for a policy that is no warm start, or for rows that lack a demonstration; RuntimeError for fewer
     GPUs than the study declares; RunBusyError while another process trains it.
@@ -42,19 +66,77 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
-        trainer = SFTTrainer(
+        trainer: Any = SFTTrainer(
             model=model,
             args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
-            train_dataset=sft_dataset(rows, chat_format(processor, policy.recipe), layout.data),
+            train_dataset=sft_dataset(
+                rows, chat_format(processor, policy.recipe), layout.data, end_tokens(model, processor)
+            ),
             processing_class=processor,
             peft_config=peft_config(model_config),
             callbacks=[run.callback()],
         )
-        trainer.remove_callback(PrinterCallback)  # the job's own callback says it all
+        trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
         trainer.train(resume_from_checkpoint=run.resume_from)
         if isinstance(trainer.model, PeftModel):
-            trainer.model = trainer.model.merge_and_unload()
+            trainer.model = merged(trainer, model_config, run.state / "adapter")
         run.finish(trainer)
+
+
+def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
+    """The trained model with its adapter merged in; or with the adapter as it is, if merging changes its logits.
+
+    Tied embeddings are untied first where only one of the two has an adapter, since merging would change both.
+
+    Args:
+        trainer: a finished `SFTTrainer`, whose model is a `PeftModel`.
+        config: the study's model section.
+        folder: where the adapter is kept in the meantime.
+    """
+    adapted = trainer.model
+    trainer.save_model(str(folder))  # merging overwrites the base model's weights
+    rows = [trainer.train_dataset[index] for index in range(min(PROBE_ROWS, len(trainer.train_dataset)))]
+    probe = trainer.data_collator(rows)
+    before = _logits(adapted, probe)
+    _untie(adapted)
+    model = adapted.merge_and_unload()
+    difference, scale = (_logits(model, probe) - before).abs().max().item(), before.abs().max().item()
+    if not difference <= MERGE_TOLERANCE[str(model.dtype)] * scale:  # NaN is no agreement
+        logger.warning(
+            "Merging the adapter would change the logits by up to %.3g, where they reach %.3g: the warm start is kept "
+            "as an adapter of %s.",
+            difference,
+            scale,
+            adapted.peft_config["default"].base_model_name_or_path,
+        )
+        device = model.device
+        del adapted, model
+        model = on_device(load_policy(config, folder)[0], str(device))
+    shutil.rmtree(folder)
+    return model
+
+
+def _logits(model: Any, probe: dict[str, Any]) -> torch.Tensor:
+    inputs = {
+        name: value.to(model.device) for name, value in probe.items() if name not in ("labels", "completion_mask")
+    }
+    with torch.inference_mode():
+        return model.eval()(**inputs).logits[inputs["attention_mask"].bool()].float()
+
+
+def _untie(adapted: Any) -> None:
+    """Give the output embeddings weights of their own, if they share them with input embeddings and one is adapted."""
+    model = adapted.get_base_model()
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
+        return
+    inputs: Any
+    outputs: Any
+    inputs, outputs = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
+    if outputs is not None and outputs.weight is inputs.weight:
+        outputs.weight = torch.nn.Parameter(inputs.weight.detach().clone())
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPlan:
@@ -71,7 +153,7 @@ def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPl
 
 
 def demonstrated_rows(layout: Layout) -> list[PromptRow]:
-    """The rows of the `sft` split; ValueError naming the first that demonstrates nothing."""
+    """The rows of the `sft` split; ValueError naming the first without a demonstration."""
     path = layout.split("sft")
     rows = list(read_rows(path))
     for number, row in enumerate(rows, 1):
@@ -80,17 +162,82 @@ def demonstrated_rows(layout: Layout) -> list[PromptRow]:
     return rows
 
 
-def sft_dataset(rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path) -> datasets.Dataset:
-    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`."""
-    columns: dict[str, list[Any]] = {
+def end_tokens(model: Model, processor: Processor) -> list[str]:
+    """The tokens that end a completion of the model, as texts."""
+    tokenizer: Any = tokenizer_of(processor)
+    return tokenizer.convert_ids_to_tokens(end_token_ids(model, processor))
+
+
+def sft_dataset(
+    rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path, ends: Sequence[str] | None = None
+) -> datasets.Dataset:
+    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
+
+    If the template rewrites any demonstration or ends it without an end token, all rows are written out instead, as
+    prompt, demonstration and end token, which is what RL and evaluation sample.
+
+    Args:
+        rows: rows with a demonstration.
+        chat_format: turns a row into messages.
+        data: folder that the image paths of rows are relative to.
+        ends: the tokens that end a completion of the model; None takes the tokenizer's.
+    """
+    if ends is None:
+        ends = [str(tokenizer_of(chat_format.processor).eos_token)]
+    rewritten = [row for row in rows if not chat_format.is_faithful(row, ends)]
+    if rewritten:
+        logger.warning(
+            "The chat template rewrites %d of %d demonstrations, such as that of prompt %s, or writes no end token. "
+            "The warm start learns the demonstrations as they are in the data.",
+            len(rewritten),
+            len(rows),
+            rewritten[0].prompt_id,
+        )
+    columns = (
+        _written_out(rows, chat_format, chat_format.end_token(ends)) if rewritten else _messages(rows, chat_format)
+    )
+    if any(row.media for row in rows):
+        columns["images"] = [[item.path for item in row.media] for row in rows]
+    datasets.disable_progress_bars()
+    library: Any = datasets
+    dataset = library.Dataset.from_dict(columns)
+    return dataset.with_transform(_OpenImages(data)) if "images" in columns else dataset
+
+
+class _OpenImages:
+    """Opens the images of rows when a batch is drawn; `images` holds their paths until then."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.images = StudyImages(data)
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "images": [self.images(paths) for paths in batch["images"]]}
+
+    def __reduce__(self) -> tuple[type["_OpenImages"], tuple[Path]]:
+        # `datasets` fingerprints a transform by pickling it; the images in memory are no part of that.
+        return type(self), (self.data,)
+
+
+def _messages(rows: Sequence[PromptRow], chat_format: ChatFormat) -> dict[str, list[Any]]:
+    return {
         "prompt": [chat_format.prompt(row) for row in rows],
         "completion": [chat_format.completion(str(row.demonstration)) for row in rows],
     }
+
+
+def _written_out(rows: Sequence[PromptRow], chat_format: ChatFormat, end: str) -> dict[str, list[Any]]:
+    prompts = [chat_format.rendered(row) for row in rows]
+    completions = [chat_format.demonstration(row) + end for row in rows]
     if any(row.media for row in rows):
-        columns["images"] = [[str(data / item.path) for item in row.media] for row in rows]
-    datasets.disable_progress_bars()
-    dataset = datasets.Dataset.from_dict(columns)
-    return dataset.cast_column("images", datasets.List(datasets.Image())) if "images" in columns else dataset
+        return {"prompt": prompts, "completion": completions}
+    # TRL would tokenize texts with another begin-of-sequence token.
+    tokenizer: Any = tokenizer_of(chat_format.processor)
+    heads, tails = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, completions))
+    return {
+        "input_ids": [head + tail for head, tail in zip(heads, tails, strict=True)],
+        "completion_mask": [[0] * len(head) + [1] * len(tail) for head, tail in zip(heads, tails, strict=True)],
+    }
 
 
 def sft_arguments(sft: SFTConfig, seed: int, checkpoints: Path, *, on_cpu: bool) -> SFTArguments:

@@ -2,10 +2,10 @@
 # (accelerate has no types, and those of TRL leave most attributes of a trainer open)
 """The door into TRL: swap `GRPOTrainer` for `CreditGRPOTrainer` in an existing script.
 
-It reads as the walk of one generation batch: measure -> reward -> advantage -> credit -> record. Each step takes the
+The steps of one generation batch are measure -> reward -> advantage -> credit -> record. Each step takes the
 `GenerationBatch` and fills the fields listed under its name there.
 
-Only methods whose signatures have been stable for over a year are overridden, and TRL's loss is never copied. Our
+Only methods whose signatures are stable are overridden, and TRL's loss is never copied. Our
 attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and loss set plain names such as `top_p`.
 """
 
@@ -21,10 +21,23 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.advantages import AdvantageEstimator, as_estimator, estimate
-from rlassay.credit import CreditPart, Denominator, as_parts, compose, needs, penalise_entropy, spread
+from rlassay.credit import (
+    CreditPart,
+    Denominator,
+    as_parts,
+    check_denominator,
+    check_parts,
+    check_penalty,
+    compose,
+    needs,
+    penalise_entropy,
+    spread,
+)
+from rlassay.credit.parts import part_name, registered_name
 from rlassay.models.policy import end_token_ids
 from rlassay.rewards.weights import Phase, weight_at
-from rlassay.signals import ScoringConfig
+from rlassay.signals import SampledPrompts, ScoringConfig
+from rlassay.signals.formulas import IMAGE_SIGNALS
 from rlassay.signals.measuring import (
     RolloutBatch,
     SignalComputer,
@@ -38,10 +51,9 @@ from rlassay.training.batch import (
     GenerationBatch,
     completion_text,
     gathered_signals,
-    images_of,
     own_rows,
 )
-from rlassay.training.group_reward import SIGNALS_COLUMN, GroupReward
+from rlassay.training.group_reward import SIGNALS_COLUMN, ColumnReward, GroupReward, trl_rewards
 from rlassay.training.reward_metrics import (
     ZeroVarianceRewards,
     added_metrics,
@@ -58,8 +70,9 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword:
 
-    - `credit`, one part or several, each a function of the batch's `TokenSignals` that returns a weight per token, a
-      selection of tokens or a scale per completion (see `rlassay.credit.CreditPart`);
+    - `credit`, one part or several, each a name of `rlassay.credit.CREDITS` or a function of the batch's
+      `TokenSignals` that returns a weight per token, a selection of tokens or a scale per completion (see
+      `rlassay.credit.CreditPart`);
     - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
     - `advantage`, a function `f(rewards, num_generations)` or a name of `rlassay.advantages.ADVANTAGES`; None and
       `grpo` keep TRL's advantages;
@@ -67,11 +80,33 @@ class CreditGRPOTrainer(GRPOTrainer):
       `rlassay.rewards.weights`); None keeps `reward_weights`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
-    Credit turns advantages into `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit,
-    or with `uniform`, the trained weights equal those of `GRPOTrainer` bit for bit.
+    A credit function of your own declares the signals that it reads:
+
+        from rlassay.credit import credit_part
+
+        @credit_part(needs={"entropy"})
+        def uncertain_tokens(signals):
+            return signals.entropy_BT > 1.0  # a filter; (B, T) like every signal
+
+        CreditGRPOTrainer(model, reward_funcs, args, train_dataset=rows, credit=["attention_weights", uncertain_tokens])
+
+    Credit turns advantages into `advantages_B[:, None] * weights_BT`, a shape that TRL's loss accepts. Without credit
+    the trained weights equal those of `GRPOTrainer` bit for bit, and with `uniform` too, except with
+    `importance_sampling_level="sequence"`, where the loss sums (B, T) values in another order (differences below 1e-5).
+
+    Signals are measured on the very tokens and images that TRL sampled from (also with `rollout_func`, tools or
+    `chat_template_kwargs`), and entropy is that of TRL's own loss. Tokens that the loss leaves out, such as results of
+    tools, have no credit and take part in no filter. TRL's `clip_ratio/*` count every completion token, and those
+    without credit as not clipped: divide by `combined_token_fraction` for the share among the selected ones.
+
+    `reward_funcs` may hold rewards of `rlassay.rewards.REWARDS`, see `rlassay.training.trl_reward`.
 
     Reward functions get one more keyword argument, `completion_signals`: the signals of each completion by name.
     `xp_listeners` are called with the `Rollout` of every generation batch of training, on the main process.
+
+    Raises (`__init__`, beside TRL's errors):
+        ValueError: an unknown name or an option out of range in any of these arguments; credit from images for a model
+            that sees none; `top_entropy_quantile` beside `entropy_filter`; phases for another number of rewards.
 
     Metrics beside TRL's: `time/generation`, `time/reward` and `time/signals`, seconds per generation batch, those of
     `reward_metrics`, and those of credit and attention.
@@ -80,7 +115,7 @@ class CreditGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        credit: CreditPart | Sequence[CreditPart] | None = None,
+        credit: CreditPart | str | Sequence[CreditPart | str] | None = None,
         credit_denominator: Denominator = "all",
         weight_phases: Sequence[Sequence[Phase]] | None = None,
         entropy_penalty: float = 0.0,
@@ -96,7 +131,12 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_signal_plan = signals or SignalPlan()
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
-        super().__init__(*args, **kwargs)
+        check_parts(self.xp_credit_parts)
+        check_penalty(entropy_penalty)
+        if "reward_funcs" in kwargs:
+            kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
+        super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
+        self._xp_check()
         processor: Any = self.processing_class
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
             patch_vllm_images(self.vllm_generation, processor.image_token_id)
@@ -104,9 +144,35 @@ class CreditGRPOTrainer(GRPOTrainer):
         needed = needs(self.xp_credit_parts)
         self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
         self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
+        for reward in self.reward_funcs:
+            if isinstance(reward, ColumnReward):
+                reward.num_generations = self.num_generations or 0
+                reward.end_token_ids = frozenset(self.xp_end_token_ids)
+
+    def _xp_check(self) -> None:
+        """Refuse what would fail or be ignored after the first generation."""
+        check_denominator(self.xp_credit_denominator, self.loss_type)
+        for part in self.xp_credit_parts:
+            of_image = sorted(needs([part]) & IMAGE_SIGNALS)
+            if of_image and not self._is_vlm:
+                raise ValueError(
+                    f"credit part {part_name(part)} needs {', '.join(of_image)}, which only a model that sees images "
+                    f"has; {type(self._xp_model()).__name__} with this processing_class is a text model"
+                )
+        filters = [registered_name(part) for part in self.xp_credit_parts]
+        if self.top_entropy_quantile < 1 and "entropy_filter" in filters:
+            raise ValueError(
+                f"top_entropy_quantile: got {self.top_entropy_quantile} beside the credit part entropy_filter; both "
+                "select tokens by entropy, so that the loss would keep only those that both select: drop one"
+            )
+        if self.xp_weight_phases is not None and len(self.xp_weight_phases) != len(self.reward_funcs):
+            raise ValueError(
+                f"weight_phases: got {len(self.xp_weight_phases)}, expected one for each of the "
+                f"{len(self.reward_funcs)} rewards: {', '.join(self.reward_func_names)}"
+            )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """The walk: TRL samples, and measures and rewards by way of `_calculate_rewards`; then the other steps."""
+        """All steps: TRL samples and calls `_calculate_rewards` (measure, reward); the other steps follow."""
         began = time.perf_counter()
         model: Any = self.model
         is_training: bool = model.training
@@ -124,6 +190,13 @@ class CreditGRPOTrainer(GRPOTrainer):
         self._xp_record(batch)
         return output
 
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        """Called by TRL to sample; keeps the tokens that the loss will see, for the signal pass."""
+        generated = super()._generate(prompts)
+        batch = self.xp_batch
+        batch.prompt_tokens, _, batch.tool_mask, *_, batch.tool_images = generated
+        return generated
+
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Float[Tensor, "completions rewards"]:
@@ -139,19 +212,36 @@ class CreditGRPOTrainer(GRPOTrainer):
         began = time.perf_counter()
         size = len(batch.rows)
         first = self.accelerator.process_index * size
+        multiple: Any = self.pad_to_multiple_of
         rollout = RolloutBatch(
             prompts=batch.prompts,
-            images=[images_of(prompt) for prompt in batch.prompts],
+            images=batch.images,
             completion_ids=batch.completion_ids,
             prompt_ids=batch.prompt_ids,
             samples=[index % batch.num_generations for index in range(first, first + size)],
             step=batch.step,
+            sampled=SampledPrompts(
+                token_ids=batch.prompt_tokens,
+                rendering=self._xp_rendering(size),
+                pad_to_multiple_of=multiple,
+                images_in_completions=any(batch.tool_images),
+            ),
+            own_tokens=batch.tool_mask,
         )
         with self.accelerator.autocast():
             batch.measured = self.xp_signal_computer(self._xp_model(), rollout)
         batch.signals = completion_signals(batch.measured)
         batch.all_signals = gather_object(batch.signals)
         batch.seconds["signals"] = time.perf_counter() - began
+
+    def _xp_rendering(self, size: int) -> list[dict[str, Any]]:
+        """The arguments with which TRL rendered each prompt."""
+        tools = [self.tools] * size
+        if self.environment_factories is not None:
+            tools = [self._env_tools[name] for name in self._batch_environments]
+        options: Any = self.chat_template_kwargs
+        shared: dict[str, Any] = {"chat_template": self.chat_template, **options}
+        return [{"tools": of_prompt or None, **shared} for of_prompt in tools]
 
     def _xp_reward(self, batch: GenerationBatch) -> None:
         """Score the completions, by TRL's own loop over the reward functions."""
@@ -163,7 +253,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         rows = [row | {SIGNALS_COLUMN: signals} for row, signals in zip(batch.rows, batch.signals, strict=True)]
         raw = super()._calculate_rewards(rows, batch.prompts, batch.completions, batch.completion_ids)
         ours = [reward for reward in self.reward_funcs if isinstance(reward, GroupReward)]
-        # NaN means "could not score" to our own rewards; to those of others it means what TRL makes of it, a 0.
+        # NaN of our own rewards means "could not score"; TRL counts the NaN of other rewards as 0.
         is_ours = torch.tensor([isinstance(reward, GroupReward) for reward in self.reward_funcs], device=raw.device)
         batch.rewards = BatchRewards(
             names=self.reward_func_names,
@@ -171,6 +261,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             rewards_per_func=torch.where(is_ours, impute_group_mean(raw, batch.num_generations), raw),
             weights=self.reward_weights.to(raw.device),
             failed={reward.__name__: gather_object(reward.failed) for reward in ours},
+            metrics={reward.__name__: gather_object(reward.metrics) for reward in ours},
             num_generations=batch.num_generations,
         )
         batch.seconds["reward"] = time.perf_counter() - began
@@ -186,10 +277,13 @@ class CreditGRPOTrainer(GRPOTrainer):
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
-        batch.completion_mask, batch.advantages_B = output["completion_mask"], output["advantages"]
+        # The mask of TRL's loss, which leaves out what tools and environments wrote.
+        mask = output["completion_mask"]
+        batch.completion_mask = mask * output["tool_mask"] if "tool_mask" in output else mask
+        batch.advantages_B = output["advantages"]
 
     def _xp_credit(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
-        """Spread the advantages over the tokens; without credit TRL's loss gets them as they are."""
+        """Spread the advantages over the tokens; without credit TRL's loss gets them unchanged."""
         mask = batch.completion_mask
         size, length = mask.shape
         batch.token_signals = gathered_signals(self.accelerator, batch.measured, mask, batch.advantages_B)
@@ -223,7 +317,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         rewards = batch.rewards
         no_advantage = zero_advantage(rewards.totals(self.multi_objective_aggregation), rewards.num_generations)
         # TRL has just logged this, but under `normalize_then_sum` and `scale_rewards="batch"` it looks at the deviation
-        # of the whole batch, which is hardly ever 0.
+        # of the whole batch, which is almost never 0.
         metrics["frac_reward_zero_std"][-1] = no_advantage.float().mean().item()
         # TRL has just logged these too, but over the imputed values as well.
         for name, value in scored_mean_and_std(rewards).items():

@@ -7,8 +7,8 @@ from functools import partial
 from typing import cast
 
 from rlassay.records import Completion
-from rlassay.rewards import EXTRA_METRICS, IN_THEIR_OWN_PROCESS, REWARDS, is_per_sample
-from rlassay.rewards.outcomes import Failure, FailureKind, RewardError, RewardOutcome, outcomes_of
+from rlassay.rewards import EXTRA_METRICS, IN_THEIR_OWN_PROCESS, REWARDS, WITH_METRICS, is_per_sample
+from rlassay.rewards.outcomes import Failure, FailureKind, RewardError, RewardOutcome, outcomes_of, value_of
 from rlassay.rewards.sandbox.isolation import score_in_worker
 
 MINIMUM = 32
@@ -50,7 +50,7 @@ class GuardedReward:
 
     def __call__(self, completions: Sequence[Completion]) -> list[float | None]:
         """Values of one prompt's completions, None for a failure; raises the errors of `outcomes`."""
-        return [None if isinstance(each, Failure) else each for each in self.outcomes(completions)]
+        return [value_of(each) for each in self.outcomes(completions)]
 
     def outcomes(self, completions: Sequence[Completion]) -> list[RewardOutcome]:
         """Values and failures of one prompt's completions.
@@ -102,17 +102,21 @@ class GuardedReward:
         )
 
 
-def guarded(name: str, options: Mapping[str, object], *, timeout: float, max_failures: float) -> GuardedReward:
+def guarded(
+    name: str, options: Mapping[str, object], *, timeout: float, max_failures: float, function: str | None = None
+) -> GuardedReward:
     """Guard one of `REWARDS`; it runs in the worker, or in this process if it asks a process of its own.
 
     Args:
-        name: a key of `REWARDS`.
+        name: the reward's name in logs and files.
         options: its options.
         timeout: seconds for each completion; a `timeout` among the options overrides it.
         max_failures: the share of completions that may fail.
+        function: the key of `REWARDS` that scores; None if it is the name.
     """
-    reward, per_sample = REWARDS[name], is_per_sample(name, options)
-    if name in IN_THEIR_OWN_PROCESS:
+    key = function or name
+    reward, per_sample = WITH_METRICS.get(key, REWARDS[key]), is_per_sample(key, options)
+    if key in IN_THEIR_OWN_PROCESS:
         return in_process(name, reward, options, per_sample=per_sample, max_failures=max_failures)
     limit = float(cast(float, options.get("timeout", timeout)))
     score = partial(score_in_worker, reward, options, per_sample=per_sample, timeout=limit)

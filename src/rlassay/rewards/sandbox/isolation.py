@@ -1,11 +1,10 @@
 """Scores completions in the job's worker process, where a reward may hang, crash or print without harm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.outcomes import Failure, FailureKind, InvalidOutputError, RewardError, RewardOutcome
-from rlassay.rewards.reward import Reward
+from rlassay.rewards.outcomes import Failure, FailureKind, InvalidOutputError, RewardError, RewardOutcome, Scored
 from rlassay.rewards.sandbox.child_process import ChildDeathError, ChildError, child_process
 
 WORKER = "rlassay.rewards.sandbox.worker"
@@ -15,7 +14,7 @@ _row_json: dict[int, tuple[PromptRow, str]] = {}
 
 
 def score_in_worker(
-    reward: Reward,
+    reward: Callable[..., object],
     options: Mapping[str, object],
     completions: Sequence[Completion],
     *,
@@ -68,7 +67,7 @@ def _attempt(question: dict[str, Any], num_parts: int, size: int, timeout: float
 
 
 def _question(
-    reward: Reward, options: Mapping[str, object], completions: Sequence[Completion], per_sample: bool
+    reward: Callable[..., object], options: Mapping[str, object], completions: Sequence[Completion], per_sample: bool
 ) -> dict[str, Any]:
     row = completions[0].row
     if any(each.row is not row and each.row != row for each in completions):
@@ -93,7 +92,9 @@ def _as_json(row: PromptRow) -> str:
     return kept[1]
 
 
-def _from_json(outcome: float | list[str] | None) -> RewardOutcome:
+def _from_json(outcome: float | list[str] | dict[str, Any] | None) -> RewardOutcome:
     if isinstance(outcome, list):
         return Failure(kind=cast(FailureKind, outcome[0]), text=outcome[1])
+    if isinstance(outcome, dict):
+        return Scored(**outcome)
     return outcome

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from rlassay.records import Completion, PromptRow
-from rlassay.rewards.outcomes import Failure, RewardOutcome, outcomes_of
+from rlassay.rewards.outcomes import Failure, RewardOutcome, Scored, outcomes_of
 from rlassay.rewards.sandbox.child_process import serve
 
 
@@ -35,8 +35,10 @@ def _row(text: str) -> PromptRow:
     return PromptRow.model_validate_json(text)
 
 
-def _to_json(outcome: RewardOutcome) -> float | list[str] | None:
-    """A value as it is; a failure as its kind and its text."""
+def _to_json(outcome: RewardOutcome) -> float | list[str] | dict[str, Any] | None:
+    """A value as it is; a value with metrics as an object; a failure as its kind and its text."""
+    if isinstance(outcome, Scored):
+        return {"value": outcome.value, "metrics": dict(outcome.metrics)}
     return [outcome.kind, outcome.text] if isinstance(outcome, Failure) else outcome
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.config.estimates import (
+from rlassay.cli.estimates import (
     checkpoint_bytes,
     estimate_stages,
     parameters,

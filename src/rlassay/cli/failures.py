@@ -1,0 +1,92 @@
+"""Notes of failed jobs: a job leaves one beside its log, and the next start of the same job removes it."""
+
+import re
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from rlassay.config import Study
+from rlassay.config.policies import policies
+from rlassay.files import read_json, write_json
+from rlassay.layout import Layout
+
+EVALUATION = ("generate", "score")
+"""Stages that run for each evaluation set."""
+STARTED = time.time()
+"""When this process began, unix seconds."""
+LONGEST = 300
+"""Characters of an error in a summary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that ended with an exception and has not been started since."""
+
+    stage: str
+    """Its stage."""
+    policy: str | None
+    """Folder of its policy; None for a job of the whole study."""
+    split: str | None
+    """Its evaluation set, if it has one."""
+    error: str
+    """Type and text of the exception."""
+    ended: float
+    """When it failed, unix seconds."""
+
+    @property
+    def job(self) -> str:
+        """What the job does, such as `score test of runs/base/seed1`."""
+        split = "" if self.split is None else f" {self.split}"
+        return f"{self.stage}{split}" + ("" if self.policy is None else f" of {self.policy}")
+
+
+@contextmanager
+def noted(layout: Layout, stage: str, policy: str | None, split: str | None) -> Generator[None]:
+    """Remove the note of an earlier attempt; leave one if the body fails. A kill leaves none."""
+    path = layout.failure(stage, policy, split)
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        about = {"stage": stage, "policy": policy, "split": split, "error": f"{type(error).__name__}: {error}"}
+        if not layout.root.is_dir():  # refused before anything was written
+            raise
+        with suppress(OSError):  # the disk may be what failed
+            write_json(path, about | {"ended": time.time()})
+        raise
+
+
+def failures(study: Study, layout: Layout, since: float = 0.0) -> list[Failure]:
+    """The noted failures of a study's jobs that ended after `since`, in the order of the stages."""
+    every = policies(study)
+    paths = [layout.failure("prepare_data")]
+    paths += [layout.failure(f"{each.stage}_train", folder) for folder, each in every.items() if each.stage != "model"]
+    sets = study.evaluation.sets
+    paths += [layout.failure(stage, folder, name) for stage in EVALUATION for folder in every for name in sets]
+    paths += [layout.failure("ablation_report")]
+    notes = [note for path in paths if (note := read_json(path)) is not None]
+    return [failure for note in notes if (failure := Failure(**note)).ended >= since]
+
+
+def summary(found: list[Failure]) -> list[str]:
+    """One line per different error: how many jobs failed with it, the error, and one of the jobs.
+
+    Errors that differ only in numbers and ids count as the same.
+    """
+    groups: dict[str, list[Failure]] = {}
+    for failure in found:
+        groups.setdefault(re.sub(r"\b[0-9a-f]{8,}\b|\d+", "#", failure.error), []).append(failure)
+    return [_line(group) for group in sorted(groups.values(), key=len)]
+
+
+def _line(group: list[Failure]) -> str:
+    first = group[0]
+    runs = {failure.policy for failure in group}
+    what = "run" if None not in runs else "job"
+    count = len(runs) if what == "run" else len(group)
+    error = " ".join(first.error.split())
+    error = error if len(error) <= LONGEST else f"{error[:LONGEST]}..."
+    if count == 1:
+        return f"1 {what} failed ({first.job}): {error}"
+    return f"{count} {what}s failed with the same error (the first: {first.job}): {error}"

@@ -1,0 +1,319 @@
+"""Builds the sections of the report without an evaluation score: design, rewards, data, provenance and cost."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from rlassay.config.arms import differences, undeclared
+from rlassay.config.study import Study
+from rlassay.records import PromptRow, parse_row
+from rlassay.report.gather import PolicyRow, Results, column_or_nan, reading
+from rlassay.report.numbers import (
+    Command,
+    DataSplit,
+    Design,
+    DesignRow,
+    Estimate,
+    PolicyCost,
+    PolicyFacts,
+    PolicyResumes,
+    RewardPart,
+    SampleRow,
+)
+from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
+from rlassay.report.typeset import quoted, shortened
+from rlassay.rewards import MOSTLY_ZERO_VARIANCE
+from rlassay.rewards.outcomes import FAILURE_KINDS
+
+NUM_SAMPLES = 3
+"""Rows shown of each split."""
+LONGEST = 600
+"""Characters shown of a text."""
+STEP_PARTS = ("step", "generation", "reward", "signals")
+"""Timed parts of a step, logged as `time/<part>` in seconds."""
+
+# Design.
+
+
+def build_design(study: Study) -> Design:
+    """Every setting in which arms differ, and the result of the confound check."""
+    found = differences(study)
+    confounds = {name: {one.path for one in undeclared(found[name], arm.varies)} for name, arm in study.arms.items()}
+    varied = {name: {one.path for one in found[name]} - confounds[name] for name in study.arms}
+    paths = dict.fromkeys(one.path for arm in found.values() for one in arm)
+    rows = tuple(
+        DesignRow(
+            key=path,
+            values=_values(study, path),
+            declared_by=tuple(name for name in study.arms if path in varied[name]),
+            confounds=tuple(name for name in study.arms if path in confounds[name]),
+        )
+        for path in paths
+    )
+    return Design(sentence=_design_sentence(study, rows), rows=rows)
+
+
+def _design_sentence(study: Study, rows: tuple[DesignRow, ...]) -> str:
+    if len(study.arms) == 1:
+        return "The study has one arm, so nothing can be confounded."
+    confounded = [f"{quoted(study.arms[name].label)} in {row.key}" for row in rows for name in row.confounds]
+    if confounded:
+        return f"Confounded, because arms differ from the baseline without declaring it: {'; '.join(confounded)}."
+    return (
+        "Confound check passed: every arm differs from the baseline only in settings that it declares as varied. "
+        "Settings that are not in this table are the same in every arm."
+    )
+
+
+def _values(study: Study, path: str) -> dict[str, str]:
+    """Arm -> value at the path as JSON text, for the arms that have this setting."""
+    recipes = {name: arm.recipe.model_dump(mode="json") for name, arm in study.arms.items()}
+    found = {name: list(_values_at(recipe, path.split("."))) for name, recipe in recipes.items()}
+    return {
+        name: json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for name, values in found.items()
+        for value in values
+    }
+
+
+def _values_at(node: Any, keys: list[str]) -> Iterator[Any]:
+    """The value below the keys, or nothing."""
+    if not keys:
+        yield node
+    elif isinstance(node, Mapping) and keys[0] in node:
+        yield from _values_at(cast("Mapping[str, Any]", node)[keys[0]], keys[1:])
+
+
+# Rewards during training.
+
+
+def build_reward_parts(results: Results, confidence: float) -> list[RewardPart]:
+    """One part per arm and reward, logged-only rewards included; arms without a finished run are left out."""
+    return [
+        _part(results, results.rows[name], reward, confidence)
+        for name, arm in results.study.arms.items()
+        for reward in arm.recipe.rewards
+        if results.rows[name].policies
+    ]
+
+
+def _part(results: Results, row: PolicyRow, reward: str, confidence: float) -> RewardPart:
+    recipe = results.study.arms[row.key].recipe
+    phases = recipe.weight_phases[reward]
+    trained = any(weight for _, weight in phases)
+    whole, first, last = _sums_by_run(results, row)
+    scored, completions = (sum(sums[name] for sums in whole) for name in (f"scored.{reward}", "completions"))
+    rewards = list(recipe.rewards)
+    others = [*(other for other in rewards if other != reward), "length"]
+    same = _mean_metric(results, row, f"rewards/{reward}/frac_zero_std")
+    raw, added = (f"raw.{reward}", f"scored.{reward}"), (f"weighted.{reward}", "completions")
+    return RewardPart(
+        arm=row.key,
+        reward=reward,
+        role="trained" if trained else "observer",
+        weight=phases[-1][1],
+        phases=phases,
+        first=_ratio(first, raw, confidence),
+        last=_ratio(last, raw, confidence),
+        weighted_last=_ratio(last, added, confidence),
+        not_judged=round(1 - scored / completions, STORED_DECIMALS),
+        failed=_failures(whole, reward),
+        same_in_group=same,
+        silent=trained and same is not None and same > MOSTLY_ZERO_VARIANCE,
+        correlations={other: _mean_metric(results, row, _correlation(reward, other, rewards)) for other in others},
+    )
+
+
+Sums = dict[str, float]
+"""Column of the rollouts -> sum over steps."""
+
+
+def _sums_by_run(results: Results, row: PolicyRow) -> tuple[list[Sums], list[Sums], list[Sums]]:
+    """Sums per run over all steps, and over the first and the last tenth of them (at least one step)."""
+    whole: list[Sums] = []
+    first: list[Sums] = []
+    last: list[Sums] = []
+    for folder in row.folders.values():
+        rollouts = results.rollouts[folder]
+        columns = {str(name): column_or_nan(rollouts, str(name)) for name in rollouts.columns}
+        tenth = -(-len(rollouts) // 10)
+        whole.append({name: float(values.sum()) for name, values in columns.items()})
+        first.append({name: float(values[:tenth].sum()) for name, values in columns.items()})
+        last.append({name: float(values[-tenth:].sum()) for name, values in columns.items()})
+    return whole, first, last
+
+
+def _ratio(runs: list[Sums], ratio: tuple[str, str], confidence: float) -> Estimate:
+    """The ratio of two sums in each run, with its interval over the seeds."""
+    total, count = ratio
+    values = np.array([sums[total] / sums[count] if sums[count] else np.nan for sums in runs])
+    return over_seeds(values, int(runs[0]["completions"]), confidence)
+
+
+def _failures(runs: list[Sums], reward: str) -> dict[str, int]:
+    counts = {kind: sum(sums.get(f"failed.{reward}.{kind}", 0.0) for sums in runs) for kind in FAILURE_KINDS}
+    return {kind: int(count) for kind, count in counts.items() if count}
+
+
+def _correlation(reward: str, other: str, rewards: list[str]) -> str:
+    """The metric with the correlation of two rewards, logged under the earlier one."""
+    first, second = (other, reward) if other in rewards[: rewards.index(reward)] else (reward, other)
+    return f"rewards/{first}/correlation/{second}"
+
+
+def _mean_metric(results: Results, row: PolicyRow, metric: str) -> float | None:
+    """Mean of a logged metric over the steps and seeds at which it is defined; None if there are none."""
+    runs = [column_or_nan(results.metrics[folder], metric) for folder in row.folders.values()]
+    values = np.concatenate(runs) if runs else np.empty(0)
+    defined = values[~np.isnan(values)]
+    return tidy(float(defined.mean())) if len(defined) else None
+
+
+# Data.
+
+
+def build_splits(results: Results) -> list[DataSplit]:
+    """The data splits by name, each with its counts and a few rows."""
+    return [_split(results, name) for name in sorted(results.splits)]
+
+
+def _split(results: Results, name: str) -> DataSplit:
+    facts, path = results.splits[name], results.layout.split(name)
+    with reading(path, results.commands.remake(results.layout.data_manifest)):
+        samples = sample_rows(path, NUM_SAMPLES)
+    duplicates, leaks = (
+        sum(count for reason, count in facts.refused.items() if reason.startswith(kind))
+        for kind in ("duplicate:", "leak:")
+    )
+    return DataSplit(
+        **dict(facts),
+        split=name,
+        duplicates=duplicates,
+        leaks=leaks,
+        samples=tuple(_sample(row) for row in samples),
+    )
+
+
+def _sample(row: PromptRow) -> SampleRow:
+    return SampleRow(
+        prompt_id=row.prompt_id,
+        question=shortened(row.question, LONGEST),
+        choices=tuple(shortened(choice, LONGEST) for choice in row.choices),
+        answer=shortened(row.answer, LONGEST),
+        demonstration=None if row.demonstration is None else shortened(row.demonstration, LONGEST),
+        images=tuple(f"../data/{item.path}" for item in row.media if item.kind == "image"),
+        clips=tuple(Path(item.path).name for item in row.media if item.kind == "video"),
+    )
+
+
+# Provenance and cost of the trained policies, in table order.
+
+
+def build_policies(results: Results) -> list[PolicyFacts]:
+    """Provenance of every trained policy."""
+    return [
+        PolicyFacts(
+            policy=folder,
+            row=row.key,
+            seed=seed,
+            fingerprint=manifest["fingerprint"],
+            steps=manifest["steps"],
+            max_steps=manifest["max_steps"],
+            sha256=_digest(manifest["sha256"]),
+            gpus=manifest["gpus"],
+            versions=manifest["versions"],
+        )
+        for row, seed, folder, manifest in _trained(results)
+    ]
+
+
+def build_cost(results: Results) -> list[PolicyCost]:
+    """Time, tokens and memory of each training job."""
+    return [
+        PolicyCost(
+            policy=folder,
+            label=row.label,
+            seed=seed,
+            seconds=round(float(manifest["seconds"]), 1),
+            generated_tokens=manifest["generated_tokens"],
+            peak_memory_mb=_rounded(manifest.get("peak_memory_mb")),
+            seconds_per_step=_seconds_per_step(results, folder),
+            signals_share=_signals_share(results, folder),
+        )
+        for row, seed, folder, manifest in _trained(results)
+    ]
+
+
+def build_resumes(results: Results) -> list[PolicyResumes]:
+    """Interruptions of each training job."""
+    return [
+        PolicyResumes(policy=folder, steps=tuple(resume["step"] for resume in manifest["resumes"]))
+        for _, _, folder, manifest in _trained(results)
+    ]
+
+
+def build_commands(results: Results) -> list[Command]:
+    """Commands that make the report, and that train each run again from step 0."""
+    layout, remake = results.layout, results.commands.remake
+    runs = [
+        Command(target=f"{arm.label}, seed {seed}", command=remake(layout.train_manifest(layout.run(name, seed))))
+        for name, arm in results.study.arms.items()
+        for seed in results.study.seeds
+    ]
+    return [Command(target="everything that is missing or out of date", command=results.commands.report()), *runs]
+
+
+def _trained(results: Results) -> Iterator[tuple[PolicyRow, int | None, str, dict[str, Any]]]:
+    """Row, seed, folder and manifest of every trained policy."""
+    for row in results.rows.values():
+        if row.kind != "untrained":
+            for seed, folder in row.folders.items():
+                yield row, seed, folder, results.manifests[folder]
+
+
+def _digest(files: dict[str, str]) -> str:
+    """One digest for the weights: that of the only file, or of the names and digests of all files."""
+    if len(files) == 1:
+        return next(iter(files.values()))
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 1)
+
+
+def _seconds_per_step(results: Results, folder: str) -> dict[str, float]:
+    """Mean seconds of a step and of its parts; empty if the steps were not timed."""
+    if folder not in results.metrics:
+        return {}
+    means = {part: tidy(column_or_nan(results.metrics[folder], f"time/{part}").mean()) for part in STEP_PARTS}
+    return {part: mean for part, mean in means.items() if mean is not None}
+
+
+def _signals_share(results: Results, folder: str) -> float | None:
+    """Share of the step time spent on signals; None if they were not timed."""
+    metrics = results.metrics.get(folder)
+    if metrics is None or "time/step" not in metrics or "time/signals" not in metrics:
+        return None
+    signals, steps = (float(np.nansum(column_or_nan(metrics, name))) for name in ("time/signals", "time/step"))
+    return tidy(signals / steps)
+
+
+def sample_rows(path: Path, count: int) -> list[PromptRow]:
+    """At most `count` rows of a split, evenly spaced over its file; the rows between them are not read."""
+    size = path.stat().st_size
+    rows: dict[str, PromptRow] = {}
+    with path.open("rb") as lines:
+        for part in range(count):
+            lines.seek(size * part // count)
+            if part:  # most likely in the middle of a row
+                lines.readline()
+            start = lines.tell()
+            if line := lines.readline():
+                row = parse_row(line, f"{path}, byte {start}")
+                rows[row.prompt_id] = row
+    return list(rows.values())

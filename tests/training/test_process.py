@@ -1,0 +1,74 @@
+"""The lock, the signals and the machine of a training job."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlassay.files import write_json
+from rlassay.progress import is_held
+from rlassay.training.process import (
+    RefusedError,
+    RunBusyError,
+    locked,
+    peak_memory_mb,
+    require_gpus,
+    signals_as_exceptions,
+)
+
+JOB = "from rlassay.training.process import workflow_process as look; above = look(); print(above and above.pid)"
+WORKFLOW = """
+import os, subprocess, sys
+print(os.getpid(), flush=True)
+subprocess.run(["bash", "-c", "{python} -c '{job}'; true"], check=True)
+"""
+
+
+def test_a_second_process_learns_who_holds_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rlassay.training.process.SECONDS_FOR_A_PROBE", 0.1)
+    write_json(tmp_path / "run.json", {"pid": 4711, "host": "node7"})
+    with locked(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(RunBusyError, match=r"in use by process 4711 on node7.*Wait for it to finish or stop it"):
+            locked(tmp_path).__enter__()
+    assert not is_held(tmp_path)
+    with locked(tmp_path):  # free again
+        pass
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_become_exit_codes_and_handlers_are_put_back(number: signal.Signals, status: int):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as left, signals_as_exceptions():
+        os.kill(os.getpid(), number)
+    assert left.value.code == status
+    assert signal.getsignal(number) == before
+
+
+def test_fewer_gpus_than_declared_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    require_gpus(0)
+    require_gpus(1)
+    with pytest.raises(RefusedError, match=r"the study declares gpus: 2, but this job sees 1\. Raise the cap"):
+        require_gpus(2)
+
+
+def test_peak_memory_is_that_of_this_process():
+    # A process that has imported torch holds more than 100 MiB and, in these tests, less than 100 GiB.
+    assert 100 < peak_memory_mb() < 100_000
+
+
+def test_the_snakemake_above_the_shell_is_found(tmp_path: Path):
+    (tmp_path / "snakemake").write_text(WORKFLOW.format(python=sys.executable, job=JOB))
+    done = subprocess.run([sys.executable, str(tmp_path / "snakemake")], capture_output=True, text=True, check=True)
+    own, found = done.stdout.split()
+    assert found == own
+
+
+def test_a_job_by_hand_has_none():
+    done = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
