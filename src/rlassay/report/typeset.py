@@ -191,6 +191,19 @@ def run_summary(content: Content) -> str:
     return ", ".join(part for part in parts if part) + "."
 
 
+def rejection_summary(content: Content) -> str:
+    """The rows that each split kept of its records, where duplicates, leaks or bad records were rejected."""
+    parts: list[str] = []
+    for split in content.data:
+        rejected = sum(split.refused.values())
+        if rejected:
+            kinds = [counted(split.duplicates, "duplicate"), counted(split.leaks, "leak")]
+            named = [text for text, count in zip(kinds, (split.duplicates, split.leaks), strict=True) if count]
+            why = f" ({', '.join(named)})" if named else ""
+            parts.append(f"{split.split}: {split.rows:,} of {split.rows + rejected:,} rows kept{why}")
+    return "; ".join(parts)
+
+
 def interval_notes(content: Content) -> tuple[str, str, str]:
     """How the intervals are computed, what they cover, and when a difference is resolved: a paragraph each."""
     return (
@@ -290,6 +303,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "primary": next(column for column in content.tables["main"].columns if column.primary),
         "level": level(content),
         "run_summary": run_summary(content),
+        "rejection_summary": rejection_summary(content),
         "interval_notes": interval_notes(content),
         "cost_summary": cost_summary(content),
         "has_credit": has_credit(content),
