@@ -53,8 +53,10 @@ def test_a_batch_decodes_a_repeated_image_once(tmp_path: Path):
 
 def test_text_rows_have_no_image_column(tmp_path: Path):
     rows = [PromptRow(prompt_id="a", question="How many?", answer="2")]
+    processor = tokenizer()
+    processor.chat_template = "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}"
     drawn = prompt_dataset(
-        by_id(rows), ["a"], ChatFormat(processor=tokenizer(), with_format_instruction=True), StudyImages(tmp_path)
+        by_id(rows), ["a"], ChatFormat(processor=processor, with_format_instruction=True), StudyImages(tmp_path)
     )[0]
     assert set(drawn) == {"prompt_id", "prompt"}
     assert [turn["role"] for turn in drawn["prompt"]] == ["system", "user"]

@@ -15,6 +15,8 @@ from rlassay.training.state import Run, RunPlan, open_run
 class Pretender:
     """A trainer with the members that `Run.finish` uses."""
 
+    model = None
+
     class state:  # noqa: N801
         global_step = 4
 

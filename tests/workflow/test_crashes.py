@@ -78,7 +78,7 @@ def test_whatever_is_killed_the_same_command_goes_on(project: Project, finished:
     # 1. A job is killed; meanwhile a second Snakemake is refused, and the first goes on with the rest.
     first = project.start_snakemake()
     wait_for(job_at(project, attempt=1, step=2)).kill()
-    assert "Another Snakemake is at work on results/smallest" in project.snakemake(fails=True)
+    assert "Another Snakemake is running on results/smallest" in project.snakemake(fails=True)
     first.end(fails=True)
 
     # 2. Snakemake is killed; its job lives on, here frozen, and the next Snakemake is told so.

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
     return model
 
 
-def _logits(model: Any, probe: dict[str, Any]) -> torch.Tensor:
+def _logits(model: Any, probe: Mapping[str, Any]) -> torch.Tensor:
     inputs = {
         name: value.to(model.device) for name, value in probe.items() if name not in ("labels", "completion_mask")
     }

@@ -175,8 +175,7 @@ class Run:
 
 def _hub_commit(trainer: "Trainer") -> str | None:
     """The commit that transformers loaded the model from; None for a folder, or a model that is built here."""
-    model: Any = cast(Any, trainer).model
-    config: Any = model.config
+    config: Any = getattr(cast(Any, trainer).model, "config", None)
     return getattr(config, "_commit_hash", None)
 
 
