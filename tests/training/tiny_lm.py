@@ -93,8 +93,12 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         "dataloader_pin_memory": False,
         "seed": 11,
     }
+    policy = model()
+    if changes.get("beta"):  # TRL loads the reference model from where the policy came from
+        policy.save_pretrained(folder / "start")
+        policy.config._name_or_path = str(folder / "start")
     trainer = trainer_class(
-        model=model(),
+        model=policy,
         reward_funcs=rewards,
         args=GRPOConfig(**settings | changes),
         train_dataset=dataset(),
