@@ -120,7 +120,8 @@ def kl(
 
     Source: VPPO ("Spotlight on Token Perception for Multimodal RL", eq. 3), with q under a masked image.
     """
-    return torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q)).sum(dim=2)
+    # The condition is inside the product, so that an excluded token has a gradient of 0, not NaN.
+    return (log_p.exp() * torch.where(log_p == -math.inf, 0.0, log_p - log_q)).sum(dim=2)
 
 
 def js(
