@@ -18,6 +18,7 @@ from rlassay.report.typeset import (
     printable,
     probability,
     quoted,
+    rejection_summary,
     resume_summary,
     run_summary,
     size,
@@ -170,3 +171,12 @@ def test_lengths_and_counts_as_text():
     assert counts({"4": 9}) == "4"
     assert counts({"0": 1000, "1": 2}) == "0 (1,000), 1 (2)"
     assert counts({}) == "–"
+
+
+def test_the_top_of_the_page_says_how_many_rows_each_split_kept():
+    content = fake_content()
+    (first, *others) = content.data
+    few = first.model_copy(update={"rows": 7, "refused": {"leak: x": 20, "other": 1}, "leaks": 20, "duplicates": 0})
+    rest = tuple(split.model_copy(update={"refused": {}}) for split in others)
+    changed = content.model_copy(update={"data": (few, *rest)})
+    assert rejection_summary(changed) == f"{first.split}: 7 of 28 rows kept (20 leaks)"
