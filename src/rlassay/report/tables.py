@@ -186,10 +186,16 @@ def primary_column(results: Results) -> Column:
 def other_modes(results: Results) -> list[Column]:
     """The other modes of the primary metric on its set: the other decoding mode, and pass@k for the largest k."""
     primary = results.study.primary
-    columns = _columns(results, (primary.metric,), primary.set)
-    if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
-        columns.append(_pass_column(results, primary.set, _ks(results)[-1]))
-    return [column for column in columns if not column.primary]
+    return [column for column in _primary_columns(results, primary.set) if not column.primary]
+
+
+def _primary_columns(results: Results, name: str) -> list[Column]:
+    """The primary metric on one set, sampled and greedy, and pass@k for the largest k."""
+    metric = results.study.primary.metric
+    columns = _columns(results, (metric,), name)
+    if _is_binary(results, metric) and len(_ks(results)) > 1:
+        columns.append(_pass_column(results, name, _ks(results)[-1]))
+    return columns
 
 
 def _main_columns(results: Results) -> list[Column]:
@@ -197,9 +203,7 @@ def _main_columns(results: Results) -> list[Column]:
     primary = results.study.primary
     columns: list[Column] = []
     for name in results.study.evaluation.sets:
-        columns += _columns(results, (primary.metric,), name)
-        if _is_binary(results, primary.metric) and len(_ks(results)) > 1:
-            columns.append(_pass_column(results, name, _ks(results)[-1]))
+        columns += _primary_columns(results, name)
         others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards, *_custom_metrics(results)]
         seen = dict.fromkeys(metric for metric in others if metric != primary.metric)
         columns += [_column(results, name, metric, "sampled") for metric in seen if _exists(results, metric)]

@@ -154,15 +154,14 @@ def _verdict(
 def _other_modes(
     results: Results, arm: PolicyRow, reference: PolicyRow, outcome: ComparisonOutcome, confidence: float
 ) -> list[OtherMode]:
+    # Modes of one metric improve in the same direction.
+    lower_is_better = primary_column(results).better == "lower"
+    wrong = {"better": -1, "worse": 1}.get(outcome, 0) * (-1 if lower_is_better else 1)
     modes: list[OtherMode] = []
     for column in other_modes(results):
         found = _difference(results, arm, reference, column, confidence)
         if found is not None and found.effect is not None:
             by_seed = _by_seed(results, arm, reference, column)
-            # Modes of one metric improve in the same direction.
-            wrong = {"better": -1, "worse": 1}.get(outcome, 0) * (
-                -1 if primary_column(results).better == "lower" else 1
-            )
             opposed = wrong != 0 and _is_clear(found, by_seed, wrong)
             mode = OtherMode(column=column.key, title=column.title, difference=found, by_seed=by_seed, opposed=opposed)
             modes.append(mode)
@@ -181,9 +180,8 @@ def _is_clear(found: PairedDifference, by_seed: tuple[float | None, ...], sign: 
 def _warning(mode: OtherMode, column: Column, confidence: float) -> str:
     found, seeds = mode.difference, [value for value in mode.by_seed if value is not None]
     agreeing = sum((value > 0) == ((found.effect or 0) > 0) and value != 0 for value in seeds)
-    ends = interval(found, column.unit, signed=True) or "cannot be computed"
     return (
-        f"But {mode.title} moves the other way: {_effect(found, column)} ({100 * confidence:g}% interval {ends}), "
+        f"But {mode.title} moves the other way: {_effect(found, column)} ({_ends(found, column, confidence)}), "
         f"in {agreeing} of {counted(len(seeds), 'seed')}."
     )
 
@@ -228,10 +226,14 @@ def _effect(found: PairedDifference, column: Column) -> str:
     return f"{number(found.effect, column.unit, signed=True)} {unit}".rstrip()
 
 
-def _evidence(found: PairedDifference, outcome: ComparisonOutcome, column: Column, confidence: float) -> str:
+def _ends(found: PairedDifference, column: Column, confidence: float, over: str = "") -> str:
     ends = interval(found, column.unit, signed=True) or "cannot be computed"
+    return f"{100 * confidence:g}% interval{over} {ends}"
+
+
+def _evidence(found: PairedDifference, outcome: ComparisonOutcome, column: Column, confidence: float) -> str:
     over = " over prompts only" if found.covers == "items" else ""
-    parts = [f"{100 * confidence:g}% interval{over} {ends}"]
+    parts = [_ends(found, column, confidence, over)]
     if found.p_holm is not None:
         parts.append(f"Holm p {probability(found.p_holm)}")
     elif found.p_value is not None:
