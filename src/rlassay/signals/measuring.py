@@ -192,7 +192,7 @@ class SignalComputer:
         tokens = batch["attention_mask"][:, -inputs.completion_length :].sum(dim=1)
         attention: list[ImageAttention | None] = []
         for row in rows:
-            of_image = _floats((mass[row] / tokens[row])[: int(keys[row].max()) + 1])
+            of_image = floats((mass[row] / tokens[row])[: int(keys[row].max()) + 1])
             grid = vision_grid(inputs, row, segments)
             attention.append((of_image, None if grid is None else list(grid)) if of_image else None)
         return attention
@@ -273,7 +273,7 @@ def completion_signals(measured: "SignalBatch") -> list[dict[str, float]]:
     """Signals of each completion by name, for rewards; undefined ones (NaN or infinite) are left out."""
     if measured.attention is None:
         return [{} for _ in measured.has_image_B]
-    columns = {name: _floats(values) for name, values in measured.attention.per_completion.items()}
+    columns = {name: floats(values) for name, values in measured.attention.per_completion.items()}
     rows = zip(*columns.values(), strict=True)
     return [{name: value for name, value in zip(columns, row, strict=True) if math.isfinite(value)} for row in rows]
 
@@ -378,5 +378,6 @@ def _padded(completion_ids: list[list[int]], processor: Processor, device: torch
     return ids.to(device), mask.to(device)
 
 
-def _floats(values: Float[Tensor, "_"]) -> list[float]:
+def floats(values: Float[Tensor, "_"]) -> list[float]:
+    """The numbers of a one-dimensional tensor."""
     return cast("list[float]", values.tolist())  # pyright: ignore[reportUnknownMemberType]

@@ -195,9 +195,3 @@ def images_of(prompt: str | list[dict[str, Any]]) -> list[Any]:
         return []
     parts = [part for turn in prompt if isinstance(turn.get("content"), list) for part in turn["content"]]
     return [part["image"] for part in parts if part["type"] == "image"]
-
-
-def floats(values: Tensor) -> list[float]:
-    """The numbers of a one-dimensional tensor."""
-    untyped: Any = values  # torch leaves the type of `tolist` open
-    return untyped.tolist()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rlassay.config.settings import Diagnostics
 from rlassay.records import PromptRow
+from rlassay.signals.measuring import floats
 from rlassay.token_words import split_words, word_mean
-from rlassay.training.batch import floats
 from rlassay.training.rollouts import Rollout, TokenRecord
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")

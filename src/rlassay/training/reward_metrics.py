@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlassay.advantages import in_groups
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
-from rlassay.training.batch import BatchRewards, floats
+from rlassay.signals.measuring import floats
+from rlassay.training.batch import BatchRewards
 from rlassay.training.group_reward import GroupReward, failure_counts, mean_metrics
 
 MIN_GROUPS = 64
