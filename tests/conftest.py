@@ -14,8 +14,10 @@ os.environ.update(
     MPLBACKEND="Agg",
 )
 
-# A busy machine makes a single example slow now and then; the time limit per test stays.
-settings.register_profile("rlassay", deadline=None)
+# A busy machine makes a single example slow now and then; the time limit per test stays. The examples are the same in
+# every run, so that a change is what turns a test red; `pytest --hypothesis-profile=explore` looks for new ones.
+settings.register_profile("rlassay", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("rlassay")
 
 
