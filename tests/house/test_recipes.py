@@ -67,7 +67,7 @@ def follow_credit_part(project: Project, code: dict[str, str]) -> None:
 
 def follow_advantage_estimator(project: Project, code: dict[str, str]) -> None:
     (project.folder / "src/rlassay/advantages/leave_one_out.py").write_text(code["leave_one_out"])
-    registry, config = "src/rlassay/advantages/__init__.py", "src/rlassay/config/training.py"
+    registry, config = "src/rlassay/advantages/__init__.py", "src/rlassay/config/algorithm.py"
     grpo = "from rlassay.advantages.grpo import grpo\n"
     project.edit(registry, grpo, grpo + "from rlassay.advantages.leave_one_out import leave_one_out\n")
     project.edit(registry, '    "grpo": grpo,\n', '    "grpo": grpo,\n    "leave_one_out": leave_one_out,\n')

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from rlassay.config.algorithm import AdvantageConfig, GRPOAdvantage
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
 from rlassay.config.model import ModelConfig
 from rlassay.config.section import Section
@@ -42,21 +43,6 @@ class SFTConfig(Optimisation):
     """Seed of the shared warm start; with `per_seed` the run's own seed is used instead."""
     per_seed: bool = False
     """Train one warm start per seed, so that intervals cover its variance too; false shares one."""
-
-
-class GRPOAdvantage(Section):
-    """Rewards relative to the group, as `scale_rewards` and `multi_objective_aggregation` say: TRL's own advantages."""
-
-    kind: Literal["grpo"]
-    """Selects this section."""
-
-
-AdvantageConfig = GRPOAdvantage
-"""One section per key of `rlassay.advantages.ADVANTAGES`, whose other fields are the options of that function.
-
-With a second one it becomes `Annotated[GRPOAdvantage | ..., Field(discriminator="kind")]`, as `CreditConfig` is;
-pydantic refuses a union of one.
-"""
 
 
 class GRPOArguments(Optimisation):
