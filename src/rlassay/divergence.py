@@ -101,7 +101,7 @@ class BetaController(ABC):
         """Adapt `beta` to the KL measured on `num_samples` completions; returns the new value."""
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint has to hold."""
+        """State to save in a checkpoint."""
         return {"beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:

@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """What the remaining steps will take; None when that cannot be known yet, or when nothing runs."""
+        """Estimated time of the remaining steps; None before there is an estimate, or while nothing runs."""
         if self.condition != "running" or self.seconds_per_step is None:
             return None
         return (self.max_steps - self.step) * self.seconds_per_step

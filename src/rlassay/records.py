@@ -1,4 +1,4 @@
-"""What flows between the stages: one named, frozen type per file format, and what reads and writes them."""
+"""The records that pass between stages: one frozen type per file format, with its reader and writer."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlassay.files import replacing
 
 TRAINING_SPLITS = ("sft", "train")
-"""What is learned from; every other split is for evaluation."""
+"""The splits that training reads; every other split is for evaluation."""
 LETTERS = "ABCDEFGHIJ"
 """Names of a multiple-choice row's options."""
 
@@ -38,7 +38,7 @@ class Media(Record):
     """One image or video clip that belongs to a prompt."""
 
     kind: Literal["image", "video"] = "image"
-    """What the file holds."""
+    """Kind of the file."""
     path: str
     """Where an image lies, relative to the study's data folder; a video stays where its source has it."""
     frames: FrameSampling | None = None
@@ -61,7 +61,7 @@ class PromptRow(Record):
     demonstration: str | None = None
     """A completion to imitate, on the rows of the `sft` split only."""
     meta: dict[str, str | int | float | bool] = {}
-    """What the source knows about the row besides (source item ids, question kind)."""
+    """Further fields of the source (item id, kind of question)."""
 
     @property
     def letters(self) -> str:
@@ -88,7 +88,7 @@ class RejectedRecord(Record):
     reason: str
     """Why it was rejected, a key of `SplitFacts.refused`."""
     detail: str = ""
-    """What is special about this record, such as an error's message."""
+    """Details of this record, such as the message of an error."""
 
 
 PairedBy = Literal["prompt", "look", "image"]
@@ -101,7 +101,7 @@ class RefusedPair(Record):
     kind: Literal["duplicate", "leak"]
     """Whether it repeats a row of its own split, or a training record repeats a row of an evaluation split."""
     by: PairedBy
-    """What the two share."""
+    """The content that the two share."""
     where: str
     """The refused record's place in the source; empty for generated rows."""
     prompt_id: str
@@ -121,7 +121,7 @@ class RefusedPair(Record):
 
 
 class SplitFacts(Record):
-    """What the data stage found out about one split; an entry of `data.json`."""
+    """Counts and examples of one split; an entry of `data.json`."""
 
     rows: int
     """Rows kept."""
@@ -148,10 +148,10 @@ class SplitFacts(Record):
 
 
 class Completion(Record):
-    """One sampled completion, with what a reward may look at."""
+    """One sampled completion, with the fields that a reward may read."""
 
     text: str
-    """The decoded completion, without special tokens such as end-of-sequence, after what the template prefilled."""
+    """The decoded completion, after the text that the template prefilled; without special tokens."""
     token_count: int
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool
@@ -172,7 +172,7 @@ class CompletionRow(Record):
     sample: int
     """0-based index among the prompt's completions of this mode."""
     text: str
-    """The decoded completion, after what the template prefilled."""
+    """The decoded completion, after the text that the template prefilled."""
     token_count: int
     """Number of completion tokens, the end-of-sequence token included."""
     finished: bool
@@ -214,7 +214,7 @@ def read_rows(path: Path | str, kind: type[RecordT] = PromptRow) -> Iterator[Rec
 
 
 def parse_row(line: bytes, where: str, kind: type[RecordT] = PromptRow) -> RecordT:
-    """The record in one line of JSON; ValueError begins with `where` and names the field, what it got, what fits."""
+    """The record in one line of JSON; ValueError begins with `where` and names the field, its value, valid values."""
     try:
         return kind.model_validate_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:

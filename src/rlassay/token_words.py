@@ -68,5 +68,5 @@ def word_mean(word: Word, values: Sequence[float | None] | None) -> float | None
 
 
 def word_form(text: str) -> str:
-    """The form that occurrences of a word share: lower case, without punctuation around it."""
+    """A word in lower case without punctuation around it; punctuation alone and the end token stay as they are."""
     return text if text == END else text.strip(_PUNCTUATION).lower() or text

@@ -163,7 +163,7 @@ def test_a_problem_of_some_arms_names_them_all_and_one_of_all_arms_stands_once()
         "arms.accuracy_only.rl.save_steps: 15 is not a multiple of 2, the steps that one generation batch lasts "
         "(steps_per_generation 2 x num_iterations 1 / gradient_accumulation_steps 1); try 16",
         "arms.accuracy_only: rl.steps_per_generation is 2 here and 1 in the baseline 'base', a confound; add "
-        "rl.steps_per_generation to `varies` if it is what this arm tests, or take the difference out",
+        "rl.steps_per_generation to `varies` if this arm tests it, or take the difference out",
     ]
     two = {"a": {"rl": {"num_generations": 7}}, "b": {"rl": {"num_generations": 7, "beta": 0.1}}, "c": {}}
     assert problems(arms=two, baseline="c")[0].endswith("expected a multiple of 7 (also in b)")
@@ -322,14 +322,14 @@ UNSOUND = [
         {"arms__dr_grpo__varies": ["rl.scale_rewards"]},
         [
             "arms.dr_grpo: rl.loss_type is 'dr_grpo' here and 'dapo' in the baseline 'base', a confound; add "
-            "rl.loss_type to `varies` if it is what this arm tests, or take the difference out"
+            "rl.loss_type to `varies` if this arm tests it, or take the difference out"
         ],
     ),
     (
         {"arms__accuracy_only__sft": None},
         [
             "arms.accuracy_only: sft is nothing (null) here and a mapping in the baseline 'base', a confound; add sft "
-            "to `varies` if it is what this arm tests, or take the difference out"
+            "to `varies` if this arm tests it, or take the difference out"
         ],
     ),
     (

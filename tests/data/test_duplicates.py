@@ -56,7 +56,7 @@ def test_in_a_split_the_same_words_and_the_same_picture_are_one_prompt(tmp_path)
     ]
     accepted, rejected = take(tmp_path, test=rows)
     assert [item.question for item in accepted["test"]] == ["Is it red?", "Is it red?", "Is it blue?"]
-    assert rejected["test"] == ["duplicate: nearly the same prompt stands in the split 'test'"]
+    assert rejected["test"] == ["duplicate: nearly the same prompt is in the split 'test'"]
 
 
 def test_training_rows_with_an_evaluation_image_are_rejected(tmp_path):
@@ -72,7 +72,7 @@ def test_training_rows_with_an_evaluation_image_are_rejected(tmp_path):
     assert list(accepted) == ["test", "train"]
     assert (len(accepted["test"]), len(accepted["train"])) == (2, 3)
     assert rejected["train"] == [
-        "leak: nearly the same prompt stands in the split 'test'",
+        "leak: nearly the same prompt is in the split 'test'",
         "leak: the same image or clip is in the split 'test'",
     ]
 

@@ -98,7 +98,7 @@ def test_a_strict_source_counts_duplicates_and_raises_on_invalid_records(tmp_pat
     assert isinstance(next(outcomes), Accepted)
     rejected = next(outcomes)
     assert isinstance(rejected, Rejected)
-    assert rejected.reason == "duplicate: nearly the same prompt stands in the split 'train'"
+    assert rejected.reason == "duplicate: nearly the same prompt is in the split 'train'"
     assert (rejected.where, rejected.pair.match_row) == ("a:2", 0)
     with pytest.raises(StudyError) as caught:
         next(outcomes)

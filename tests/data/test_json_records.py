@@ -295,7 +295,7 @@ def test_repeated_prompts_and_leaks_are_rejected_and_counted(own_folder):
     write_own(own_folder, train=[ROW, FREE, FREE | {"prompt_id": "a"}], test=[ROW | {"prompt_id": "b", "answer": "A"}])
     rows, rejected = ingest_own(own_folder, {"train": None, "test": None})
     assert [len(rows[split]) for split in ("train", "test")] == [1, 1]
-    same = "nearly the same prompt stands in the split "
+    same = "nearly the same prompt is in the split "
     assert rejected == {"test": [], "train": [f"leak: {same}'test'", f"duplicate: {same}'train'"]}
 
 

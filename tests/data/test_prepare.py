@@ -168,7 +168,7 @@ def test_rejections_are_counted_and_a_failure_leaves_no_partial_file(tmp_path):
     (folder / "train.jsonl").write_text('{"prompt": "one", "answer": "1"}\n{"prompt": "Two?", "answer": "2"}\n')
     section = JsonlPrompts(kind="jsonl_prompts", folder=str(folder))
     layout = Layout(root=tmp_path)
-    reason = "nearly the same prompt stands in the split 'test'"
+    reason = "nearly the same prompt is in the split 'test'"
     counts = run_prepare_data(study(section), layout)
     assert numbers(counts) == {"train": (1, {f"leak: {reason}": 1}), "test": (1, {f"duplicate: {reason}": 1})}
     (kept,) = read_rows(layout.split("test"))

@@ -123,7 +123,7 @@ def test_bad_rows_are_counted_by_reason(tmp_path):
         "choices: ... stands twice, so that two letters would be right",
         "image: unreadable",
         "image: a side above 32 pixels",
-        "duplicate: nearly the same prompt stands in the split 'test'",
+        "duplicate: nearly the same prompt is in the split 'test'",
     ]
 
 

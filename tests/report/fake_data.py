@@ -25,8 +25,8 @@ def fake_data() -> tuple[DataSplit, ...]:
         rows=63,
         refused={
             "no image": 1,
-            "duplicate: nearly the same prompt stands in the split 'sft'": 4,
-            "leak: nearly the same image stands in the split 'test'": 2,
+            "duplicate: nearly the same prompt is in the split 'sft'": 4,
+            "leak: nearly the same image is in the split 'test'": 2,
         },
         choices={"0": 63},
         media={"0": 60, "1": 3},

@@ -28,9 +28,9 @@ ACCURACY = {"untrained": 0.05, "sft": 0.35, "base": 0.45, "accuracy_only": 0.57,
 FORMAT = {"untrained": 0.0, "sft": 0.6, "base": 0.97, "accuracy_only": 0.9, "format_only": 0.99, "dr_grpo": 0.96}
 HOSTILE = "<script>alert('a completion must be inert')</script>"
 REFUSED = {
-    "duplicate: nearly the same prompt stands in the split 'sft'": 3,
+    "duplicate: nearly the same prompt is in the split 'sft'": 3,
     "gold answer does not score": 1,
-    "leak: nearly the same image stands in the split 'test'": 2,
+    "leak: nearly the same image is in the split 'test'": 2,
 }
 VERSIONS = {"torch": "2.13.0", "transformers": "5.17.0", "trl": "1.16.0", "rlassay": "0.1.0"}
 

@@ -110,7 +110,7 @@ def test_every_other_fact_is_on_the_page(page):
         "1 min 02 s",
         "92,000",
         "no image1",
-        "duplicate: nearly the same prompt stands in the split 'sft'4",
+        "duplicate: nearly the same prompt is in the split 'sft'4",
         "name: synthetic",
         "torch 2.13.0",
         "runs/base/seed1 at step 20",

@@ -181,9 +181,9 @@ def test_splits_are_sorted_and_have_counts(results: Results):
     splits = build_splits(results)
     assert [(one.split, one.rows) for one in splits] == [("sft", 64), ("test", 24), ("train", 32)]
     assert splits[0].refused == {
-        "duplicate: nearly the same prompt stands in the split 'sft'": 3,
+        "duplicate: nearly the same prompt is in the split 'sft'": 3,
         "gold answer does not score": 1,
-        "leak: nearly the same image stands in the split 'test'": 2,
+        "leak: nearly the same image is in the split 'test'": 2,
     }
     assert [(one.duplicates, one.leaks) for one in splits] == [(3, 2), (0, 0), (0, 0)]
 

@@ -36,7 +36,7 @@ class Failure:
 
     @property
     def job(self) -> str:
-        """What the job does, such as `score test of runs/base/seed1`."""
+        """The job in words, such as `score test of runs/base/seed1`."""
         split = "" if self.split is None else f" {self.split}"
         return f"{self.stage}{split}" + ("" if self.policy is None else f" of {self.policy}")
 

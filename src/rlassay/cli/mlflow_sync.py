@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what the store lacks, with a bar; 0, or 1 with one line when the store does not take it."""
+    """Write the values that the store lacks, with a bar; 0, or 1 with one line if the store refuses them."""
     study, layout, settings = load(args)
     uri = args.uri or settings.tracking.uri
     logging.disable(logging.WARNING)  # MLflow's and urllib3's own account of every retry

@@ -59,7 +59,7 @@ def _stages(stages: list[StageEstimate]) -> Table:
 
 
 def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -> list[str]:
-    """What the study leaves on disk, what a running job takes besides, and what is free."""
+    """Disk space that the study needs at its end, that a running job needs meanwhile, and that is free."""
     stays = sum(stage.disk or 0 for stage in stages)
     existing = next(folder for folder in (results, *results.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free

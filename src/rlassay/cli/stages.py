@@ -165,9 +165,9 @@ STAGES = {
 
 
 def shell_prefix(settings: Settings) -> str:
-    """What precedes each shell line of a rule: the study's arguments become the shell's own, "$@".
+    """Prefix of each shell line of a rule: it makes the study's arguments the shell's own, "$@".
 
-    Snakemake fills in what stands in braces, so that those of names are doubled.
+    Braces in names are doubled, since Snakemake formats the line.
     """
     where = ["--study", settings.study, "--scale", settings.scale or "null", "--results", settings.results]
     return f"set -euo pipefail; set -- {shlex.join(where)}; ".replace("{", "{{").replace("}", "}}")
@@ -193,7 +193,7 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
         parser.add_argument("--fingerprint", metavar="HEX", help="refuse to run unless the job still has this one")
     if stage.takes_partial:
         parser.add_argument(
-            "--partial", action="store_true", help="report on what is finished and list what is missing"
+            "--partial", action="store_true", help="report on the finished runs and list the missing ones"
         )
 
 

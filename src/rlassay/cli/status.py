@@ -54,7 +54,7 @@ class Row:
     """One policy."""
 
     name: str
-    """Its arm and seed, or what it is."""
+    """Its arm and seed, or its kind."""
     state: str
     """`waiting`, `running`, `finished`, `killed` (also: vanished without a word), `failed` (training or evaluation);
     empty: never trained."""
@@ -67,7 +67,7 @@ class Row:
     scored: str
     """The evaluation sets that have scores."""
     errors: tuple[str, ...]
-    """What its jobs failed with."""
+    """Errors of its failed jobs."""
 
 
 def table(study: Study, layout: Layout) -> Table:

@@ -43,13 +43,13 @@ class Trial:
     problems: list[str] = field(default_factory=list[str])
     """One sentence for each reason why the study cannot run."""
     notes: list[str] = field(default_factory=list[str])
-    """What was not tried, and why."""
+    """Parts that were not tried, and why."""
     rows: dict[str, list[PromptRow]] = field(default_factory=dict[str, list[PromptRow]])
     """The rows that were read, by split."""
 
 
 def try_study(study: Study, *, deep: bool) -> Trial:
-    """Try the data, models and rewards of a study; with `deep` load models, and what lies on the hub."""
+    """Try the data, models and rewards of a study; with `deep`, load models, and data from the hub."""
     trial = Trial()
     trial.problems += _shared_files(study)
     _try_data(study, trial, deep)

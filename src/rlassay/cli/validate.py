@@ -9,7 +9,7 @@ from rlassay.config import StudyError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study's arguments, and how far to look."""
     add_study_arguments(parser)
-    parser.add_argument("--deep", action="store_true", help="load the models too, and what lies on the hub")
+    parser.add_argument("--deep", action="store_true", help="load the models too, and the data and models on the hub")
 
 
 def run(args: argparse.Namespace) -> int:

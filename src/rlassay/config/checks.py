@@ -1,7 +1,7 @@
 """Checks across the sections of a study: sections that fit each other, and arms that can be compared.
 
 `check_study` must pass at every scale. `check_design` applies to the study as written, since a scale may make two arms
-equal. Each check yields one sentence per problem: key path, what was got, what is expected.
+equal. Each check yields one sentence per problem: key path, value found, values expected.
 """
 
 import re
@@ -286,8 +286,8 @@ def _declarations(study: Study) -> Iterator[str]:
                 continue
             yield (
                 f"arms.{name}: {difference.path} is {_short(difference.arm)} here and {_short(difference.baseline)} in "
-                f"the baseline {study.baseline!r}, a confound; add {difference.path} to `varies` if it is what this "
-                "arm tests, or take the difference out"
+                f"the baseline {study.baseline!r}, a confound; add {difference.path} to `varies` if this "
+                "arm tests it, or take the difference out"
             )
         for path in idle(found, varies):
             if misspelt and path.split(".")[0] == "rewards":

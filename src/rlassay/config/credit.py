@@ -82,7 +82,7 @@ class PerceptionFilter(Section):
 
 
 class TrajectoryScaling(Section):
-    """Completions that depend more on the image count more; the mean scale of a generation batch is 1."""
+    """Scales each completion by its mean perception, from `min_scale` up; the mean over a generation batch is 1."""
 
     kind: Literal["trajectory_scaling"]
     """Selects this section."""
@@ -121,7 +121,7 @@ CreditConfig = Annotated[
 
 
 class AttentionSignal(Section):
-    """Attention from completion tokens to text and image."""
+    """Attention from completion tokens to text and image: the groups of layers, and the group that credit reads."""
 
     layers: Literal["thirds", "paper"] = "thirds"
     """Which layers are early, middle and late: thirds, or two layers each at the start, middle and end."""
@@ -137,7 +137,7 @@ class PerceptionSignal(Section):
     block: int = Field(default=14, ge=1)
     """Side of a block, pixels."""
     mode: Literal["black", "noise", "blur", "grey"] = "black"
-    """What replaces a masked block."""
+    """Content of a masked block."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """`k3` uses the sampled token alone; `kl` and `js` (Jensen-Shannon) the whole vocabulary."""
 

@@ -1,4 +1,4 @@
-"""The `data` section: where the prompts come from."""
+"""The `data` section: one class per kind of source, and the limits that all kinds share."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ class PromptLimit(Section):
     """Prompts of too many tokens are refused and counted."""
 
     tokens: int = Field(ge=1)
-    """Most tokens of a prompt, those that stand for its images and those of the chat template included.
+    """Most tokens of a prompt, including the placeholder tokens of its images and the chat template.
 
     A prompt counts in its longest form, with the system turn that states the completion format.
     """
@@ -83,12 +83,12 @@ class Jsonl(DataSection):
 
 
 class ImagePolicy(Section):
-    """What becomes of a source's images; all are turned to RGB, and rows whose image is refused are counted."""
+    """Limits on the size of images; all are converted to RGB, and rows whose image is refused are counted."""
 
     max_side: int = Field(default=1024, ge=1)
     """Largest width and height, in pixels."""
     too_large: Literal["drop", "resize"] = "drop"
-    """What happens to a larger image: its row is dropped, or it is scaled down to fit."""
+    """Whether the row of a larger image is dropped, or the image is scaled down to fit."""
     min_pixels: int | None = Field(default=None, ge=1)
     """Images of fewer pixels are scaled up to as many, proportions kept; null leaves them small."""
     max_pixels: int | None = Field(default=None, ge=1)
@@ -131,25 +131,25 @@ class Builtin(Section):
 
 
 class TableSection(DataSection):
-    """What the sources of tables share."""
+    """Fields of all sources in tables."""
 
     origin: Annotated[Files | Hub | Builtin, Field(discriminator="kind")]
-    """Where the table lies."""
+    """The table's files, hub dataset or generator."""
     splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
     """Usable rows to take from the head of each split; null takes all."""
     images: ImagePolicy = ImagePolicy()
-    """What becomes of the images."""
+    """Limits on the size of images."""
 
 
 class Columns(Section):
-    """Which column holds what."""
+    """The table's column for each field of a row."""
 
     question: str = "question"
     """The question."""
     answer: str = "answer"
     """The gold answer: text, or for rows with choices an option's letter, text or 0-based number."""
     answer_is: AnswerIs | None = None
-    """What `answer` holds in rows with choices: an option's letter, its text, or its 0-based number (`index`).
+    """Form of `answer` in rows with choices: an option's letter, its text, or its 0-based number (`index`).
 
     Null decides row by row, and stops at a number that is the index of one option and the text of another.
     """
@@ -198,7 +198,7 @@ class Summarization(TableSection):
 
 
 class RecordSection(DataSection):
-    """What the sources of JSON records share: a `.jsonl` file of one object per line, or a `.json` list."""
+    """Fields of all sources in JSON records: a `.jsonl` file of one object per line, or a `.json` list."""
 
     folder: str = Field(min_length=1)
     """The data root: file names are relative to it, and media paths may not leave it."""
@@ -207,7 +207,7 @@ class RecordSection(DataSection):
     splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
     """Usable rows to take from the head of each file; null takes all."""
     images: ImagePolicy = ImagePolicy()
-    """What becomes of the images."""
+    """Limits on the size of images."""
 
 
 class JsonlPrompts(RecordSection):

@@ -1,4 +1,4 @@
-"""Turn pydantic's errors into sentences: where, what was got, what was expected, and the nearest valid name."""
+"""Turn pydantic's errors into sentences: place, value found, values expected, and the nearest valid name."""
 
 import difflib
 import re
@@ -90,7 +90,7 @@ class Place:
 
     @property
     def siblings(self) -> dict[str, str]:
-        """The valid keys beside the last one, each with its description."""
+        """The keys allowed beside the last key of `path`, each with its description."""
         return {key: about for parent in self.parents if is_section(parent) for key, about in _keys(parent).items()}
 
     @property
@@ -170,7 +170,7 @@ def _is_echo(detail: ErrorDetails) -> bool:
 
 
 def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
-    """The two halves of a sentence: what was got, and what was expected."""
+    """The two halves of a sentence: the value found, and the values expected."""
     kind, context, key = detail["type"], detail.get("ctx", {}), str(place.path[-1] if place.path else "")
     if kind == "missing":
         return "missing", f"; expected: {place.siblings[key].rstrip('.')}"

@@ -1,4 +1,4 @@
-"""What identifies each result: short digests of the sections, and of the code, that decide it.
+"""Fingerprints of results: short digests of the config sections and of the code that decide them.
 
 Titles, labels, colours, questions, the comparison family and the number of GPUs decide no result and enter no digest.
 """
@@ -113,7 +113,7 @@ def reads_signals(study: Study) -> bool:
 
 
 def score_id(study: Study) -> str:
-    """Identifies what completions are scored by; the rewards' weights play no part."""
+    """Fingerprint of the scorers of completions, which the rewards' weights do not enter."""
     rewards = {name: reward.model_dump(mode="json", exclude={"weight"}) for name, reward in study.rewards.items()}
     return _digest(rewards, _own_rewards(study.rewards), *_if_any(reward_inputs(study.rewards)))
 
@@ -138,7 +138,7 @@ def recipe_id(recipe: Recipe) -> str:
 
 
 def code_digest(*modules: str, package: Path = PACKAGE) -> str:
-    """Identifies the code of `modules` and of every rlassay module that they import, directly or not.
+    """Digest of the code of `modules` and of every rlassay module that they import, directly or not.
 
     Imports within functions count; comments and docstrings do not. A name that a package only passes on
     (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. The dotted name of a

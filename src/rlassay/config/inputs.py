@@ -39,7 +39,7 @@ SETTLED_SECONDS = 2.0
 """A file that changed more recently may change again within one tick of the clock, so that its digest is not kept."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SNAPSHOTS: list[dict[str, dict[str, str]]] = []
-"""What has been looked up within `snapshot`; empty outside of it."""
+"""Digests looked up within `snapshot`; empty outside of it."""
 
 
 @contextmanager
@@ -69,14 +69,14 @@ def model_inputs(model: ModelConfig) -> dict[str, str]:
 
 
 def reward_inputs(rewards: Mapping[str, RewardConfig]) -> dict[str, str]:
-    """The local folders of the models that rewards ask."""
+    """Digests of the local model folders that rewards use, by name."""
     names = sorted({name for each in rewards.values() if isinstance(name := each.options.get("model"), str)})
     folders = [_looked_up(to_json(["model", name]), lambda name=name: _model_folders(name)) for name in names]
     return {name: digest for found in folders for name, digest in found.items()}
 
 
 def changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The inputs that differ between two moments, in order of their names."""
+    """Names of the inputs that were added, removed or changed, sorted."""
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
@@ -205,7 +205,7 @@ def _stat(file: Path) -> os.stat_result | None:
 
 
 def _times(status: os.stat_result | None) -> tuple[int, ...]:
-    """What changes whenever a file does; a tool may set the modification time back, but not the time of the change."""
+    """Size, times and inode: tools can set back the modification time (mtime) but not the time of change (ctime)."""
     return () if status is None else (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 

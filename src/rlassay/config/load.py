@@ -31,7 +31,7 @@ def load_study(name_or_path: str | Path, scale: str | Path | None = None) -> Stu
         scale: a file's name in `config/scales/`, or a path, laid over the study; None runs it as written.
 
     Raises:
-        StudyError: lists everything that is wrong: key path, what was got, what was expected, the nearest valid name.
+        StudyError: lists every problem: key path, value found, values expected, the nearest valid name.
     """
     path = _find(name_or_path, "studies")
     content = _read(path)

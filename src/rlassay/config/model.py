@@ -21,7 +21,7 @@ class Lora(Section):
 
 
 class TinyModel(Section):
-    """What the built-in models share: a small Llama with a tokenizer of its own."""
+    """Fields of both built-in models: a small Llama with a tokenizer of its own."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the initial weights."""

@@ -16,7 +16,7 @@ CUSTOM = {"properties": {"kind": {"const": "custom"}}, "required": ["kind", "pat
 
 
 def study_schema() -> str:
-    """The JSON schema of a study file, as text."""
+    """The JSON schema of a study file, as text; a section of an arm needs only the keys that the arm changes."""
     schema = StudyFile.model_json_schema()
     sections: dict[str, Any] = schema["$defs"]
     arm: dict[str, Any] = sections["ArmFile"]["properties"]

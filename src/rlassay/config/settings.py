@@ -8,7 +8,7 @@ from rlassay.config.section import Section
 
 
 class Tracking(Section):
-    """MLflow."""
+    """Whether, where and how often metrics are sent to MLflow."""
 
     enabled: bool = True
     """Whether runs are fed to MLflow; the files on disk are complete either way."""
@@ -19,7 +19,7 @@ class Tracking(Section):
 
 
 class ReportSettings(Section):
-    """What the page shows."""
+    """Content of the report page."""
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of the intervals."""
@@ -28,7 +28,7 @@ class ReportSettings(Section):
 
 
 class Resources(Section):
-    """What the jobs may use."""
+    """Limits on the resources of the jobs."""
 
     threads: int = Field(default=1, ge=1)
     """CPU threads of each training or generation job; Snakemake runs cores/threads jobs at once."""
@@ -38,7 +38,7 @@ LogName = Annotated[str, Field(pattern=r"^[\w.-]+\.md$")]
 
 
 class Diagnostics(Section):
-    """What a training job writes for people to read while it goes on, in its `state/` folder."""
+    """Readable logs that a training job writes while it runs, in its `state/` folder."""
 
     realtime_rollout_logging: bool = True
     """Whether the watched completions of each step are written with their rewards and token weights."""
@@ -70,10 +70,10 @@ class Settings(Section):
     results: str = "results"
     """Folder that receives everything."""
     tracking: Tracking = Tracking()
-    """MLflow."""
+    """Metrics sent to MLflow."""
     report: ReportSettings = ReportSettings()
-    """What the page shows."""
+    """Content of the report page."""
     diagnostics: Diagnostics = Diagnostics()
-    """What a training job writes for people to read."""
+    """Readable logs of a training job."""
     resources: Resources = Resources()
-    """What the jobs may use."""
+    """Limits on the resources of the jobs."""

@@ -72,7 +72,7 @@ class StudyKeys(Section):
     title: str
     """Headline of the report."""
     question: str
-    """What the study asks, in a sentence or two."""
+    """The question of the study, in a sentence or two."""
     seeds: tuple[Seed, ...] = Field(min_length=1)
     """One run per arm and seed."""
     gpus: int = Field(default=0, ge=0)

@@ -161,7 +161,7 @@ class Recipe(Section):
 
     @property
     def weight_phases(self) -> dict[str, tuple[Phase, ...]]:
-        """For each reward, pairs of the progress at which a weight begins and that weight."""
+        """Each reward's weight by phase of training: pairs (progress at which the weight begins, weight)."""
         share = early_steps(self.rl.max_steps, self.rl.warmup_steps) / self.rl.max_steps
         return {
             name: weight_phases(reward.weight, reward.early_weight, reward.schedule, share)

@@ -25,7 +25,7 @@ from rlassay.signals.formulas import IMAGE_SIGNALS, SIGNALS
 
 
 def remedy(names: Sequence[str]) -> str:
-    """What to do about signals that were not measured, in a sentence."""
+    """How to have missing signals measured, in a sentence."""
     wanted = "{" + ", ".join(f'"{name}"' for name in names) + "}"
     return (
         f"Declare what a function of your own reads, `credit_part(your_function, needs={wanted})`, or have it measured "

@@ -77,7 +77,7 @@ class DigestSet:
         return self._slots[self._slot(digest)] != 0
 
     def add(self, digest: int) -> bool:
-        """Add a digest, 0 < digest < 2^64; whether it is new."""
+        """Add a digest, 0 < digest < 2^64; False if it was there already."""
         slot = self._slot(digest)
         if self._slots[slot]:
             return False
@@ -201,7 +201,7 @@ class SplitIndex:
         """
         if rule == "exact" and (number := self.plain_prompts.get(signature.plain_digest)) is not None:
             raise self._repeated(f"{kind}: the same prompt is in the split {self.split!r}", "prompt", number)
-        reason = f"{kind}: nearly the same prompt stands in the split {self.split!r}"
+        reason = f"{kind}: nearly the same prompt is in the split {self.split!r}"
         if rule == "near" and (number := self.prompts.get(signature.digest)) is not None:
             raise self._repeated(reason, "prompt", number)
         if rule == "near" and (number := self.looks.similar_prompt(signature)) is not None:
@@ -294,7 +294,7 @@ _COMMON = frozenset(_WORDS.split())
 
 
 def _narrow(character: str) -> str:
-    """A full-width or half-width form as the ordinary character; superscripts and the like stay what they are."""
+    """A full-width or half-width form as the ordinary character; superscripts and the like stay as they are."""
     if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
         return unicodedata.normalize("NFKC", character)
     return character

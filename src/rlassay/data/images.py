@@ -116,7 +116,7 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 def media_path(digest: str, suffix: str) -> str:
-    """The name of an image in a prompt's key: it depends on the content only, not on where the file is."""
+    """Relative path of an image, named by the first 16 hex digits of the digest of its content."""
     return f"images/{digest[:16]}.{suffix}"
 
 

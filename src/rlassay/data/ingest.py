@@ -33,7 +33,7 @@ def reading_order(splits: Iterable[str]) -> list[str]:
     """The splits in the order in which they are ingested: evaluation splits first.
 
     So a training row that an evaluation split has too is rejected, and training rows never change an evaluation split.
-    `sft` and `train` may share rows, since reinforcement learning continues on what the warm start learned from.
+    `sft` and `train` may share rows, since reinforcement learning may continue on the rows of the warm start.
     """
     return sorted(splits, key=lambda split: split in TRAINING_SPLITS)
 
@@ -101,7 +101,7 @@ class Ingestor:
             )
 
     def ingest(self, example: RawExample, split: str) -> Accepted:
-        """The row of an example: check, encode its media, limit its length, compare it, store its images.
+        """Check an example, reject long and repeated ones, store its images, and return its row.
 
         Errors: RowRejectedError with the reason, whatever is wrong with the example; nothing of a rejected example is
             stored or indexed.

@@ -35,7 +35,7 @@ class Rejected:
     where: str = ""
     """The record's place in the source; empty for generated ones."""
     detail: str = ""
-    """What is special about this record."""
+    """Details of this record."""
     pair: RefusedPair | None = None
     """Of a duplicate or leak, the row that it repeats."""
 

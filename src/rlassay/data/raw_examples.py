@@ -1,4 +1,4 @@
-"""Raw examples: what a source reads from one record, before its content is checked and its media are read."""
+"""Raw examples: the fields of one record of a source, before content is checked and media are read."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ class RowRejectedError(Exception):
     where: str = ""
     """The record's place in its source, `file:line` or `file: row 3`."""
     detail: str = ""
-    """What is special about this record, such as the message of an unexpected error."""
+    """Details of this record, such as the message of an unexpected error."""
     match: tuple[PairedBy, str, int] | None = None
-    """Of a duplicate or leak: what is alike, and the split and line (from 0) of the row that it repeats."""
+    """Of a duplicate or leak: the content that is alike, and the split and line (from 0) of the row that it repeats."""
     pair: RefusedPair | None = None
     """Of a duplicate or leak: the record beside the row that it repeats."""
 
@@ -139,7 +139,7 @@ def split_files(folder: Path, names: Mapping[str, str], *, holds: str, remedy: s
     Args:
         folder: the folder of the files.
         names: file names by split.
-        holds: what the folder should contain, for the error message.
+        holds: files that the folder should contain, for the error message.
         remedy: how to fix a missing file, with `{split!r}` in it.
 
     Errors: StudyError if the folder, or any of the files, is missing.

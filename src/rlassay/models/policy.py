@@ -214,9 +214,9 @@ class ChatFormat:
         return text if text.strip() else ""
 
     def demonstration(self, row: PromptRow) -> str:
-        """What the model has to sample after the prompt for the row's demonstration.
+        """The part of the row's demonstration that the model has to sample, after the prefilled beginning.
 
-        Errors: ValueError if the demonstration does not begin with what the template prefills.
+        Errors: ValueError if the demonstration does not begin with the text that the template prefills.
         """
         text = str(row.demonstration)
         if not self.prefilled:
@@ -265,7 +265,7 @@ class ChatFormat:
 
     @cached_property
     def _answered(self) -> tuple[str, str]:
-        """What the template writes before and after the text of an assistant turn that another turn follows."""
+        """Text that the template writes before and after an assistant turn that another turn follows."""
         turns = self._prompt(_PROBE, in_system_turn=self._has_system_role)
         try:
             text = self._render([*turns, *self.completion(_ANSWER), turns[-1]])

@@ -1,4 +1,4 @@
-"""Selects what the credit viewer shows, from the completions that the runs recorded token by token.
+"""Select the content of the credit viewer from the completions that the runs recorded token by token.
 
 A watched completion is one whose tokens and signals were recorded during training. The viewer shows scenes (one prompt
 at one step, with one completion of every arm) and, per arm, the words with the highest and the lowest credit. All
@@ -119,7 +119,7 @@ def _has_signals(scene: Scene) -> bool:
 
 
 def _note(results: Results, seed: int, arms: list[str], shown: int, possible: int) -> str:
-    """The rules of the choice, and what is not shown."""
+    """The rules of the choice, and the arms not shown."""
     absent = [quoted(arm.label) for name, arm in results.study.arms.items() if name not in arms]
     sentences = [
         f"The completions are from the runs with seed {seed}. At each step, runs with the same seed see the same "

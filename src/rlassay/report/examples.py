@@ -23,7 +23,7 @@ def build_examples(results: Results, count: int) -> list[Example]:
     """`count` prompts of the primary evaluation set, chosen by fixed rules, each with one completion per row.
 
     In turn: where arms differ most, where RL changed most, where the parsers disagree most; ties go to the smallest
-    prompt_id. Every row shows sample 0 of its first seed, so nobody can pick among the completions.
+    prompt_id. Every row shows sample 0 of its first seed, so that completions cannot be hand-picked.
     """
     name = results.study.primary.set
     chosen = _choose(results, min(count, len(results.prompts[name])))

@@ -14,7 +14,7 @@ Unit = Literal["share", "tokens", "nats", "value"]
 
 
 class Estimate(Record):
-    """A mean with its interval."""
+    """A mean with its interval, and the numbers of seeds and items behind it."""
 
     mean: float | None
     """The mean over seeds and items; null = nothing has a score."""

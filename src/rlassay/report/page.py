@@ -53,7 +53,7 @@ def write_page(content: Content, folder: Path) -> None:
 
 
 def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing], folder: Path) -> str:
-    """The page as HTML text."""
+    """The page as HTML text: one file with style, figures and images inlined."""
     environment = typeset.template_environment()
     style = _style(environment, marks, content)
     return environment.get_template("page.html.jinja").render(

@@ -232,7 +232,7 @@ def build_policies(results: Results) -> list[PolicyFacts]:
 
 
 def build_cost(results: Results) -> list[PolicyCost]:
-    """Time, tokens and memory of each training job."""
+    """Time, tokens and memory of each training job, and the share of its time that signals took."""
     return [
         PolicyCost(
             policy=folder,

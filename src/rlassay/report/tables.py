@@ -170,7 +170,7 @@ def tidy(value: float) -> float | None:
 
 
 def tidy_p(p_value: float) -> float | None:
-    """A p-value as in report.json: six significant digits, because readers compare small ones by magnitude."""
+    """A p-value to six significant digits, because readers compare small ones by magnitude; None for NaN."""
     return None if isnan(p_value) else float(f"{p_value:.6g}")
 
 

@@ -205,7 +205,7 @@ def rejection_summary(content: Content) -> str:
 
 
 def interval_notes(content: Content) -> tuple[str, str, str]:
-    """How the intervals are computed, what they cover, and when a difference is resolved: a paragraph each."""
+    """The method of the intervals, their coverage, and the rule for a resolved difference: a paragraph each."""
     return (
         f"Every interval is a {level(content)} interval that includes two sources of chance: the runs of one arm "
         "differ between seeds, and the prompts differ in difficulty. They are two crossed random effects, each with "

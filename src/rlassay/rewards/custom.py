@@ -92,7 +92,7 @@ def _as_dict(completion: Completion) -> dict[str, Any]:
 def _check_arguments(function: Callable[..., object], arguments: Mapping[str, object], where: str) -> None:
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # a callable that does not say what it takes
+    except (ValueError, TypeError):  # a callable without a readable signature
         return
     try:
         signature.bind([], **arguments)
@@ -154,7 +154,7 @@ def _number(value: object) -> float | None:
         return float("inf")
 
 
-# The file, and what it imports.
+# The file and its imports.
 
 
 def locate(path: str) -> tuple[Path, str]:
@@ -226,9 +226,9 @@ _CONTENTS: dict[Path, bytes] = {}
 
 @contextmanager
 def _importable(folder: Path) -> Generator[None, None, None]:
-    """Let the code of a folder import and pickle what lies in the folder, and nobody else.
+    """Let the code of a folder, and no other code, import and pickle the folder's modules.
 
-    Two folders may have files of the same name, which must not be taken for each other.
+    Two folders may have modules of the same name, which must not be confused.
     """
     own = _MODULES.setdefault(folder, {})
     hidden = {name: sys.modules[name] for name in own if name in sys.modules}

@@ -1,4 +1,4 @@
-"""Rewards for the format of a completion."""
+"""Rewards for the format of a completion: its think and answer tags."""
 
 import re
 

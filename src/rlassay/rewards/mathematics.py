@@ -78,7 +78,7 @@ def _accuracy_from_worker(completion: Completion, timeout: float) -> float | Non
 
 
 def _same_formulas(gold: str, answer: str) -> bool | None:
-    """Whether math-verify finds two formulas equal, and what it ignores is equal too; None where it fails."""
+    """Whether math-verify finds two formulas equal, and the parts that it ignores are equal too; None if it fails."""
     bases = _BASE.findall(gold), _BASE.findall(answer)
     if all(bases) and bases[0] != bases[1]:
         return False
@@ -100,7 +100,7 @@ def _same_formulas(gold: str, answer: str) -> bool | None:
 
 
 def _same_symbols(gold: str, answer: str) -> bool:
-    """Whether no symbol of one formula stands in the other in the other case alone."""
+    """False if a symbol of one formula is in the other only in the other case (`x` and `X`)."""
     ones, others = (set(_SYMBOLS.findall(text)) for text in (gold, answer))
     swapped = {symbol.swapcase() if len(symbol) == 1 else _other_case(symbol) for symbol in ones - others}
     return not swapped & (others - ones)

@@ -38,7 +38,7 @@ RewardOutcome = float | Scored | Failure | None
 
 
 def value_of(outcome: RewardOutcome) -> float | None:
-    """The value of an outcome; None for a failure too."""
+    """The number of an outcome; None if scoring failed or if there was nothing to judge."""
     if isinstance(outcome, Failure):
         return None
     return outcome.value if isinstance(outcome, Scored) else outcome
@@ -85,7 +85,7 @@ def outcomes_of(
 
 
 def notes_of(error: BaseException) -> list[str]:
-    """What the code that an exception passed through has noted about it, such as a line of a user's file."""
+    """Notes added to an exception on its way up, such as the line of a user's file."""
     return getattr(error, "__notes__", [])
 
 

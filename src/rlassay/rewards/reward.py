@@ -1,4 +1,4 @@
-"""What a reward is: its type, decorators that make one, and the check of its options."""
+"""The type of rewards, decorators that make one, and the check of its options."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ def separable(
 
 
 def is_separable(reward: Reward) -> bool:
-    """Whether `per_completion` made the reward, or `separable` declared it so."""
+    """Whether a reward scores each completion by itself (made by `per_completion`, or declared `separable`)."""
     return reward in _SEPARABLE
 
 

@@ -38,7 +38,10 @@ class SampledPrompts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
-    """Prompts with their completions: prompts padded on the left, completions on the right."""
+    """Inputs of a scoring pass: tokens of all samples, tensors of their images, and which samples share a prompt.
+
+    Prompts are padded on the left, completions on the right.
+    """
 
     by_token: dict[str, Int[Tensor, "batch keys"]]
     """`input_ids`, `attention_mask` and any other tensor with one value per position."""

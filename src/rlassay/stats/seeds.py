@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 @dataclass(frozen=True, kw_only=True)
 class SeedBand:
-    """Mean and pointwise Student interval over seeds."""
+    """Mean over seeds at each point of a curve, with Student's interval and the number of seeds."""
 
     mean: Float[np.ndarray, " points"]
     """Mean over the seeds that have the point; NaN where no seed has it."""

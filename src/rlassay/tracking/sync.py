@@ -43,7 +43,7 @@ def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], obj
 
 
 def sync_policies(store: Store, study: Study, layout: Layout, done: Callable[[str], object]) -> int:
-    """Sync training and evaluation of every policy; `sync_study` without the report."""
+    """Send training and evaluation of every policy to MLflow, not the report; return the number of values written."""
     written = 0
     for folder, policy in policies(study).items():
         written += Feed(store, study, layout, policy).finish()
@@ -212,7 +212,7 @@ class ReportNumbers:
         return {key: float(value) for key, value in found.items() if value is not None}
 
     def sentence(self, arm: str) -> str | None:
-        """The verdict on an arm; None for the baseline, warm starts and models."""
+        """The verdict on an arm, as a sentence; None for the baseline, warm starts and models."""
         verdict = self._verdict(arm)
         return None if verdict is None else verdict["sentence"]
 

@@ -38,7 +38,7 @@ class BatchRewards:
     failed: dict[str, list[FailureKind | None]]
     """For each of our rewards, why it failed on each of the N completions; None where it did not."""
     metrics: dict[str, list[dict[str, float]]]
-    """For each of our rewards, what it returned beside the value of each of the N completions, by name."""
+    """For each of our rewards, its further metrics of each of the N completions, by name."""
     num_generations: int
     """Completions per prompt; those of a prompt are neighbours."""
 

@@ -52,7 +52,7 @@ class GroupReward:
         self.failed: list[FailureKind | None] = []
         """Why it failed on each completion of the last batch; None where it did not."""
         self.metrics: list[dict[str, float]] = []
-        """What it returned beside the value of each completion of the last batch, by name."""
+        """Its further metrics of each completion of the last batch, by name."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""What becomes of each field of TRL's `GRPOConfig`: a table for docs/grpo_config.md.
+"""How the trainer and a study treat each field of TRL's `GRPOConfig`: a table for docs/grpo_config.md.
 
 `CreditGRPOTrainer` takes every field as `trl.GRPOTrainer` does. A study sets some of them, the stage sets others, and
 the rest keep TRL's defaults, each for a reason below. Run `python -m rlassay.training.grpo_options` to write the page.
@@ -93,7 +93,7 @@ IN_THE_TRAINER = {
 
 
 def destinations() -> dict[str, str]:
-    """Field of `GRPOConfig` -> what a study does with it.
+    """Field of `GRPOConfig` -> its treatment in a study.
 
     Errors: ValueError unless every field has exactly one destination.
     """
@@ -114,7 +114,7 @@ def page() -> str:
         "# TRL's `GRPOConfig`, field by field",
         "",
         "Written by `python -m rlassay.training.grpo_options`. `CreditGRPOTrainer` passes every field through to TRL;",
-        "the second column says what it adds. The third says what a study does with the field.",
+        "the second column has its own use of the field, the third that of a study.",
         "",
         "| field | `CreditGRPOTrainer` | a study |",
         "|---|---|---|",

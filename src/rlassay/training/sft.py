@@ -50,8 +50,8 @@ logger = logging.getLogger(__name__)
 def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
     """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
-    Adapters are merged at the end: what is saved is a full model, on which RL can lay adapters of its own. If merging
-    changes what the model computes, the adapter is saved instead, and RL trains it further.
+    Adapters are merged at the end, so that the saved model is a full one, to which RL can add adapters of its own. If
+    merging changes the logits, the adapter is saved instead, and RL trains it further.
 
     Errors: ValueError for a policy that is no warm start, or for rows that lack a demonstration; RuntimeError for fewer
     GPUs than the study declares; RunBusyError while another process trains it.
@@ -84,7 +84,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
 
 
 def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
-    """The trained model with its adapter merged in; or with the adapter as it is, if merging changes its logits.
+    """Merge the trained adapter into its model; if that changes the logits, return the model with the adapter.
 
     Tied embeddings are untied first where only one of the two has an adapter, since merging would change both.
 
@@ -171,7 +171,7 @@ def end_tokens(model: Model, processor: Processor) -> list[str]:
 def sft_dataset(
     rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path, ends: Sequence[str] | None = None
 ) -> datasets.Dataset:
-    """The columns of TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
+    """Dataset in TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
 
     If the template rewrites any demonstration or ends it without an end token, all rows are written out instead, as
     prompt, demonstration and end token, which is what RL and evaluation sample.

@@ -277,7 +277,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
-        # The mask of TRL's loss, which leaves out what tools and environments wrote.
+        # The mask of TRL's loss, which leaves out tokens written by tools and environments.
         mask = output["completion_mask"]
         batch.completion_mask = mask * output["tool_mask"] if "tool_mask" in output else mask
         batch.advantages_B = output["advantages"]

@@ -125,7 +125,7 @@ def _decided_at_once(gold: str, answer: str) -> bool | None:
 
 
 def _same_in_parts(gold: str, answer: str, unspelled: str, formulas: Formulas) -> bool | None:
-    """The verdict on the whole answer, or else on what its prose states."""
+    """The verdict on the whole answer, or else on the answer that its prose states."""
     verdict = _same_compound(gold, answer, formulas)
     if verdict is False:
         for candidate in _in_prose(answer, unspelled):
@@ -361,7 +361,7 @@ def _has_words(text: str) -> bool:
 
 
 def _in_prose(text: str, answer: str) -> list[str]:
-    """What a sentence states as its answer: the text after its last verb, its last formula, its last number."""
+    """Candidates for the answer in a sentence: the text after its last verb, its last formula, its last number."""
     found: list[str] = []
     lines = [line for line in answer.split("\n") if any(map(str.isdigit, line)) or "$" in line]
     if "\n" in answer and lines:

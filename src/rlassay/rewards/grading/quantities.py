@@ -91,7 +91,7 @@ class Quantity(NamedTuple):
     number: Fraction
     """The number as stated, in its unit; the total for several quantities."""
     dimension: str | None = None
-    """What the unit measures; None without a unit, and the unit itself for a unit that is not in the table."""
+    """Physical dimension of the unit; None without a unit, and the unit itself if the table does not have it."""
     size: Fraction = Fraction(1)
     """The unit, in the dimension's own."""
 
@@ -169,7 +169,7 @@ def first_quantity(text: str) -> tuple[Quantity | None, str]:
 
 
 def _unit(text: str, *, spaced: bool) -> tuple[str, Fraction] | None:
-    """Dimension and size of a unit, known or not; None for what is no unit, such as a variable."""
+    """Dimension and size of a unit, known or not; None for text that is no unit, such as a variable."""
     power = re.search(r"\s?\^\s?\{?([23])\}?$|^(square |sq\.? ?|平方)|^(cubic |立方)", text)
     exponent = 1 if power is None else int(power[1] or (2 if power[2] else 3))
     base = text if power is None else text.replace(power[0], "").strip()

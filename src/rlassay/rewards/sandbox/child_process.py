@@ -33,7 +33,7 @@ _READ_BYTES = 65_536
 
 
 class StartError(RuntimeError):
-    """A child process does not start; the text quotes the end of its stderr."""
+    """The child process did not start; the message quotes the end of its stderr."""
 
 
 class ChildError(RuntimeError):
@@ -233,7 +233,7 @@ def serve(load: Callable[[], Callable[[Any], Any]]) -> None:
     """In the child: load once, then answer every question until the input or the parent ends.
 
     A reply is `{"reply": ...}`, or `{"error": ...}` if the answer raises. An answer that is an iterator gives several
-    replies. Libraries cannot disturb the exchange: what they print goes to stderr, and stdin is empty for them.
+    replies. Libraries cannot disturb the exchange: their prints go to stderr, and their stdin is empty.
 
     Args:
         load: returns the function that answers questions.

@@ -22,7 +22,7 @@ def _answer(question: dict[str, Any]) -> Iterator[Any]:
         Completion(text=text, token_count=token_count, finished=finished, row=row, signals=signals)
         for text, token_count, finished, signals in question["completions"]
     ]
-    reward([], **options)  # imports what it needs before the clock of the first completion starts
+    reward([], **options)  # lets it import its libraries before the clock of the first completion starts
     yield "ready"
     # BaseException, since sys.exit in a user's reward must not end this process.
     for outcomes in outcomes_of(reward, options, group, per_sample=question["per_sample"], caught=BaseException):

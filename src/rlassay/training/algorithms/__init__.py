@@ -1,1 +1,1 @@
-"""What a study can add to the trainer: a critic, KL control, guards, dynamic sampling and replay, one module each."""
+"""Optional parts of the trainer: a critic, KL control, guards, dynamic sampling and replay, one module each."""
