@@ -283,6 +283,7 @@ def test_tiny_needs_no_download_whatever_the_source(source: str):
     assert small.data.splits == {"sft": 256, "train": 64, "test": 24}
     assert getattr(getattr(small.data, "origin", None), "kind", "builtin") == "builtin"
     assert getattr(small.data, "question_ids", None) is None
+    assert small.data.max_prompt_length is None
     for arm in small.arms.values():
         assert (arm.recipe.model.kind, arm.recipe.sft is not None) == (model, True)
 

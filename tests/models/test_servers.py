@@ -11,7 +11,7 @@ from transformers import (
     BertTokenizer,
 )
 
-from rlassay.models.servers import load_judge, load_scorer
+from rlassay.models.servers import TINY, load_judge, load_scorer
 from tests.models.hubs import classifier, text_model, vision_model
 
 PROMPTS = ["Which digit is larger?\n(A)3 (B)7", "digit", "x" * 60]
@@ -120,3 +120,13 @@ def test_a_pair_that_is_too_long_has_no_score(tmp_path):
 def test_a_model_without_a_head_for_classes_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"lack 1 tensors, the first being score\.weight"):
         load_scorer(str(text_model(tmp_path)), None)
+
+
+def test_the_built_in_model_replies_and_scores_without_a_folder_always_alike():
+    first, again = (load_judge(TINY, None, 4)(["Rate this.", "Rate that answer."]) for _ in range(2))
+    assert first == again
+    assert all(isinstance(reply, str) for reply in first)
+    logits = [load_scorer(TINY, None)([["task", "short"], ["task", "a longer answer"]]) for _ in range(2)]
+    assert logits[0] == logits[1]
+    (one,), (other,) = (each for each in logits[0] if each is not None)
+    assert one != other

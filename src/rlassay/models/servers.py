@@ -13,10 +13,13 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from rlassay.config.model import TinyLM
 from rlassay.models.hub import Processor, load_classifier, load_pretrained, reward_device
 from rlassay.models.policy import tokenizer_of
+from rlassay.models.tiny import build_tiny_lm
+from rlassay.rewards.judge import TEMPLATE
 from rlassay.rewards.sandbox.child_process import serve
 
 BATCH = 16
@@ -25,6 +28,8 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 Pair = list[str]
 """A prompt and its completion."""
+TINY = "tiny_lm"
+"""Name of a small built-in model with random weights, with which a study can be tried without a download."""
 
 
 def load_judge(model: str, revision: str | None, max_new_tokens: int) -> Callable[[list[str]], list[str | None]]:
@@ -33,7 +38,10 @@ def load_judge(model: str, revision: str | None, max_new_tokens: int) -> Callabl
     Errors: ValueError saying why the model cannot be loaded.
     """
     device, dtype = reward_device()
-    loaded, processor = load_pretrained(model, dtype=dtype, attn_implementation="sdpa", revision=revision)
+    if model == TINY:
+        loaded, processor = _tiny_lm()
+    else:
+        loaded, processor = load_pretrained(model, dtype=dtype, attn_implementation="sdpa", revision=revision)
     network: Any = loaded.eval()
     network.to(device)
     tokenizer: Any = tokenizer_of(processor)
@@ -59,6 +67,21 @@ def load_judge(model: str, revision: str | None, max_new_tokens: int) -> Callabl
     return partial(_in_batches, reply, fits)
 
 
+def _tiny_lm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return build_tiny_lm(TinyLM(kind=TINY, layers=1, width=32), [TEMPLATE])
+
+
+def _tiny_classifier() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The built-in text model with one label in place of its vocabulary."""
+    base, tokenizer = _tiny_lm()
+    config: Any = base.config
+    config.num_labels = 1
+    auto_model: Any = AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return auto_model.from_config(config), tokenizer
+
+
 def _encode_prompts(prompts: list[str], processor: Processor) -> Any:
     """Padded on the left, so that every reply begins in the same column."""
     template: Any = processor
@@ -80,7 +103,7 @@ def load_scorer(model: str, revision: str | None) -> Callable[[list[Pair]], list
     Errors: ValueError saying why the model cannot be loaded.
     """
     device, dtype = reward_device()
-    loaded, tokenizer = load_classifier(model, dtype=dtype, revision=revision)
+    loaded, tokenizer = _tiny_classifier() if model == TINY else load_classifier(model, dtype=dtype, revision=revision)
     network: Any = loaded.eval()
     network.to(device)
     # A decoder reads its score at the last token that is not padding, so it must recognise the padding.

@@ -38,7 +38,7 @@ class JudgeOptions:
     """Options of `judge`."""
 
     model: str
-    """Hub name or path of a causal LM; with `endpoint`, its name there."""
+    """Hub name or path of a causal LM, or `tiny_lm`, built in with random weights; with `endpoint`, its name there."""
     endpoint: str | None = None
     """Base URL of a server with `/chat/completions`, such as `http://localhost:8000/v1`."""
     revision: str | None = None

@@ -30,7 +30,7 @@ def reward_model(
 
     Args:
         completions: one prompt's group.
-        model: hub name or path of the model.
+        model: hub name or path of the model, or `tiny_lm`, built in with random weights.
         revision: commit, tag or branch on the hub; pin it, since a branch moves.
         label: 0-based index of the rewarded label; ignored for a model with one label.
         timeout: seconds for each completion.
