@@ -100,6 +100,15 @@ def test_what_lies_on_the_hub_is_not_tried_and_said_so(tables: Path, capsys: pyt
     assert "not tried: the hub model 'org/model' (try it with --deep)" in printed
 
 
+def test_a_custom_reward_under_a_name_of_its_own_is_tried(tables: Path, capsys: pytest.CaptureFixture[str]):
+    (tables / "mine.py").write_text("def short(group):\n    return [1 / (len(group) - 2)] * 2\n")
+    short = {"kind": "custom", "path": f"{tables}/mine.py:short", "batch": True, "weight": 1.0}
+    code, printed = validated(of_tables(tables, rewards={"short": short}, primary__metric="short"), tables, capsys)
+    assert code == 2
+    assert "rewards.short: error on a gold or empty answer: " in printed
+    assert "ZeroDivisionError" in printed
+
+
 def test_a_custom_reward_that_fails_is_named(tables: Path, capsys: pytest.CaptureFixture[str]):
     (tables / "mine.py").write_text("def reward(item):\n    return 1 / 0\n")
     custom = {"weight": 1.0, "options": {"path": f"{tables}/mine.py:reward"}}

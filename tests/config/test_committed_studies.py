@@ -1,8 +1,13 @@
 """The committed studies are valid and compare the arms that they announce."""
 
+from pathlib import Path
+
 import pytest
 
 from rlassay.config import load_study
+from rlassay.data.prepare import run_prepare_data
+from rlassay.layout import Layout
+from rlassay.records import read_rows
 
 # Accuracy, VGR, format, length: the weights after the early phase, and those in it.
 EXPERIMENTS = {
@@ -48,3 +53,34 @@ def test_the_balance_study_pays_four_to_one_to_one():
         "modality_balance": 1.0,
     }
     assert (full.rl.loss_type, full.rl.mask_truncated_completions, full.rl.epsilon_high) == ("dapo", True, 0.28)
+
+
+def test_the_chat_study_has_the_published_weights_and_kl():
+    full = load_study("s4_chat").arms["full"].recipe
+    weights = {name: reward.weight for name, reward in full.rewards.items() if reward.weight}
+    assert weights == {"rouge_l": 0.3, "length_similarity": 0.2, "judge": 0.5}
+    assert full.rewards["length_similarity"].options == {"scale": 0.5}
+    assert (full.rl.beta, full.rl.use_bias_correction_kl) == (0.04, False)
+
+
+def test_brevity_is_paid_in_the_second_half_alone():
+    phases = load_study("gsm8k_text").arms["brief_late"].recipe.weight_phases["soft_overlong"]
+    assert phases == ((0.0, 0.0), (0.5, 1.0))
+
+
+def test_a_later_version_of_the_experiments_replaces_the_length_reward():
+    rewards = load_study("s2_dapo_vlm").arms["later_length"].recipe.rewards
+    assert {name: reward.weight for name, reward in rewards.items()} == {
+        "choice_accuracy": 2.5,
+        "vision_gain": 0.0,
+        "strict_think_answer_format": 0.5,
+        "accuracy_conditioned_length": 1.0,
+    }
+
+
+def test_the_example_with_images_reads_every_row(tmp_path: Path):
+    study = load_study("examples/own_images.yaml")
+    counts = run_prepare_data(study, Layout(root=tmp_path))
+    assert {split: count.rows for split, count in counts.items()} == {"sft": 24, "train": 24, "test": 8}
+    rows = list(read_rows(Layout(root=tmp_path).split("test")))
+    assert all(len(row.media) == 1 and row.answer.startswith("<think>") for row in rows)

@@ -175,19 +175,20 @@ def _try_rewards(study: Study, trial: Trial) -> None:
     """Score the gold answer of each row, and an empty one."""
     rows = [row for split in trial.rows.values() for row in split]
     for name, reward in study.rewards.items():
-        if name in IN_THEIR_OWN_PROCESS:
+        function = reward.kind or name
+        if function in IN_THEIR_OWN_PROCESS:
             trial.notes.append(f"the reward {name!r}, which asks a model")
             model = reward.options.get("model")
             if isinstance(model, str) and not _on_hub(model) and not Path(model).is_dir():
                 trial.problems.append(f"rewards.{name}.options.model: there is no model folder {model!r}")
-        elif name in READING_SIGNALS - {"custom"}:
+        elif function in READING_SIGNALS - {"custom"}:
             trial.notes.append(f"the reward {name!r}, which reads signals of completions")
         elif rows:
             _try_reward(study, name, reward, rows, trial)
 
 
 def _try_reward(study: Study, name: str, reward: RewardConfig, rows: list[PromptRow], trial: Trial) -> None:
-    score = guarded(name, reward.options, timeout=reward.timeout, max_failures=reward.max_failures)
+    score = guarded(name, **reward.guard_arguments)
     judged = 0
     for row in rows:
         texts = (demonstrate(row.answer, "so it is"), "")
@@ -198,7 +199,7 @@ def _try_reward(study: Study, name: str, reward: RewardConfig, rows: list[Prompt
             trial.problems.append(f"rewards.{name}: {error}")
             return
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        if failed and "KeyError" in failed[0].text and name in READING_SIGNALS:
+        if failed and "KeyError" in failed[0].text and (reward.kind or name) in READING_SIGNALS:
             trial.notes.append(f"the reward {name!r}, which reads what only a run has: {failed[0].text.strip()[:200]}")
             return
         if failed:
