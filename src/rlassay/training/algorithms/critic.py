@@ -73,7 +73,8 @@ class Critic:
         self.trainer = trainer
         policy = trainer._xp_model()
         width = policy.config.get_text_config().hidden_size
-        self.head = torch.nn.utils.skip_init(torch.nn.Linear, width, 1, device=policy.device)
+        self.device: torch.device = policy.device
+        self.head = torch.nn.utils.skip_init(torch.nn.Linear, width, 1, device=self.device)
         for parameter in self.head.parameters():
             torch.nn.init.zeros_(parameter)
         self.own_backbone = deepcopy(_backbone(policy)).eval() if options.value_model == "separate" else None
@@ -153,10 +154,10 @@ class Critic:
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.trainer.args.max_grad_norm)
-            self.optimizer.step()
+            torch.nn.utils.clip_grad_norm_(parameters, self.trainer.args.max_grad_norm)
+            self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  # torch leaves a parameter open
         loss = accelerator.reduce(torch.stack(losses).sum(), reduction="sum")
-        return {"critic/value_loss": loss.item(), "critic/grad_norm": norm.item()}
+        return {"critic/value_loss": loss.item()}
 
     def save(self, folder: Path) -> None:
         """Write the critic and its optimizer into a checkpoint."""
@@ -167,7 +168,7 @@ class Critic:
         """Read them from a checkpoint; ValueError if it was written without a critic."""
         if not (folder / FILE).is_file():
             raise ValueError(f"{folder}: got a checkpoint without {FILE}, expected one that was written with a critic")
-        saved = torch.load(folder / FILE, map_location=self.head.weight.device, weights_only=True)
+        saved = torch.load(folder / FILE, map_location=self.device, weights_only=True)
         with torch.no_grad():
             for name, parameter in self.trained().items():
                 parameter.copy_(saved["weights"][name])

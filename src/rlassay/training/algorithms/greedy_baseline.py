@@ -1,3 +1,5 @@
+# pyright: basic
+# (accelerate has no types)
 """The baseline of ReMax: the reward of each prompt's greedy completion."""
 
 from collections import defaultdict
