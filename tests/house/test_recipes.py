@@ -27,7 +27,7 @@ rl:
   per_device_train_batch_size: 8
   num_generations: 4
   max_completion_length: 12
-  advantage: {kind: leave_one_out, scale: 2.0}
+  advantage: {kind: median_baseline, scale: 2.0}
 rewards:
   shout: {weight: 1.0}
   choice_accuracy: {weight: 1.0}
@@ -66,15 +66,13 @@ def follow_credit_part(project: Project, code: dict[str, str]) -> None:
 
 
 def follow_advantage_estimator(project: Project, code: dict[str, str]) -> None:
-    (project.folder / "src/rlassay/advantages/leave_one_out.py").write_text(code["leave_one_out"])
+    (project.folder / "src/rlassay/advantages/median_baseline.py").write_text(code["median_baseline"])
     registry, config = "src/rlassay/advantages/__init__.py", "src/rlassay/config/algorithm.py"
     grpo = "from rlassay.advantages.grpo import grpo\n"
-    project.edit(registry, grpo, grpo + "from rlassay.advantages.leave_one_out import leave_one_out\n")
-    project.edit(registry, '    "grpo": grpo,\n', '    "grpo": grpo,\n    "leave_one_out": leave_one_out,\n')
-    union = 'Annotated[GRPOAdvantage | LeaveOneOutAdvantage, Field(discriminator="kind")]'
-    assert union in (ROOT / "CONTRIBUTING.md").read_text()
-    old = "AdvantageConfig = GRPOAdvantage\n"
-    project.edit(config, old, f"{code['LeaveOneOutAdvantage']}\n\nAdvantageConfig = {union}\n")
+    project.edit(registry, grpo, grpo + "from rlassay.advantages.median_baseline import median_baseline\n")
+    project.edit(registry, '    "grpo": grpo,\n', '    "grpo": grpo,\n    "median_baseline": median_baseline,\n')
+    union = "AdvantageConfig = Annotated[\n"
+    project.edit(config, union, f"{code['MedianBaselineAdvantage']}\n\n{union}    MedianBaselineAdvantage |")
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +108,14 @@ def test_the_new_credit_part_weights_tokens(project: Project):
 def test_the_new_estimator_makes_the_advantages(project: Project):
     rollouts = rows(Layout(root=project.results).rollouts(POLICY))
     rewards = np.array([row["reward"] for row in rollouts]).reshape(-1, 4)
-    expected = 2.0 * (rewards - (rewards.sum(axis=1, keepdims=True) - rewards) / 3)
+    expected = 2.0 * (rewards - np.median(rewards, axis=1, keepdims=True))
     assert np.abs(expected).max() > 0
     assert [row["advantage"] for row in rollouts] == pytest.approx(expected.ravel().tolist(), abs=1e-5)
 
 
 def test_the_schema_knows_the_new_sections(project: Project):
     schema = json.dumps(json.loads((project.folder / "config/schema.json").read_text()))
-    assert all(name in schema for name in ("shout", "first_tokens", "leave_one_out"))
+    assert all(name in schema for name in ("shout", "first_tokens", "median_baseline"))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_none_and_grpo_leave_the_advantages_to_trl(advantage: str | None):
 
 
 def test_an_unknown_estimator_is_an_error(tmp_path: Path):
-    known = "got 'leave_on_out', expected one of grpo, leave_one_out; did you mean 'leave_one_out'?"
+    known = f"got 'leave_on_out', expected one of {', '.join(ADVANTAGES)}; did you mean 'leave_one_out'?"
     with pytest.raises(ValueError, match=re.escape(known)):
         make_trainer(CreditGRPOTrainer, tmp_path, advantage="leave_on_out")
     with pytest.raises(TypeError, match="advantage"):

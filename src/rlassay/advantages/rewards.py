@@ -4,7 +4,7 @@ Every estimator starts from `total_rewards`. NaN = could not be scored; all stat
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 EPSILON = 1e-4
@@ -45,6 +45,23 @@ def in_groups(rewards: Float[Tensor, "batch *rest"], num_generations: int) -> Fl
     if len(rewards) % num_generations:
         raise ValueError(f"got {len(rewards)} completions, expected whole groups of {num_generations}")
     return rewards.reshape(-1, num_generations, *rewards.shape[1:])
+
+
+def mean_of_others(grouped: Float[Tensor, "groups size"]) -> Float[Tensor, "groups size"]:
+    """For each value the mean of the other values of its row that are not NaN; NaN where it is NaN or alone."""
+    count = (~torch.isnan(grouped)).sum(dim=1, keepdim=True)
+    return (grouped.nansum(dim=1, keepdim=True) - grouped) / (count - 1)
+
+
+def whiten(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`(value - mean) / sqrt(variance + 1e-8)` over the values under the mask, divisor n - 1; 0 outside, and if n < 2.
+
+    Source: `masked_whiten` of verl.
+    """
+    kept = values[mask]
+    if len(kept) < 2:
+        return torch.zeros_like(values)
+    return torch.where(mask, (values - kept.mean()) / torch.sqrt(kept.var() + 1e-8), 0.0)
 
 
 def nanstd(values: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*kept"]:

@@ -1,20 +1,105 @@
 """Sections of `rl` that choose the algorithm: how rewards become advantages, KL control, sampling of groups, guards."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rlassay.config.section import Section
 
 
 class GRPOAdvantage(Section):
-    """Rewards relative to the group, as `scale_rewards` and `multi_objective_aggregation` say: TRL's own advantages."""
+    """Rewards relative to the group, as `scale_rewards` and `multi_objective_aggregation` say: TRL's own advantages.
+
+    The other estimators do not read `scale_rewards`.
+    """
 
     kind: Literal["grpo"]
     """Selects this section."""
 
 
-AdvantageConfig = GRPOAdvantage
-"""One section per key of `rlassay.advantages.ADVANTAGES`, whose other fields are the options of that function.
+class RLOOAdvantage(Section):
+    """Rewards minus the mean of the prompt's other completions."""
 
-With a second one it becomes `Annotated[GRPOAdvantage | ..., Field(discriminator="kind")]`, as `CreditConfig` is;
-pydantic refuses a union of one.
-"""
+    kind: Literal["rloo"]
+    """Selects this section."""
+
+
+class ReMaxAdvantage(Section):
+    """Rewards minus the reward of the prompt's greedy completion, which is sampled and scored in addition."""
+
+    kind: Literal["remax"]
+    """Selects this section."""
+
+
+class ReinforcePPAdvantage(Section):
+    """REINFORCE++: rewards whitened over the generation batch."""
+
+    kind: Literal["reinforce_pp"]
+    """Selects this section."""
+    baseline: Literal["batch", "group"] = "batch"
+    """`group` first subtracts the mean of the prompt's completions (REINFORCE++-Baseline)."""
+
+
+class OPOAdvantage(Section):
+    """Rewards minus the length-weighted mean of the group."""
+
+    kind: Literal["opo"]
+    """Selects this section."""
+
+
+class MaxRLAdvantage(Section):
+    """Rewards minus the group's mean, divided by that mean; for rewards of at least 0."""
+
+    kind: Literal["max_rl"]
+    """Selects this section."""
+
+
+class PassAtKAdvantage(Section):
+    """GRPO's advantages of sets of `k` completions, whose reward is their best one."""
+
+    kind: Literal["pass_at_k"]
+    """Selects this section."""
+    k: int = Field(default=2, ge=1)
+    """Completions of a set."""
+
+
+class ShrinkageAdvantage(Section):
+    """Rewards minus the mean of the prompt's other completions, shrunk towards the mean of the other prompts."""
+
+    kind: Literal["shrinkage"]
+    """Selects this section."""
+
+
+class GAEAdvantage(Section):
+    """PPO's advantages per token, from a critic that is trained with the policy."""
+
+    kind: Literal["gae"]
+    """Selects this section."""
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    """Discount per token."""
+    lam: float = Field(default=0.95, ge=0, le=1)
+    """Weight of later estimates; 1 = reward to come minus value, 0 = one-step errors."""
+    value_model: Literal["separate", "head"] = "separate"
+    """`separate` trains a copy of the starting policy as the critic, `head` a value head on the policy's hidden states,
+    which needs no memory for a second model."""
+    value_learning_rate: float = Field(default=1e-5, gt=0)
+    """Learning rate of the critic's AdamW, constant."""
+    value_clip: float = Field(default=0.2, gt=0)
+    """The value loss sees values at most this far from those that made the advantages."""
+    value_epochs: int = Field(default=1, ge=1)
+    """Optimiser steps of the critic on each generation batch; clipping begins to act in the second."""
+
+
+AdvantageConfig = Annotated[
+    GRPOAdvantage
+    | RLOOAdvantage
+    | ReMaxAdvantage
+    | ReinforcePPAdvantage
+    | OPOAdvantage
+    | MaxRLAdvantage
+    | PassAtKAdvantage
+    | ShrinkageAdvantage
+    | GAEAdvantage,
+    Field(discriminator="kind"),
+]
+"""One section per key of `rlassay.advantages.ADVANTAGES`, whose other fields are the options of that function."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Any
 
+from rlassay.config.algorithm import PassAtKAdvantage, ReMaxAdvantage
 from rlassay.config.arms import differences, idle, undeclared
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Docstrings, Gsm8k, Summarization, Table
@@ -36,7 +37,7 @@ LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
     of_study = [_seeds, _data, _evaluation, _primary]
-    of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
+    of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit, _advantage]
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 
@@ -169,6 +170,17 @@ def _groups(_: Study, recipe: Recipe) -> Iterator[str]:
             f"rl.per_device_train_batch_size: {rl.per_device_train_batch_size} x steps_per_generation "
             f"{rl.steps_per_generation} = {completions} completions, which do not divide into groups of "
             f"num_generations {rl.num_generations}; expected a multiple of {multiple}"
+        )
+
+
+def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
+    rl, advantage = recipe.rl, recipe.rl.advantage
+    if isinstance(advantage, PassAtKAdvantage) and advantage.k > rl.num_generations:
+        yield f"rl.advantage.k: {advantage.k}, expected at most rl.num_generations, {rl.num_generations}"
+    if isinstance(advantage, ReMaxAdvantage) and rl.multi_objective_aggregation == "normalize_then_sum":
+        yield (
+            "rl.multi_objective_aggregation: normalize_then_sum has no value for the greedy completion of rl.advantage "
+            "remax, which is no member of the group; set sum_then_normalize"
         )
 
 

@@ -200,11 +200,13 @@ def selected_denominator(
 
 
 def spread(
-    advantages_B: Float[Tensor, "batch"],
+    advantages: Float[Tensor, "batch"] | Float[Tensor, "batch time"],
     weights_BT: Float[Tensor, "batch time"],
     completion_mask: Shaped[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time"]:
     """Advantages per token: `advantages_B[:, None] * weights_BT` on the completion, 0 outside it.
+
+    Advantages that are per token already are multiplied token by token.
 
     They change only the policy term of the loss; KL term, entropy bonus and the loss's denominator stay unweighted.
 
@@ -213,7 +215,7 @@ def spread(
     weights_BT = torch.where(completion_mask.bool(), weights_BT, 0.0)
     if not bool((torch.isfinite(weights_BT) & (weights_BT >= 0)).all()):
         raise ValueError("credit weights must be finite and not negative on every completion token")
-    return advantages_B[:, None] * weights_BT
+    return (advantages[:, None] if advantages.ndim == 1 else advantages) * weights_BT
 
 
 def penalise_entropy(

@@ -53,6 +53,16 @@ class BatchRewards:
         return total_rewards(self.rewards_per_func, self.weights, self.num_generations, normalize_first=normalize_first)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GreedyCompletions:
+    """The greedy completions of the prompts of N completions."""
+
+    rewards: Float[Tensor, "completions"]
+    """(N,), total reward of the greedy completion of each completion's prompt; NaN = no reward could score it."""
+    token_counts: list[int]
+    """(N), its tokens, on the first completion of each prompt; 0 on the others, so that the sum counts it once."""
+
+
 @dataclass(kw_only=True)
 class GenerationBatch:
     """One generation batch in the trainer; each step fills the fields listed under its name."""
@@ -99,7 +109,9 @@ class GenerationBatch:
     completion_mask: Int[Tensor, "batch time"] = field(init=False)
     """(B, T), 1 on the tokens that the loss counts."""
     advantages_B: Float[Tensor, "batch"] = field(init=False)
-    """(B,), before credit."""
+    """(B,), before credit; of advantages per token, the mean over each completion's tokens."""
+    greedy: GreedyCompletions | None = None
+    """The greedy completions, where the estimator reads them."""
 
     # Credit.
     token_signals: TokenSignals = field(init=False)
@@ -135,20 +147,20 @@ def gathered_signals(
     """
     length = completion_mask.shape[1]
 
-    def gathered(values_BT: Tensor | None) -> Tensor | None:
-        return None if values_BT is None else _gathered(accelerator, _padded(values_BT, length), math.nan)
+    def of_all(values_BT: Tensor | None) -> Tensor | None:
+        return None if values_BT is None else gathered(accelerator, _padded(values_BT, length), math.nan)
 
     dominance_BT = None if measured.attention is None else measured.attention.dominance_BT
     missing_BT = torch.full_like(completion_mask, math.nan, dtype=torch.float32)
     return TokenSignals(
-        completion_mask=_gathered(accelerator, completion_mask, 0),
+        completion_mask=gathered(accelerator, completion_mask, 0),
         advantages_B=accelerator.gather(advantages_B),
         has_image_B=accelerator.gather(measured.has_image_B),
-        entropy_BT=gathered(measured.entropy_BT),
+        entropy_BT=of_all(measured.entropy_BT),
         # A process without images measures no image signal, but has to take part when the others gather theirs.
-        perception_BT=gathered(missing_BT if measured.perception_BT is None else measured.perception_BT),
-        dominance_BT=gathered(missing_BT if dominance_BT is None else dominance_BT),
-        draws_BT=gathered(measured.draws_BT),
+        perception_BT=of_all(missing_BT if measured.perception_BT is None else measured.perception_BT),
+        dominance_BT=of_all(missing_BT if dominance_BT is None else dominance_BT),
+        draws_BT=of_all(measured.draws_BT),
     )
 
 
@@ -158,7 +170,8 @@ def own_rows(accelerator: Any, values: Float[Tensor, "completions *rest"], size:
     return values[first : first + size]
 
 
-def _gathered(accelerator: Any, values_BT: Tensor, fill: int | float) -> Tensor:
+def gathered(accelerator: Any, values_BT: Tensor, fill: int | float) -> Tensor:
+    """(N, T), the values of all processes, filled up to the longest completion."""
     return accelerator.gather(accelerator.pad_across_processes(values_BT, dim=1, pad_index=fill))
 
 

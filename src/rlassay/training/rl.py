@@ -27,6 +27,7 @@ from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
+from rlassay.training.algorithms.critic import CriticOptions
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.process import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
@@ -69,6 +70,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             processing_class=processor,
             peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),
+            critic=critic_options(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
@@ -89,11 +91,17 @@ def credit_parts(recipe: Recipe) -> list[CreditPart]:
 
 
 def advantage_estimator(rl: RLConfig) -> AdvantageEstimator | None:
-    """The arm's advantage estimator with its options; None for `grpo`, whose advantages TRL computes itself."""
+    """The arm's advantage estimator with its options; None for `grpo`, which TRL computes itself, and for `gae`."""
     section = rl.advantage
-    if section.kind == "grpo":
+    if section.kind in ("grpo", "gae"):
         return None
     return partial(ADVANTAGES[section.kind], **section.model_dump(exclude={"kind"}))
+
+
+def critic_options(rl: RLConfig) -> CriticOptions | None:
+    """The options of the arm's critic; None unless its advantages are those of `gae`."""
+    section = rl.advantage
+    return CriticOptions(**section.model_dump(exclude={"kind"})) if section.kind == "gae" else None
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:

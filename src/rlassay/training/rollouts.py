@@ -17,6 +17,7 @@ from rlassay.files import replacing
 from rlassay.layout import shard, shards
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.signals.measuring import ImageAttention, SignalBatch
+from rlassay.training.batch import GreedyCompletions
 
 TOKEN_GROUPS = 2
 """Groups of each generation batch that are recorded token by token, the first ones.
@@ -86,6 +87,8 @@ class Rollout:
     """By name such as `modality_dominance/late` (N,), signals of each completion; NaN = not defined."""
     scale: Float[Tensor, "batch"] | None = None
     """(N,), factor of each completion's advantage; None where no credit part scales."""
+    greedy: GreedyCompletions | None = None
+    """The greedy completions of the prompts; None unless the advantage estimator reads them."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Attention and credit metrics of the batch, as logged."""
     token_records: tuple[TokenRecord, ...] = ()
@@ -112,6 +115,9 @@ def rollout_table(rollout: Rollout) -> Any:
     columns |= {f"signal.{name}": _column(values) for name, values in rollout.signals.items()}
     if rollout.scale is not None:
         columns["scale"] = _column(rollout.scale)
+    if rollout.greedy is not None:
+        columns["greedy_reward"] = _column(rollout.greedy.rewards)
+        columns["greedy_token_count"] = pa.array(rollout.greedy.token_counts, pa.int32())
     return pa.table(columns)
 
 
@@ -172,10 +178,10 @@ def drop_shards_after(folder: Path, step: int) -> None:
 
 
 def generated_tokens(folder: Path) -> int:
-    """Number of completion tokens in all shards of a run."""
-    return sum(
-        sum(pq.read_table(path, columns=["token_count"])["token_count"].to_pylist()) for path in shards(folder).values()
-    )
+    """Number of completion tokens in all shards of a run, those of greedy completions included."""
+    tables = (pq.read_table(path) for path in shards(folder).values())
+    counts = ("token_count", "greedy_token_count")
+    return sum(sum(table[name].to_pylist()) for table in tables for name in counts if name in table.column_names)
 
 
 def _column(values: Float[Tensor, "batch"]) -> pa.Array:

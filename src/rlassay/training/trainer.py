@@ -12,6 +12,7 @@ attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.advantages import AdvantageEstimator, as_estimator, estimate
+from rlassay.advantages import AdvantageEstimator, as_estimator
 from rlassay.credit import (
     CreditPart,
     Denominator,
@@ -46,6 +47,8 @@ from rlassay.signals.measuring import (
     columns_of,
     completion_signals,
 )
+from rlassay.training.algorithms.advantages import AdvantageStep
+from rlassay.training.algorithms.critic import CriticOptions
 from rlassay.training.batch import (
     BatchRewards,
     GenerationBatch,
@@ -75,7 +78,7 @@ class CreditGRPOTrainer(GRPOTrainer):
       `rlassay.credit.CreditPart`);
     - `credit_denominator`, see `rlassay.credit.compose`; `entropy_penalty`, see `rlassay.credit.penalise_entropy`;
     - `advantage`, a function `f(rewards, num_generations)` or a name of `rlassay.advantages.ADVANTAGES`; None and
-      `grpo` keep TRL's advantages;
+      `grpo` keep TRL's advantages; `critic` makes them by GAE instead, see `CriticOptions`;
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
     - `signals`, how to measure the signals that rewards and credit parts read.
@@ -112,7 +115,7 @@ class CreditGRPOTrainer(GRPOTrainer):
     `reward_metrics`, and those of credit and attention.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # TRL users set each by keyword
         self,
         *args: Any,
         credit: CreditPart | str | Sequence[CreditPart | str] | None = None,
@@ -121,13 +124,14 @@ class CreditGRPOTrainer(GRPOTrainer):
         entropy_penalty: float = 0.0,
         signals: SignalPlan | None = None,
         advantage: AdvantageEstimator | str | None = None,
+        critic: CriticOptions | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit_parts = as_parts(credit)
         self.xp_credit_denominator: Denominator = credit_denominator
         self.xp_weight_phases = weight_phases
         self.xp_entropy_penalty = entropy_penalty
-        self.xp_estimator = as_estimator(advantage)
+        self.xp_advantages = AdvantageStep(as_estimator(advantage), critic)
         self.xp_signal_plan = signals or SignalPlan()
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
@@ -137,6 +141,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
         super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self._xp_check()
+        self.xp_advantages.prepare(self)
         processor: Any = self.processing_class
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
             patch_vllm_images(self.vllm_generation, processor.image_token_id)
@@ -268,19 +273,10 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     def _xp_advantage(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Keep TRL's advantages, or replace them by those of another estimator."""
-        if self.xp_estimator is not None:
-            totals = batch.rewards.totals(self.multi_objective_aggregation)
-            advantages = estimate(self.xp_estimator, totals, batch.num_generations)
-            output["advantages"] = own_rows(self.accelerator, advantages, len(batch.rows))
-            # TRL has just written its own advantages into the table of completions that it logs.
-            logged: Any = self._logs["advantages"]
-            for _ in range(min(len(advantages), len(logged))):
-                logged.pop()
-            logged.extend(advantages.tolist())
         # The mask of TRL's loss, which leaves out tokens written by tools and environments.
         mask = output["completion_mask"]
         batch.completion_mask = mask * output["tool_mask"] if "tool_mask" in output else mask
-        batch.advantages_B = output["advantages"]
+        self.xp_advantages(self, batch, output)
 
     def _xp_credit(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Spread the advantages over the tokens; without credit TRL's loss gets them unchanged."""
@@ -290,7 +286,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         batch.credit = compose(self.xp_credit_parts, batch.token_signals, self.xp_credit_denominator, self.loss_type)
         if self.xp_credit_parts or self.xp_entropy_penalty:
             weights_BT = own_rows(self.accelerator, batch.credit.weights_BT, size)[:, :length]
-            output["advantages"] = spread(batch.advantages_B, weights_BT, mask)
+            output["advantages"] = spread(output["advantages"], weights_BT, mask)
         if self.xp_entropy_penalty:
             output["advantages"] = penalise_entropy(output["advantages"], mask, self.xp_entropy_penalty)
 
@@ -304,6 +300,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self._xp_log_rewards(batch, metrics)
         logged = attention_metrics(columns_of(batch.all_signals), self.xp_signal_plan.balance_ratio)
         logged |= batch.credit.metrics if self.xp_credit_parts else {}
+        logged |= {} if batch.greedy is None else {"greedy_reward": batch.greedy.rewards.nanmean().item()}
         for name, value in logged.items():
             metrics[name].append(value)
         if self.xp_listeners:
@@ -347,6 +344,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             failed=batch.rewards.failed,
             signals=columns_of(batch.all_signals),
             scale=batch.credit.scale_B,
+            greedy=batch.greedy,
             metrics=logged,
         )
 
@@ -357,6 +355,18 @@ class CreditGRPOTrainer(GRPOTrainer):
             vision = self.xp_signal_computer.image_attention(self._xp_model(), batch.measured, count)
         values = token_values(batch.token_signals, batch.measured, batch.credit, vision)
         return token_records(rollout, values, batch.completion_ids[:count], self._tokenizer)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Called by transformers to write a checkpoint."""
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            self.xp_advantages.save(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Called by transformers when training begins; `checkpoint` is the one to resume from, if any."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.xp_advantages.load(Path(checkpoint))
 
     def _xp_model(self) -> Any:
         """The policy without the wrappers of accelerate."""

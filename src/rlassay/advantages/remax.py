@@ -1,0 +1,22 @@
+"""ReMax: the reward relative to that of the greedy completion of the same prompt."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def remax(rewards: Float[Tensor, "batch"], greedy_rewards: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+    """Reward minus the reward of the prompt's greedy completion.
+
+    The baseline does not depend on the sampled completions, so that the gradient is unbiased with one of them.
+
+    Args:
+        rewards: (B,), total reward of each completion; NaN = could not be scored.
+        greedy_rewards: (B,), total reward of the greedy (temperature 0) completion of the same prompt; NaN = could not
+            be scored.
+
+    The advantage is 0 where either reward is NaN: without a baseline a reward says nothing.
+
+    Source: ReMax (arXiv 2310.10505), equation 5.
+    """
+    return torch.nan_to_num(rewards - greedy_rewards, nan=0.0)

@@ -1,0 +1,81 @@
+"""The advantage step of the trainer where TRL's own advantages are not the ones to use."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlassay.advantages import AdvantageEstimator, estimate, reads
+from rlassay.training.algorithms.critic import Critic, CriticOptions
+from rlassay.training.algorithms.greedy_baseline import check_greedy, greedy_completions
+from rlassay.training.batch import GenerationBatch, own_rows
+
+
+class AdvantageStep:
+    """Replaces TRL's advantages by those of an estimator, or of a critic; without either it changes nothing."""
+
+    def __init__(self, estimator: AdvantageEstimator | None, options: CriticOptions | None) -> None:
+        """
+        Args:
+            estimator: gives an advantage per completion.
+            options: of the critic that gives an advantage per token.
+
+        Errors: ValueError for both at once.
+        """
+        if estimator is not None and options is not None:
+            raise ValueError("critic: got one beside an advantage estimator; its advantages are those of GAE: drop one")
+        self.estimator = estimator
+        self.options = options
+        self.critic: Critic | None = None
+
+    def prepare(self, trainer: Any) -> None:
+        """Check that the trainer has what the step needs, and build the critic."""
+        if "greedy_rewards" in reads(self.estimator):
+            check_greedy(trainer)
+        if self.options is not None:
+            self.critic = Critic(self.options, trainer)
+
+    def __call__(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> None:
+        """Put the advantages of this process's completions into `output`, and into the record of the batch."""
+        if self.critic is not None:
+            output["advantages"], metrics = self.critic.advantages(batch, output)
+            for name, value in metrics.items():
+                trainer._metrics["train" if batch.is_training else "eval"][name].append(value)
+        elif self.estimator is not None:
+            output["advantages"] = self._estimated(trainer, batch)
+        batch.advantages_B = _per_completion(output["advantages"], batch.completion_mask)
+        if self.critic is not None or self.estimator is not None:
+            # TRL has just written its own advantages into the table of completions that it logs.
+            advantages, logged = trainer.accelerator.gather(batch.advantages_B), trainer._logs["advantages"]
+            for _ in range(min(len(advantages), len(logged))):
+                logged.pop()
+            logged.extend(advantages.tolist())
+
+    def _estimated(self, trainer: Any, batch: GenerationBatch) -> torch.Tensor:
+        assert self.estimator is not None
+        inputs: dict[str, torch.Tensor] = {}
+        if "lengths" in reads(self.estimator):
+            inputs["lengths"] = trainer.accelerator.gather(batch.completion_mask.sum(dim=1))
+        if "greedy_rewards" in reads(self.estimator):
+            batch.greedy = greedy_completions(trainer, batch)
+            inputs["greedy_rewards"] = batch.greedy.rewards
+        totals = batch.rewards.totals(trainer.multi_objective_aggregation)
+        advantages = estimate(self.estimator, totals, batch.num_generations, **inputs)
+        return own_rows(trainer.accelerator, advantages, len(batch.rows))
+
+    def save(self, folder: Path) -> None:
+        """Write the state of the step into a checkpoint."""
+        if self.critic is not None:
+            self.critic.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Read it from a checkpoint."""
+        if self.critic is not None:
+            self.critic.load(folder)
+
+
+def _per_completion(advantages: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:
+    """(B,), advantages per completion; those per token become their mean over the counted tokens, 0 without any."""
+    if advantages.ndim == 1:
+        return advantages
+    return (advantages * completion_mask).sum(dim=1) / completion_mask.sum(dim=1).clamp(min=1)

@@ -1,0 +1,223 @@
+"""A critic: values of the reward to come after each token, from which GAE makes the advantages of PPO.
+
+The critic is trained on each generation batch as soon as its advantages are computed, by an optimizer of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from peft import PeftModel
+from torch import Tensor
+
+from rlassay.advantages import gae, terminal_rewards, whiten
+from rlassay.advantages.gae import explained_variance, value_errors
+from rlassay.training.batch import GenerationBatch, gathered, own_rows
+
+FILE = "critic.pt"
+"""The critic in a checkpoint."""
+IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes", "num_tiles")
+TOKEN_TYPES = ("image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticOptions:
+    """Options of GAE and its critic."""
+
+    gamma: float = 1.0
+    """Discount per token."""
+    lam: float = 0.95
+    """Weight of later estimates; 1 = reward to come minus value, 0 = one-step errors."""
+    value_model: Literal["separate", "head"] = "separate"
+    """`separate` is a copy of the starting policy with a value head, trained in the parameters that the policy trains;
+    `head` is a value head on the policy's own last hidden states, which it does not change."""
+    value_learning_rate: float = 1e-5
+    """Learning rate of the critic's AdamW, constant."""
+    value_clip: float = 0.2
+    """The loss sees values at most this far from those that made the advantages."""
+    value_epochs: int = 1
+    """Optimizer steps of the critic on each generation batch; clipping begins to act in the second."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value out of range."""
+        for name, value, valid in (
+            ("gamma", self.gamma, 0 <= self.gamma <= 1),
+            ("lam", self.lam, 0 <= self.lam <= 1),
+            ("value_model", self.value_model, self.value_model in ("separate", "head")),
+            ("value_learning_rate", self.value_learning_rate, self.value_learning_rate > 0),
+            ("value_clip", self.value_clip, self.value_clip > 0),
+            ("value_epochs", self.value_epochs, self.value_epochs >= 1),
+        ):
+            if not valid:
+                raise ValueError(f"CriticOptions.{name}: got {value!r}, which is out of range")
+
+
+class Critic:
+    """Makes advantages per token, and learns the values."""
+
+    def __init__(self, options: CriticOptions, trainer: Any) -> None:
+        """
+        Args:
+            options: see there.
+            trainer: the `CreditGRPOTrainer`, whose attributes have no types.
+
+        The value head starts at 0, so that the first advantages are those of the rewards alone. Building it draws no
+        random numbers.
+        """
+        self.options = options
+        self.trainer = trainer
+        policy = trainer._xp_model()
+        width = policy.config.get_text_config().hidden_size
+        self.device: torch.device = policy.device
+        self.head = torch.nn.utils.skip_init(torch.nn.Linear, width, 1, device=self.device)
+        for parameter in self.head.parameters():
+            torch.nn.init.zeros_(parameter)
+        self.own_backbone = deepcopy(_backbone(policy)).eval() if options.value_model == "separate" else None
+        self.optimizer = torch.optim.AdamW(
+            self.trained().values(), lr=options.value_learning_rate, weight_decay=0.0, fused=False
+        )
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The critic's trained parameters by name."""
+        parts = {"head": self.head} | ({} if self.own_backbone is None else {"backbone": self.own_backbone})
+        named = ((f"{part}.{name}", each) for part, module in parts.items() for name, each in module.named_parameters())
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+    def advantages(
+        self, batch: GenerationBatch, output: dict[str, Any]
+    ) -> tuple[Float[Tensor, "batch time"], dict[str, float]]:
+        """Whitened advantages of this process's completions, and metrics; in training the critic then learns.
+
+        Args:
+            batch: with its rewards and its mask.
+            output: what TRL's `_generate_and_score_completions` returned.
+
+        A completion that no reward could score has advantage 0; neither the whitening nor the critic counts it.
+        """
+        accelerator, mask = self.trainer.accelerator, batch.completion_mask
+        totals = batch.rewards.totals(self.trainer.multi_objective_aggregation)
+        rewards = own_rows(accelerator, totals, len(mask))
+        counted = mask * ~torch.isnan(rewards)[:, None]
+        values_BT = self.values(output)
+        # The place of per-token rewards, such as a KL penalty: add them here, before the advantages.
+        rewards_BT = terminal_rewards(rewards, counted)
+        advantages_BT, returns_BT = gae(rewards_BT, values_BT, counted, self.options.gamma, self.options.lam)
+        everything = [gathered(accelerator, each, 0) for each in (advantages_BT, values_BT, returns_BT, counted)]
+        all_advantages, all_values, all_returns, all_counted = everything
+        whitened = whiten(all_advantages, all_counted.bool())
+        metrics = {"critic/explained_variance": explained_variance(all_values, all_returns, all_counted.bool())}
+        if batch.is_training:
+            metrics |= self.learn(output, values_BT, returns_BT, counted.bool())
+        return own_rows(accelerator, whitened, len(mask))[:, : mask.shape[1]], metrics
+
+    @torch.no_grad()
+    def values(self, output: dict[str, Any]) -> Float[Tensor, "batch time"]:
+        """(B, T), the value before each token of the completions of this process."""
+        return self._scored(output, lambda values, rows: values)
+
+    def learn(
+        self,
+        output: dict[str, Any],
+        values_BT: Float[Tensor, "batch time"],
+        returns_BT: Float[Tensor, "batch time"],
+        counted_BT: Bool[Tensor, "batch time"],
+    ) -> dict[str, float]:
+        """Fit the values to the returns, as a mean over the counted tokens of all processes; returns the metrics.
+
+        Args:
+            output: what TRL's `_generate_and_score_completions` returned.
+            values_BT: (B, T), the values that made the advantages, from which clipping measures.
+            returns_BT: (B, T), targets.
+            counted_BT: (B, T), tokens that count.
+        """
+        accelerator, clip = self.trainer.accelerator, self.options.value_clip
+        tokens = accelerator.reduce(counted_BT.sum(), reduction="sum").clamp(min=1)
+        losses: list[Tensor] = []
+
+        def learn_from(values: Tensor, rows: slice) -> Tensor:
+            errors = value_errors(values, values_BT[rows], returns_BT[rows], clip)
+            loss = torch.where(counted_BT[rows], errors, 0.0).sum() / tokens
+            loss.backward()
+            losses.append(loss.detach())
+            return values.detach()
+
+        for _ in range(self.options.value_epochs):
+            losses.clear()
+            self.optimizer.zero_grad()
+            self._scored(output, learn_from)
+            parameters = list(self.trained().values())
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+            torch.nn.utils.clip_grad_norm_(parameters, self.trainer.args.max_grad_norm)
+            self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  # torch leaves a parameter open
+        loss = accelerator.reduce(torch.stack(losses).sum(), reduction="sum")
+        return {"critic/value_loss": loss.item()}
+
+    def save(self, folder: Path) -> None:
+        """Write the critic and its optimizer into a checkpoint."""
+        weights = {name: parameter.detach() for name, parameter in self.trained().items()}
+        torch.save({"weights": weights, "optimizer": self.optimizer.state_dict()}, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read them from a checkpoint; ValueError if it was written without a critic."""
+        if not (folder / FILE).is_file():
+            raise ValueError(f"{folder}: got a checkpoint without {FILE}, expected one that was written with a critic")
+        saved = torch.load(folder / FILE, map_location=self.device, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self.trained().items():
+                parameter.copy_(saved["weights"][name])
+        self.optimizer.load_state_dict(saved["optimizer"])
+
+    def _scored(
+        self, output: dict[str, Any], each: Callable[[Float[Tensor, "rows time"], slice], Tensor]
+    ) -> Float[Tensor, "batch time"]:
+        """The values of all completions, in chunks; `each` gets those of a chunk with its rows, and returns them.
+
+        TRL's scoring function cuts the batch into chunks, images included. It calls this stand-in in place of the
+        policy and takes what it returns for the log-probabilities of the tokens.
+        """
+        rows, length = _chunks(len(output["completion_ids"]), self._chunk), output["completion_ids"].shape[1]
+
+        def values(labels: Tensor, fused_lm_head: bool, **inputs: Any) -> SimpleNamespace:
+            with torch.autocast(labels.device.type, enabled=False):
+                # Position t predicts token t + 1: its hidden state is what is known before that token.
+                before = self._hidden(inputs)[:, -length - 1 : -1].float()
+                return SimpleNamespace(log_probs=each(self.head(before)[..., 0], next(rows)))
+
+        return self.trainer._get_per_token_logps_and_entropies(
+            model=values,
+            input_ids=torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+            attention_mask=torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+            logits_to_keep=length,
+            batch_size=self._chunk,
+            **{name: output[name] for name in IMAGE_INPUTS + TOKEN_TYPES if name in output},
+        )[0]
+
+    @property
+    def _chunk(self) -> int:
+        return self.trainer.args.per_device_train_batch_size
+
+    def _hidden(self, inputs: dict[str, Any]) -> Float[Tensor, "rows positions width"]:
+        if self.own_backbone is not None:
+            with self.trainer.accelerator.autocast():
+                return self.own_backbone(**inputs).last_hidden_state
+        with torch.no_grad(), self.trainer.accelerator.autocast():
+            return _backbone(self.trainer._xp_model())(**inputs).last_hidden_state
+
+
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def _backbone(policy: Any) -> Any:
+    """The policy without its language-model head."""
+    model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
+    if model.base_model is model:
+        raise ValueError(f"critic: got a {type(model).__name__}, expected a model with a language-model head")
+    return model.base_model
