@@ -23,6 +23,13 @@ def test_the_schema_accepts_the_built_in_study_and_every_form_of_an_arm():
     VALIDATOR.validate(content(arms__other={"model": {"lora": {"r": 4}}}))
 
 
+def test_the_schema_accepts_a_design_and_a_study_that_extends_another():
+    ingredients = {"kl": {"label": "KL", "rl": {"beta": 0.1}, "rewards": {"soft_overlong": None}}}
+    VALIDATOR.validate(content(arms=GONE, design="factorial", ingredients=ingredients))
+    VALIDATOR.validate({"name": "longer", "extends": "digits", "seeds": [1]})
+    assert not VALIDATOR.is_valid({"name": "longer", "seeds": [1]})
+
+
 @pytest.mark.parametrize(
     "edits",
     [
@@ -35,6 +42,8 @@ def test_the_schema_accepts_the_built_in_study_and_every_form_of_an_arm():
         {"arms__base__rl": {"max_step": 1}},
         {"arms__base__rewards": {"choise_accuracy": None}},
         {"arms__base__labl": "x"},
+        {"arms": GONE, "design": "factorial", "ingredients": {"kl": {"rl": {"bta": 0.1}}}},
+        {"design": "factorail"},
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ import pytest
 
 from rlassay.config.fingerprints import PACKAGE
 from rlassay.config.section import Section
-from rlassay.config.study import ArmFile, Overlay, StudyFile, StudyKeys
+from rlassay.config.study import ArmFile, DesignKeys, Overlay, StudyFile, StudyKeys
 from rlassay.config.training import Recipe
 from tests.config.studies import content, write
 
@@ -66,7 +66,12 @@ print(json.dumps({
 def test_arms_have_the_keys_of_the_recipe_and_scales_those_that_hold_keys():
     own = ["from_", "label", "color", "varies"]
     assert list(ArmFile.model_fields) == [*own, *Recipe.model_fields]
-    assert set(StudyFile.model_fields) == {*StudyKeys.model_fields, *Recipe.model_fields, "family", "arms"}
+    assert set(StudyFile.model_fields) == {
+        *StudyKeys.model_fields,
+        *DesignKeys.model_fields,
+        *Recipe.model_fields,
+        *("extends", "family", "arms"),
+    }
     plain = {"credit", "credit_denominator", "entropy_penalty_coef"}
     assert set(Overlay.model_fields) == {*Recipe.model_fields, "data", "evaluation", "primary"} - plain
 

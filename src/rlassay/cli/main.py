@@ -10,7 +10,8 @@ from rlassay.cli.common import run_parsed
 
 COMMANDS = {
     "validate": "check a study and its settings, and list every problem",
-    "plan": "list runs, steps, tokens and disk before anything starts",
+    "new": "write a study that extends another",
+    "plan": "list runs, steps, tokens, hours, disk and detectable effects before anything starts",
     "status": "show the progress of every run",
     "rerun": "train chosen arms again from step 0",
     "mlflow-sync": "bring MLflow up to date with the files on disk",

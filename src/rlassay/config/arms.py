@@ -34,16 +34,16 @@ def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[
         except ValueError as error:
             problems.append(str(error))
             continue
-        recipe, found = _recipe(content, chain, overlay)
-        _, inherited = _recipe(content, chain[:-1], overlay)
-        problems += [f"arms.{name}.{problem}" for problem in _own(found, inherited)]
+        recipe, found = lay_arms(content, chain, overlay)
+        _, inherited = lay_arms(content, chain[:-1], overlay)
+        problems += [f"arms.{name}.{problem}" for problem in own_problems(found, inherited)]
         if recipe is not None:
             label, color, varies = arm.get("label") or name, arm.get("color"), tuple(arm.get("varies", ()))
             arms[name] = Arm(label=label, color=color, varies=varies, recipe=recipe)
     return arms, list(dict.fromkeys(problems))
 
 
-def _own(found: list[str], inherited: list[str]) -> list[str]:
+def own_problems(found: list[str], inherited: list[str]) -> list[str]:
     """The problems that an arm itself causes: not inherited, and not in an inherited section that is unreadable."""
     wrong = {problem.split(":")[0] for problem in inherited}
     return [problem for problem in found if problem not in inherited and problem.split(".")[0] not in wrong]
@@ -66,7 +66,7 @@ def _chain(name: str, written: dict[str, Any]) -> list[str]:
     return chain
 
 
-def _recipe(
+def lay_arms(
     content: dict[str, Any], chain: list[dict[str, Any]], overlay: dict[str, Any]
 ) -> tuple[Recipe | None, list[str]]:
     """The recipe of the shared sections with the arms of `chain` laid over them; or None and its problems."""
@@ -147,16 +147,17 @@ def recipe_differences(baseline: Recipe, arm: Recipe) -> list[RecipeDifference]:
 def undeclared(found: Iterable[RecipeDifference], varies: Iterable[str]) -> list[RecipeDifference]:
     """The confounds: differences that no path of `varies` covers. A path covers every key below it."""
     varies = list(varies)
-    return [difference for difference in found if not any(_covers(path, difference.path) for path in varies)]
+    return [difference for difference in found if not any(covers(path, difference.path) for path in varies)]
 
 
 def idle(found: Iterable[RecipeDifference], varies: Iterable[str]) -> list[str]:
     """The paths of `varies` that cover no difference."""
     paths = [difference.path for difference in found]
-    return [declared for declared in varies if not any(_covers(declared, path) for path in paths)]
+    return [declared for declared in varies if not any(covers(declared, path) for path in paths)]
 
 
-def _covers(declared: str, path: str) -> bool:
+def covers(declared: str, path: str) -> bool:
+    """Whether a path of `varies` declares a difference at `path`: it is that path, or one above it."""
     return f"{path}.".startswith(f"{declared}.")
 
 

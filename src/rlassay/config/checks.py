@@ -51,8 +51,18 @@ def _in_arms(study: Study, check: Callable[[Study, Recipe], Iterable[str]]) -> I
     for problem, (first, *others) in found.items():
         if others and len(others) + 1 == len(study.arms):
             yield problem
+        elif (cause := _ingredient(study, {first, *others})) is not None:
+            yield f"ingredients.{cause}.{problem}"
         else:
             yield f"arms.{first}.{problem}" + (f" (also in {', '.join(others)})" if others else "")
+
+
+def _ingredient(study: Study, arms: set[str]) -> str | None:
+    """The ingredient that exactly these arms have, if there is one."""
+    found = (
+        each for each in study.ingredients if {name for name, arm in study.arms.items() if each in arm.has} == arms
+    )
+    return next(found, None)
 
 
 def _seeds(study: Study) -> Iterator[str]:

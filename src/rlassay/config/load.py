@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from rlassay.config.arms import expand_arms, fit_scale, lay_scale, unknown_sources
 from rlassay.config.checks import check_design, check_study
+from rlassay.config.designs import design_arms, ingredient_labels, members
 from rlassay.config.explain import StudyError, explain, nearest, one_of
 from rlassay.config.section import Section, is_mapping, merge, to_json
 from rlassay.config.settings import Settings
-from rlassay.config.study import ScaleFile, Study, StudyFile, StudyKeys
+from rlassay.config.study import Arm, DesignKeys, ScaleFile, Study, StudyFile, StudyKeys
 
 CONFIG = Path("config")
 SectionT = TypeVar("SectionT", bound=Section)
@@ -43,9 +44,21 @@ def load_study(name_or_path: str | Path, scale: str | Path | None = None) -> Stu
     return scale_study(content, _find(scale, "scales"), source=str(path))
 
 
+def expand_design(study: Study | dict[str, Any]) -> dict[str, Arm]:
+    """The arms of a study by name, complete and checked; those of its design are named after what they have.
+
+    Args:
+        study: the parsed content of a study file, or a resolved study, whose arms are expanded already.
+
+    Raises:
+        StudyError: as `load_study`; a problem of an ingredient names the ingredient.
+    """
+    return dict((study if isinstance(study, Study) else resolve_study(study)).arms)
+
+
 def resolve_study(content: dict[str, Any], source: str = "study") -> Study:
     """The resolved study of a parsed study file; raises StudyError as `load_study` does."""
-    study = _build(content, {}, source)
+    study = _build(_written_out(content, source), {}, source)
     _raise_if_any(check_study(study) + check_design(study), source)
     return study
 
@@ -55,7 +68,7 @@ def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "stud
     scale = _read(overlay_path)
     _validated(ScaleFile, scale, str(overlay_path))
     _raise_if_any(unknown_sources(scale), str(overlay_path))
-    content, overlay = fit_scale(content, scale)
+    content, overlay = fit_scale(_written_out(content, source), scale)
     source = f"{source} with {overlay_path} laid over it"
     study = _build(content, overlay, source, scale=overlay_path.stem)
     _raise_if_any(check_study(study), source)
@@ -144,6 +157,34 @@ def _is_plain(value: str) -> bool:
         return False
 
 
+def _written_out(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """A study file with the study that it extends below it, and with the arms of its design."""
+    content = _extended(content, source)
+    _validated(DesignKeys, {key: content[key] for key in DesignKeys.model_fields if key in content}, source)
+    content, problems = design_arms(content)
+    _raise_if_any(problems, source)
+    return content
+
+
+def _extended(content: dict[str, Any], source: str, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content laid over the study that it extends, which may extend another; `chain`: those that led to it."""
+    above = content.get("extends")
+    if not isinstance(above, str):
+        return content
+    if "name" not in content:
+        raise StudyError(["name: missing; expected a name of its own for a study that extends another"], source)
+    path = _find(above, "studies")
+    if path in chain:
+        circle = [other.stem for other in (*chain[chain.index(path) :], path)]
+        raise StudyError([f"extends: runs in a circle: {' extends '.join(circle)}"], source)
+    parent = _extended(_read(path), str(path), (*chain, path))
+    merged = merge({key: part for key, part in parent.items() if key != "extends"}, content)
+    for key in ("arms", "rewards", "ingredients"):
+        if is_mapping(merged.get(key)):
+            merged[key] = {name: part for name, part in merged[key].items() if part is not None}
+    return merged
+
+
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
     """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together.
 
@@ -158,10 +199,37 @@ def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale:
             problems += expand_arms(content, overlay)[1]
         raise StudyError(problems, source) from None
     arms, problems = expand_arms(content, overlay)
-    _raise_if_any(problems, source)
+    _raise_if_any(problems or _unselectable(arms, written), source)
+    has, chosen = members(content), written.select_arms or tuple(arms)
+    left_out = arms.keys() - set(chosen)
+    arms = {name: arm.model_copy(update={"has": has.get(name, ())}) for name, arm in arms.items() if name in chosen}
     others = tuple(name for name in arms if name != written.baseline)
+    family = others if written.family is None else tuple(name for name in written.family if name not in left_out)
     shared: dict[str, Any] = {key: getattr(written, key) for key in StudyKeys.model_fields}
-    return Study(**shared, scale=scale, family=others if written.family is None else written.family, arms=arms)
+    return Study(
+        **shared,
+        scale=scale,
+        design=written.design,
+        ingredients=ingredient_labels(content),
+        family=family,
+        arms=arms,
+    )
+
+
+def _unselectable(arms: dict[str, Arm], written: StudyFile) -> list[str]:
+    """The problems of `select_arms`."""
+    chosen = written.select_arms or tuple(arms)
+    problems = [
+        f"select_arms.{i}: got the text {name!r}, expected an arm: {one_of(arms)}{nearest(name, arms)}"
+        for i, name in enumerate(chosen)
+        if name not in arms
+    ]
+    if written.baseline in arms and written.baseline not in chosen:
+        problems.append(
+            f"select_arms: lacks the baseline {written.baseline!r}, with which the others are compared; add it, or "
+            "declare one of these arms as the baseline"
+        )
+    return problems
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -226,6 +294,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not is_mapping(content):
         raise ValueError(f"{path}: expected sections `key: value`, got {type(content).__name__}")
     return content
+
+
+def read_value(text: str) -> Any:
+    """A value written as in a study file: `80`, `1e-4`, `[1, 2]`, `null`; StudyError for text that is no YAML."""
+    try:
+        return json.loads(to_json(yaml.load(text, Loader=_Loader)))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise StudyError([f"got the value {text!r}: {error}"]) from None
 
 
 class Commands:

@@ -27,8 +27,17 @@ def study_schema() -> str:
     arm["rewards"]["anyOf"] = [
         _rewards({"anyOf": [_partial(sections["RewardConfig"]), {"type": "null"}]}, {"type": "object"})
     ]
+    ingredient: dict[str, Any] = sections["IngredientFile"]["properties"]
+    ingredient.update({key: part for key, part in arm.items() if key in Recipe.model_fields})
+    schema["anyOf"] = [{"required": required} for required in _forms(schema.pop("required"))]
     schema["properties"]["rewards"].update(_rewards({"$ref": "#/$defs/RewardConfig"}, CUSTOM))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _forms(required: list[str]) -> list[list[str]]:
+    """The keys that each form of a study needs: one with arms, one with a design, one that extends another."""
+    designed = ["design" if key == "arms" else key for key in required]
+    return [required, [*designed, "ingredients"], ["name", "extends"]]
 
 
 def _partial(section: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,11 @@ def is_mapping(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
 
+def is_list(value: Any) -> TypeGuard[list[Any]]:
+    """Whether a value of a YAML file is a list."""
+    return isinstance(value, list)
+
+
 def to_json(content: Any) -> str:
     """Content of a YAML file as JSON; dates become text."""
     return json.dumps(content, default=str)

@@ -13,6 +13,8 @@ from rlassay.config.training import Recipe, RewardConfig
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+Design = Literal["explicit", "leave_one_out", "add_one_in", "factorial", "fractional"]
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_lenient", "token_count", "truncated")
@@ -49,6 +51,8 @@ class Primary(Section):
     """A metric of the score stage."""
     mode: Literal["sampled", "greedy"] = "sampled"
     """Which completions count: the sampled ones, or the greedy one."""
+    smallest_effect: float | None = Field(default=None, gt=0)
+    """The smallest difference that matters, in the metric's unit (0.03 is 3 points of accuracy); null declares none."""
 
 
 class Arm(Section):
@@ -60,6 +64,8 @@ class Arm(Section):
     """Its colour in the figures, `#rrggbb`."""
     varies: tuple[str, ...] = ()
     """Key paths in which it may differ from the baseline; any other difference is a confound."""
+    has: tuple[Name, ...] = ()
+    """The ingredients that a design gave it, in the order of the study; empty for an arm written by hand."""
     recipe: Recipe
     """Everything that decides its weights, apart from data and seed."""
 
@@ -94,6 +100,10 @@ class Study(StudyKeys):
     """The scale that was applied."""
     family: tuple[Name, ...]
     """The arms whose p-values are corrected together (Holm)."""
+    design: Design = "explicit"
+    """How its arms were made."""
+    ingredients: dict[Name, str] = Field(default={})
+    """The labels of the design's ingredients by name; empty for explicit arms."""
     arms: dict[Name, Arm] = Field(min_length=1)
     """The arms by name."""
 
@@ -161,19 +171,56 @@ class ArmFile(_with_keys(_ArmHead, "ArmKeys", dict(_difference_keys(Recipe)))):
     """An arm in a study file: its differences only."""
 
 
-class StudyFile(StudyKeys, Recipe):
+class _IngredientHead(Section):
+    """The keys of an ingredient that are not part of a recipe."""
+
+    label: str | None = None
+    """Its name on the page; the key by default."""
+    varies: tuple[str, ...] | None = None
+    """Key paths that it may change, such as `rl.loss_type`; null takes those that it writes."""
+
+
+class IngredientFile(_with_keys(_IngredientHead, "IngredientKeys", dict(_difference_keys(Recipe)))):
+    """What an arm with the ingredient adds to the study's own sections; its credit parts join those of the others."""
+
+
+class DesignKeys(Section):
+    """The keys of a study file from which its arms are made, besides `arms`."""
+
+    design: Design = "explicit"
+    """How arms are made of `ingredients`; `explicit` takes them as written.
+
+    `none` is the arm without any ingredient, `all` the arm with every one. `leave_one_out` makes `all` and each arm
+    that lacks one; `add_one_in` makes `none` and each arm that has one; `factorial` makes an arm of every subset;
+    `fractional` makes the subsets that its `generators` admit.
+    """
+    ingredients: dict[Name, IngredientFile] = Field(default={})
+    """What the arms of a `design` may have, each as differences from the study's own sections."""
+    generators: dict[Name, tuple[Name, ...]] = Field(default={})
+    """With `design: fractional`, ingredient -> those that decide it: an arm has it if it has an odd number of them. By
+    default the last ingredient follows from all others, which makes half as many arms as `factorial`."""
+    select_arms: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    """Run only these arms of the study; null runs all."""
+
+
+class StudyFile(StudyKeys, DesignKeys, Recipe):
     """`config/studies/<study>.yaml`: the shared sections once, and each arm's differences."""
+
+    extends: str | None = Field(default=None, min_length=1)
+    """Another study, by the name of its file or a path, of which this file states the differences; an entry of its
+    arms, rewards or ingredients that is null is removed."""
 
     family: tuple[Name, ...] | None = None
     """The arms whose p-values are corrected together; null takes all but the baseline."""
     arms: dict[Name, ArmFile] = Field(min_length=1)
-    """The arms by name."""
+    """The arms by name. With a design, further arms, which may start `from` its arms, and labels and colours of
+    these."""
 
 
 _OVERLAID: dict[str, tuple[Any, Any]] = {
     key: (dict[str, Any], Field(default=dict[str, Any](), description=f"Differences in the {key} section."))
     for key, field in StudyFile.model_fields.items()
-    if key != "arms" and _has_keys(field)
+    if key not in ("arms", *DesignKeys.model_fields) and _has_keys(field)
 }
 
 
