@@ -23,6 +23,7 @@ MODULES = {
 BASIC_TYPES = {
     *("data/values.py", "report/curves.py", "report/examples.py", "report/figures.py", "report/figures_style.py"),
     *("report/gather.py", "signals/attention.py", "signals/inputs.py", "signals/passes.py", "training/rollouts.py"),
+    "training/algorithms/sampling.py",
     "training/trainer.py",
 }
 """Files that live on libraries without types; pyright checks them in basic mode, all others in strict mode."""

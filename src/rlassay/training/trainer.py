@@ -12,6 +12,7 @@ attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,9 @@ from rlassay.signals.measuring import (
     columns_of,
     completion_signals,
 )
+from rlassay.training.algorithms.choice import GroupChooser, GroupPlan, dropped_rollout
+from rlassay.training.algorithms.sampling import generated as generated_by
+from rlassay.training.algorithms.sampling import rewards_of
 from rlassay.training.batch import (
     BatchRewards,
     GenerationBatch,
@@ -78,6 +82,7 @@ class CreditGRPOTrainer(GRPOTrainer):
       `grpo` keep TRL's advantages;
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
+    - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
     A credit function of your own declares the signals that it reads:
@@ -112,7 +117,7 @@ class CreditGRPOTrainer(GRPOTrainer):
     `reward_metrics`, and those of credit and attention.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # TRL users set each by keyword
         self,
         *args: Any,
         credit: CreditPart | str | Sequence[CreditPart | str] | None = None,
@@ -121,6 +126,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         entropy_penalty: float = 0.0,
         signals: SignalPlan | None = None,
         advantage: AdvantageEstimator | str | None = None,
+        groups: GroupPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit_parts = as_parts(credit)
@@ -128,6 +134,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_weight_phases = weight_phases
         self.xp_entropy_penalty = entropy_penalty
         self.xp_estimator = as_estimator(advantage)
+        self.xp_groups = GroupChooser(groups or GroupPlan())
         self.xp_signal_plan = signals or SignalPlan()
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
@@ -137,6 +144,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
         super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self._xp_check()
+        self.xp_groups.prepare(self)
         processor: Any = self.processing_class
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
             patch_vllm_images(self.vllm_generation, processor.image_token_id)
@@ -183,17 +191,18 @@ class CreditGRPOTrainer(GRPOTrainer):
         # TRL calls `_calculate_rewards` inside `super()._generate_and_score_completions` and passes nothing through, so
         # this attribute is the one way to hand the batch over. Only `_calculate_rewards` reads it.
         self.xp_batch = batch
-        output = super()._generate_and_score_completions(inputs)
+        output = super()._generate_and_score_completions(self.xp_groups.choose(self, batch))
         batch.seconds["generation"] = time.perf_counter() - began - sum(batch.seconds.values())
         self._xp_advantage(batch, output)
+        self.xp_groups.settle(self, batch, output)
         self._xp_credit(batch, output)
         self._xp_record(batch)
-        return output
+        return self.xp_groups.reduce(self, batch, output)
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """Called by TRL to sample; keeps the tokens that the loss will see, for the signal pass."""
-        generated = super()._generate(prompts)
         batch = self.xp_batch
+        generated = super()._generate(prompts) if batch.chosen is None else generated_by(batch.chosen, prompts)
         batch.prompt_tokens, _, batch.tool_mask, *_, batch.tool_images = generated
         return generated
 
@@ -204,7 +213,10 @@ class CreditGRPOTrainer(GRPOTrainer):
         batch = self.xp_batch
         batch.prompts, batch.completions, batch.completion_ids = prompts, completions, completion_ids_list
         self._xp_measure(batch)
-        self._xp_reward(batch)
+        if batch.chosen is None:
+            self._xp_reward(batch)
+        else:
+            batch.rewards = rewards_of(batch.chosen, self.accelerator.device)
         return batch.rewards.rewards_per_func
 
     def _xp_measure(self, batch: GenerationBatch) -> None:
@@ -232,7 +244,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             batch.measured = self.xp_signal_computer(self._xp_model(), rollout)
         batch.signals = completion_signals(batch.measured)
         batch.all_signals = gather_object(batch.signals)
-        batch.seconds["signals"] = time.perf_counter() - began
+        batch.seconds["signals"] += time.perf_counter() - began
 
     def _xp_rendering(self, size: int) -> list[dict[str, Any]]:
         """The arguments with which TRL rendered each prompt."""
@@ -264,7 +276,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             metrics={reward.__name__: gather_object(reward.metrics) for reward in ours},
             num_generations=batch.num_generations,
         )
-        batch.seconds["reward"] = time.perf_counter() - began
+        batch.seconds["reward"] += time.perf_counter() - began
 
     def _xp_advantage(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Keep TRL's advantages, or replace them by those of another estimator."""
@@ -304,14 +316,18 @@ class CreditGRPOTrainer(GRPOTrainer):
         self._xp_log_rewards(batch, metrics)
         logged = attention_metrics(columns_of(batch.all_signals), self.xp_signal_plan.balance_ratio)
         logged |= batch.credit.metrics if self.xp_credit_parts else {}
+        logged |= self.xp_groups.metrics(batch)
         for name, value in logged.items():
             metrics[name].append(value)
         if self.xp_listeners:
             rollout = self._xp_rollout(batch, logged)
             if self.accelerator.is_main_process:
                 rollout = replace(rollout, token_records=self._xp_token_records(batch, rollout))
+                dropped = dropped_rollout(batch, rollout, self.xp_end_token_ids)
                 for listener in self.xp_listeners:
                     listener(rollout)
+                    if dropped is not None:
+                        listener(dropped)
 
     def _xp_log_rewards(self, batch: GenerationBatch, metrics: dict[str, list[Any]]) -> None:
         rewards = batch.rewards
@@ -348,6 +364,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             signals=columns_of(batch.all_signals),
             scale=batch.credit.scale_B,
             metrics=logged,
+            use=self.xp_groups.use(batch),
         )
 
     def _xp_token_records(self, batch: GenerationBatch, rollout: Rollout) -> tuple[TokenRecord, ...]:
@@ -357,6 +374,18 @@ class CreditGRPOTrainer(GRPOTrainer):
             vision = self.xp_signal_computer.image_attention(self._xp_model(), batch.measured, count)
         values = token_values(batch.token_signals, batch.measured, batch.credit, vision)
         return token_records(rollout, values, batch.completion_ids[:count], self._tokenizer)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Called by transformers to write a checkpoint."""
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            self.xp_groups.save(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Called by transformers when training begins; `checkpoint` is the one to resume from, if any."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.xp_groups.load(Path(checkpoint))
 
     def _xp_model(self) -> Any:
         """The policy without the wrappers of accelerate."""
