@@ -73,9 +73,9 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         folder: for its checkpoints.
         credit: for ours only.
         changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards;
-            `advantage` and `weight_phases` are for ours only.
+            `advantage`, `weight_phases`, `groups` and `signals` are for ours only.
     """
-    ours = {name: changes.pop(name) for name in ("advantage", "weight_phases") if name in changes}
+    ours = {name: changes.pop(name) for name in ("advantage", "weight_phases", "groups", "signals") if name in changes}
     rewards = changes.pop("reward_funcs", [even_digits, brevity])
     settings: dict[str, Any] = {
         "output_dir": str(folder),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rlassay.advantages import total_rewards
@@ -157,7 +157,7 @@ def gathered_signals(
     )
 
 
-def own_rows(accelerator: Any, values: Float[Tensor, "completions *rest"], size: int) -> Float[Tensor, "..."]:
+def own_rows(accelerator: Any, values: Shaped[Tensor, "completions *rest"], size: int) -> Shaped[Tensor, "..."]:
     """The `size` rows of this process, from values of all processes."""
     first = accelerator.process_index * size
     return values[first : first + size]

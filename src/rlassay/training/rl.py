@@ -27,6 +27,9 @@ from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
+from rlassay.training.algorithms.choice import GroupPlan
+from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
+from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.process import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
@@ -69,6 +72,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             processing_class=processor,
             peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),
+            groups=group_plan(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
@@ -94,6 +98,16 @@ def advantage_estimator(rl: RLConfig) -> AdvantageEstimator | None:
     if section.kind == "grpo":
         return None
     return partial(ADVANTAGES[section.kind], **section.model_dump(exclude={"kind"}))
+
+
+def group_plan(rl: RLConfig) -> GroupPlan:
+    """Which of the sampled completions train."""
+    sampling, replay = rl.dynamic_sampling, rl.replay
+    return GroupPlan(
+        dynamic_sampling=None if sampling is None else DynamicSampling(**sampling.model_dump()),
+        replay=None if replay is None else Replay(**replay.model_dump()),
+        train_on=rl.train_on,
+    )
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:

@@ -174,7 +174,7 @@ class GroupChooser:
         if not batch.is_training:
             return
         if batch.chosen is not None and any(batch.chosen.replayed):
-            batch.advantages_B = _with_own_advantages(batch, batch.chosen)
+            output["advantages"] = batch.advantages_B = _with_own_advantages(batch, batch.chosen)
         if self.plan.train_on is not None:
             rewards, size = batch.rewards, batch.num_generations
             totals = rewards.totals(trainer.multi_objective_aggregation)
@@ -183,10 +183,9 @@ class GroupChooser:
                 trainer, rewards.rewards_per_func[batch.trained], rewards.weights, self.plan.train_on
             )
             advantages = torch.zeros_like(totals).masked_scatter(batch.trained, chosen)
-            batch.advantages_B = own_rows(trainer.accelerator, advantages, len(batch.rows))
+            output["advantages"] = batch.advantages_B = own_rows(trainer.accelerator, advantages, len(batch.rows))
             own = own_rows(trainer.accelerator, batch.trained, len(batch.rows))
             batch.completion_mask = batch.completion_mask * own[:, None]
-        output["advantages"] = batch.advantages_B
 
     def reduce(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> dict[str, Any]:
         """After credit: the output of the completions that train, with the number of their tokens."""
