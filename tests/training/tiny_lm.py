@@ -73,9 +73,10 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         folder: for its checkpoints.
         credit: for ours only.
         changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards;
-            `advantage`, `critic` and `weight_phases` are for ours only.
+            `advantage`, `critic`, `weight_phases`, `groups` and `signals` are for ours only.
     """
-    ours = {name: changes.pop(name) for name in ("advantage", "critic", "weight_phases") if name in changes}
+    names = ("advantage", "critic", "weight_phases", "groups", "signals")
+    ours = {name: changes.pop(name) for name in names if name in changes}
     rewards = changes.pop("reward_funcs", [even_digits, brevity])
     settings: dict[str, Any] = {
         "output_dir": str(folder),

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rlassay.config.algorithm import AdvantageConfig, GRPOAdvantage
+from rlassay.config.algorithm import AdvantageConfig, GroupChoice, GRPOAdvantage
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
 from rlassay.config.model import ModelConfig
 from rlassay.config.section import Section
@@ -85,7 +85,7 @@ class GRPOArguments(Optimisation):
     """Leave truncated completions out of the loss."""
 
 
-class RLConfig(GRPOArguments):
+class RLConfig(GRPOArguments, GroupChoice):
     """GRPO on the `train` split: TRL's settings, and ours."""
 
     advantage: AdvantageConfig = GRPOAdvantage(kind="grpo")

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rlassay.advantages import total_rewards
 from rlassay.credit import Credit, TokenSignals
 from rlassay.rewards.outcomes import FailureKind
 from rlassay.signals.measuring import SignalBatch
+from rlassay.training.algorithms.groups import ChosenGroups
 
 TRLCompletion = str | list[dict[str, Any]]
 """A completion in TRL's plain or conversational format."""
@@ -75,8 +76,12 @@ class GenerationBatch:
     """Completions per prompt."""
     step: int
     """Optimiser step that it is sampled for, from 1."""
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    seconds: dict[str, float] = field(default_factory=lambda: {"signals": 0.0, "reward": 0.0})
     """Wall time of `signals`, `reward` and `generation` (sampling and log-probabilities), s."""
+    chosen: ChosenGroups | None = None
+    """Completions that dynamic sampling and replay chose before TRL works on the batch; None lets TRL sample."""
+    trained: Bool[Tensor, "completions"] | None = None
+    """(N,), completions that train; None = all."""
 
     # Sampled by TRL.
     prompts: list[Any] = field(init=False)
@@ -164,7 +169,7 @@ def gathered_signals(
     )
 
 
-def own_rows(accelerator: Any, values: Float[Tensor, "completions *rest"], size: int) -> Float[Tensor, "..."]:
+def own_rows(accelerator: Any, values: Shaped[Tensor, "completions *rest"], size: int) -> Shaped[Tensor, "..."]:
     """The `size` rows of this process, from values of all processes."""
     first = accelerator.process_index * size
     return values[first : first + size]

@@ -27,7 +27,10 @@ from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
+from rlassay.training.algorithms.choice import GroupPlan
 from rlassay.training.algorithms.critic import CriticOptions
+from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
+from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.process import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
@@ -71,6 +74,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
             advantage=advantage_estimator(recipe.rl),
             critic=critic_options(recipe.rl),
+            groups=group_plan(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
@@ -102,6 +106,16 @@ def critic_options(rl: RLConfig) -> CriticOptions | None:
     """The options of the arm's critic; None unless its advantages are those of `gae`."""
     section = rl.advantage
     return CriticOptions(**section.model_dump(exclude={"kind"})) if section.kind == "gae" else None
+
+
+def group_plan(rl: RLConfig) -> GroupPlan:
+    """Which of the sampled completions train."""
+    sampling, replay = rl.dynamic_sampling, rl.replay
+    return GroupPlan(
+        dynamic_sampling=None if sampling is None else DynamicSampling(**sampling.model_dump()),
+        replay=None if replay is None else Replay(**replay.model_dump()),
+        train_on=rl.train_on,
+    )
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:

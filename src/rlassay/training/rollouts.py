@@ -91,12 +91,17 @@ class Rollout:
     """The greedy completions of the prompts; None unless the advantage estimator reads them."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Attention and credit metrics of the batch, as logged."""
+    use: list[str] | None = None
+    """(N), `trained`, `dropped` (sampled only) or `replayed` (sampled at an earlier step); None = all trained."""
     token_records: tuple[TokenRecord, ...] = ()
     """The completions of the first `TOKEN_GROUPS` groups, token by token."""
 
 
 def rollout_table(rollout: Rollout) -> Any:
-    """The `pyarrow.Table` with one row per completion; NaN becomes null."""
+    """The `pyarrow.Table` with one row per completion that was sampled at this step; NaN becomes null.
+
+    Where not all completions train, `trained` says which do; replayed ones are in the shards of earlier steps.
+    """
     count = len(rollout.prompt_ids)
     columns: dict[str, pa.Array] = {
         "step": pa.array([rollout.step] * count, pa.int32()),
@@ -118,7 +123,10 @@ def rollout_table(rollout: Rollout) -> Any:
     if rollout.greedy is not None:
         columns["greedy_reward"] = _column(rollout.greedy.rewards)
         columns["greedy_token_count"] = pa.array(rollout.greedy.token_counts, pa.int32())
-    return pa.table(columns)
+    if rollout.use is None:
+        return pa.table(columns)
+    columns["trained"] = pa.array([use == "trained" for use in rollout.use], pa.bool_())
+    return pa.table(columns).filter(pa.array([use != "replayed" for use in rollout.use], pa.bool_()))
 
 
 _TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
@@ -167,7 +175,8 @@ class ShardWriter:
             self._step, self._tables = rollout.step, []
         self._tables.append(self.table(rollout))
         with replacing(shard(self.folder, rollout.step)) as unfinished:
-            pq.write_table(pa.concat_tables(self._tables), unfinished)
+            # Completions that do not train have no signals and no scale: null.
+            pq.write_table(pa.concat_tables(self._tables, promote_options="default"), unfinished)
 
 
 def drop_shards_after(folder: Path, step: int) -> None:

@@ -48,7 +48,10 @@ from rlassay.signals.measuring import (
     completion_signals,
 )
 from rlassay.training.algorithms.advantages import AdvantageStep
+from rlassay.training.algorithms.choice import GroupChooser, GroupPlan, dropped_rollout
 from rlassay.training.algorithms.critic import CriticOptions
+from rlassay.training.algorithms.sampling import generated as generated_by
+from rlassay.training.algorithms.sampling import rewards_of
 from rlassay.training.batch import (
     BatchRewards,
     GenerationBatch,
@@ -81,6 +84,7 @@ class CreditGRPOTrainer(GRPOTrainer):
       `grpo` keep TRL's advantages; `critic` makes them by GAE instead, see `CriticOptions`;
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
+    - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
     A credit function of your own declares the signals that it reads:
@@ -125,6 +129,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         signals: SignalPlan | None = None,
         advantage: AdvantageEstimator | str | None = None,
         critic: CriticOptions | None = None,
+        groups: GroupPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit_parts = as_parts(credit)
@@ -132,6 +137,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.xp_weight_phases = weight_phases
         self.xp_entropy_penalty = entropy_penalty
         self.xp_advantages = AdvantageStep(as_estimator(advantage), critic)
+        self.xp_groups = GroupChooser(groups or GroupPlan())
         self.xp_signal_plan = signals or SignalPlan()
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
@@ -141,7 +147,8 @@ class CreditGRPOTrainer(GRPOTrainer):
             kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
         super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self._xp_check()
-        self.xp_advantages.prepare(self)
+        for part in (self.xp_advantages, self.xp_groups):
+            part.prepare(self)
         processor: Any = self.processing_class
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
             patch_vllm_images(self.vllm_generation, processor.image_token_id)
@@ -188,17 +195,18 @@ class CreditGRPOTrainer(GRPOTrainer):
         # TRL calls `_calculate_rewards` inside `super()._generate_and_score_completions` and passes nothing through, so
         # this attribute is the one way to hand the batch over. Only `_calculate_rewards` reads it.
         self.xp_batch = batch
-        output = super()._generate_and_score_completions(inputs)
+        output = super()._generate_and_score_completions(self.xp_groups.choose(self, batch))
         batch.seconds["generation"] = time.perf_counter() - began - sum(batch.seconds.values())
         self._xp_advantage(batch, output)
+        self.xp_groups.settle(self, batch, output)
         self._xp_credit(batch, output)
         self._xp_record(batch)
-        return output
+        return self.xp_groups.reduce(self, batch, output)
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """Called by TRL to sample; keeps the tokens that the loss will see, for the signal pass."""
-        generated = super()._generate(prompts)
         batch = self.xp_batch
+        generated = super()._generate(prompts) if batch.chosen is None else generated_by(batch.chosen, prompts)
         batch.prompt_tokens, _, batch.tool_mask, *_, batch.tool_images = generated
         return generated
 
@@ -209,7 +217,10 @@ class CreditGRPOTrainer(GRPOTrainer):
         batch = self.xp_batch
         batch.prompts, batch.completions, batch.completion_ids = prompts, completions, completion_ids_list
         self._xp_measure(batch)
-        self._xp_reward(batch)
+        if batch.chosen is None:
+            self._xp_reward(batch)
+        else:
+            batch.rewards = rewards_of(batch.chosen, self.accelerator.device)
         return batch.rewards.rewards_per_func
 
     def _xp_measure(self, batch: GenerationBatch) -> None:
@@ -237,7 +248,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             batch.measured = self.xp_signal_computer(self._xp_model(), rollout)
         batch.signals = completion_signals(batch.measured)
         batch.all_signals = gather_object(batch.signals)
-        batch.seconds["signals"] = time.perf_counter() - began
+        batch.seconds["signals"] += time.perf_counter() - began
 
     def _xp_rendering(self, size: int) -> list[dict[str, Any]]:
         """The arguments with which TRL rendered each prompt."""
@@ -269,7 +280,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             metrics={reward.__name__: gather_object(reward.metrics) for reward in ours},
             num_generations=batch.num_generations,
         )
-        batch.seconds["reward"] = time.perf_counter() - began
+        batch.seconds["reward"] += time.perf_counter() - began
 
     def _xp_advantage(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Keep TRL's advantages, or replace them by those of another estimator."""
@@ -301,14 +312,18 @@ class CreditGRPOTrainer(GRPOTrainer):
         logged = attention_metrics(columns_of(batch.all_signals), self.xp_signal_plan.balance_ratio)
         logged |= batch.credit.metrics if self.xp_credit_parts else {}
         logged |= {} if batch.greedy is None else {"greedy_reward": batch.greedy.rewards.nanmean().item()}
+        logged |= self.xp_groups.metrics(batch)
         for name, value in logged.items():
             metrics[name].append(value)
         if self.xp_listeners:
             rollout = self._xp_rollout(batch, logged)
             if self.accelerator.is_main_process:
                 rollout = replace(rollout, token_records=self._xp_token_records(batch, rollout))
+                dropped = dropped_rollout(batch, rollout, self.xp_end_token_ids)
                 for listener in self.xp_listeners:
                     listener(rollout)
+                    if dropped is not None:
+                        listener(dropped)
 
     def _xp_log_rewards(self, batch: GenerationBatch, metrics: dict[str, list[Any]]) -> None:
         rewards = batch.rewards
@@ -346,6 +361,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             scale=batch.credit.scale_B,
             greedy=batch.greedy,
             metrics=logged,
+            use=self.xp_groups.use(batch),
         )
 
     def _xp_token_records(self, batch: GenerationBatch, rollout: Rollout) -> tuple[TokenRecord, ...]:
@@ -360,13 +376,16 @@ class CreditGRPOTrainer(GRPOTrainer):
         """Called by transformers to write a checkpoint."""
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            self.xp_advantages.save(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            for part in (self.xp_advantages, self.xp_groups):
+                part.save(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Called by transformers when training begins; `checkpoint` is the one to resume from, if any."""
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.xp_advantages.load(Path(checkpoint))
+            for part in (self.xp_advantages, self.xp_groups):
+                part.load(Path(checkpoint))
 
     def _xp_model(self) -> Any:
         """The policy without the wrappers of accelerate."""

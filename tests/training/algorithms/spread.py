@@ -1,0 +1,67 @@
+"""A program that chooses the groups of two generation batches, on one process or several.
+
+`torchrun --nproc_per_node 2 -m tests.training.algorithms.spread <folder> <completions per process>` writes
+`<rank>.pt`: for each plan and batch the process's own completions and advantages, and the metrics that it would log.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from rlassay.training import CreditGRPOTrainer
+from rlassay.training.algorithms.choice import GroupPlan
+from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
+from rlassay.training.algorithms.replay import Replay
+from tests.training.tiny_lm import make_trainer
+
+SIZE = 4
+COMPLETIONS = 16
+PLANS = {
+    "dynamic": GroupPlan(dynamic_sampling=DynamicSampling(max_resample=9, revisit=0.5)),
+    "replay": GroupPlan(replay=Replay(size=3)),
+    "both": GroupPlan(dynamic_sampling=DynamicSampling(max_resample=1), replay=Replay(size=3)),
+    "part": GroupPlan(train_on=2),
+}
+
+
+def rising(completions: list[str], prompts: list[str], **columns: Any) -> list[float]:
+    """The place in the group times the prompt's number; 0 for the dead prompts, which are the even ones."""
+    numbers = [int(prompt.split()[1]) for prompt in prompts]
+    return [float(index % SIZE * (number % 2) * number) for index, number in enumerate(numbers)]
+
+
+def main(folder: Path, per_process: int) -> None:
+    """Choose the groups of this process's part of two batches, under each plan."""
+    first = PartialState(cpu=True).process_index * per_process
+    results: dict[str, Any] = {}
+    for name, plan in PLANS.items():
+        trainer = make_trainer(
+            CreditGRPOTrainer,
+            folder,
+            groups=plan,
+            reward_funcs=rising,
+            per_device_train_batch_size=per_process,
+            top_k=1,  # greedy, so that the completions do not depend on a process's own random numbers
+        )
+        trainer.model.train()
+        for step, prompts in enumerate([(0, 1, 2, 3), (4, 5, 6, 8)]):
+            rows = [trainer.train_dataset[prompt] for prompt in prompts for _ in range(SIZE)]
+            trainer.state.global_step = step
+            output = trainer._generate_and_score_completions(rows[first : first + per_process])
+            logged = {each: values[-1] for each, values in trainer._metrics["train"].items() if "time/" not in each}
+            ids = zip(output["completion_ids"], output["completion_mask"], strict=True)
+            results[f"{name}/{step}"] = {
+                "prompts": [row["prompt_id"] for row in trainer.xp_batch.rows],
+                "ids": [row[mask.bool()].tolist() for row, mask in ids],
+                "advantages": output["advantages"].tolist(),
+                "items": output["num_items_in_batch"].item(),
+                "metrics": logged,
+            }
+    torch.save(results, folder / f"{PartialState().process_index}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
