@@ -144,7 +144,7 @@ class AdaptiveBeta(BetaController):
         """Take one step of the controller; returns the new `beta`.
 
         Args:
-            current_kl: KL of the batch: the mean over completions of what `target` is set for; may be below 0.
+            current_kl: KL of the batch: the mean over completions of the same quantity as `target`; may be below 0.
             num_samples: completions in the batch, at least 1 and below 5 times the horizon, where `beta` could reach 0.
 
         Errors: ValueError for a KL that is not finite, or for another number of completions; `beta` stays as it was.

@@ -40,7 +40,7 @@ class Media(Record):
     kind: Literal["image", "video"] = "image"
     """Kind of the file."""
     path: str
-    """Where an image lies, relative to the study's data folder; a video stays where its source has it."""
+    """Path of an image relative to the study's data folder; a video keeps the path of its source."""
     frames: FrameSampling | None = None
     """For a video, how many frames are shown, where its source says so."""
 

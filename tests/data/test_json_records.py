@@ -235,7 +235,7 @@ BAD_ROWS = {
     "blank choice": (changed(choices=["cat", ""]), "test.jsonl:1: choices: one of them is blank"),
     "equal choices": (
         changed(choices=["cat", "cat"]),
-        "test.jsonl:1: choices: 'cat' stands twice, .* make them differ",
+        "test.jsonl:1: choices: 'cat' appears twice, .* make them differ",
     ),
     "answer not among the choices": (
         changed(answer="C"),

@@ -120,7 +120,7 @@ def test_bad_rows_are_counted_by_reason(tmp_path):
     assert rejected["test"] == [
         "question: it is missing",
         "answer: got ..., which is not among the choices",
-        "choices: ... stands twice, so that two letters would be right",
+        "choices: ... appears twice, so that two letters would be right",
         "image: unreadable",
         "image: a side above 32 pixels",
         "duplicate: nearly the same prompt is in the split 'test'",

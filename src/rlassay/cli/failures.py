@@ -52,7 +52,7 @@ def noted(layout: Layout, stage: str, policy: str | None, split: str | None) -> 
         about = {"stage": stage, "policy": policy, "split": split, "error": f"{type(error).__name__}: {error}"}
         if not layout.root.is_dir():  # refused before anything was written
             raise
-        with suppress(OSError):  # the disk may be what failed
+        with suppress(OSError):  # the disk itself may have failed
             write_json(path, about | {"ended": time.time()})
         raise
 

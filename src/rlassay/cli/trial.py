@@ -200,7 +200,9 @@ def _try_reward(study: Study, name: str, reward: RewardConfig, rows: list[Prompt
             return
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         if failed and "KeyError" in failed[0].text and (reward.kind or name) in READING_SIGNALS:
-            trial.notes.append(f"the reward {name!r}, which reads what only a run has: {failed[0].text.strip()[:200]}")
+            trial.notes.append(
+                f"the reward {name!r}, which reads values that only a run has: {failed[0].text.strip()[:200]}"
+            )
             return
         if failed:
             trial.problems.append(f"rewards.{name}: {failed[0].kind} on a gold or empty answer: {failed[0].text}")

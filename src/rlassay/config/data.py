@@ -29,7 +29,7 @@ class PromptLimit(Section):
 
 
 class DataSection(Section):
-    """What all sources share."""
+    """Fields of all sources."""
 
     max_prompt_length: PromptLimit | None = None
     """Refuses prompts that are too long for a model; null takes prompts of any length."""

@@ -32,7 +32,7 @@ _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 PATIENCE = {"timeout", "max_failures"}
 """Keys of a reward that enter no fingerprint."""
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.")
-"""Left out of the digest of code: what config computes is in the fingerprints, and the others change no result."""
+"""Left out of the digest of code: results of config are in the fingerprints, and the others change no result."""
 
 
 def data_id(study: Study) -> str:
@@ -164,7 +164,7 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
 
 
 def _imports(tree: ast.Module, module: str, package: Path) -> Iterator[str]:
-    """The rlassay modules that define what `module` imports."""
+    """The rlassay modules that define the names that `module` imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if f"{alias.name}.".startswith("rlassay."))

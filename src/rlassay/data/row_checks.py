@@ -64,7 +64,7 @@ def _choice_problems(row: PromptRow) -> Iterator[str]:
         yield "choices: one of them is blank; expected text"
     repeated = [choice for choice in dict.fromkeys(row.choices) if row.choices.count(choice) > 1]
     if repeated:
-        yield f"choices: {repeated[0]!r} stands twice, so that two letters would be right; make them differ"
+        yield f"choices: {repeated[0]!r} appears twice, so that two letters would be right; make them differ"
 
 
 def _answer_problems(row: PromptRow) -> Iterator[str]:

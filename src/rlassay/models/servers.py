@@ -77,8 +77,9 @@ def _tiny_classifier() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     config: Any = base.config
     config.num_labels = 1
     auto_model: Any = AutoModelForSequenceClassification
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    rng: Any = torch.random  # torch leaves types of these functions open
+    with rng.fork_rng(devices=[]):
+        rng.manual_seed(0)
         return auto_model.from_config(config), tokenizer
 
 

@@ -84,7 +84,7 @@ def accuracy_conditioned_length(completions: Sequence[Completion], *, max_comple
 
 
 def _fraction(length: int, start: int, end: int) -> float:
-    """Where a length lies between `start` (0) and `end` (1), clipped."""
+    """Position of a length between `start` (0) and `end` (1), clipped."""
     if length <= start or length >= end:
         return float(length > start)
     return (length - start) / (end - start)

@@ -18,7 +18,7 @@ class Failure:
     """Why a reward could not score a completion, or the whole group."""
 
     kind: FailureKind
-    """What happened."""
+    """Kind of the failure."""
     text: str
     """The message of the exception, or other details."""
 

@@ -36,7 +36,7 @@ OWNED = {
     "report_to": "none: MLflow is fed from the files",
     "disable_tqdm": "true: the log has one line per step",
 }
-"""Fields that the RL stage sets, and to what."""
+"""Fields that the RL stage sets, and their values."""
 
 NOT_OFFERED = {
     "follows from the model section": "model_init_kwargs trust_remote_code cast_lm_head_to_fp32 router_aux_loss_coef "
@@ -89,7 +89,7 @@ IN_THE_TRAINER = {
     "per_device_train_batch_size": "also the completions per signal pass",
     "importance_sampling_level": "with `sequence`, uniform credit equals TRL up to rounding (1e-5) only",
 }
-"""What `CreditGRPOTrainer` adds to a field that it otherwise passes through."""
+"""Further uses of fields by `CreditGRPOTrainer`, which passes them through to TRL."""
 
 
 def destinations() -> dict[str, str]:
@@ -114,7 +114,7 @@ def page() -> str:
         "# TRL's `GRPOConfig`, field by field",
         "",
         "Written by `python -m rlassay.training.grpo_options`. `CreditGRPOTrainer` passes every field through to TRL;",
-        "the second column has its own use of the field, the third that of a study.",
+        "the second column lists its own uses of the field, the third the source of its value in a study.",
         "",
         "| field | `CreditGRPOTrainer` | a study |",
         "|---|---|---|",

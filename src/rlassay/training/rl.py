@@ -51,7 +51,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
     than the study declares, or while another process trains it.
     """
-    # 1. Refuse what cannot succeed, and lock the run directory.
+    # 1. Refuse a job that cannot succeed, and lock the run directory.
     require_gpus(study.gpus)
     with open_run(layout, _plan(study, layout, policy)) as run:
         if run.finished:

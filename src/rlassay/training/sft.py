@@ -174,7 +174,7 @@ def sft_dataset(
     """Dataset in TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
 
     If the template rewrites any demonstration or ends it without an end token, all rows are written out instead, as
-    prompt, demonstration and end token, which is what RL and evaluation sample.
+    prompt, demonstration and end token, the same texts that RL and evaluation sample.
 
     Args:
         rows: rows with a demonstration.

@@ -162,7 +162,7 @@ class CreditGRPOTrainer(GRPOTrainer):
                 reward.end_token_ids = frozenset(self.xp_end_token_ids)
 
     def _xp_check(self) -> None:
-        """Refuse what would fail or be ignored after the first generation."""
+        """Refuse settings that would fail, or be ignored, after the first generation."""
         check_denominator(self.xp_credit_denominator, self.loss_type)
         for part in self.xp_credit_parts:
             of_image = sorted(needs([part]) & IMAGE_SIGNALS)
