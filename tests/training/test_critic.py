@@ -1,7 +1,6 @@
 """The critic: what it learns, that its values make the advantages, and that it survives a kill."""
 
 import json
-import math
 import signal
 from functools import partial
 from pathlib import Path
@@ -61,6 +60,15 @@ def test_explained_variance_by_hand():
     assert torch.isnan(torch.tensor(explained_variance(returns, torch.ones(1, 3), counted)))
 
 
+def check_first_step(critic: Critic, before: dict[str, Tensor], gradients: tuple[Tensor, ...]) -> None:
+    """AdamW's first step is the learning rate, 1e-2, against the sign of each gradient."""
+    for (name, parameter), gradient in zip(critic.trained().items(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+        large = gradient.abs() > 1e-4
+        moved = (parameter.detach() - before[name])[large]
+        torch.testing.assert_close(moved, -1e-2 * gradient[large].sign(), atol=2e-4, rtol=1e-2)
+
+
 @pytest.mark.parametrize("value_model", ["separate", "head"])
 def test_its_values_make_the_advantages_and_it_learns_the_returns(value_model: Any, tmp_path: Path):
     options = CriticOptions(gamma=0.9, lam=0.8, value_model=value_model, value_learning_rate=1e-2)
@@ -86,12 +94,7 @@ def test_its_values_make_the_advantages_and_it_learns_the_returns(value_model: A
         trainer.args.max_grad_norm = 1e6
         metrics = learn(output, values_BT, returns_BT, counted_BT)
         assert metrics["critic/value_loss"] == pytest.approx(expected.item(), rel=1e-5)
-        for (name, parameter), gradient in zip(critic.trained().items(), gradients, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
-            # AdamW's first step is the learning rate against the sign of the gradient.
-            large = gradient.abs() > 1e-4
-            moved = (parameter.detach() - before[name])[large]
-            torch.testing.assert_close(moved, -1e-2 * gradient[large].sign(), atol=2e-4, rtol=1e-2)
+        check_first_step(critic, before, gradients)
         return metrics
 
     critic.learn = spied  # type: ignore[method-assign]
@@ -111,17 +114,16 @@ def test_the_values_come_to_explain_the_rewards(tmp_path: Path):
     def even_prompt(completions: list[str], prompts: list[str], **columns: Any) -> list[float]:
         return [float(int(prompt.split()[1]) % 2 == 0) for prompt in prompts]
 
-    options = CriticOptions(value_learning_rate=1e-2, value_epochs=4, value_clip=1.0)
-    trainer = make_trainer(
-        CreditGRPOTrainer, tmp_path, max_steps=30, critic=options, reward_funcs=even_prompt, learning_rate=1e-9
-    )
+    options = CriticOptions(value_learning_rate=3e-3, value_epochs=2, value_clip=1.0)
+    settings: dict[str, Any] = {"max_steps": 25, "learning_rate": 1e-9, "reward_funcs": even_prompt}
+    settings["per_device_train_batch_size"] = 48  # all twelve prompts
+    trainer = make_trainer(CreditGRPOTrainer, tmp_path, critic=options, **settings)
     trainer.train()
-    logged = [line["critic/explained_variance"] for line in trainer.state.log_history[:30]]
-    known = [value for value in logged if not math.isnan(value)]
-    assert known[0] == pytest.approx(0.0, abs=1e-6)  # all values are 0
-    assert sum(known[-5:]) / 5 > 0.8
-    losses = [line["critic/value_loss"] for line in trainer.state.log_history[:30]]
-    assert sum(losses[-5:]) < sum(losses[:5]) / 3
+    logged = trainer.state.log_history[:25]
+    # All values are 0 at first, which explains nothing.
+    assert logged[0]["critic/explained_variance"] == pytest.approx(0.0, abs=1e-6)
+    assert logged[-1]["critic/explained_variance"] > 0.9
+    assert logged[-1]["critic/value_loss"] < 0.1 * logged[0]["critic/value_loss"]
 
 
 def test_an_unscored_completion_is_left_out(tmp_path: Path):
@@ -220,9 +222,7 @@ def test_a_study_chooses_the_critic(tmp_path: Path):
     assert critic_options(policy_of(load_short(tmp_path)).recipe.rl) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("gamma", 1.5), ("lam", -0.1), ("value_clip", 0.0), ("value_epochs", 0), ("value_model", "x")]
-)
+@pytest.mark.parametrize(("name", "value"), [("gamma", 1.5), ("lam", -0.1), ("value_clip", 0.0), ("value_epochs", 0)])
 def test_options_out_of_range_are_refused(name: str, value: Any):
     with pytest.raises(ValueError, match=rf"CriticOptions.{name}: got {value!r}"):
         CriticOptions(**{name: value})

@@ -90,7 +90,10 @@ def test_a_greedy_completion_that_cannot_be_scored_gives_no_advantage(tmp_path: 
         ({"rollout_func": lambda prompts, trainer: {}}, "pass no rollout_func"),
     ],
 )
-def test_what_has_no_greedy_completion_is_refused(changes: dict[str, Any], message: str, tmp_path: Path):
+def test_what_has_no_greedy_completion_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     ours = {"rollout_func": changes.pop("rollout_func")} if "rollout_func" in changes else {}
 
     def trainer_class(**arguments: Any) -> Any:

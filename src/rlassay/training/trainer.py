@@ -35,6 +35,7 @@ from rlassay.credit import (
     spread,
 )
 from rlassay.credit.parts import part_name, registered_name
+from rlassay.layout import checkpoint as checkpoint_folder
 from rlassay.models.policy import end_token_ids
 from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import SampledPrompts, ScoringConfig
@@ -376,7 +377,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         """Called by transformers to write a checkpoint."""
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder = checkpoint_folder(Path(self._get_output_dir(trial=trial)), self.state.global_step)
             for part in (self.xp_advantages, self.xp_groups):
                 part.save(folder)
 

@@ -74,7 +74,7 @@ class Critic:
         policy = trainer._xp_model()
         width = policy.config.get_text_config().hidden_size
         self.device: torch.device = policy.device
-        self.head = torch.nn.utils.skip_init(torch.nn.Linear, width, 1, device=self.device)
+        self.head = torch.nn.Linear(width, 1, device="meta").to_empty(device=self.device)
         for parameter in self.head.parameters():
             torch.nn.init.zeros_(parameter)
         self.own_backbone = deepcopy(_backbone(policy)).eval() if options.value_model == "separate" else None

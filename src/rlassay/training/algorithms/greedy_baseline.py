@@ -50,7 +50,7 @@ def greedy_completions(trainer: Any, batch: GenerationBatch) -> GreedyCompletion
     greedy = GenerationBatch(rows=rows, is_training=batch.is_training, num_generations=1, step=batch.step)
     greedy.prompts = batch.prompts[::size]
     with _greedy_sampling(trainer, batch.is_training):
-        generated = GRPOTrainer._generate(trainer, greedy.prompts)  # TRL's own, as it sampled the batch
+        generated: Any = GRPOTrainer._generate(trainer, greedy.prompts)  # TRL's own, as it sampled the batch
     greedy.prompt_tokens, greedy.completion_ids, greedy.tool_mask, greedy.completions, *_, greedy.tool_images = (
         generated
     )
