@@ -150,6 +150,7 @@ def gathered_signals(
         advantages_B=accelerator.gather(advantages_B),
         has_image_B=accelerator.gather(measured.has_image_B),
         entropy_BT=gathered(measured.entropy_BT),
+        logps_BT=gathered(measured.logps_BT),
         # A process without images measures no image signal, but has to take part when the others gather theirs.
         perception_BT=gathered(missing_BT if measured.perception_BT is None else measured.perception_BT),
         dominance_BT=gathered(missing_BT if dominance_BT is None else dominance_BT),
