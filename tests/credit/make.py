@@ -37,6 +37,7 @@ def batches(draw: st.DrawFn) -> TokenSignals:
         advantages_B=torch.randn(len(lengths), generator=generator),
         has_image_B=torch.rand(len(lengths), generator=generator) < 0.7,
         entropy_BT=signal(4.0),
+        logps_BT=-signal(3.0),
         perception_BT=signal(10.0),
         dominance_BT=signal(50.0),
         draws_BT=torch.rand((len(lengths), time), generator=generator),

@@ -25,7 +25,8 @@ LISTS = [
     ["entropy_filter", "perception_filter", "shuffled_weights"],
     ["attention_weights", "shuffled_weights", "trajectory_scaling"],
 ]
-WITHIN = [names for names in LISTS if "trajectory_scaling" not in names]
+OVER_BATCH = {"trajectory_scaling", "covariance_filter"}
+WITHIN = [names for names in LISTS if OVER_BATCH.isdisjoint(names)]
 """Lists that use each completion alone, so that splitting the batch changes nothing."""
 
 
@@ -137,6 +138,7 @@ def test_a_batch_without_tokens_has_only_the_share_without_images():
         entropy_BT=ENTROPY,
         perception_BT=PERCEPTION,
         dominance_BT=ENTROPY,
+        logps_BT=-ENTROPY,
         draws_BT=DRAWS,
     )
     credit = compose(list(CREDITS.values()), every, "selected")

@@ -37,7 +37,7 @@ def test_needs_of_an_arm_are_those_of_its_parts():
 
 @pytest.mark.parametrize("name", CREDITS)
 def test_a_part_reads_exactly_the_signals_it_needs(name: str):
-    every = {need: torch.rand(MASK.shape) for need in ("entropy", "perception", "dominance", "draws")}
+    every = {need: torch.rand(MASK.shape) for need in ("entropy", "logps", "perception", "dominance", "draws")}
     own = {f"{need}_BT": every[need] for need in NEEDS[name]}
     CREDITS[name](signals(**own))
     for need in NEEDS[name]:
@@ -151,7 +151,7 @@ def test_a_signal_is_found_by_its_name():
     assert given.named("entropy") is entropy
 
 
-@pytest.mark.parametrize("name", ["entropy", "perception", "dominance", "draws"])
+@pytest.mark.parametrize("name", ["entropy", "logps", "perception", "dominance", "draws"])
 def test_a_missing_signal_is_named(name: str):
     with pytest.raises(ValueError, match=f"'{name}', got None"):
         signals().named(name)

@@ -92,6 +92,19 @@ class TrajectoryScaling(Section):
     """Largest scale; null sets no limit. A limit may lower the mean below 1."""
 
 
+class CovarianceFilter(Section):
+    """Leave out the tokens whose log-probability and advantage covary most, which make the entropy fall."""
+
+    kind: Literal["covariance_filter"]
+    """Selects this section."""
+    fraction: Fraction = _default("covariance_filter", "fraction")
+    """Share of the generation batch's tokens to leave out, one token at least."""
+    choice: Literal["largest", "random"] = _default("covariance_filter", "choice")
+    """The largest covariances, or random ones between the bounds."""
+    bounds: tuple[float, float] = _default("covariance_filter", "bounds")
+    """For `random`, the smallest and the largest covariance, both excluded."""
+
+
 class RandomFilter(Section):
     """A control: train only on tokens chosen at random."""
 
@@ -114,6 +127,7 @@ CreditConfig = Annotated[
     | EntropyFilter
     | PerceptionFilter
     | TrajectoryScaling
+    | CovarianceFilter
     | RandomFilter
     | ShuffledWeights,
     Field(discriminator="kind"),

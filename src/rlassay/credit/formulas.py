@@ -68,6 +68,66 @@ def batch_quantile_mask(
     return measured_BT & (signal_BT >= threshold)
 
 
+def token_covariance(
+    logps_BT: Float[Tensor, "batch time"],
+    advantages_B: Float[Tensor, "batch"],
+    valid_BT: Bool[Tensor, "batch time"],
+) -> Float[Tensor, "batch time"]:
+    """`(A - mean A) (log p - mean log p)` of each token, means over the valid tokens; 0 elsewhere.
+
+    Its mean over the valid tokens is the covariance of the two, to which the fall of entropy in a step is proportional.
+
+    Args:
+        logps_BT: (B, T), nats, of the sampled tokens.
+        advantages_B: (B,), of the completions.
+        valid_BT: (B, T), tokens to count.
+
+    Source: "The Entropy Mechanism of Reinforcement Learning" (arXiv 2505.22617), Clip-Cov and KL-Cov.
+    """
+    advantages_BT = advantages_B[:, None].expand_as(logps_BT)
+    of_advantages = advantages_BT - advantages_BT[valid_BT].mean()
+    of_logps = logps_BT - logps_BT[valid_BT].mean()
+    return torch.where(valid_BT, of_advantages * of_logps, 0.0)
+
+
+def covariance_mask(
+    covariance_BT: Float[Tensor, "batch time"],
+    valid_BT: Bool[Tensor, "batch time"],
+    draws_BT: Float[Tensor, "batch time"],
+    fraction: float,
+    choice: str,
+    bounds: tuple[float, float],
+) -> Bool[Tensor, "batch time"]:
+    """Select all tokens but some of a large `token_covariance`, whose training makes the entropy fall.
+
+    Args:
+        covariance_BT: (B, T), see `token_covariance`.
+        valid_BT: (B, T), tokens to choose from.
+        draws_BT: (B, T), random draws in [0, 1).
+        fraction: share of the batch's tokens to leave out, rounded down, but one at least.
+        choice: leave out the `largest`, or `random` ones of those whose covariance lies strictly between the bounds.
+        bounds: for `random`, in nats times the unit of advantages.
+
+    Errors: ValueError for an option out of range.
+
+    Source: `random` is Clip-Cov (arXiv 2505.22617; .0002, 1 and 5 in its code). `largest` takes the tokens of its
+    KL-Cov and leaves them out, where KL-Cov penalises them: as long as the ratio is 1 that penalty has no gradient.
+    """
+    if choice not in ("largest", "random") or not 0 < fraction <= 1 or not bounds[0] < bounds[1]:
+        raise ValueError(
+            f"got fraction {fraction!r}, choice {choice!r}, bounds {bounds!r}, expected a fraction in (0, 1], the "
+            "choice 'largest' or 'random', and bounds in ascending order"
+        )
+    candidates_BT, order_BT = valid_BT, covariance_BT
+    if choice == "random":
+        candidates_BT = valid_BT & (covariance_BT > bounds[0]) & (covariance_BT < bounds[1])
+        # The low bits: `shuffled_weights` orders tokens by the draws, and must not find these tokens at one end.
+        order_BT = (draws_BT * 2**12) % 1
+    order = torch.where(candidates_BT, order_BT, -torch.inf).flatten().argsort(descending=True, stable=True)
+    count = min(max(1, int(fraction * int(valid_BT.sum()) + ROUNDING)), int(candidates_BT.sum()))
+    return torch.ones_like(valid_BT).flatten().index_fill(0, order[:count], value=False).view_as(valid_BT)
+
+
 def inverse_dominance_weights(
     dominance_BT: Float[Tensor, "batch time"],
     completion_mask: Shaped[Tensor, "batch time"],

@@ -13,6 +13,7 @@ from rlassay.signals.formulas import IMAGE_SIGNALS, mean_perception
 TOKEN_FRACTIONS = {
     "entropy_filter": "entropy_token_fraction",
     "perception_filter": "perception_token_fraction",
+    "covariance_filter": "covariance_token_fraction",
     "random_filter": "random_token_fraction",
 }
 """The metric of each filter of `CREDITS`."""

@@ -17,8 +17,10 @@ from torch import Tensor
 from rlassay.credit.formulas import (
     batch_quantile_mask,
     cap_at_quantile,
+    covariance_mask,
     inverse_dominance_weights,
     perception_scale,
+    token_covariance,
     top_fraction_mask,
 )
 from rlassay.signals.formulas import IMAGE_SIGNALS, SIGNALS
@@ -49,6 +51,8 @@ class TokenSignals:
     """(B,), whether the prompt has an image."""
     entropy_BT: Float[Tensor, "batch time"] | None = None
     """(B, T), nats: entropy of the distribution that the token was sampled from."""
+    logps_BT: Float[Tensor, "batch time"] | None = None
+    """(B, T), nats: log-probability of the sampled token."""
     perception_BT: Float[Tensor, "batch time"] | None = None
     """(B, T), nats: sensitivity of the token's probability to the image, see `perception`."""
     dominance_BT: Float[Tensor, "batch time"] | None = None
@@ -57,9 +61,10 @@ class TokenSignals:
     """(B, T), uniform random draws in [0, 1), seeded by run, step, prompt and sample, so that controls repeat."""
 
     def named(self, name: str) -> Float[Tensor, "batch time"]:
-        """A signal by its name (`entropy`, `perception`, `dominance`, `draws`); ValueError if it was not measured."""
+        """A signal by its name (`entropy`, `logps`, ...); ValueError if it was not measured."""
         signals = {
             "entropy": self.entropy_BT,
+            "logps": self.logps_BT,
             "perception": self.perception_BT,
             "dominance": self.dominance_BT,
             "draws": self.draws_BT,
@@ -210,6 +215,22 @@ def trajectory_scaling(
     return perception_scale(defined_signal(signals, "perception"), signals.completion_mask, min_scale, max_scale)
 
 
+def covariance_filter(
+    signals: TokenSignals,
+    fraction: float = 2e-4,
+    choice: Literal["largest", "random"] = "random",
+    bounds: tuple[float, float] = (1.0, 5.0),
+) -> Bool[Tensor, "batch time"]:
+    """Leave out tokens of the batch whose advantage and log-probability covary most, see `covariance_mask`.
+
+    Filters join by OR: another filter brings back those of the tokens that it selects.
+    """
+    logps_BT, draws_BT = signals.named("logps"), signals.named("draws")
+    valid_BT = signals.completion_mask.bool() & ~torch.isnan(logps_BT)
+    covariance_BT = token_covariance(logps_BT, signals.advantages_B, valid_BT)
+    return covariance_mask(covariance_BT, valid_BT, draws_BT, fraction, choice, bounds)
+
+
 def random_filter(signals: TokenSignals, fraction: float = 0.2) -> Bool[Tensor, "batch time"]:
     """Keep a random `fraction` of each completion's tokens: the control of the other filters."""
     return top_fraction_mask(signals.named("draws"), signals.completion_mask, fraction)
@@ -236,6 +257,7 @@ CREDITS: dict[str, Callable[..., Tensor]] = {
     "entropy_filter": entropy_filter,
     "perception_filter": perception_filter,
     "trajectory_scaling": trajectory_scaling,
+    "covariance_filter": covariance_filter,
     "random_filter": random_filter,
     "shuffled_weights": shuffled_weights,
 }
@@ -246,6 +268,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "entropy_filter": frozenset({"entropy"}),
     "perception_filter": frozenset({"perception"}),
     "trajectory_scaling": frozenset({"perception"}),
+    "covariance_filter": frozenset({"logps", "draws"}),
     "random_filter": frozenset({"draws"}),
     "shuffled_weights": frozenset({"draws"}),
 }
@@ -285,6 +308,7 @@ def check_parts(parts: Sequence[CreditPart]) -> None:
         advantages_B=torch.ones(2),
         has_image_B=torch.ones(2, dtype=torch.bool),
         entropy_BT=values,
+        logps_BT=-values,
         perception_BT=values,
         dominance_BT=values,
         draws_BT=values,

@@ -35,6 +35,7 @@ CREDIT_CURVES: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
     "selection": {
         "entropy_token_fraction": ("tokens selected by entropy", "share"),
         "perception_token_fraction": ("tokens selected by perception", "share"),
+        "covariance_token_fraction": ("tokens kept by covariance", "share"),
         "random_token_fraction": ("tokens selected at random", "share"),
         "combined_token_fraction": ("tokens selected in all", "share"),
         "credit_weight_mean": ("mean credit weight", "value"),

@@ -14,7 +14,7 @@ from torch import Tensor
 Count = Real[Tensor, "*#axes"] | int
 """Numbers of tokens; they broadcast against the masses."""
 
-SIGNALS = ("entropy", "perception", "dominance", "draws")
+SIGNALS = ("entropy", "logps", "perception", "dominance", "draws")
 """Signals per token, by name."""
 IMAGE_SIGNALS = frozenset({"perception", "dominance"})
 """Signals that exist only for completions with an image."""

@@ -114,6 +114,8 @@ class SignalBatch:
     """Whether the prompt has an image."""
     entropy_BT: Float[Tensor, "batch time"] | None = None
     """Entropy, nats."""
+    logps_BT: Float[Tensor, "batch time"] | None = None
+    """Log-probability of each sampled token, nats."""
     perception_BT: Float[Tensor, "batch time"] | None = None
     """Perception, nats; 0 without an image."""
     draws_BT: Float[Tensor, "batch time"] | None = None
@@ -167,6 +169,7 @@ class SignalComputer:
         return replace(
             signals,
             entropy_BT=scores.entropy_BT if "entropy" in scored else None,
+            logps_BT=scores.per_token_logps if "logps" in scored else None,
             perception_BT=_perception(scores) if "perception" in scored else None,
             attention=self._attention_summary(scores, segments, batch.own_tokens),
             inputs=inputs,
@@ -200,7 +203,7 @@ class SignalComputer:
     def _scored_signals(self, *, has_images: bool) -> frozenset[str]:
         """The signals to measure that require a forward pass."""
         needed = self.needed | (frozenset({"dominance"}) if self.plan.attention else frozenset[str]())
-        return needed & ({"entropy"} | (IMAGE_SIGNALS if has_images else frozenset[str]()))
+        return needed & ({"entropy", "logps"} | (IMAGE_SIGNALS if has_images else frozenset[str]()))
 
     def _inputs(self, batch: RolloutBatch, *, with_system: bool, device: torch.device) -> ModelInputs:
         ids, mask = _padded(batch.completion_ids, self.processor, device)

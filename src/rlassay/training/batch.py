@@ -162,6 +162,7 @@ def gathered_signals(
         advantages_B=accelerator.gather(advantages_B),
         has_image_B=accelerator.gather(measured.has_image_B),
         entropy_BT=of_all(measured.entropy_BT),
+        logps_BT=of_all(measured.logps_BT),
         # A process without images measures no image signal, but has to take part when the others gather theirs.
         perception_BT=of_all(missing_BT if measured.perception_BT is None else measured.perception_BT),
         dominance_BT=of_all(missing_BT if dominance_BT is None else dominance_BT),
