@@ -18,7 +18,6 @@ from rlassay.cli.estimates import rollout_completions, split_rows
 from rlassay.config import Study, StudyError, load_study
 from rlassay.config.load import CONFIG
 from rlassay.config.policies import Policy, policies
-from rlassay.files import read_json
 from rlassay.layout import Layout
 from rlassay.stats import PlannedTest, deviations_of
 
@@ -118,7 +117,7 @@ def _training_seconds(layout: Layout, policy: Policy) -> float | None:
     """Seconds that a finished training of this very policy took on this machine."""
     try:
         manifest = json.loads(layout.train_manifest(policy.folder, policy.stage).read_bytes())
-        record: dict[str, Any] = read_json(layout.run_record(policy.folder))
+        record: dict[str, Any] = json.loads(layout.run_record(policy.folder).read_bytes())
         is_ours = manifest["fingerprint"] == policy.fingerprint and record["host"] == platform.node()
         return float(manifest["seconds"]) if is_ours else None
     except (OSError, KeyError, ValueError):
@@ -180,14 +179,13 @@ def _scores(study: Study, layout: Layout, arm: str) -> dict[int, Scores]:
             options = pc.VarianceOptions(ddof=1)
             kinds = [("value", "mean"), ("value", "variance", options), ("value", "count")]
             grouped = table.group_by("prompt_id").aggregate(kinds).to_pylist()
-            found[seed] = {
-                row["prompt_id"]: tuple(
-                    np.nan if row[f"value_{kind}"] is None else float(row[f"value_{kind}"])
-                    for kind in ("mean", "variance", "count")
-                )
-                for row in grouped
-            }
+            found[seed] = {row["prompt_id"]: _three(row) for row in grouped}
     return found
+
+
+def _three(row: dict[str, Any]) -> tuple[float, float, float]:
+    mean, variance, count = (row[f"value_{kind}"] for kind in ("mean", "variance", "count"))
+    return np.nan if mean is None else float(mean), np.nan if variance is None else float(variance), float(count)
 
 
 def _matrix(scores: dict[int, Scores], seeds: list[int], items: list[str]) -> np.ndarray:

@@ -61,7 +61,7 @@ def time_line(stages: list[StageEstimate], speed: Speed) -> str:
         "evaluation": (work["generate"].tokens, speed.generate),
     }
     known = {name: units * rate / 3600 for name, (units, rate) in parts.items() if units and rate is not None}
-    unknown = [name for name, (units, rate) in parts.items() if (units is None or units) and name not in known]
+    unknown = [name for name, (units, _) in parts.items() if units != 0 and name not in known]
     if not known:
         return "Time: unknown until a run with this model has finished on this machine"
     shown = ", ".join(f"{name} {hours:.2g}" for name, hours in known.items())
