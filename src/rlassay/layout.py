@@ -119,6 +119,10 @@ class Layout:
         """The scores of those completions."""
         return self.root / policy / "eval" / f"{split}.scores.parquet"
 
+    def benchmark(self, policy: str, job: str) -> Path:
+        """Snakemake's measurements of one job of a policy, such as `generate-test`."""
+        return self.root / "benchmarks" / policy / f"{job}.tsv"
+
     @property
     def report(self) -> Path:
         """Folder of the report."""

@@ -21,6 +21,7 @@ MODULES = {
     for file in (ROOT / "src").rglob("*.py")
 }
 BASIC_TYPES = {
+    "cli/finished.py",
     *("data/values.py", "report/curves.py", "report/examples.py", "report/figures.py", "report/figures_style.py"),
     *("report/gather.py", "signals/attention.py", "signals/inputs.py", "signals/passes.py", "training/rollouts.py"),
     *("training/algorithms/greedy_baseline.py", "training/algorithms/sampling.py", "training/trainer.py"),

@@ -1,8 +1,9 @@
-"""List runs, steps, tokens and disk before anything starts."""
+"""List runs, steps, tokens, hours, disk and the smallest effect that can be found before anything starts."""
 
 import argparse
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -11,16 +12,31 @@ from rich.table import Table
 
 from rlassay.cli.common import add_study_arguments, load
 from rlassay.cli.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
-from rlassay.config import Study
+from rlassay.config import Settings, Study, StudyError, load_study
+from rlassay.layout import Layout
+
+if TYPE_CHECKING:
+    from rlassay.cli.finished import Noise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The study's arguments."""
+    """The study's arguments, and where the deviations of its scores come from."""
     add_study_arguments(parser)
+    parser.add_argument(
+        "--deviations", metavar="STUDY", help="a finished study at the same scale whose deviations to expect [the same]"
+    )
+    parser.add_argument(
+        "--guess",
+        type=float,
+        nargs=2,
+        metavar=("SEED_SD", "PROMPT_SD"),
+        help="deviations to expect instead: of an arm's score between seeds, of a difference between prompts",
+    )
+    parser.add_argument("--budget", type=int, metavar="RUNS", help="planned runs whose cost may be spent [all]")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the arms, the work per stage and the disk it takes; 0."""
+    """Print the arms, the work per stage, the time and disk it takes, and what the study can find out; 0."""
     study, layout, settings = load(args)
     stages = estimate_stages(study)
     console = Console()
@@ -28,9 +44,45 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{study.title}\n{study.id}, seeds {seeds}, to {layout.root}/", markup=False, highlight=False)
     console.print(_arms(study))
     console.print(_stages(stages))
-    for line in _disk(stages, checkpoint_bytes(study), Path(settings.results)):
+    for line in _forecast(args, study, layout, settings, stages):
         console.print(line, markup=False, highlight=False)
     return 0
+
+
+def _forecast(
+    args: argparse.Namespace, study: Study, layout: Layout, settings: Settings, stages: list[StageEstimate]
+) -> list[str]:
+    """Tokens, time, disk, and what the study can find out."""
+    from rlassay.cli.finished import speed_of  # loads pyarrow and scipy
+    from rlassay.cli.forecast import power_lines, time_line, tokens_line
+
+    speed = speed_of(study, layout)
+    lines = [tokens_line(stages), time_line(stages, speed)]
+    lines += _disk(stages, checkpoint_bytes(study), Path(settings.results))
+    noise = _noise(args, study, settings)
+    if noise is None:
+        return [*lines, "Power: unknown; give --deviations with a finished study, or --guess"]
+    return lines + power_lines(study, noise, settings.report.confidence, speed, args.budget)
+
+
+def _noise(args: argparse.Namespace, study: Study, settings: Settings) -> "Noise | None":
+    """Deviations as the arguments say: a guess, or those of a finished study; StudyError if they cannot be had."""
+    from rlassay.cli.finished import noise_of  # loads pyarrow and scipy
+    from rlassay.cli.forecast import guessed_noise
+
+    if args.budget is not None and args.budget < 2 * len(study.arms):
+        raise StudyError(
+            [f"--budget: got {args.budget}, expected at least two runs for each of {len(study.arms)} arms"]
+        )
+    if args.guess is not None:
+        if min(args.guess) < 0:
+            raise StudyError([f"--guess: got {args.guess}, expected two deviations of at least 0, such as 0.015 0.1"])
+        return guessed_noise(*args.guess)
+    other = study if args.deviations is None else load_study(args.deviations, settings.scale)
+    noise = noise_of(other, Layout(root=Path(settings.results) / other.id))
+    if noise is None and args.deviations is not None:
+        raise StudyError([f"--deviations: {other.id} has no two arms with scores of two seeds; run it, or use --guess"])
+    return noise
 
 
 def _arms(study: Study) -> Table:

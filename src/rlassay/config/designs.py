@@ -204,7 +204,8 @@ def _names(content: dict[str, Any]) -> Iterator[str]:
 
 def _generators(content: dict[str, Any]) -> Iterator[str]:
     """Generators of a fractional design that name ingredients and keep main effects apart."""
-    names, declared = list(content.get("ingredients") or {}), content.get("generators") or {}
+    names: list[str] = list(content.get("ingredients") or {})
+    declared: dict[str, list[str]] = content.get("generators") or {}
     if content["design"] != "fractional":
         if declared:
             yield f"generators: design {content['design']} uses none; leave them out, or set design: fractional"

@@ -31,7 +31,7 @@ from rlassay.stats.intervals import contrast_scores
 Grid = Float[np.ndarray, " grid"]
 MOST = 100_000
 """Largest number of seeds or items that is tried before an effect counts as out of reach."""
-_NODES, _FEW_NODES = 64, 16
+_NODES = 32
 _SINGLE_NODES = 400  # on one axis alone; one degree of freedom needs them
 
 
@@ -206,7 +206,7 @@ def _detection(num_seeds: int, num_items: int, deviations: Deviations, test: Pla
 def _half_widths(num_seeds: int, num_items: int, expected: tuple[float, float], test: PlannedTest) -> tuple[Grid, Grid]:
     """Half-widths of the interval on a grid of V_a and V_b, and the probability of each; flat arrays."""
     tail = 0.5 - test.confidence / 2
-    of_items, item_weights = _mean_square(num_items - 1, _FEW_NODES)
+    of_items, item_weights = _mean_square(num_items - 1, 24 if num_items < 30 else 6)
     if test.matched_seeds:
         of_seeds, seed_weights = _mean_square(num_seeds - 1, _SINGLE_NODES)
         df = np.full(len(of_seeds), num_seeds - 1.0)
