@@ -8,7 +8,6 @@ The key in `ADVANTAGES`, `rl.advantage.kind` in a study and the function's name 
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from rlassay.advantages.grpo import grpo
 from rlassay.advantages.rewards import in_groups, total_rewards
+from rlassay.names import unknown
 
 __all__ = ["ADVANTAGES", "AdvantageEstimator", "as_estimator", "estimate", "grpo", "in_groups", "total_rewards"]
 
@@ -36,8 +36,7 @@ def as_estimator(advantage: AdvantageEstimator | str | None) -> AdvantageEstimat
         return None
     if isinstance(advantage, str):
         if advantage not in ADVANTAGES:
-            nearest = "".join(f"; did you mean {name!r}?" for name in get_close_matches(advantage, ADVANTAGES, n=1))
-            raise ValueError(f"advantage: got {advantage!r}, expected one of {', '.join(ADVANTAGES)}{nearest}")
+            raise ValueError(unknown("advantage", advantage, ADVANTAGES))
         return ADVANTAGES[advantage]
     if not callable(advantage):
         raise TypeError(f"advantage: got {advantage!r}, expected a function or one of {', '.join(ADVANTAGES)}")
