@@ -7,6 +7,7 @@ from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
 from rlassay.cli.failures import STARTED, failures, summary
+from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 
@@ -20,6 +21,7 @@ try:
         raise StudyError(["--config takes study, scale and results; write other settings into config/config.yaml"])
     STUDY = load_study(SETTINGS.study, SETTINGS.scale)
     LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
+    shorten_lines()
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
@@ -40,6 +42,7 @@ onstart:
         STUDY_LOCK.acquire(timeout=0)
     except Timeout:
         raise WorkflowError(f"Another Snakemake is running on {LAYOUT.root}; wait for it or stop it.") from None
+    follow_jobs(STUDY, LAYOUT)
     print(f"{STUDY.title}\nWatch from another terminal: rlassay status (progress), mlflow ui (curves)")
 
 

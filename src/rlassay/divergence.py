@@ -18,12 +18,12 @@ The clamps of `low_var_kl` are left out of the table.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlassay.names import unknown
 from rlassay.signals.formulas import kl as kl_over_vocabulary
 
 LOG_RATIO_LIMIT = 20.0
@@ -70,8 +70,7 @@ def penalty(
     are its k1, k2 and k3. The names, `abs` and the clamps are verl's (`kl_penalty` in `core_algos.py`).
     """
     if kind not in PENALTIES:
-        nearest = "".join(f"; did you mean {name!r}?" for name in get_close_matches(str(kind), PENALTIES, n=1))
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(PENALTIES)}{nearest}")
+        raise ValueError(unknown("kind", kind, PENALTIES))
     require_same_shape(per_token_logps, ref_per_token_logps, "ref_per_token_logps")
     return PENALTIES[kind](at_least_float32(per_token_logps) - at_least_float32(ref_per_token_logps))
 

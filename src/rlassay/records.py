@@ -146,6 +146,15 @@ class SplitFacts(Record):
     answer_length: Histogram | None = None
     """Length of the gold answers, or of the right options' texts, characters; null without rows."""
 
+    def kept(self, split: str) -> list[str]:
+        """`train: 7 of 28 rows kept`, then a line per reason why records were rejected, most frequent first."""
+        records = max(self.records, self.rows + sum(self.refused.values()))
+        reasons = sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
+        return [
+            f"{split}: {self.rows} of {records} rows kept",
+            *(f"  {count} rejected: {why}" for why, count in reasons),
+        ]
+
 
 class Completion(Record):
     """One sampled completion, with the fields that a reward may read."""

@@ -1,5 +1,6 @@
 """`rlassay plan`: the tables a user reads, and the warning about a disk that is too small."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlassay.cli.main import main
+from rlassay.cli.stages import main as stage
 from tests.config.studies import content, write
 
 
@@ -47,3 +49,50 @@ def test_sizes_that_the_config_does_not_tell_are_said_to_be_unknown(tmp_path: Pa
     assert printed.startswith("[bold]x[/]\n")
     assert "and weights of a size that the config does not tell" in printed
     assert cells(printed, "rl_train")[-1] == "-"
+
+
+def with_leaks(folder: Path) -> str:
+    """A study whose three training rows repeat each other and a test row."""
+    rows = folder / "rows"
+    rows.mkdir()
+    questions = {"train": ["2 + 3?", "2 + 3?", "4 + 5?"], "test": ["4 + 5?"]}
+    for split, asked in questions.items():
+        lines = [json.dumps({"question": each, "answer": "5"}) for each in asked]
+        (rows / f"{split}.jsonl").write_text("\n".join(lines))
+    data = {"kind": "jsonl", "folder": str(rows), "splits": {"train": None, "test": None}, "max_rejected": 0.7}
+    return str(write(folder / "study.yaml", content(data=data, sft=None)))
+
+
+def rows_of(printed: str) -> list[str]:
+    """The lines about rows."""
+    lines = printed.splitlines()
+    return lines[next(place for place, line in enumerate(lines) if line.startswith("Rows: ")) :]
+
+
+def test_it_says_which_rows_the_rules_will_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--study", with_leaks(tmp_path), "--results", str(tmp_path / "results")]
+    assert main(["plan", *arguments]) == 0
+    said = rows_of(capsys.readouterr().out)
+    assert said[0] == "Rows: data.duplicates is near, data.leaks is near, at most 70% of the records may be rejected"
+    assert said[1] == "train: 1 of 3 rows kept"
+    assert [line.split(":")[0] for line in said[2:]] == ["  1 rejected", "  1 rejected", "test"]
+    assert not (tmp_path / "results").exists()
+    # Afterwards it says the same of the rows on disk, which it does not read again.
+    assert stage(["prepare_data", *arguments]) == 0
+    capsys.readouterr()
+    (tmp_path / "results/digits/data/train.jsonl").write_text("")
+    assert main(["plan", *arguments]) == 0
+    assert rows_of(capsys.readouterr().out) == said
+
+
+def test_a_share_above_the_declared_one_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = Path(with_leaks(tmp_path))
+    path.write_text(path.read_text().replace("max_rejected: 0.7", "max_rejected: 0.5"))
+    assert main(["plan", "--study", str(path), "--results", str(tmp_path / "results")]) == 0
+    warning = rows_of(capsys.readouterr().out)[1]
+    assert warning.startswith("WARNING: data: 2 of 3 records of the split 'train' were rejected")
+
+
+def test_generated_and_large_data_are_not_read(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", "--study", "digits"]) == 0
+    assert "how many are kept is known when the data stage has read them" in capsys.readouterr().out

@@ -32,13 +32,12 @@ def _from_the_project_root(monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 def test_the_data_are_prepared_and_one_line_per_split_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     fingerprint = data_id(load_study("digits", "tiny"))
     assert main(["prepare_data", *DIGITS, "--results", str(tmp_path), "--fingerprint", fingerprint]) == 0
-    data = tmp_path / "digits-tiny" / "data"
     assert capsys.readouterr().out.splitlines() == [
-        f"{data}/sft.jsonl: 256 rows",
-        f"{data}/train.jsonl: 64 rows",
-        f"{data}/test.jsonl: 24 rows",
+        "sft: 256 of 256 rows kept",
+        "train: 64 of 64 rows kept",
+        "test: 24 of 24 rows kept",
     ]
-    assert (data / "data.json").is_file()
+    assert (tmp_path / "digits-tiny/data/data.json").is_file()
 
 
 def test_a_changed_study_is_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

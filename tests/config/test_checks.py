@@ -64,7 +64,7 @@ CONTRADICTIONS = [
     (
         {"rewards__soft_overlong__options__cach": 3},
         [
-            "rewards.soft_overlong.options: unknown option 'cach'; known: cache, max_completion_length; "
+            "rewards.soft_overlong.options: unknown option 'cach'; expected one of cache, max_completion_length; "
             "did you mean 'cache'?"
         ],
     ),

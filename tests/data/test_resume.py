@@ -18,6 +18,7 @@ from rlassay.config import StudyError, load_study
 from rlassay.config.data import Jsonl, JsonlPrompts
 from rlassay.data import run_prepare_data
 from rlassay.data.ingest import Ingestor
+from rlassay.data.outcomes import Journal
 from rlassay.layout import Layout
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,30 @@ def test_a_killed_attempt_is_resumed_and_the_bytes_are_the_same(inputs, killed, 
     assert contents(killed.data) == undisturbed
     assert {path.stat().st_mtime for path in written} == {1}  # so no image was written again
     assert not killed.data_parts.exists()
+
+
+def test_without_rules_an_attempt_resumes_with_every_row(inputs, tmp_path, monkeypatch, ingested):
+    plain = prompts(inputs)
+    rules = {"duplicates": "off", "leaks": "off"}
+    study = plain.model_copy(update={"data": plain.data.model_copy(update=rules)})
+    quiet, stopped = Layout(root=tmp_path / "quiet"), Layout(root=tmp_path / "stopped")
+    assert run_prepare_data(study, quiet)["train"].rows == NUM_ROWS["train"]
+    append = Journal.append
+
+    def failing(self, outcome):
+        if len(ingested) == sum(NUM_ROWS.values()) + NUM_ROWS["test"] + KILLED_AT:
+            raise KeyboardInterrupt
+        append(self, outcome)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", failing)
+        with pytest.raises(KeyboardInterrupt):
+            run_prepare_data(study, stopped)
+    ingested.clear()
+    run_prepare_data(study, stopped)
+    # The outcome of record KILLED_AT was not written.
+    assert ingested == ["train"] * (NUM_ROWS["train"] - (KILLED_AT - 1))
+    assert contents(stopped.data) == contents(quiet.data)
 
 
 def torn_line(data):

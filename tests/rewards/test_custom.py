@@ -254,6 +254,28 @@ def test_source_files_are_the_file_and_what_it_imports_beside_it(tmp_path):
     assert source_files(file).keys() == expected
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import importlib\nimportlib.import_module('helpers')",
+        "from importlib import import_module as load, import_module\nimport_module('parts.deep')",
+        "__import__('lazily')",
+    ],
+)
+def test_a_module_imported_by_its_name_as_a_text_is_a_source_file(tmp_path, statement):
+    own_files(tmp_path, 0.25)
+    (tmp_path / "other.py").write_text(f"def reward(item):\n    return 1\n\n\n{statement}\n")
+    found = source_files(tmp_path / "other.py").keys() - {"other.py"}
+    last = statement.split("'")[-2]
+    assert found == ({"parts/__init__.py", "parts/deep.py", "parts/twice.py"} if "parts" in last else {f"{last}.py"})
+
+
+def test_a_module_under_a_computed_name_is_not_found(tmp_path):
+    own_files(tmp_path, 0.25)
+    (tmp_path / "other.py").write_text("import importlib\nNAME = 'help' + 'ers'\nimportlib.import_module(NAME)\n")
+    assert source_files(tmp_path / "other.py").keys() == {"other.py"}
+
+
 def test_an_exception_names_the_line_of_the_users_file(tmp_path):
     text = (
         "import json\n\ndef reward(item):\n    return helper(item)\n\ndef helper(item):\n    return json.loads('no')\n"

@@ -55,14 +55,14 @@ def test_valid_options_pass(name, options):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("choice_acuracy", {}, "unknown reward 'choice_acuracy'; known: .*; did you mean 'choice_accuracy'?"),
+        ("choice_acuracy", {}, "reward: got 'choice_acuracy', expected one of .*; did you mean 'choice_accuracy'?"),
         (
             "nothing_alike",
             {},
-            "unknown reward 'nothing_alike'; known: .*choice_accuracy, .*think_answer_format, [a-z_, ]*$",
+            "reward: got 'nothing_alike', expected one of .*choice_accuracy, .*think_answer_format, [a-z_, ]*$",
         ),
         ("think_format", {"strict": True}, "unknown option 'strict'; it takes no options"),
-        ("choice_accuracy", {"strict": True}, "unknown option 'strict'; known: strict_source"),
+        ("choice_accuracy", {"strict": True}, "unknown option 'strict'; expected strict_source"),
         ("choice_accuracy", {"strict_source": 1}, "option 'strict_source': got 1; expected bool"),
         ("math_accuracy", {"timeout": 0}, "timeout: got 0; expected more than 0 seconds"),
         ("custom", {}, "option 'path' is missing; expected str"),
@@ -75,7 +75,11 @@ def test_valid_options_pass(name, options):
         ("vision_gain", {"sigma": 0}, "sigma: got 0; expected more than 0"),
         ("modality_balance", {"ratio": "2"}, "option 'ratio': got '2'; expected int or float"),
         ("modality_balance", {"ratio": 1}, "ratio: got 1; expected more than 1"),
-        ("soft_overlong", LENGTH | {"cach": 1}, "unknown option 'cach'; known: cache, max_.*; did you mean 'cache'?"),
+        (
+            "soft_overlong",
+            LENGTH | {"cach": 1},
+            "unknown option 'cach'; expected one of cache, max_.*; did you mean 'cache'?",
+        ),
         ("soft_overlong", {"cache": 4}, "option 'max_completion_length' is missing; expected int"),
         ("soft_overlong", LENGTH | {"cache": "4"}, "option 'cache': got '4'; expected int"),
         ("soft_overlong", LENGTH | {"cache": 4.0}, "option 'cache': got 4.0; expected int"),

@@ -16,10 +16,10 @@ from rlassay.layout import Layout
 from rlassay.models.policy import ChatFormat, build_policy, load_policy, training_rows
 from rlassay.records import read_rows, write_rows
 from rlassay.training.rl import run_rl
-from rlassay.training.sft import run_sft, sft_dataset
+from rlassay.training.sft import MERGE_TOLERANCE, run_sft, sft_dataset
 from rlassay.training.state import Run
 from tests.evaluation.tiny import layout_with_data, only, tiny_study
-from tests.models.hubs import text_model
+from tests.models.hubs import text_model, vision_model
 
 
 def train(root: Path, study: Study) -> tuple[Layout, dict[str, torch.Tensor]]:
@@ -160,6 +160,44 @@ def test_adapters_are_merged_into_full_weights(tmp_path):
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
     load_policy(policy.recipe.model, weights)
+
+
+def test_adapters_of_a_vision_model_are_merged(tmp_path, monkeypatch):
+    model = {"kind": "hub", "name": str(vision_model(tmp_path / "hub")), "dtype": "float32", "lora": {"r": 2}}
+    study = tiny_study(model=model, sft__learning_rate=0.1)
+    layout, policy = layout_with_data(tmp_path / "lora"), only(study, "sft")
+    seen = recording_merges(monkeypatch)
+    run_sft(study, layout, policy)
+
+    weights = layout.state(policy.folder) / "weights"
+    assert not (weights / "adapter_config.json").exists()
+    with torch.no_grad():
+        merged = load_policy(policy.recipe.model, weights)[0](IDS).logits
+        assert torch.allclose(merged, seen[0], atol=1e-4)
+        assert not torch.allclose(load_policy(policy.recipe.model, tmp_path / "hub")[0](IDS).logits, merged, atol=1e-2)
+
+
+def test_adapters_in_half_precision_are_merged_within_its_rounding(without_images, tmp_path, monkeypatch):
+    """bfloat16 keeps 8 bits, so merging rounds each weight by up to 1/256 of itself: some percent of a logit in all.
+
+    A merge of half of the adapter is off by far more, and is refused.
+    """
+    model = {"kind": "hub", "name": str(text_model(tmp_path / "hub")), "dtype": "bfloat16", "lora": {"r": 2}}
+    study = tiny_study(model=model, sft__learning_rate=0.1)
+    policy = only(study, "sft")
+    seen = recording_merges(monkeypatch)
+    run_sft(study, without_images, policy)
+
+    weights = without_images.state(policy.folder) / "weights"
+    assert not (weights / "adapter_config.json").exists()
+    with torch.no_grad():
+        merged = load_policy(policy.recipe.model, weights)[0](IDS).logits
+        start = load_policy(policy.recipe.model, tmp_path / "hub")[0](IDS).logits
+    assert merged.dtype == torch.bfloat16
+    trained, scale = seen[0].float(), seen[0].float().abs().max()
+    assert (merged.float() - trained).abs().max() <= MERGE_TOLERANCE["torch.bfloat16"] * scale
+    # What training changed is well above the tolerance, so that a merge which loses it would be noticed.
+    assert (start.float() - trained).abs().max() > 4 * MERGE_TOLERANCE["torch.bfloat16"] * scale
 
 
 @pytest.fixture

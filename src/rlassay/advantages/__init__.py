@@ -10,7 +10,6 @@ The key in `ADVANTAGES`, `rl.advantage.kind` in a study and the function's name 
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from rlassay.advantages.remax import remax
 from rlassay.advantages.rewards import in_groups, total_rewards, whiten
 from rlassay.advantages.rloo import rloo
 from rlassay.advantages.shrinkage import shrinkage
+from rlassay.names import unknown
 
 __all__ = [
     "ADVANTAGES",
@@ -82,17 +82,16 @@ def as_estimator(advantage: AdvantageEstimator | str | None) -> AdvantageEstimat
         return None
     if isinstance(advantage, str):
         if advantage not in ADVANTAGES:
-            nearest = "".join(f"; did you mean {name!r}?" for name in get_close_matches(advantage, ADVANTAGES, n=1))
-            raise ValueError(f"advantage: got {advantage!r}, expected one of {', '.join(ADVANTAGES)}{nearest}")
+            raise ValueError(unknown("advantage", advantage, ADVANTAGES))
         return as_estimator(ADVANTAGES[advantage])
     if not callable(advantage):
         raise TypeError(f"advantage: got {advantage!r}, expected a function or one of {', '.join(ADVANTAGES)}")
     if advantage is gae:
         raise ValueError("advantage: gae needs a critic; pass critic=CriticOptions(...) in place of advantage='gae'")
     options = list(inspect.signature(advantage).parameters.values())[1:]
-    unknown = [each.name for each in options if each.default is each.empty and each.name not in INPUTS]
-    if unknown:
-        raise ValueError(f"advantage {advantage!r}: got parameter {unknown[0]!r}, expected ones of {', '.join(INPUTS)}")
+    missing = [each.name for each in options if each.default is each.empty and each.name not in INPUTS]
+    if missing:
+        raise ValueError(f"advantage {advantage!r}: got parameter {missing[0]!r}, expected ones of {', '.join(INPUTS)}")
     return advantage
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rlassay.config import Settings, Study, StudyError, load_settings, load_study
-from rlassay.config.explain import nearest, one_of
 from rlassay.config.inputs import snapshot
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
+from rlassay.names import unknown
 from rlassay.rewards.outcomes import RewardError
 from rlassay.training.process import RefusedError
 
@@ -47,7 +47,7 @@ def known(what: str, given: str, names: Iterable[str]) -> str:
     """Return `given` if it is among `names`; else raise StudyError with the names and the nearest one."""
     names = list(names)
     if given not in names:
-        raise StudyError([f"{what}: got {given!r}, expected {one_of(names)}{nearest(given, names)}"])
+        raise StudyError([unknown(what, given, names)])
     return given
 
 

@@ -1,8 +1,12 @@
 """List runs, steps, tokens, hours, disk and the smallest effect that can be found before anything starts."""
 
 import argparse
+import io
 import shutil
+from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,11 +16,18 @@ from rich.table import Table
 
 from rlassay.cli.common import add_study_arguments, load
 from rlassay.cli.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
+from rlassay.cli.terminal import kept_rows
 from rlassay.config import Settings, Study, StudyError, load_study
+from rlassay.config.fingerprints import data_id
+from rlassay.config.inputs import split_paths
+from rlassay.files import read_json
 from rlassay.layout import Layout
 
 if TYPE_CHECKING:
     from rlassay.cli.finished import Noise
+
+PREVIEWED_BYTES = 4 * 2**20
+"""Data files of more bytes together are not read by the plan, since preparing their rows takes minutes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the arms, the work per stage, the time and disk it takes, and what the study can find out; 0."""
+    """Print the arms, the work per stage, its time and disk, the rows that are kept, what the study can find out; 0."""
     study, layout, settings = load(args)
     stages = estimate_stages(study)
     console = Console()
@@ -44,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{study.title}\n{study.id}, seeds {seeds}, to {layout.root}/", markup=False, highlight=False)
     console.print(_arms(study))
     console.print(_stages(stages))
-    for line in _forecast(args, study, layout, settings, stages):
+    for line in [*_forecast(args, study, layout, settings, stages), *_rows(study, layout)]:
         console.print(line, markup=False, highlight=False)
     return 0
 
@@ -123,3 +134,27 @@ def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -
     if stays + (checkpoints or 0) > free:
         lines.append("WARNING: the disk is too small for this study")
     return lines
+
+
+def _rows(study: Study, layout: Layout) -> Iterator[str]:
+    """How many rows of each split the data stage has kept, or will keep, and why it rejects the others."""
+    data = study.data
+    rules = f"data.duplicates is {data.duplicates}, data.leaks is {data.leaks}"
+    yield f"Rows: {rules}, at most {data.max_rejected:.0%} of the records may be rejected"
+    if (read_json(layout.data_manifest) or {}).get("id") == data_id(study):
+        yield from kept_rows(layout)
+        return
+    files = [file for files in split_paths(data).values() for file in files]
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    if not files or sum(sizes) > PREVIEWED_BYTES:
+        yield "how many are kept is known when the data stage has read them: snakemake --cores 1 prepare_data"
+        return
+    from rlassay.data import run_prepare_data
+
+    with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):  # its progress bar
+        try:
+            facts = run_prepare_data(study, Layout(root=Path(folder)))
+        except StudyError as error:
+            yield from (f"WARNING: {problem}" for problem in error.problems)
+            return
+    yield from (line for split, one in facts.items() for line in one.kept(split))

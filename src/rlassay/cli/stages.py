@@ -49,17 +49,13 @@ class Stage:
 
 
 def prepare_data(job: Job) -> None:
-    """Prepare the data and print one line per split."""
+    """Prepare the data and print how many rows each split kept."""
     args, study, layout = job.args, job.study, job.layout
     check_fingerprint(args, data_id(study))
     from rlassay.data import run_prepare_data
 
     for split, facts in run_prepare_data(study, layout).items():
-        if facts.refused:
-            reasons = "".join(f"; {number} rejected: {reason}" for reason, number in facts.refused.items())
-            print(f"{split}: {facts.rows} of {facts.records} rows kept{reasons}")
-        else:
-            print(f"{layout.split(split)}: {facts.rows} rows")
+        print(*facts.kept(split), sep="\n")
 
 
 def sft_train(job: Job) -> None:

@@ -3,7 +3,9 @@
 import argparse
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -53,8 +55,12 @@ def run(args: argparse.Namespace) -> int:
 class Row:
     """One policy."""
 
+    policy: str
+    """Its folder."""
     name: str
     """Its arm and seed, or its kind."""
+    stage: str
+    """The stage that trains it: `sft` or `rl`; `model` for a model that is not trained."""
     state: str
     """`waiting`, `running`, `finished`, `killed` (also: vanished without a word), `failed` (training or evaluation);
     empty: never trained."""
@@ -72,12 +78,11 @@ class Row:
 
 def table(study: Study, layout: Layout) -> Table:
     """One line per policy: warm starts, then the runs of each arm; problems follow below."""
-    failed: dict[str, list[Failure]] = {}
-    for failure in failures(study, layout):
-        failed.setdefault(failure.policy or "", []).append(failure)
-    rows = [_row(study, layout, policy, failed.get(policy.folder, [])) for policy in policies(study).values()]
+    rows = status_rows(study, layout)
     counts = Counter(row.state for row in rows if row.state)
     title = f"{study.id}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    left = training_left(rows, counts["running"]) if counts["running"] else None
+    title += f"; about {duration(left)} of training left" if left else ""
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "state", "progress"):
         shown.add_column(heading, no_wrap=True)
@@ -85,11 +90,45 @@ def table(study: Study, layout: Layout) -> Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         _add(shown, row)
-    errors = [f"{failure.job}: {failure.error}" for failure in failed.get("", [])]
+    errors = [f"{failure.job}: {failure.error}" for failure in failures(study, layout) if failure.policy is None]
     errors += [f"{row.name}: {error}" for row in rows for error in row.errors]
     shown.caption = Text("\n".join(errors), style="red") if errors else None
     shown.caption_justify = "left"
     return shown
+
+
+def status_rows(study: Study, layout: Layout) -> list[Row]:
+    """The policies of a study, warm starts before runs."""
+    found = failures(study, layout)
+    return [
+        _row(study, layout, policy, [failure for failure in found if failure.policy == policy.folder])
+        for policy in policies(study).values()
+    ]
+
+
+def training_left(rows: Sequence[Row], side_by_side: int) -> float | None:
+    """Seconds until all policies are trained, evaluation left out; None while the rate of a stage is not known.
+
+    `max(longest job, sum of jobs / side_by_side)`. A job that is not running takes as long per step as the median of
+    the jobs of its stage that have begun.
+
+    Args:
+        rows: the policies.
+        side_by_side: jobs that run at the same time.
+    """
+    rates: dict[str, list[float]] = {}
+    for row in rows:
+        if row.progress is not None and row.progress.seconds_per_step is not None:
+            rates.setdefault(row.stage, []).append(row.progress.seconds_per_step)
+    jobs: list[float] = []
+    for row in rows:
+        if row.state == "finished" or not row.max_steps:
+            continue
+        if row.stage not in rates:
+            return None
+        own = None if row.progress is None else row.progress.seconds_per_step
+        jobs.append((row.max_steps - row.step) * (median(rates[row.stage]) if own is None else own))
+    return max([*jobs, sum(jobs) / side_by_side]) if jobs else 0.0
 
 
 def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) -> Row:
@@ -106,6 +145,8 @@ def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) ->
         state = "failed"
     kind = {"model": "untrained model", "sft": "warm start", "rl": policy.arm}[policy.stage]
     return Row(
+        policy=folder,
+        stage=policy.stage,
         name=f"{kind}" + ("" if policy.seed is None else f" seed {policy.seed}"),
         state=state,
         step=0 if progress is None else progress.step,

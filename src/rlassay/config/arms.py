@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlassay.config.explain import explain, locate, nearest, one_of
+from rlassay.config.explain import explain, locate
 from rlassay.config.section import is_mapping, merge, to_json
 from rlassay.config.study import Arm, Study, StudyFile
 from rlassay.config.training import Recipe
+from rlassay.names import nearest, one_of
 
 
 def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[str, Arm], list[str]]:

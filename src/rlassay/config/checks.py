@@ -13,11 +13,12 @@ from rlassay.config.algorithm import PassAtKAdvantage, ReMaxAdvantage
 from rlassay.config.arms import differences, idle, undeclared
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Docstrings, Gsm8k, Summarization, Table
-from rlassay.config.explain import describe, nearest, one_of
+from rlassay.config.explain import describe
 from rlassay.config.fingerprints import recipe_id
 from rlassay.config.model import TinyLM, TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe, RewardConfig
+from rlassay.names import nearest, one_of
 from rlassay.records import TRAINING_SPLITS
 from rlassay.rewards import REWARDS, check_reward_options
 from rlassay.rewards.weights import weight_at

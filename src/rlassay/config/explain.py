@@ -1,8 +1,7 @@
 """Turn pydantic's errors into sentences: place, value found, values expected, and the nearest valid name."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rlassay.config.section import Section, alternatives, is_section
+from rlassay.names import nearest, one_of
 
 MOST_SEEDS = 16
 """A larger number in place of a list of seeds is a seed, not a number of seeds."""
@@ -40,19 +40,6 @@ def explain(error: ValidationError, model: type[Section], content: Any) -> list[
             hint = _hint(detail, place, content)
             problems.setdefault(f"{place.dotted}: {got}", []).append(expected + hint)
     return [start + " or ".join(dict.fromkeys(expected)) for start, expected in problems.items()]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the known name closest to `name`, or the first that contains it; empty if none is."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1) or [other for other in known if len(name) > 2 and name in other]
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def one_of(known: Iterable[str]) -> str:
-    """`one of a, b, c`; the name alone when there is only one."""
-    known = list(known)
-    return known[0] if len(known) == 1 else "one of " + ", ".join(known)
 
 
 def describe(value: Any) -> str:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from rlassay.config.arms import expand_arms, fit_scale, lay_scale, unknown_sources
 from rlassay.config.checks import check_design, check_study
 from rlassay.config.designs import design_arms, ingredient_labels, members
-from rlassay.config.explain import StudyError, explain, nearest, one_of
+from rlassay.config.explain import StudyError, explain
 from rlassay.config.section import Section, is_mapping, merge, to_json
 from rlassay.config.settings import Settings
 from rlassay.config.study import Arm, DesignKeys, ScaleFile, Study, StudyFile, StudyKeys
+from rlassay.names import nearest, one_of
 
 CONFIG = Path("config")
 SectionT = TypeVar("SectionT", bound=Section)

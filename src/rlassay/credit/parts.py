@@ -6,7 +6,6 @@
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial, wraps
 from typing import Any, Literal, TypeVar, cast
 
@@ -23,6 +22,7 @@ from rlassay.credit.formulas import (
     token_covariance,
     top_fraction_mask,
 )
+from rlassay.names import unknown
 from rlassay.signals.formulas import IMAGE_SIGNALS, SIGNALS
 
 
@@ -118,7 +118,7 @@ def credit_part(part: Callable[..., Tensor] | None = None, *, needs: Iterable[st
     names = frozenset([needs] if isinstance(needs, str) else needs)
     for name in sorted(names):
         if name not in SIGNALS:
-            raise ValueError(f"needs: got {name!r}, expected one of {', '.join(SIGNALS)}{_nearest(name, SIGNALS)}")
+            raise ValueError(unknown("needs", name, SIGNALS))
 
     def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         vars(function)["needs"] = names
@@ -286,7 +286,7 @@ def as_parts(credit: CreditPart | str | Sequence[CreditPart | str] | None) -> li
     parts: list[CreditPart] = []
     for part in given:
         if isinstance(part, str) and part not in CREDITS:
-            raise ValueError(f"credit: got {part!r}, expected one of {', '.join(CREDITS)}{_nearest(part, CREDITS)}")
+            raise ValueError(unknown("credit", part, CREDITS))
         function = CREDITS[part] if isinstance(part, str) else part
         if not callable(function):
             raise TypeError(
@@ -362,10 +362,6 @@ def _needs(part: CreditPart) -> frozenset[str]:
     declared: Iterable[str] = getattr(part, "needs", ())
     inner = frozenset[str]() if _function(part) is part else _needs(_function(part))
     return inner | frozenset(declared)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return "".join(f"; did you mean {each!r}?" for each in get_close_matches(name, list(known), n=1))
 
 
 def applicable(part: CreditPart, signals: TokenSignals) -> Bool[Tensor, "batch"]:

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, cast
 
 from rlassay.config import StudyError
 from rlassay.config.data import Conversations, Jsonl, JsonlPrompts, RecordSection
-from rlassay.config.explain import nearest
 from rlassay.data.raw_examples import (
     RawExample,
     RowRejectedError,
@@ -24,6 +23,7 @@ from rlassay.data.raw_examples import (
 )
 from rlassay.data.row_checks import row_problems
 from rlassay.data.values import list_of, parse_json, text_of
+from rlassay.names import nearest
 from rlassay.records import FrameSampling, parse_row
 
 HEAD = 100

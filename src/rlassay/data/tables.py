@@ -20,11 +20,11 @@ from rlassay.config.data import (
     Table,
     TableSection,
 )
-from rlassay.config.explain import nearest
 from rlassay.data.builtin import generate_aokvqa_rows, generate_gsm8k_rows
 from rlassay.data.json_records import answer_block, read_records
 from rlassay.data.raw_examples import NOT_WANTED, RawExample, RowRejectedError, Source, convert_each
 from rlassay.data.values import arrow_rows, is_nan, list_of, parquet_batches, text_of, whole_number
+from rlassay.names import nearest
 from rlassay.prompts import demonstrate
 from rlassay.records import LETTERS
 

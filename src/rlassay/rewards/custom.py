@@ -34,7 +34,9 @@ def custom(
     dict holds `response` and `ground_truth` (texts), `response_length` (tokens), `finished`, `prompt` (the question),
     `choices` (list of texts), `images` (list of paths), `meta` and `signals`.
 
-    The file may import files and packages that lie beside it.
+    The file may import files and packages that lie beside it. They are part of what identifies a result, as are files
+    that `options` name. Not so: files that the code opens by names of its own, modules imported under computed names,
+    and installed packages.
 
     Args:
         completions: one prompt's group.
@@ -197,6 +199,17 @@ def _imported_files(content: bytes, package: tuple[str, ...], folder: Path) -> I
             module = (*outer, *(node.module.split(".") if node.module else ()))
             for alias in node.names:
                 yield from _files_of((*module, alias.name), folder)
+        elif isinstance(node, ast.Call) and _imports_by_name(node.func) and node.args:
+            name = node.args[0]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                parts = tuple(name.value.split("."))
+                yield from _files_of((*package, *parts[1:]) if not parts[0] else parts, folder)
+
+
+def _imports_by_name(function: ast.expr) -> bool:
+    """Whether a called expression is `importlib.import_module`, `import_module` or `__import__`."""
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
+    return name in ("import_module", "__import__")
 
 
 def _files_of(module: tuple[str, ...], folder: Path) -> Iterator[Path]:

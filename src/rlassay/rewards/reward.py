@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import wraps
 from types import UnionType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from rlassay.names import nearest, one_of, unknown
 from rlassay.records import Completion
 
 Reward = Callable[..., list[float | None]]
@@ -80,25 +80,20 @@ def check_options(name: str, options: Mapping[str, object], rewards: Mapping[str
             value out of range.
     """
     if name not in rewards:
-        raise ValueError(f"unknown reward {name!r}; {_known(name, list(rewards))}")
+        raise ValueError(unknown("reward", name, sorted(rewards)))
     reward = rewards[name]
     parameters = dict(list(inspect.signature(reward).parameters.items())[1:])
     types = get_type_hints(reward)
     for option, value in options.items():
         if option not in parameters:
-            raise ValueError(f"unknown option {option!r}; {_known(option, list(parameters))}")
+            names = sorted(parameters)
+            known = f"expected {one_of(names)}{nearest(option, names)}" if names else "it takes no options"
+            raise ValueError(f"unknown option {option!r}; {known}")
         _check_type(f"option {option!r}", value, types[option])
     for option, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and option not in options:
             raise ValueError(f"option {option!r} is missing; expected {types[option].__name__}")
     reward([], **options)
-
-
-def _known(got: str, names: list[str]) -> str:
-    if not names:
-        return "it takes no options"
-    nearest = get_close_matches(got, names, n=1)
-    return f"known: {', '.join(sorted(names))}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
 
 
 def _check_type(what: str, value: object, expected: Any) -> None:

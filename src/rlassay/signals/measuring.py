@@ -9,7 +9,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import tokenizer_of
+from rlassay.names import unknown
 from rlassay.signals.attention import attention_mass
 from rlassay.signals.formulas import (
     DIVERGENCES,
@@ -61,11 +61,11 @@ class SignalPlan:
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown name or a value out of range."""
         for name in self.also:
-            _one_of("also", name, SIGNALS)
-        _one_of("layers", self.layers, ("thirds", "paper"))
-        _one_of("estimator", self.estimator, ("k3", *DIVERGENCES))
+            _check_name("also", name, SIGNALS)
+        _check_name("layers", self.layers, ("thirds", "paper"))
+        _check_name("estimator", self.estimator, ("k3", *DIVERGENCES))
         if not isinstance(self.dominance, int):
-            _one_of("dominance", self.dominance, LAYER_SEGMENTS)
+            _check_name("dominance", self.dominance, LAYER_SEGMENTS)
         elif self.dominance < 1:
             raise ValueError(f"SignalPlan.dominance: got {self.dominance}, expected at least 1 layer")
         if not self.balance_ratio > 1:
@@ -359,10 +359,9 @@ def draws(
     return torch.from_numpy(np.stack(rows))  # pyright: ignore[reportUnknownMemberType]
 
 
-def _one_of(option: str, name: object, known: Sequence[str]) -> None:
+def _check_name(option: str, name: object, known: Sequence[str]) -> None:
     if name not in known:
-        near = "".join(f"; did you mean {each!r}?" for each in get_close_matches(str(name), known, n=1))
-        raise ValueError(f"SignalPlan.{option}: got {name!r}, expected one of {', '.join(known)}{near}")
+        raise ValueError(unknown(f"SignalPlan.{option}", name, known))
 
 
 def _perception(scores: TokenScores) -> Float[Tensor, "batch time"]:
