@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlassay.signals.measuring import SignalPlan
+    from rlassay.training.algorithms.kl_control import KLControl
     from rlassay.training.group_reward import trl_reward
     from rlassay.training.trainer import CreditGRPOTrainer
 
-__all__ = ["CreditGRPOTrainer", "SignalPlan", "trl_reward"]
+__all__ = ["CreditGRPOTrainer", "KLControl", "SignalPlan", "trl_reward"]
 
 _MODULES = {
     "CreditGRPOTrainer": "rlassay.training.trainer",
+    "KLControl": "rlassay.training.algorithms.kl_control",
     "SignalPlan": "rlassay.signals.measuring",
     "trl_reward": "rlassay.training.group_reward",
 }

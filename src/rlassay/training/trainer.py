@@ -12,15 +12,15 @@ attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
-from trl.trainer.grpo_trainer import GRPOTrainer
 
-from rlassay.advantages import AdvantageEstimator, as_estimator, estimate
+from rlassay.advantages import AdvantageEstimator, as_estimator, estimate, grpo
 from rlassay.credit import (
     CreditPart,
     Denominator,
@@ -46,6 +46,7 @@ from rlassay.signals.measuring import (
     columns_of,
     completion_signals,
 )
+from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.batch import (
     BatchRewards,
     GenerationBatch,
@@ -65,7 +66,7 @@ from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_
 from rlassay.training.vllm_images import patch_vllm_images
 
 
-class CreditGRPOTrainer(GRPOTrainer):
+class CreditGRPOTrainer(KLTrainer):
     """`trl.GRPOTrainer` with token credit, corrected reward metrics and a record of every completion.
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword:
@@ -78,6 +79,7 @@ class CreditGRPOTrainer(GRPOTrainer):
       `grpo` keep TRL's advantages;
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
+    - `kl`, a penalty for leaving the reference policy in place of TRL's `beta`, see `KLControl`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
     A credit function of your own declares the signals that it reads:
@@ -268,18 +270,21 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     def _xp_advantage(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Keep TRL's advantages, or replace them by those of another estimator."""
-        if self.xp_estimator is not None:
-            totals = batch.rewards.totals(self.multi_objective_aggregation)
-            advantages = estimate(self.xp_estimator, totals, batch.num_generations)
+        # The mask of TRL's loss, which leaves out what tools and environments wrote.
+        mask = output["completion_mask"]
+        batch.completion_mask = mask * output["tool_mask"] if "tool_mask" in output else mask
+        estimator, totals = self.xp_estimator, batch.rewards.totals(self.multi_objective_aggregation)
+        penalty = None if self.xp_kl is None else self.xp_kl.of_reward(self, output, batch.completion_mask)
+        if penalty is not None:
+            estimator, totals = estimator or partial(grpo, scale=self.scale_rewards), totals - penalty
+        if estimator is not None:
+            advantages = estimate(estimator, totals, batch.num_generations)
             output["advantages"] = own_rows(self.accelerator, advantages, len(batch.rows))
             # TRL has just written its own advantages into the table of completions that it logs.
             logged: Any = self._logs["advantages"]
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
-        # The mask of TRL's loss, which leaves out what tools and environments wrote.
-        mask = output["completion_mask"]
-        batch.completion_mask = mask * output["tool_mask"] if "tool_mask" in output else mask
         batch.advantages_B = output["advantages"]
 
     def _xp_credit(self, batch: GenerationBatch, output: dict[str, Any]) -> None:
