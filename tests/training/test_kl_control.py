@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 from rlassay.divergence import AdaptiveBeta, FixedBeta
 from rlassay.training import CreditGRPOTrainer, KLControl
 from rlassay.training.algorithms import kl_control
-from rlassay.training.algorithms.checkpoint_state import FILE
+from rlassay.training.algorithms.kl_trainer import FILE
 from tests.contract.test_trl import LOSSES, REUSED
 from tests.training.one_step import Step
 from tests.training.tiny_lm import make_trainer, weights

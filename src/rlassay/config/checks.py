@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Any
 
+from rlassay.config.algorithm import AdaptiveBeta
 from rlassay.config.arms import differences, idle, undeclared
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Docstrings, Gsm8k, Summarization, Table
 from rlassay.config.explain import describe, nearest, one_of
 from rlassay.config.fingerprints import recipe_id
-from rlassay.config.model import TinyLM, TinyVLM
+from rlassay.config.model import HubModel, TinyLM, TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.records import TRAINING_SPLITS
@@ -29,6 +30,8 @@ UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
 """Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
 OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names that a reward of the user's own may have."""
+LOSSES_WITHOUT_CLIPPING = ("cispo", "sapo", "vespo")
+"""Loss types that do not clip the ratio on both sides."""
 LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 """Loss types that do not divide by a number of tokens."""
 
@@ -36,7 +39,19 @@ LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
     of_study = [_seeds, _data, _evaluation, _primary]
-    of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
+    of_recipe = [
+        _image_size,
+        _warm_start,
+        _rewards,
+        _weights,
+        _groups,
+        _prompts,
+        _checkpoints,
+        _credit,
+        _kl,
+        _losses,
+        _guard,
+    ]
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 
@@ -196,6 +211,54 @@ def _checkpoints(_: Study, recipe: Recipe) -> Iterator[str]:
             f"gradient_accumulation_steps {rl.gradient_accumulation_steps}); try "
             f"{max(1, round(rl.save_steps / steps)) * steps}"
         )
+
+
+def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
+    """The KL penalty has a controller that can work, rewards to be taken from, and a reference that exists."""
+    rl, kl = recipe.rl, recipe.rl.kl
+    if rl.sync_ref_model and rl.beta == 0 and kl is None:
+        yield "rl.sync_ref_model: true, but without beta or kl there is no reference policy; set one of them, or false"
+    if rl.sync_ref_model and isinstance(recipe.model, HubModel) and recipe.model.lora is not None:
+        yield "rl.sync_ref_model: true, but adapters are compared with the model that they started from; expected false"
+    if kl is None:
+        return
+    if kl.where == "reward" and rl.multi_objective_aggregation == "normalize_then_sum":
+        yield (
+            "rl.kl.where: reward, but rl.multi_objective_aggregation normalize_then_sum leaves no total reward to take "
+            "nats from; expected loss, or sum_then_normalize"
+        )
+    if isinstance(kl.controller, AdaptiveBeta):
+        if rl.beta == 0:
+            yield "rl.beta: 0, but an adaptive controller multiplies it and never leaves 0; expected a number above 0"
+        micro_batches = rl.steps_per_generation if kl.where == "reward" else rl.gradient_accumulation_steps
+        completions = rl.per_device_train_batch_size * micro_batches * max(1, study.gpus)
+        if completions >= 5 * kl.controller.horizon:
+            yield (
+                f"rl.kl.controller.horizon: {kl.controller.horizon:g}, but each of its steps is for {completions} "
+                f"completions, so that beta could reach 0; expected more than {completions / 5:g}"
+            )
+
+
+def _losses(_: Study, recipe: Recipe) -> Iterator[str]:
+    """No option is set that the loss would ignore."""
+    rl = recipe.rl
+    if rl.delta is not None:
+        upper = 1 + (rl.epsilon if rl.epsilon_high is None else rl.epsilon_high)
+        if rl.loss_type in LOSSES_WITHOUT_CLIPPING:
+            yield f"rl.delta: {rl.delta:g}, but rl.loss_type {rl.loss_type} has no two-sided clipping; expected null"
+        elif rl.delta <= upper:
+            yield f"rl.delta: {rl.delta:g} is inside the clip range, where it changes nothing; expected above {upper:g}"
+    for name in sorted(rl.model_fields_set):
+        kind = name.partition("_")[0]
+        default = type(rl).model_fields[name].default
+        if kind in ("sapo", "vespo") and kind != rl.loss_type and getattr(rl, name) != default:
+            yield f"rl.{name}: {getattr(rl, name):g}, but rl.loss_type {rl.loss_type} does not use it; leave it out"
+
+
+def _guard(_: Study, recipe: Recipe) -> Iterator[str]:
+    guard, rl = recipe.rl.guard, recipe.rl
+    if guard is not None and guard.max_kl is not None and rl.beta == 0 and rl.kl is None:
+        yield "rl.guard.max_kl: no KL is measured; add rl.kl, which with rl.beta 0 measures only"
 
 
 def _credit(study: Study, recipe: Recipe) -> Iterator[str]:

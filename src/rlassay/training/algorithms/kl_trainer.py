@@ -2,15 +2,19 @@
 # (TRL leaves most attributes of a trainer open)
 """TRL's trainer with a KL penalty of choice, and checkpoints that hold the state of added parts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.layout import checkpoint as folder_of
-from rlassay.training.algorithms.checkpoint_state import load_parts, save_parts
 from rlassay.training.algorithms.kl_control import KLControl, reference_model
+
+FILE = "rlassay_state.pt"
+"""File in a checkpoint's folder with the states of all parts."""
 
 
 class KLTrainer(GRPOTrainer):
@@ -61,3 +65,27 @@ class KLTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             load_parts(Path(checkpoint), self.xp_stateful)
+
+
+def save_parts(checkpoint: Path, parts: Mapping[str, Any]) -> None:
+    """Write the state of every part into a checkpoint; without parts, no file.
+
+    A part is anything with `state_dict` and `load_state_dict`: a controller, a model, a guard.
+    """
+    if parts:
+        torch.save({name: part.state_dict() for name, part in parts.items()}, checkpoint / FILE)
+
+
+def load_parts(checkpoint: Path, parts: Mapping[str, Any]) -> None:
+    """Give every part its state in a checkpoint.
+
+    Errors: ValueError if the checkpoint lacks the state of a part: it is that of a run without it.
+    """
+    if not parts:
+        return
+    file = checkpoint / FILE
+    saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True) if file.exists() else {}
+    if absent := ", ".join(sorted(set(parts) - set(saved))):
+        raise ValueError(f"{checkpoint}: no state of {absent}, so that training cannot continue exactly from it")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
