@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from rlassay.layout import LOCK, Layout
 
-Condition = Literal["running", "finished", "killed", "failed"]
+Condition = Literal["running", "finished", "collapsed", "killed", "failed"]
 TAIL_BYTES = 65_536
 RECENT_STEPS = 20  # the rate of the last steps foretells the rest better than the mean since the start
 
@@ -40,7 +40,7 @@ class Progress:
     reward: float | None
     """The newest logged mean reward; None in a stage without rewards."""
     error: str | None
-    """The exception that ended the newest attempt."""
+    """The exception that ended the newest attempt, or the reason why it counts as collapsed."""
 
     @property
     def seconds_left(self) -> float | None:

@@ -3,7 +3,8 @@
 import pytest
 
 from rlassay.config import StudyError
-from rlassay.config.explain import describe, nearest, one_of
+from rlassay.config.explain import describe
+from rlassay.names import nearest, one_of
 from tests.config.studies import GONE, problems, study
 
 LOSSES = "one of grpo, dr_grpo, dapo, bnpo, cispo, sapo, luspo, vespo"

@@ -13,6 +13,7 @@ from trl import GRPOConfig
 
 WORDS = ["<pad>", "<eos>", "count", *"0123456789"]
 NUM_PROMPTS = 12
+OURS = ("advantage", "critic", "weight_phases", "kl", "groups", "signals", "entropy_penalty", "peft_config")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -72,11 +73,11 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         trainer_class: `trl.GRPOTrainer` or ours.
         folder: for its checkpoints.
         credit: for ours only.
-        changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards;
-            `advantage`, `critic`, `weight_phases`, `groups` and `signals` are for ours only.
+        changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards, and `peft_config`
+            adds adapters; `advantage`, `critic`, `weight_phases`, `kl`, `groups`,
+            `signals` and `entropy_penalty` are for ours only.
     """
-    names = ("advantage", "critic", "weight_phases", "groups", "signals")
-    ours = {name: changes.pop(name) for name in names if name in changes}
+    ours = {name: changes.pop(name) for name in OURS if name in changes}
     rewards = changes.pop("reward_funcs", [even_digits, brevity])
     settings: dict[str, Any] = {
         "output_dir": str(folder),
@@ -95,7 +96,7 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         "seed": 11,
     }
     policy = model()
-    if changes.get("beta"):  # TRL loads the reference model from where the policy came from
+    if changes.get("beta") or ours.get("kl"):  # TRL loads the reference model from where the policy came from
         policy.save_pretrained(folder / "start")
         policy.config._name_or_path = str(folder / "start")
     trainer = trainer_class(

@@ -21,7 +21,15 @@ from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.progress import Progress, read_progress
 
-STYLES = {"finished": "green", "running": "cyan", "waiting": "dim", "killed": "yellow", "failed": "red", "": "dim"}
+STYLES = {
+    "finished": "green",
+    "collapsed": "red",
+    "running": "cyan",
+    "waiting": "dim",
+    "killed": "yellow",
+    "failed": "red",
+    "": "dim",
+}
 BAR_WIDTH = 14  # the table then fits 80 columns
 LOG_COLUMNS = 120
 
@@ -137,9 +145,9 @@ def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) ->
     progress = None if policy.stage == "model" else read_progress(layout, folder)
     state = "" if policy.stage == "model" else "waiting" if progress is None else progress.condition
     # Without its manifest, the result was removed to be made again.
-    if state == "finished" and not layout.train_manifest(folder, policy.stage).exists():
+    if state in ("finished", "collapsed") and not layout.train_manifest(folder, policy.stage).exists():
         state, progress = "waiting", None
-    errors = [str(progress.error)] if state == "failed" and progress is not None else []
+    errors = [str(progress.error)] if state in ("failed", "collapsed") and progress is not None else []
     errors += [f"{failure.stage} {failure.split}: {failure.error}" for failure in unscored]
     if unscored and state in ("", "waiting", "finished"):
         state = "failed"

@@ -9,10 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from rlassay.config.arms import covers, idle, lay_arms, own_problems, recipe_differences, undeclared
-from rlassay.config.explain import nearest, one_of
 from rlassay.config.section import is_list, is_mapping, merge
 from rlassay.config.study import Design
 from rlassay.config.training import Recipe
+from rlassay.names import nearest, one_of
 
 NONE, ALL = "none", "all"
 """Names of the arms without any ingredient, and with every one of several."""

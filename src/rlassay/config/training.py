@@ -4,11 +4,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rlassay.config.algorithm import AdvantageConfig, GroupChoice, GRPOAdvantage
+from rlassay.config.algorithm import AdvantageConfig, GroupChoice, GRPOAdvantage, GuardConfig, KLConfig
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
 from rlassay.config.model import ModelConfig
 from rlassay.config.section import Section
 from rlassay.rewards.weights import Phase, early_steps, weight_phases
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_false(value: object) -> bool:
+    return value is False
 
 
 class Optimisation(Section):
@@ -24,6 +32,10 @@ class Optimisation(Section):
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, exclude_if=lambda given: given == 0.9)
+    """AdamW's decay of the mean gradient."""
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, exclude_if=lambda given: given == 0.999)
+    """AdamW's decay of the mean squared gradient."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are rescaled to this norm at most."""
     per_device_train_batch_size: int = Field(ge=1)
@@ -76,11 +88,31 @@ class GRPOArguments(Optimisation):
     epsilon_high: float | None = Field(default=None, gt=0)
     """Clip range above 1; null takes `epsilon`."""
     delta: float | None = Field(default=None, gt=1)
-    """Upper bound of the ratio for negative advantages; null sets none."""
+    """Upper bound of the ratio for negative advantages (dual clip), above 1 + epsilon_high; null sets none."""
+    sapo_temperature_pos: float = Field(default=1.0, gt=0, exclude_if=lambda given: given == 1.0)
+    """With loss_type sapo, how steeply the gate closes for positive advantages."""
+    sapo_temperature_neg: float = Field(default=1.05, gt=0, exclude_if=lambda given: given == 1.05)
+    """With loss_type sapo, how steeply the gate closes for negative advantages."""
+    vespo_k_pos: float = Field(default=2.0, gt=0, exclude_if=lambda given: given == 2.0)
+    """With loss_type vespo, power of the ratio for positive advantages."""
+    vespo_lambda_pos: float = Field(default=3.0, gt=0, exclude_if=lambda given: given == 3.0)
+    """With loss_type vespo, decay in the ratio for positive advantages."""
+    vespo_k_neg: float = Field(default=3.0, gt=0, exclude_if=lambda given: given == 3.0)
+    """With loss_type vespo, power of the ratio for negative advantages."""
+    vespo_lambda_neg: float = Field(default=2.0, gt=0, exclude_if=lambda given: given == 2.0)
+    """With loss_type vespo, decay in the ratio for negative advantages."""
+    entropy_coef: float = Field(default=0.0, ge=0, exclude_if=lambda given: given == 0.0)
+    """Weight of TRL's entropy bonus: this times the mean entropy over the vocabulary is taken from the loss."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the warm start."""
     use_bias_correction_kl: bool = True
-    """Weight the KL estimate by the importance ratio."""
+    """Weight the KL estimate by the importance ratio; for TRL's own KL term, not for `kl`."""
+    sync_ref_model: bool = Field(default=False, exclude_if=_is_false)
+    """Move the reference policy towards the trained one from time to time; not with adapters."""
+    ref_model_mixup_alpha: float = Field(default=0.6, gt=0, le=1, exclude_if=lambda given: given == 0.6)
+    """Share of the way that the reference moves each time."""
+    ref_model_sync_steps: int = Field(default=512, ge=1, exclude_if=lambda given: given == 512)
+    """Optimiser steps between its moves."""
     mask_truncated_completions: bool = False
     """Leave truncated completions out of the loss."""
 
@@ -90,14 +122,10 @@ class RLConfig(GRPOArguments, GroupChoice):
 
     advantage: AdvantageConfig = GRPOAdvantage(kind="grpo")
     """How rewards become advantages."""
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_false(value: object) -> bool:
-    return value is False
+    kl: KLConfig | None = Field(default=None, exclude_if=_is_none)
+    """The KL penalty; null leaves it to TRL: k3 in the loss, if `beta` is above 0."""
+    guard: GuardConfig | None = Field(default=None, exclude_if=_is_none)
+    """Rules that end a collapsed run early; null lets it go on to the end."""
 
 
 class RewardConfig(Section):

@@ -15,6 +15,7 @@ from rlassay.report.numbers import (
     Example,
     MissingFile,
     PairedDifference,
+    PolicyCollapse,
     PolicyCost,
     PolicyFacts,
     PolicyResumes,
@@ -267,6 +268,8 @@ class Content(Record):
     """The data splits."""
     config: dict[str, Any]
     """The resolved study."""
+    collapses: tuple[PolicyCollapse, ...] = ()
+    """Runs that were ended early because their policy had collapsed."""
     cost: tuple[PolicyCost, ...]
     """Recorded times and memory, which differ between reruns."""
     resumes: tuple[PolicyResumes, ...]

@@ -344,6 +344,19 @@ class PolicyCost(Record):
     """Share of the step time spent on signals; null = not timed."""
 
 
+class PolicyCollapse(Record):
+    """A run that its guard ended early; its scores are those of the weights at that step."""
+
+    policy: str
+    """Folder relative to the study's results folder."""
+    step: int
+    """The optimiser step after which it ended."""
+    max_steps: int
+    """Optimiser steps that were planned."""
+    reason: str
+    """The rule that it broke."""
+
+
 class PolicyResumes(Record):
     """Interruptions of one training job."""
 

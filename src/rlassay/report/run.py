@@ -19,6 +19,7 @@ from rlassay.report.gather import Results, gather
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
 from rlassay.report.sections import (
+    build_collapses,
     build_commands,
     build_cost,
     build_design,
@@ -83,6 +84,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         policies=tuple(build_policies(results)),
         data=tuple(build_splits(results)),
         config=results.study.model_dump(mode="json"),
+        collapses=tuple(build_collapses(results)),
         cost=tuple(build_cost(results)),
         resumes=tuple(build_resumes(results)),
     )

@@ -18,6 +18,7 @@ from rlassay.report.numbers import (
     Design,
     DesignRow,
     Estimate,
+    PolicyCollapse,
     PolicyCost,
     PolicyFacts,
     PolicyResumes,
@@ -245,6 +246,15 @@ def build_cost(results: Results) -> list[PolicyCost]:
             signals_share=_signals_share(results, folder),
         )
         for row, seed, folder, manifest in _trained(results)
+    ]
+
+
+def build_collapses(results: Results) -> list[PolicyCollapse]:
+    """The training jobs that their guards ended early."""
+    return [
+        PolicyCollapse(policy=folder, max_steps=manifest["max_steps"], **manifest["collapsed"])
+        for _, _, folder, manifest in _trained(results)
+        if "collapsed" in manifest
     ]
 
 

@@ -19,7 +19,13 @@ from rlassay.tracking.names import MetricsFile
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.store import Status, Store
 
-STATUS: dict[str, Status] = {"running": "RUNNING", "finished": "FINISHED", "killed": "KILLED", "failed": "FAILED"}
+STATUS: dict[str, Status] = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "collapsed": "FAILED",
+    "killed": "KILLED",
+    "failed": "FAILED",
+}
 REPORT_KINDS = {"model": "untrained", "sft": "sft", "rl": "arm"}
 SECONDS_BETWEEN_SAMPLES = 60.0
 """Shortest time between two uploads of completions."""

@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from rlassay.signals.measuring import SignalPlan
     from rlassay.training.algorithms.choice import GroupPlan
     from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
+    from rlassay.training.algorithms.kl_control import KLControl
     from rlassay.training.algorithms.replay import Replay
     from rlassay.training.group_reward import trl_reward
     from rlassay.training.trainer import CreditGRPOTrainer
 
-__all__ = ["CreditGRPOTrainer", "DynamicSampling", "GroupPlan", "Replay", "SignalPlan", "trl_reward"]
+__all__ = ["CreditGRPOTrainer", "DynamicSampling", "GroupPlan", "KLControl", "Replay", "SignalPlan", "trl_reward"]
 
 _MODULES = {
     "CreditGRPOTrainer": "rlassay.training.trainer",
     "DynamicSampling": "rlassay.training.algorithms.dynamic_sampling",
     "GroupPlan": "rlassay.training.algorithms.choice",
+    "KLControl": "rlassay.training.algorithms.kl_control",
     "Replay": "rlassay.training.algorithms.replay",
     "SignalPlan": "rlassay.signals.measuring",
     "trl_reward": "rlassay.training.group_reward",

@@ -113,6 +113,8 @@ class GenerationBatch:
     # Advantage.
     completion_mask: Int[Tensor, "batch time"] = field(init=False)
     """(B, T), 1 on the tokens that the loss counts."""
+    kl_penalty_BT: Float[Tensor, "batch time"] | None = None
+    """(B, T), nats taken from the reward of each token; None without a KL penalty in the reward."""
     advantages_B: Float[Tensor, "batch"] = field(init=False)
     """(B,), before credit; of advantages per token, the mean over each completion's tokens."""
     greedy: GreedyCompletions | None = None

@@ -26,7 +26,6 @@ OWNED = {
     "shuffle_dataset": "false: the order of the whole run is fixed beforehand, so that it resumes exactly",
     "disable_dropout": "false, TRL's default of this release, pinned",
     "top_entropy_quantile": "1.0: the credit part `entropy_filter` selects tokens",
-    "entropy_coef": "0.0: `entropy_penalty_coef` is the published penalty",
     "off_policy_mask_threshold": "null, TRL's default of this release, pinned",
     "log_completions": "false: every completion is in the rollouts",
     "logging_steps": "1",
@@ -42,7 +41,7 @@ NOT_OFFERED = {
     "follows from the model section": "model_init_kwargs trust_remote_code cast_lm_head_to_fp32 router_aux_loss_coef "
     "gradient_checkpointing_kwargs use_cache",
     "one optimiser for all arms, so that arms differ in what they compare": "optim optim_args optim_target_modules "
-    "adam_beta1 adam_beta2 adam_epsilon lr_scheduler_kwargs label_smoothing_factor neftune_noise_alpha "
+    "adam_epsilon lr_scheduler_kwargs label_smoothing_factor neftune_noise_alpha "
     "average_tokens_across_devices",
     "steps count training, not epochs": "num_train_epochs",
     "follows from batch size, accumulation and steps_per_generation": "generation_batch_size pad_to_multiple_of",
@@ -58,10 +57,8 @@ NOT_OFFERED = {
     "vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size "
     "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max "
     "vllm_importance_sampling_clip_min vllm_importance_sampling_cap",
-    "constants of a loss at their published values": "sapo_temperature_neg sapo_temperature_pos vespo_k_pos "
-    "vespo_lambda_pos vespo_k_neg vespo_lambda_neg",
-    "the KL term refers to the warm start": "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
-    "no entropy bonus, see entropy_coef": "use_adaptive_entropy entropy_coef_min entropy_coef_max entropy_coef_delta "
+    "the entropy bonus has a fixed weight, see entropy_coef": "use_adaptive_entropy entropy_coef_min "
+    "entropy_coef_max entropy_coef_delta "
     "entropy_target",
     "precision and speed of the machine": "fp16 tf32 torch_compile torch_compile_backend torch_compile_mode "
     "use_liger_kernel liger_kernel_config torch_empty_cache_steps auto_find_batch_size full_determinism "

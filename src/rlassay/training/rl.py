@@ -17,6 +17,7 @@ from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
 from rlassay.config.training import GRPOArguments, Recipe, RLConfig
 from rlassay.credit import CREDITS, NEEDS, CreditPart
+from rlassay.divergence import AdaptiveBeta, FixedBeta
 from rlassay.files import read_json, sha256
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
@@ -28,8 +29,10 @@ from rlassay.rewards.weights import weight_at
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training.algorithms.choice import GroupPlan
+from rlassay.training.algorithms.collapse_guard import CollapseGuard
 from rlassay.training.algorithms.critic import CriticOptions
 from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
+from rlassay.training.algorithms.kl_control import KLControl
 from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.process import require_gpus
@@ -63,6 +66,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         arguments = grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0)
         batches = generation_batches(recipe.rl, arguments)
         order = prompt_order(list(rows), *batches, seed=_seed(policy))
+        guard = collapse_guard(recipe.rl)
         # 3. TRL's trainer, with our rewards and credit.
         trainer: Any = CreditGRPOTrainer(
             model=model,
@@ -75,17 +79,19 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             advantage=advantage_estimator(recipe.rl),
             critic=critic_options(recipe.rl),
             groups=group_plan(recipe.rl),
+            kl=kl_control(recipe.rl),
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
             signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
-            callbacks=[run.callback()],
+            callbacks=[run.callback(), *([guard] if guard else [])],
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.xp_stateful |= {"guard": guard} if guard else {}
         trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
         # 4. Train from the newest checkpoint, and write the manifest.
         trainer.train(resume_from_checkpoint=run.resume_from)
-        run.finish(trainer, generated_tokens(run.rollouts))
+        run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
 
 
 def credit_parts(recipe: Recipe) -> list[CreditPart]:
@@ -116,6 +122,23 @@ def group_plan(rl: RLConfig) -> GroupPlan:
         replay=None if replay is None else Replay(**replay.model_dump()),
         train_on=rl.train_on,
     )
+
+
+def kl_control(rl: RLConfig) -> KLControl | None:
+    """The arm's KL penalty; None leaves it to TRL's `beta`."""
+    section = rl.kl
+    if section is None:
+        return None
+    choice = section.controller
+    if choice.kind == "fixed":
+        return KLControl(FixedBeta(rl.beta), section.kind, section.where)
+    controller = AdaptiveBeta(rl.beta, choice.target, choice.horizon)
+    return KLControl(controller, section.kind, section.where, choice.per)
+
+
+def collapse_guard(rl: RLConfig) -> CollapseGuard | None:
+    """The arm's rules for ending a run early; None without any."""
+    return None if rl.guard is None else CollapseGuard(rl.guard.limits, rl.guard.patience)
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
@@ -158,7 +181,7 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
         weights = layout.root / start.folder / _manifest(layout, start)["weights"]
         return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
-    if recipe.rl.beta == 0:
+    if recipe.rl.beta == 0 and recipe.rl.kl is None:
         return model, processor
     for part in (model, processor):
         saved: Any = part
@@ -187,7 +210,7 @@ def group_rewards(
 def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool) -> GRPOConfig:
     """TRL's arguments for a recipe; arguments whose default TRL changed between releases are all set here."""
     return GRPOConfig(
-        **recipe.rl.model_dump(include=set(GRPOArguments.model_fields)),
+        **{name: getattr(recipe.rl, name) for name in GRPOArguments.model_fields},
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         output_dir=str(checkpoints),
         seed=seed,
@@ -200,7 +223,6 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         shuffle_dataset=False,  # the dataset is in the order of the whole run
         disable_dropout=False,
         top_entropy_quantile=1.0,
-        entropy_coef=0.0,
         off_policy_mask_threshold=None,
         log_completions=False,
         logging_steps=1,

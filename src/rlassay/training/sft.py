@@ -250,6 +250,8 @@ def sft_arguments(sft: SFTConfig, seed: int, checkpoints: Path, *, on_cpu: bool)
         lr_scheduler_type=sft.lr_scheduler_type,
         warmup_steps=sft.warmup_steps,
         weight_decay=sft.weight_decay,
+        adam_beta1=sft.adam_beta1,
+        adam_beta2=sft.adam_beta2,
         max_grad_norm=sft.max_grad_norm,
         per_device_train_batch_size=sft.per_device_train_batch_size,
         gradient_accumulation_steps=sft.gradient_accumulation_steps,

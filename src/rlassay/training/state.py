@@ -12,8 +12,9 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     COMPLETE          the job finished; if it is there without the manifest, the user asked for a rerun
 
 `run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "pid", "host", "started",
-"ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished", "killed"
-(SIGTERM or Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still "running",
+"ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished", "collapsed"
+(ended early by its guard, for the reason in `error`; its result is that of a finished job), "killed" (SIGTERM or
+Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still "running",
 but no process holds the lock (`rlassay.progress.is_held`). Times are unix seconds; `step` is the step from which the
 attempt started.
 """
@@ -36,6 +37,8 @@ from rlassay.training.process import locked, peak_memory_mb, signals_as_exceptio
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
+
+    from rlassay.training.algorithms.collapse_guard import Collapse
 
 VERSIONED = ("torch", "transformers", "trl", "rlassay")
 
@@ -80,6 +83,8 @@ class Run:
         """True when the result already exists and there is nothing to do."""
         self.resume_from: str | None = None
         """Path of the checkpoint to hand to `Trainer.train`, or None to start from step 0."""
+        self.collapse: dict[str, Any] | None = None
+        """Step and reason if the job ended early because its policy collapsed."""
         self._attempts: list[dict[str, Any]] = []
         self._workflow = workflow_process()
 
@@ -102,9 +107,10 @@ class Run:
         if choice == "finished":
             self.complete.touch()
             self.finished = True
-            if previous and previous["status"] != "finished":  # killed between the manifest and this record
+            if previous and previous["status"] not in ("finished", "collapsed"):  # killed between manifest and record
                 self._attempts = _closed(previous["attempts"], self.metrics)
-                self.record("finished")
+                self.collapse = (read_json(self.manifest) or {}).get("collapsed")
+                self.record_end()
             return
         self.manifest.unlink(missing_ok=True)
         if choice == "fresh":
@@ -124,8 +130,17 @@ class Run:
         report = {"status": status, "error": error, "attempts": self._attempts}
         write_json(self.state / RUN_RECORD, asdict(self.plan) | about | report)
 
-    def finish(self, trainer: "Trainer", generated_tokens: int = 0) -> None:
+    def record_end(self) -> None:
+        """Write `run.json` for a job with a result: finished, or collapsed."""
+        if self.collapse is None:
+            self.record("finished")
+        else:
+            self.record("collapsed", f"collapsed at step {self.collapse['step']}: {self.collapse['reason']}")
+
+    def finish(self, trainer: "Trainer", generated_tokens: int = 0, collapse: "Collapse | None" = None) -> None:
         """Save the weights, check the number of steps, write the manifest and then COMPLETE.
+
+        A job whose policy has collapsed has a result too, the weights at that step; its manifest says so.
 
         A job that has outlived its Snakemake keeps its checkpoints and writes no COMPLETE: the next Snakemake does not
         know that the job succeeded and removes the manifest, which must not look like the request for a rerun.
@@ -133,7 +148,8 @@ class Run:
         Errors: RuntimeError when the trainer has not done all its steps.
         """
         steps = trainer.state.global_step
-        if steps != self.plan.max_steps:
+        self.collapse = None if collapse is None else asdict(collapse)
+        if steps != self.plan.max_steps and collapse is None:
             raise RuntimeError(f"{self.plan.policy}: training stopped at step {steps} of {self.plan.max_steps}")
         unfinished = self.weights.with_name(f"{WEIGHTS}.unfinished")
         trainer.save_model(str(unfinished))
@@ -141,7 +157,10 @@ class Run:
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
         write_json(
-            self.manifest, self._manifest_content(steps, generated_tokens) | {"hub_commit": _hub_commit(trainer)}
+            self.manifest,
+            self._manifest_content(steps, generated_tokens)
+            | {"hub_commit": _hub_commit(trainer)}
+            | ({} if self.collapse is None else {"collapsed": self.collapse}),
         )
         if self._workflow is None or self._workflow.is_running():
             self.complete.touch()
@@ -208,7 +227,7 @@ def open_run(layout: Layout, plan: RunPlan) -> Generator[Run, None, None]:
         except BaseException as error:
             run.record("failed", f"{type(error).__name__}: {error}")
             raise
-        run.record("finished")
+        run.record_end()
 
 
 def _choose(

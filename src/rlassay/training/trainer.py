@@ -19,7 +19,6 @@ import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.advantages import AdvantageEstimator, as_estimator
 from rlassay.credit import (
@@ -51,6 +50,7 @@ from rlassay.signals.measuring import (
 from rlassay.training.algorithms.advantages import AdvantageStep
 from rlassay.training.algorithms.choice import GroupChooser, GroupPlan, dropped_rollout
 from rlassay.training.algorithms.critic import CriticOptions
+from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.algorithms.sampling import generated as generated_by
 from rlassay.training.algorithms.sampling import rewards_of
 from rlassay.training.batch import (
@@ -72,7 +72,7 @@ from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_
 from rlassay.training.vllm_images import patch_vllm_images
 
 
-class CreditGRPOTrainer(GRPOTrainer):
+class CreditGRPOTrainer(KLTrainer):
     """`trl.GRPOTrainer` with token credit, corrected reward metrics and a record of every completion.
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword:
@@ -86,6 +86,7 @@ class CreditGRPOTrainer(GRPOTrainer):
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
     - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
+    - `kl`, a penalty for leaving the reference policy in place of TRL's `beta`, see `KLControl`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
     A credit function of your own declares the signals that it reads:
@@ -288,6 +289,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         # The mask of TRL's loss, which leaves out tokens written by tools and environments.
         mask = output["completion_mask"]
         batch.completion_mask = mask * output["tool_mask"] if "tool_mask" in output else mask
+        batch.kl_penalty_BT = None if self.xp_kl is None else self.xp_kl.of_reward(self, output, batch.completion_mask)
         self.xp_advantages(self, batch, output)
 
     def _xp_credit(self, batch: GenerationBatch, output: dict[str, Any]) -> None:

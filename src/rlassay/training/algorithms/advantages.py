@@ -1,11 +1,12 @@
 """The advantage step of the trainer where TRL's own advantages are not the ones to use."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlassay.advantages import AdvantageEstimator, estimate, reads
+from rlassay.advantages import AdvantageEstimator, estimate, grpo, reads
 from rlassay.training.algorithms.critic import Critic, CriticOptions
 from rlassay.training.algorithms.greedy_baseline import check_greedy, greedy_completions
 from rlassay.training.batch import GenerationBatch, own_rows
@@ -37,30 +38,34 @@ class AdvantageStep:
 
     def __call__(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Put the advantages of this process's completions into `output`, and into the record of the batch."""
+        # TRL's own advantages are those of rewards without a penalty.
+        default = None if batch.kl_penalty_BT is None else partial(grpo, scale=trainer.scale_rewards)
+        estimator = self.estimator or default
         if self.critic is not None:
             output["advantages"], metrics = self.critic.advantages(batch, output)
             for name, value in metrics.items():
                 trainer._metrics["train" if batch.is_training else "eval"][name].append(value)
-        elif self.estimator is not None:
-            output["advantages"] = self._estimated(trainer, batch)
+        elif estimator is not None:
+            output["advantages"] = self._estimated(estimator, trainer, batch)
         batch.advantages_B = _per_completion(output["advantages"], batch.completion_mask)
-        if self.critic is not None or self.estimator is not None:
+        if self.critic is not None or estimator is not None:
             # TRL has just written its own advantages into the table of completions that it logs.
             advantages, logged = trainer.accelerator.gather(batch.advantages_B), trainer._logs["advantages"]
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
 
-    def _estimated(self, trainer: Any, batch: GenerationBatch) -> torch.Tensor:
-        assert self.estimator is not None
+    def _estimated(self, estimator: AdvantageEstimator, trainer: Any, batch: GenerationBatch) -> torch.Tensor:
         inputs: dict[str, torch.Tensor] = {}
-        if "lengths" in reads(self.estimator):
+        if "lengths" in reads(estimator):
             inputs["lengths"] = trainer.accelerator.gather(batch.completion_mask.sum(dim=1))
-        if "greedy_rewards" in reads(self.estimator):
+        if "greedy_rewards" in reads(estimator):
             batch.greedy = greedy_completions(trainer, batch)
             inputs["greedy_rewards"] = batch.greedy.rewards
         totals = batch.rewards.totals(trainer.multi_objective_aggregation)
-        advantages = estimate(self.estimator, totals, batch.num_generations, **inputs)
+        if batch.kl_penalty_BT is not None:
+            totals = totals - trainer.accelerator.gather(batch.kl_penalty_BT.sum(dim=1))
+        advantages = estimate(estimator, totals, batch.num_generations, **inputs)
         return own_rows(trainer.accelerator, advantages, len(batch.rows))
 
     def save(self, folder: Path) -> None:

@@ -309,7 +309,13 @@ def _check_estimator(trainer: Any, option: str) -> None:
             f"groups: got {option} beside an advantage estimator that reads {further[0]}, expected one that reads "
             "rewards alone, such as grpo or rloo; leave one of them out"
         )
-    if option == "train_on" and trainer.xp_advantages.critic is not None:
+    kl, has_critic = trainer.xp_kl, trainer.xp_advantages.critic is not None
+    if kl is not None and kl.where == "reward" and not has_critic:
+        raise ValueError(
+            f"groups: got {option} beside kl in the reward, expected kl in the loss: the advantages of chosen completions "
+            "are made from rewards without a penalty"
+        )
+    if option == "train_on" and has_critic:
         raise ValueError("groups: got train_on beside a critic, whose advantages are per token; leave one of them out")
 
 

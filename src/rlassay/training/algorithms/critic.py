@@ -104,8 +104,9 @@ class Critic:
         rewards = own_rows(accelerator, totals, len(mask))
         counted = mask * ~torch.isnan(rewards)[:, None]
         values_BT = self.values(output)
-        # The place of per-token rewards, such as a KL penalty: add them here, before the advantages.
         rewards_BT = terminal_rewards(rewards, counted)
+        if batch.kl_penalty_BT is not None:
+            rewards_BT = rewards_BT - batch.kl_penalty_BT * counted
         advantages_BT, returns_BT = gae(rewards_BT, values_BT, counted, self.options.gamma, self.options.lam)
         everything = [gathered(accelerator, each, 0) for each in (advantages_BT, values_BT, returns_BT, counted)]
         all_advantages, all_values, all_returns, all_counted = everything

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Any
 
-from rlassay.config.algorithm import PassAtKAdvantage, ReMaxAdvantage
 from rlassay.config.arms import differences, idle, undeclared
+from rlassay.config.checks.algorithm import ALGORITHM_CHECKS
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Docstrings, Gsm8k, Summarization, Table
 from rlassay.config.explain import describe
@@ -39,7 +39,7 @@ def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
     of_study = [_seeds, _data, _evaluation, _primary]
     of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
-    of_recipe += [_advantage, _choice]
+    of_recipe += ALGORITHM_CHECKS
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 
@@ -185,24 +185,6 @@ def _groups(_: Study, recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
-    rl, advantage = recipe.rl, recipe.rl.advantage
-    if isinstance(advantage, PassAtKAdvantage) and advantage.k > rl.num_generations:
-        yield f"rl.advantage.k: {advantage.k}, expected at most rl.num_generations, {rl.num_generations}"
-    if isinstance(advantage, ReMaxAdvantage) and rl.multi_objective_aggregation == "normalize_then_sum":
-        yield (
-            "rl.multi_objective_aggregation: normalize_then_sum has no value for the greedy completion of rl.advantage "
-            "remax, which is no member of the group; set sum_then_normalize"
-        )
-    option = "replay" if rl.replay is not None else "train_on" if rl.train_on is not None else None
-    per_batch = {"remax", "opo"} if option == "replay" else {"remax", "opo", "gae"}
-    if option is not None and advantage.kind in per_batch:
-        yield (
-            f"rl.{option}: the advantages of {advantage.kind} are not made from the rewards of one group alone; choose "
-            "another rl.advantage, or drop it"
-        )
-
-
 def _prompts(study: Study, recipe: Recipe) -> Iterator[str]:
     """TRL drops a generation batch that the split cannot fill, and then trains on nothing."""
     rl, rows = recipe.rl, study.data.splits.get("train")
@@ -226,32 +208,6 @@ def _checkpoints(_: Study, recipe: Recipe) -> Iterator[str]:
             f"(steps_per_generation {rl.steps_per_generation} x num_iterations {rl.num_iterations} / "
             f"gradient_accumulation_steps {rl.gradient_accumulation_steps}); try "
             f"{max(1, round(rl.save_steps / steps)) * steps}"
-        )
-
-
-def _choice(_: Study, recipe: Recipe) -> Iterator[str]:
-    """What trains of each group must exist, and fill the micro-batches."""
-    rl, sampling = recipe.rl, recipe.rl.dynamic_sampling
-    if sampling is not None:
-        if sampling.filter_reward is not None and sampling.filter_reward not in recipe.rewards:
-            name, known = sampling.filter_reward, recipe.rewards
-            yield f"rl.dynamic_sampling.filter_reward: got {name!r}, expected {one_of(known)}{nearest(name, known)}"
-        if sampling.filter_low >= sampling.filter_high:
-            yield (
-                f"rl.dynamic_sampling.filter_low: got {sampling.filter_low:g}, expected less than filter_high "
-                f"{sampling.filter_high:g}"
-            )
-    if rl.train_on is None:
-        return
-    if rl.replay is not None:
-        yield "rl.train_on: a replayed group keeps the advantages of the whole group; drop rl.replay or rl.train_on"
-    groups = rl.per_device_train_batch_size * rl.steps_per_generation // rl.num_generations
-    if rl.train_on > rl.num_generations:
-        yield f"rl.train_on: got {rl.train_on}, expected at most num_generations {rl.num_generations}"
-    elif groups * rl.train_on % rl.steps_per_generation:
-        yield (
-            f"rl.train_on: {groups} groups x {rl.train_on} completions do not divide into steps_per_generation "
-            f"{rl.steps_per_generation} micro-batches; choose another"
         )
 
 

@@ -1,0 +1,46 @@
+"""Sections that choose the algorithm: what they refuse, and what they leave unchanged."""
+
+from typing import Any
+
+import pytest
+
+from rlassay.config.fingerprints import rl_id
+from tests.config.studies import problems, study
+
+ADAPTIVE: dict[str, Any] = {"kind": "adaptive", "target": 0.1, "horizon": 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"rl__sync_ref_model": True}, "rl.sync_ref_model: true, but without beta or kl there is no reference"),
+        ({"rl__kl": {"controller": ADAPTIVE}}, "rl.beta: 0, but an adaptive controller multiplies it"),
+        (
+            {"rl__beta": 0.1, "rl__kl": {"controller": ADAPTIVE | {"horizon": 20.0}}},
+            "rl.kl.controller.horizon: 20, but each of its steps is for 128 completions",
+        ),
+        (
+            {"rl__kl": {"where": "reward"}, "rl__multi_objective_aggregation": "normalize_then_sum"},
+            "rl.kl.where: reward, but rl.multi_objective_aggregation normalize_then_sum",
+        ),
+        ({"rl__guard": {"max_kl": 1.0}}, "rl.guard.max_kl: no KL is measured; add rl.kl"),
+        ({"rl__delta": 1.1}, "rl.delta: 1.1 is inside the clip range, where it changes nothing; expected above 1.2"),
+        ({"rl__sapo_temperature_pos": 2.0}, "rl.sapo_temperature_pos: 2, but rl.loss_type dapo does not use it"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(edits: dict[str, Any], message: str):
+    found = problems(**edits)
+    assert [problem for problem in found if message in problem], found
+
+
+def test_delta_needs_a_loss_that_clips():
+    arms = {"base": {"rl": {"loss_type": "sapo", "delta": 3.0}}}
+    assert any("rl.delta: 3, but rl.loss_type sapo" in problem for problem in problems(arms=arms))
+
+
+def test_options_at_their_defaults_leave_fingerprints_as_they_were():
+    before = rl_id(study(), "base", 1)
+    same = {"rl__sync_ref_model": False, "rl__adam_beta2": 0.999, "rl__entropy_coef": 0.0, "rl__kl": None}
+    assert rl_id(study(**same), "base", 1) == before
+    assert rl_id(study(rl__adam_beta2=0.95), "base", 1) != before
+    assert rl_id(study(rl__kl={}), "base", 1) != before
