@@ -49,6 +49,11 @@ class Primary(Section):
     """A metric of the score stage."""
     mode: Literal["sampled", "greedy"] = "sampled"
     """Which completions count: the sampled ones, or the greedy one."""
+    smallest_effect: float | None = Field(default=None, gt=0)
+    """Smallest difference that matters, in the metric's unit (0.05 = 5 points of a share); null declares none.
+
+    With it, the report says of which arms an effect that large is excluded, and what it takes to find one.
+    """
 
 
 class Arm(Section):

@@ -6,6 +6,7 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
+from rlassay.report.findings.records import Equivalence, Needed
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -151,7 +152,7 @@ class TokenCredit(Record):
 
 # Study, verdicts and the whole report.
 
-ComparisonOutcome = Literal["better", "worse", "not resolved", "seed variance not measured", "missing"]
+ComparisonOutcome = Literal["better", "worse", "equivalent", "not resolved", "seed variance not measured", "missing"]
 
 
 class StudyFacts(Record):
@@ -169,6 +170,8 @@ class StudyFacts(Record):
     """The reference arm of the verdicts."""
     primary: str
     """Key of the column that the verdicts compare."""
+    smallest_effect: float | None = None
+    """Declared smallest difference that matters, in the metric's unit; null = none."""
     confidence: float
     """Level of all intervals, such as 0.95."""
     num_samples: int
@@ -217,7 +220,17 @@ class Comparison(Record):
     reference: str
     """Table row of the reference."""
     outcome: ComparisonOutcome
-    """`better` and `worse` are verdicts; the others are reasons for having none."""
+    """`better`, `worse` and `equivalent` (no effect as large as declared) are verdicts; the others say why not."""
+    answer: str = ""
+    """The verdict in plain words, as the rest of a sentence that begins with the arm's label."""
+    takes: str = ""
+    """What would find an effect of the declared size, in a sentence; empty where the verdict needs nothing."""
+    warnings: tuple[str, ...] = ()
+    """Other modes of the metric that contradict the verdict, each in a sentence."""
+    equivalence: Equivalence | None = None
+    """Test against the declared smallest effect; null = none is declared, or there are no numbers."""
+    needed: Needed | None = None
+    """What would find an effect of the declared size; null as for `equivalence`."""
     sentence: str
     """Verdict in one sentence, with effect, interval, Holm p, seeds and prompts."""
     difference: PairedDifference | None
@@ -235,6 +248,8 @@ class Content(Record):
 
     study: StudyFacts
     """Question and protocol."""
+    headline: str = ""
+    """The answer to the question in one sentence; empty with one arm."""
     complete: bool
     """False = a partial report, without the files in `missing`."""
     missing: tuple[MissingFile, ...]

@@ -20,7 +20,7 @@ from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
 from rlassay.report.numbers import Example
 
 SECTIONS = {
-    "verdicts": "Verdicts",
+    "verdicts": "Answer",
     "results": "Results",
     "design": "Design",
     "training": "Learning curves",
@@ -60,6 +60,8 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         **typeset.template_variables(content),
         **viewer_variables(content, folder),
         sections=_sections(content),
+        folded=folded_sections(content),
+        pass_columns=_pass_columns(content),
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
@@ -89,6 +91,37 @@ def _sections(content: Content) -> dict[str, str]:
         "cost": not content.cost,
     }
     return {name: heading for name, heading in SECTIONS.items() if not empty.get(name, False)}
+
+
+def folded_sections(content: Content) -> dict[str, str]:
+    """Section id -> the line beside its heading, for the sections that this study does not turn on.
+
+    A section about something that the arms vary is open: they say what the study is about.
+    """
+    varied = {part for row in content.design.rows for part in (row.key.split(".")[0], row.key.split(".")[-1])}
+    lines = {
+        "rewards": f"{typeset.counted(len({part.reward for part in content.rewards}), 'reward')} during training",
+        "credit": "the same in every arm",
+        "length": typeset.table_range(content, "length"),
+        "parsing": typeset.table_range(content, "parsing"),
+        "data": ", ".join(f"{split.split} {split.rows:,} rows" for split in content.data),
+        "cost": typeset.cost_summary(content),
+        "commands": "one command for everything, one for each run",
+        "intervals": f"{typeset.level(content)} intervals over seeds and prompts",
+        "provenance": typeset.shortened(typeset.version_list(content), 100),
+    }
+    opened = {"rewards": "rewards", "credit": "credit", "length": "max_completion_length"}
+    shown = _sections(content)
+    return {name: line for name, line in lines.items() if name in shown and opened.get(name) not in varied}
+
+
+def _pass_columns(content: Content) -> list[int]:
+    """Places of the pass@k columns whose numbers no other table has: pass@1 is avg@k, and one more is in `main`."""
+    if "pass_at_k" not in content.tables:
+        return []
+    known = {column.key for column in content.tables["main"].columns}
+    columns = content.tables["pass_at_k"].columns
+    return [i for i, one in enumerate(columns) if one.key not in known and one.metric != "pass_at_1"]
 
 
 def _sample_images(content: Content) -> list[str]:

@@ -28,7 +28,7 @@ from rlassay.report.sections import (
     build_splits,
 )
 from rlassay.report.tables import build_tables, primary_column
-from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
+from rlassay.report.verdicts import compare_with_baseline, compare_with_start, headline_of, start_note, start_of
 
 COLORS = {"better": "green", "worse": "red"}
 """Outcome of a verdict -> colour in the terminal."""
@@ -65,12 +65,14 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
 def build_content(results: Results, settings: ReportSettings) -> Content:
     """The content of the report; the same for the same results, except for `cost` and `resumes`."""
     confidence = settings.confidence
+    verdicts = compare_with_baseline(results, confidence)
     return Content(
         study=_study_facts(results, confidence),
+        headline=headline_of(results, verdicts),
         complete=not results.missing,
         missing=results.missing,
         arms=tuple(_arm_facts(results, name) for name in results.study.arms),
-        verdicts=tuple(compare_with_baseline(results, confidence)),
+        verdicts=tuple(verdicts),
         gains=tuple(compare_with_start(results, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),
@@ -97,6 +99,7 @@ def _study_facts(results: Results, confidence: float) -> StudyFacts:
         seeds=study.seeds,
         baseline=study.baseline,
         primary=primary_column(results).key,
+        smallest_effect=study.primary.smallest_effect,
         confidence=confidence,
         num_samples=study.evaluation.num_samples,
     )

@@ -17,7 +17,7 @@ from rlassay.images import open_image
 from rlassay.records import Histogram
 from rlassay.report.content import Comparison, ComparisonOutcome, Content
 from rlassay.report.curves import CREDIT_CURVES
-from rlassay.report.numbers import Estimate, PairedDifference, Unit
+from rlassay.report.numbers import Column, Estimate, PairedDifference, Table, TableName, Unit
 
 DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
@@ -29,6 +29,7 @@ ONE_SEED = "†"
 OUTCOME_MARKS: dict[ComparisonOutcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
     "worse": ("▼", "hurts"),
+    "equivalent": ("≈", "no large effect"),
     "not resolved": ("○", "not resolved"),
     "seed variance not measured": ("◌", "one seed"),
     "missing": ("–", "no results"),
@@ -75,6 +76,33 @@ def with_interval(middle: float | None, estimate: Estimate | PairedDifference, u
 def seed_values(values: tuple[float | None, ...], unit: Unit, signed: bool = False) -> str:
     """The value of each seed, where two to eight ran; else empty."""
     return " · ".join(number(value, unit, signed) for value in values) if 2 <= len(values) <= 8 else ""
+
+
+def seed_places(values: tuple[float | None, ...], ends: tuple[float, float] | None) -> list[str]:
+    """Where the dots of two or more seeds stand between `ends`, from 3 to 61; empty without ends."""
+    if ends is None or len(values) < 2:
+        return []
+    low, high = ends
+    reach = high - low
+    return [f"{3 + 58 * ((value - low) / reach if reach > 0 else 0.5):.1f}" for value in values if value is not None]
+
+
+def seed_range(table: Table, place: int) -> tuple[float, float] | None:
+    """The smallest and the largest seed of a column; None where no row has two seeds."""
+    cells = [row.cells[place] for row in table.rows]
+    values = [value for cell in cells if len(cell.by_seed) > 1 for value in cell.by_seed if value is not None]
+    return (min(values), max(values)) if values else None
+
+
+def p_values(one: Comparison) -> str:
+    """The p-value of a comparison: corrected where it is in the family; of equivalence where that is the verdict."""
+    if one.outcome == "equivalent" and one.equivalence is not None:
+        corrected, plain = one.equivalence.p_holm, one.equivalence.p_value
+    else:
+        corrected, plain = (None, None) if one.difference is None else (one.difference.p_holm, one.difference.p_value)
+    if corrected is not None:
+        return f"Holm p {probability(corrected)}"
+    return "" if plain is None else f"uncorrected p {probability(plain)}"
 
 
 def comparison_details(one: Comparison, unit: Unit) -> str:
@@ -191,6 +219,19 @@ def run_summary(content: Content) -> str:
     return ", ".join(part for part in parts if part) + "."
 
 
+def table_range(content: Content, name: TableName) -> str:
+    """The range of a table's first column over the arms, in one line; empty without the table."""
+    table = content.tables.get(name)
+    if table is None:
+        return ""
+    column = table.columns[0]
+    found = [row.cells[0].mean for row in table.rows if row.kind == "arm" and row.cells[0].mean is not None]
+    if not found:
+        return ""
+    ends = dict.fromkeys((number(min(found), column.unit), number(max(found), column.unit)))
+    return f"{column.title}: {' to '.join(ends)} {LEVEL_UNIT[column.unit]}".rstrip()
+
+
 def rejection_summary(content: Content) -> str:
     """The rows that each split kept of its records, where duplicates, leaks or bad records were rejected."""
     parts: list[str] = []
@@ -204,8 +245,10 @@ def rejection_summary(content: Content) -> str:
     return "; ".join(parts)
 
 
-def interval_notes(content: Content) -> tuple[str, str, str]:
+def interval_notes(content: Content) -> tuple[str, ...]:
     """How the intervals are computed, what they cover, and when a difference is resolved: a paragraph each."""
+    margin = content.study.smallest_effect
+    declared = () if margin is None else (_equivalence_note(content, margin),)
     return (
         f"Every interval is a {level(content)} interval that includes two sources of chance: the runs of one arm "
         "differ between seeds, and the prompts differ in difficulty. They are two crossed random effects, each with "
@@ -216,6 +259,37 @@ def interval_notes(content: Content) -> tuple[str, str, str]:
         "“Helps” and “hurts” mean that the interval of the difference from the baseline excludes zero and that the "
         "difference stays significant after Holm's correction over the declared family. “Not resolved” means that the "
         "data cannot decide. It does not mean that the arms are equal.",
+        *declared,
+    )
+
+
+def _equivalence_note(content: Content, margin: float) -> str:
+    column = primary_of(content)
+    size = f"{number(margin, column.unit)} {EFFECT_UNIT[column.unit]}".rstrip()
+    return (
+        f"“No large effect” means that an effect of {size}, the study's declared smallest effect that matters, is "
+        "rejected in both directions by two one-sided tests at "
+        f"{100 - 100 * content.study.confidence:g}% each, corrected over the same family. The number of seeds or "
+        "prompts that would find such an effect supposes the deviations that this study measured."
+    )
+
+
+def primary_of(content: Content) -> Column:
+    """The column that the verdicts compare."""
+    return next(column for column in content.tables["main"].columns if column.primary)
+
+
+def primary_note(content: Content) -> str:
+    """What the primary metric is, in a sentence."""
+    column, study = primary_of(content), content.study
+    name = column.title.split(": ")[-1].split(",")[0]
+    how = f"over {study.num_samples} sampled completions of each prompt" if column.mode == "sampled" else "greedy"
+    what = f"{name} is the share of right answers" if "accuracy" in column.metric else f"the metric is {name}"
+    unit = {"share": "Differences are in percentage points", "tokens": "Differences are in tokens"}.get(column.unit)
+    return (
+        f"{what[0].upper()}{what[1:]}, {how}. "
+        + (f"{unit}: " if unit else "At the right: ")
+        + (f"the mean, its {level(content)} interval over seeds and prompts, and the p-value.")
     )
 
 
@@ -261,7 +335,7 @@ def level(content: Content) -> str:
 
 # Templates.
 
-FILTERS: dict[str, Callable[..., str]] = {
+FILTERS: dict[str, Callable[..., Any]] = {
     "comparison_details": comparison_details,
     "correlations": correlations,
     "counted": counted,
@@ -271,8 +345,11 @@ FILTERS: dict[str, Callable[..., str]] = {
     "interval": interval,
     "number": number,
     "printable": printable,
+    "p_values": p_values,
     "quoted": quoted,
     "shortened": shortened,
+    "seed_places": seed_places,
+    "seed_range": seed_range,
     "seed_values": seed_values,
     "size": size,
     "spread": spread,
@@ -300,7 +377,8 @@ def template_variables(content: Content) -> dict[str, Any]:
     return {
         "content": content,
         "study": content.study,
-        "primary": next(column for column in content.tables["main"].columns if column.primary),
+        "primary": primary_of(content),
+        "primary_note": primary_note(content),
         "level": level(content),
         "run_summary": run_summary(content),
         "rejection_summary": rejection_summary(content),
