@@ -34,6 +34,8 @@ SMALL_MODULES = {
     "rlassay.config.schema": "entry point",
     "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
     "rlassay.rewards.sandbox.worker": "entry point of a process",
+    "rlassay.stats.aggregates": "one procedure per file, exported by the package",
+    "rlassay.stats.equivalence": "one procedure per file, exported by the package",
     "rlassay.stats.multiplicity": "one procedure per file, exported by the package",
     "rlassay.stats.seeds": "one procedure per file, exported by the package",
     "rlassay.training.vllm_images": "works around one fault of TRL, and goes with it",

@@ -36,6 +36,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 from rlassay.stats.proportions import wilson
 
 ScoreMatrix = Float[np.ndarray, "seeds items"]
+CompleteScores = Float[np.ndarray, "complete_seeds complete_items"]
 NAN = float("nan")
 MIN_TAIL = 1e-100
 """Smallest tail probability that is distinguished from 0."""
@@ -97,9 +98,35 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, m
     first, second = _scores(a, "a"), _scores(b, "b")
     if first.shape != second.shape:
         raise ValueError(f"a has shape {first.shape}, b has {second.shape}; expected the same seeds and items in both")
-    difference = first - second
-    sides = [difference] if matched_seeds else [first, second]
-    return _interval(difference, sides, confidence, (-1.0, 1.0) if _are_shares(np.stack([first, second])) else None)
+    return contrast((first, second), (1.0, -1.0), confidence, matched_seeds=matched_seeds)
+
+
+def contrast(
+    cells: Sequence[ArrayLike], weights: Sequence[float], confidence: float = 0.95, *, matched_seeds: bool = True
+) -> Interval:
+    """`crossed_interval` of the weighted sum of several arms' scores, such as a main effect or a Shapley value.
+
+    Args:
+        cells: scores of each arm, shape (num_seeds, num_items), the same seeds and items in the same order.
+        weights: the weight of each arm.
+        confidence: level of the interval, between 0 and 1.
+        matched_seeds: as in `paired_difference`, which is the contrast with the weights 1 and -1.
+
+    Raises:
+        ValueError: as `crossed_interval`, shapes that differ, and numbers of cells and weights that differ.
+    """
+    scores = _same_shape(cells, weights)
+    values, sides = _weighted(scores, weights, matched_seeds)
+    bounds = (sum(min(weight, 0.0) for weight in weights), sum(max(weight, 0.0) for weight in weights))
+    return _interval(values, sides, confidence, bounds if _are_shares(np.stack(scores)) else None)
+
+
+def contrast_scores(
+    cells: Sequence[ArrayLike], weights: Sequence[float], *, matched_seeds: bool = True
+) -> tuple[CompleteScores, list[CompleteScores]]:
+    """The weighted sum that `contrast` tests and the sides whose seeds vary, over the seeds and items that all have."""
+    values, sides = _weighted(_same_shape(cells, weights), weights, matched_seeds)
+    return _complete(values, sides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +172,33 @@ def _scores(scores: ArrayLike, name: str) -> ScoreMatrix:
     return values
 
 
+def _same_shape(cells: Sequence[ArrayLike], weights: Sequence[float]) -> list[ScoreMatrix]:
+    scores = [_scores(cell, f"cell {i}") for i, cell in enumerate(cells)]
+    shapes = {values.shape for values in scores}
+    if len(shapes) != 1 or len(scores) != len(weights):
+        raise ValueError(
+            f"got cells of the shapes {sorted(shapes)} and {len(weights)} weights; expected cells of one shape, and a "
+            f"weight for each of the {len(scores)}"
+        )
+    return scores
+
+
+def _weighted(
+    scores: list[ScoreMatrix], weights: Sequence[float], matched_seeds: bool
+) -> tuple[ScoreMatrix, list[ScoreMatrix]]:
+    """The weighted sum, and the matrices whose variances between seeds add up to its own."""
+    parts = [weight * values for weight, values in zip(weights, scores, strict=True)]
+    total = np.sum(parts, axis=0)
+    return total, [total] if matched_seeds else parts
+
+
+def _complete(values: ScoreMatrix, sides: list[ScoreMatrix]) -> tuple[CompleteScores, list[CompleteScores]]:
+    """Without the seeds that have no score, then without the items that miss one."""
+    seeds = ~np.isnan(values).all(axis=1)
+    items = ~np.isnan(values[seeds]).any(axis=0) if seeds.any() else np.zeros(values.shape[1], dtype=bool)
+    return values[seeds][:, items], [side[seeds][:, items] for side in sides]
+
+
 def _are_shares(values: Float[np.ndarray, "..."]) -> bool:
     present = values[~np.isnan(values)]
     return bool(np.all((present >= 0) & (present <= 1)))
@@ -156,9 +210,7 @@ def _interval(
     """Interval of the mean of `values`; its variance between seeds is the sum of that of all `sides`."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a level between 0 and 1, such as 0.95")
-    seeds = ~np.isnan(values).all(axis=1)
-    items = ~np.isnan(values[seeds]).any(axis=0) if seeds.any() else np.zeros(values.shape[1], dtype=bool)
-    values, sides = values[seeds][:, items], [side[seeds][:, items] for side in sides]
+    values, sides = _complete(values, sides)
     num_seeds, num_items = values.shape
     mean, low, high, p_value = float(values.mean()) if values.size else NAN, NAN, NAN, NAN
     if values.size and num_items > 1:
