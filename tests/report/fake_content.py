@@ -42,6 +42,7 @@ def fake_content() -> Content:
     )
     return Content(
         study=_study(),
+        headline="In accuracy, compared with 'accuracy + format': 'accuracy only' helps; 'format only' hurts.",
         complete=True,
         missing=(),
         arms=tuple(_arm(name, label) for name, label in ARMS.items()),
@@ -88,7 +89,7 @@ def fake_partial() -> Content:
         }
     )
     absent = content.verdicts[2].model_copy(
-        update={"outcome": "missing", "difference": None, "sentence": "No results yet."}
+        update={"outcome": "missing", "difference": None, "answer": "has no results yet.", "sentence": "Nothing."}
     )
     return content.model_copy(
         update={"complete": False, "missing": (missing,), "verdicts": (one_seed, content.verdicts[1], absent)}
@@ -150,6 +151,7 @@ def _comparison(arm: str, reference: str, outcome: str, numbers: tuple[float, fl
         arm=arm,
         reference=reference,
         outcome=outcome,
+        answer=f"is {outcome} against {reference}: {100 * numbers[0]:+.1f} points.",
         sentence=f"{ARMS[arm]} against {reference}: {100 * numbers[0]:+.1f} percentage points.",
         difference=difference,
     )

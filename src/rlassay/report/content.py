@@ -6,7 +6,7 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
-from rlassay.report.findings.records import Equivalence, Needed
+from rlassay.report.findings.records import Equivalence, Flips, Needed
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -231,6 +231,10 @@ class Comparison(Record):
     """Test against the declared smallest effect; null = none is declared, or there are no numbers."""
     needed: Needed | None = None
     """What would find an effect of the declared size; null as for `equivalence`."""
+    flips: Flips | None = None
+    """Prompts won and lost; null unless the metric is 0 or 1."""
+    improvement: Estimate | None = None
+    """Probability that a run of the arm beats one of the reference on a prompt; ties count half."""
     sentence: str
     """Verdict in one sentence, with effect, interval, Holm p, seeds and prompts."""
     difference: PairedDifference | None

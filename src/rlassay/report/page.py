@@ -17,6 +17,7 @@ from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
+from rlassay.report.findings import sentences
 from rlassay.report.numbers import Example
 
 SECTIONS = {
@@ -57,7 +58,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
     environment = typeset.template_environment()
     style = _style(environment, marks, content)
     return environment.get_template("page.html.jinja").render(
-        **typeset.template_variables(content),
+        **sentences.template_variables(content),
         **viewer_variables(content, folder),
         sections=_sections(content),
         folded=folded_sections(content),
@@ -85,7 +86,7 @@ def _sections(content: Content) -> dict[str, str]:
     empty = {
         "training": not content.curves,
         "rewards": not content.rewards,
-        "credit": not typeset.has_credit(content),
+        "credit": not sentences.has_credit(content),
         "parsing": "parsing" not in content.tables,
         "examples": not content.examples,
         "cost": not content.cost,
@@ -102,13 +103,13 @@ def folded_sections(content: Content) -> dict[str, str]:
     lines = {
         "rewards": f"{typeset.counted(len({part.reward for part in content.rewards}), 'reward')} during training",
         "credit": "the same in every arm",
-        "length": typeset.table_range(content, "length"),
-        "parsing": typeset.table_range(content, "parsing"),
+        "length": sentences.table_range(content, "length"),
+        "parsing": sentences.table_range(content, "parsing"),
         "data": ", ".join(f"{split.split} {split.rows:,} rows" for split in content.data),
-        "cost": typeset.cost_summary(content),
+        "cost": sentences.cost_summary(content),
         "commands": "one command for everything, one for each run",
-        "intervals": f"{typeset.level(content)} intervals over seeds and prompts",
-        "provenance": typeset.shortened(typeset.version_list(content), 100),
+        "intervals": f"{sentences.level(content)} intervals over seeds and prompts",
+        "provenance": typeset.shortened(sentences.version_list(content), 100),
     }
     opened = {"rewards": "rewards", "credit": "credit", "length": "max_completion_length"}
     shown = _sections(content)
@@ -138,7 +139,7 @@ def render_markdown(content: Content, drawings: list[Drawing]) -> str:
     filters = {"code": code_span, "block": code_block, "link": link}
     environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
     return environment.get_template("report.md.jinja").render(
-        **typeset.template_variables(content), drawings=drawings, weighted_text=weighted_text
+        **sentences.template_variables(content), drawings=drawings, weighted_text=weighted_text
     )
 
 

@@ -30,6 +30,8 @@ from rlassay.report.sections import (
 from rlassay.report.tables import build_tables, primary_column
 from rlassay.report.verdicts import compare_with_baseline, compare_with_start, headline_of, start_note, start_of
 
+NOT_IN_CSV = {"other_modes", "warnings", "flips"}
+"""Lists of a comparison, which `report.json` alone holds."""
 COLORS = {"better": "green", "worse": "red"}
 """Outcome of a verdict -> colour in the terminal."""
 
@@ -138,7 +140,7 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     """Table name -> one row per number, with its seeds, items and interval."""
     frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
     for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
-        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude={"other_modes"})) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude=NOT_IN_CSV)) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     frames["curves"] = pd.DataFrame(
         [
             {"metric": curve.metric, "unit": curve.unit, "arm": one.arm, "num_seeds": one.num_seeds, **point}

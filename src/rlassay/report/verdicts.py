@@ -5,9 +5,9 @@ from jaxtyping import Float
 
 from rlassay.config.policies import Policy, policies
 from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
-from rlassay.report.findings.answer import answer, headline, metric_name
-from rlassay.report.findings.effects import equivalence_p
-from rlassay.report.findings.records import Equivalence
+from rlassay.report.findings.answer import answer, headline, metric_name, what_it_takes
+from rlassay.report.findings.effects import equivalence_p, flips, improvement, needed
+from rlassay.report.findings.records import Equivalence, Needed
 from rlassay.report.gather import SHARED_KINDS, PolicyRow, Results
 from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.tables import (
@@ -26,18 +26,24 @@ from rlassay.stats import holm
 ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
 
-def compare_with_baseline(results: Results, confidence: float) -> list[Comparison]:
-    """Each other arm against the baseline; p-values are corrected over the declared family."""
+def compare_with_baseline(results: Results, confidence: float, plan: bool = True) -> list[Comparison]:
+    """Each other arm against the baseline; p-values are corrected over the declared family.
+
+    Args:
+        results: the study's results.
+        confidence: level of the intervals.
+        plan: also compute what would find the declared smallest effect, which takes most of the time.
+    """
     study = results.study
     pairs = [(results.rows[name], results.rows[study.baseline]) for name in study.arms if name != study.baseline]
-    return _compare(results, pairs, set(study.family), confidence)
+    return _compare(results, pairs, set(study.family), confidence, plan)
 
 
 def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
     """Each arm against its policy before RL; p-values are corrected over all arms."""
     study = results.study
     pairs = [(results.rows[name], start_of(results, name)) for name in study.arms]
-    return _compare(results, pairs, set(study.arms), confidence)
+    return _compare(results, pairs, set(study.arms), confidence, plan=False)
 
 
 def headline_of(results: Results, verdicts: list[Comparison]) -> str:
@@ -83,7 +89,7 @@ def _start(results: Results, arm: str) -> Policy:
 
 
 def _compare(
-    results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str], confidence: float
+    results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str], confidence: float, plan: bool
 ) -> list[Comparison]:
     column = primary_column(results)
     found = {arm.key: _difference(results, arm, reference, column, confidence) for arm, reference in pairs}
@@ -94,7 +100,41 @@ def _compare(
     for (name, one), p_holm in zip(tested.items(), corrected, strict=True):
         found[name] = one.model_copy(update={"p_holm": tidy_p(float(p_holm)), "family_size": len(tested)})
     tests = _equivalences(results, pairs, family)
-    return [_verdict(results, pair, found[pair[0].key], tests.get(pair[0].key), confidence) for pair in pairs]
+    verdicts = [_verdict(results, pair, found[pair[0].key], tests.get(pair[0].key), confidence) for pair in pairs]
+    return [_with_findings(results, pair, one, confidence, plan) for pair, one in zip(pairs, verdicts, strict=True)]
+
+
+def _with_findings(
+    results: Results, pair: tuple[PolicyRow, PolicyRow], verdict: Comparison, confidence: float, plan: bool
+) -> Comparison:
+    """The verdict with what would decide it, the prompts that flip, and the probability of improvement."""
+    column, found = primary_column(results), verdict.difference
+    if found is None or found.effect is None:
+        return verdict
+    ours, theirs = _paired_scores(results, *pair, column)
+    effort, changed = _needed(results, pair, found, confidence) if plan else None, None
+    if column.unit == "share":
+        changed = flips(ours, theirs, sorted(results.prompts[column.set]))
+    is_open = verdict.outcome == "not resolved" and effort is not None
+    return verdict.model_copy(
+        update={
+            "needed": effort,
+            "takes": what_it_takes(effort, column, found.num_seeds, found.num_items) if is_open else "",
+            "flips": changed,
+            "improvement": improvement(ours, theirs, confidence),
+        }
+    )
+
+
+def _needed(
+    results: Results, pair: tuple[PolicyRow, PolicyRow], found: PairedDifference, confidence: float
+) -> Needed | None:
+    margin = results.study.primary.smallest_effect
+    if margin is None:
+        return None
+    ours, theirs = _paired_scores(results, *pair, primary_column(results))
+    level = (1 - confidence) / max(1, found.family_size)
+    return needed(ours, theirs, margin, level, matched_seeds=_are_matched(results, *pair))
 
 
 def _equivalences(

@@ -203,9 +203,7 @@ def _detection(num_seeds: int, num_items: int, deviations: Deviations, test: Pla
     return found
 
 
-def _half_widths(
-    num_seeds: int, num_items: int, expected: tuple[float, float], test: PlannedTest
-) -> tuple[Grid, Grid]:
+def _half_widths(num_seeds: int, num_items: int, expected: tuple[float, float], test: PlannedTest) -> tuple[Grid, Grid]:
     """Half-widths of the interval on a grid of V_a and V_b, and the probability of each; flat arrays."""
     tail = 0.5 - test.confidence / 2
     of_items, item_weights = _mean_square(num_items - 1, _FEW_NODES)

@@ -27,3 +27,22 @@ class Needed(Record):
     """Seeds per arm with this study's prompts; null = no number of seeds is enough."""
     items: int | None
     """Prompts with this study's seeds; null = no number of prompts is enough."""
+
+
+class Flips(Record):
+    """Prompts that change between right and wrong; right means at least half of the completions of all seeds."""
+
+    won: int
+    """Prompts right in the arm and wrong in the reference."""
+    lost: int
+    """Prompts wrong in the arm and right in the reference."""
+    both: int
+    """Prompts right in both."""
+    neither: int
+    """Prompts wrong in both."""
+    p_value: float | None
+    """McNemar's exact two-sided p-value, for these trained policies; null without a flip."""
+    won_prompts: tuple[str, ...]
+    """Ids of a few won prompts, the largest change first."""
+    lost_prompts: tuple[str, ...]
+    """Ids of a few lost prompts, the largest change first."""
