@@ -2,7 +2,7 @@
 
 Each simulated study has a baseline and three arms whose true effects are planted, and goes through the report's own
 code, from scores per seed and prompt to the outcomes after Holm's correction. An error is "helps" or "hurts" of an arm
-without an effect (or of the wrong sign), and "no effect as large as declared" of one whose effect is exactly that large.
+without an effect (or of the wrong sign), and "no effect as large as declared" of one whose effect is that large.
 Run from the project's root: python -m benchmarks.verdicts [--studies N]
 """
 

@@ -22,7 +22,7 @@ def test_the_p_value_of_equivalence_inverts_the_interval():
     p_value = equivalence_p(a, b, 0.05, matched_seeds=False)
     assert p_value is not None
     assert 1e-6 < p_value < 0.05
-    # At that level one end of the 1 - 2p interval touches the margin; an independent routine agrees on both sides of it.
+    # At that level one end of the 1 - 2p interval touches the margin; an independent routine agrees on both sides.
     found = paired_difference(a, b, 1 - 2 * p_value, matched_seeds=False)
     assert max(abs(found.low), abs(found.high)) == pytest.approx(0.05, abs=1e-6)
     assert equivalent(a, b, 0.05, 1 - 1.01 * p_value, matched_seeds=False)

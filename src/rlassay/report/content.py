@@ -6,7 +6,7 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
-from rlassay.report.findings.records import Equivalence, Flips, Needed
+from rlassay.report.findings.records import Equivalence, Flips, HackingSign, Needed
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -272,6 +272,8 @@ class Content(Record):
     """Tables by name; no `pass_at_k` unless the primary metric is 0 or 1, no `parsing` unless prompts have options."""
     curves: tuple[Curve, ...]
     """Learning curves."""
+    hacking: tuple[HackingSign, ...] = ()
+    """Signs of reward hacking in every arm with a finished run."""
     rewards: tuple[RewardPart, ...]
     """Each reward of each arm, including logged-only rewards."""
     examples: tuple[Example, ...]

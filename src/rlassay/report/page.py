@@ -25,6 +25,7 @@ SECTIONS = {
     "results": "Results",
     "design": "Design",
     "training": "Learning curves",
+    "hacking": "Reward hacking",
     "rewards": "Reward by reward",
     "credit": "Token credit",
     "length": "Length and truncation",
@@ -85,6 +86,7 @@ def _sections(content: Content) -> dict[str, str]:
     """Section id -> heading, without the sections that are empty in this study."""
     empty = {
         "training": not content.curves,
+        "hacking": not content.hacking,
         "rewards": not content.rewards,
         "credit": not sentences.has_credit(content),
         "parsing": "parsing" not in content.tables,
@@ -112,6 +114,8 @@ def folded_sections(content: Content) -> dict[str, str]:
         "provenance": typeset.shortened(sentences.version_list(content), 100),
     }
     opened = {"rewards": "rewards", "credit": "credit", "length": "max_completion_length"}
+    if not any(sign.alarm for sign in content.hacking):
+        lines["hacking"] = f"no alarm; {len({sign.kind for sign in content.hacking})} signs watched in every arm"
     shown = _sections(content)
     return {name: line for name, line in lines.items() if name in shown and opened.get(name) not in varied}
 

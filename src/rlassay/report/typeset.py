@@ -213,6 +213,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "printable": printable,
     "p_values": p_values,
+    "probability": probability,
     "quoted": quoted,
     "shortened": shortened,
     "seed_places": seed_places,

@@ -32,8 +32,8 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 def share_interval(share: float, half_width: float) -> tuple[float, float]:
     """An interval of a share that stays inside [0, 1], from the half-width of the linear one, in Wilson's form.
 
-    The standard error of a share pi shrinks towards 0 and 1 as `sqrt(pi (1 - pi))`. With the half-width h at the mean p,
-    the ends are the two shares that solve `(p - pi)^2 = c pi (1 - pi)`, `c = h^2 / (p (1 - p))`:
+    The standard error of a share pi shrinks towards 0 and 1 as `sqrt(pi (1 - pi))`. With the half-width h at the mean
+    p, the ends are the two shares that solve `(p - pi)^2 = c pi (1 - pi)`, `c = h^2 / (p (1 - p))`:
 
         (p + c / 2 -/+ sqrt(c p (1 - p) + c^2 / 4)) / (1 + c).
 

@@ -1,6 +1,9 @@
 """Records of the findings in `report.json`."""
 
+from typing import Literal
+
 from rlassay.records import Record
+from rlassay.report.numbers import Estimate, Unit
 
 
 class Equivalence(Record):
@@ -46,3 +49,53 @@ class Flips(Record):
     """Ids of a few won prompts, the largest change first."""
     lost_prompts: tuple[str, ...]
     """Ids of a few lost prompts, the largest change first."""
+
+
+SignKind = Literal[
+    "reward_without_gain",
+    "parser_drift",
+    "repetition",
+    "repeated_tags",
+    "answer_first",
+    "at_cap",
+    "entropy_collapse",
+    "zero_variance",
+]
+
+
+class SuspectCompletion(Record):
+    """A completion of the last tenth of the steps that shows an alarm."""
+
+    seed: int
+    """Seed of the run."""
+    step: int
+    """Optimiser step."""
+    prompt_id: str
+    """The prompt."""
+    text: str
+    """The completion as generated; untrusted text."""
+    reward: float | None
+    """Weighted sum of its rewards."""
+
+
+class HackingSign(Record):
+    """One sign of reward hacking in one arm: a value before and after RL, and whether it raises an alarm."""
+
+    arm: str
+    """The arm."""
+    kind: SignKind
+    """The sign; `report.hacking` in `config.yaml` has a threshold for each."""
+    title: str
+    """What is measured."""
+    unit: Unit
+    """Unit of both values."""
+    before: Estimate
+    """Over the first tenth of the steps, or in the policy before RL."""
+    after: Estimate
+    """Over the last tenth of the steps, or in the trained policy."""
+    threshold: float
+    """The threshold."""
+    alarm: str
+    """What is suspicious, in a sentence; empty = no alarm."""
+    completions: tuple[SuspectCompletion, ...] = ()
+    """Completions that show it; empty without an alarm."""
