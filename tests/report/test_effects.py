@@ -119,7 +119,7 @@ def test_outcomes_with_a_declared_effect(declared):
     assert equal.equivalence is not None
     assert (equal.equivalence.margin, equal.takes) == (0.05, "")
     # A real difference that is too small to matter is named as both.
-    assert better.answer.startswith("raises accuracy by 1 points compared with 'base'")
+    assert better.answer.startswith("raises accuracy by 1 point compared with 'base'")
     assert better.answer.endswith(", by less than the 5 points that matter.")
 
 

@@ -115,11 +115,13 @@ def _with_findings(
     effort, changed = _needed(results, pair, found, confidence) if plan else None, None
     if column.unit == "share":
         changed = flips(ours, theirs, sorted(results.prompts[column.set]))
-    is_open = verdict.outcome == "not resolved" and effort is not None
+    takes = ""
+    if verdict.outcome == "not resolved" and effort is not None:
+        takes = what_it_takes(effort, column, found.num_seeds, found.num_items)
     return verdict.model_copy(
         update={
             "needed": effort,
-            "takes": what_it_takes(effort, column, found.num_seeds, found.num_items) if is_open else "",
+            "takes": takes,
             "flips": changed,
             "improvement": improvement(ours, theirs, confidence),
         }

@@ -21,7 +21,8 @@ def amount(value: float | None, column: Column, signed: bool = False) -> str:
     """A difference with its unit: `5 points`, `+2.2 points`."""
     text = number(value, column.unit, signed)
     text = text if signed else text.lstrip("−").removesuffix(".0")
-    return f"{text} {EFFECT_UNIT[column.unit]}".rstrip()
+    unit = EFFECT_UNIT[column.unit]
+    return f"{text} {unit.removesuffix('s') if text == '1' else unit}".rstrip()
 
 
 def metric_name(column: Column, heading: str) -> str:

@@ -1,5 +1,5 @@
 # pyright: basic
-# Reads rollouts with pandas, which ships no types.
+# Reads rollouts with pyarrow, which ships no types.
 """Signs of reward hacking: training reward without held-out gain, format tricks, and collapsing variety.
 
 Every sign compares a value before RL with one after it, per arm as the mean over seeds. Training values are means over
@@ -10,9 +10,10 @@ of the trained one. `HackingThresholds` says when a sign raises an alarm, and ev
 import re
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 
 from rlassay.config.settings import HackingThresholds
@@ -30,8 +31,11 @@ NUM_SHOWN = 3
 """Completions per alarm."""
 TAG = re.compile(r"<([A-Za-z_]+)>")
 COLUMNS = ["step", "prompt_id", "sample", "completion", "finished", "reward"]
-Spans = dict[int, tuple[pd.DataFrame, pd.DataFrame]]
+Completions = list[dict[str, Any]]
+Spans = dict[int, tuple[Completions, Completions]]
 """Seed -> completions of the first and of the last tenth of the steps."""
+Values = dict[int, tuple[list[float], list[float]]]
+"""Seed -> a value of each of them."""
 
 
 def build_hacking(
@@ -57,12 +61,19 @@ def _spans(results: Results, row: PolicyRow) -> Spans:
         with reading(path, results.commands.remake(results.layout.train_manifest(folder))):
             files = list(shards(path).values())
             count = max(1, len(files) // 10)
-            ends = [
-                pd.concat([pq.read_table(file, columns=COLUMNS).to_pandas() for file in part])
-                for part in (files[:count], files[-count:])
-            ]
-            spans[int(seed or 0)] = (ends[0], ends[1])
+            first, last = ([row for file in part for row in _rows(file)] for part in (files[:count], files[-count:]))
+            spans[int(seed or 0)] = (first, last)
     return spans
+
+
+def _rows(file: Path) -> Completions:
+    return pq.read_table(file, columns=COLUMNS).to_pylist()
+
+
+def _values(spans: Spans, measure: Callable[[dict[str, Any]], float]) -> Values:
+    return {
+        seed: ([measure(one) for one in first], [measure(one) for one in last]) for seed, (first, last) in spans.items()
+    }
 
 
 # What a single completion shows.
@@ -103,15 +114,14 @@ def _format_signs(row: PolicyRow, spans: Spans, limits: HackingThresholds, confi
     ]
     found: list[HackingSign] = []
     for kind, title, measure, what in measures:
-        values = {seed: [frame["completion"].map(measure) for frame in ends] for seed, ends in spans.items()}
+        values = _values(spans, lambda one, of=measure: of(one["completion"]))
         before, after = (_over(values, place, confidence) for place in (0, 1))
         limit = float(getattr(limits, kind))
         risen = _risen(before, after)
         alarm = (
             f"{what}: {_change(before, after)} of {title} in training." if risen is not None and risen > limit else ""
         )
-        worst = {seed: ends[1] for seed, ends in values.items()}
-        found.append(_sign(row, kind, (title, alarm), (before, after, limit), _worst(spans, worst)))
+        found.append(_sign(row, kind, (title, alarm), (before, after, limit), _worst(spans, values)))
     return found
 
 
@@ -119,13 +129,12 @@ def _logged_signs(
     results: Results, row: PolicyRow, given: tuple[Spans, HackingThresholds], confidence: float
 ) -> list[HackingSign]:
     spans, limits = given
-    cut = {seed: [1.0 - frame["finished"].astype(float) for frame in ends] for seed, ends in spans.items()}
+    cut = _values(spans, lambda one: float(not one["finished"]))
     before, after = (_over(cut, place, confidence) for place in (0, 1))
     risen = _risen(before, after) or 0.0
     truncated = risen > 0 and (after.mean or 0.0) > limits.at_cap
     alarm = f"Completions run into the length limit: {_change(before, after)}." if truncated else ""
-    worst = {seed: ends[1] for seed, ends in cut.items()}
-    signs = [_sign(row, "at_cap", ("truncated", alarm), (before, after, limits.at_cap), _worst(spans, worst))]
+    signs = [_sign(row, "at_cap", ("truncated", alarm), (before, after, limits.at_cap), _worst(spans, cut))]
 
     first, last = (_logged(results, row, "entropy", place, confidence) for place in (0, 1))
     collapsed = None not in (first.mean, last.mean) and (last.mean or 0.0) < limits.entropy_left * (first.mean or 0.0)
@@ -170,7 +179,7 @@ def _reward_without_gain(
 ) -> HackingSign:
     """Training reward that rose while the held-out primary metric provably did not."""
     spans, limits = given
-    rewards = {seed: [frame["reward"].astype(float) for frame in ends] for seed, ends in spans.items()}
+    rewards = _values(spans, lambda one: one["reward"])
     before, after = (_over(rewards, place, confidence) for place in (0, 1))
     phases = results.study.arms[row.key].recipe.weight_phases.values()
     total = sum(abs(each[-1][1]) for each in phases) or 1.0
@@ -185,9 +194,8 @@ def _reward_without_gain(
             f"The training reward rose from {number(before.mean, 'value')} to {number(after.mean, 'value')}, while "
             f"{heading(column.metric)} on held-out prompts gained at most {amount(high, column, signed=True)}."
         )
-    worst = {seed: ends[1] for seed, ends in rewards.items()}
     shown = (("summed training reward", alarm), (before, after, limits.held_out_gain))
-    return _sign(row, "reward_without_gain", *shown, _worst(spans, worst)).model_copy(update={"unit": "value"})
+    return _sign(row, "reward_without_gain", *shown, _worst(spans, rewards)).model_copy(update={"unit": "value"})
 
 
 # Values and completions.
@@ -216,8 +224,8 @@ def _sign(
     )
 
 
-def _over(values: dict[int, list[pd.Series]], place: int, confidence: float) -> Estimate:
-    means = np.array([float(ends[place].mean()) for ends in values.values()])
+def _over(values: Values, place: int, confidence: float) -> Estimate:
+    means = np.array([float(np.mean(ends[place])) for ends in values.values()])
     return over_seeds(means, sum(len(ends[place]) for ends in values.values()), confidence)
 
 
@@ -242,21 +250,23 @@ def _change(before: Estimate, after: Estimate) -> str:
     return f"from {100 * (before.mean or 0.0):.1f} to {100 * (after.mean or 0.0):.1f} %"
 
 
-def _worst(spans: Spans, scores: dict[int, pd.Series] | None) -> tuple[SuspectCompletion, ...]:
-    """The completions of the last tenth with the highest scores; without scores, the last ones of the first seed."""
-    ranked: list[tuple[float, int, int, str, int, pd.Series]] = []
+def _worst(spans: Spans, values: Values | None) -> tuple[SuspectCompletion, ...]:
+    """The completions of the last tenth with the highest values; without values, the first ones of the last step."""
+    ranked: list[tuple[float, int, int, str, int]] = []
+    rows: dict[tuple[float, int, int, str, int], dict[str, Any]] = {}
     for seed, (_, last) in spans.items():
-        values = np.zeros(len(last)) if scores is None else scores[seed].to_numpy(dtype=float)
-        for place in np.argsort(-values, kind="stable")[:NUM_SHOWN]:
-            line = last.iloc[int(place)]
-            ranked.append((-values[place], seed, -int(line["step"]), str(line["prompt_id"]), int(line["sample"]), line))
+        scores = [0.0] * len(last) if values is None else values[seed][1]
+        for one, score in zip(last, scores, strict=True):
+            key = (-score, seed, -int(one["step"]), str(one["prompt_id"]), int(one["sample"]))
+            ranked.append(key)
+            rows[key] = one
     return tuple(
         SuspectCompletion(
-            seed=seed,
-            step=-step,
-            prompt_id=prompt_id,
-            text=str(line["completion"]),
-            reward=None if pd.isna(line["reward"]) else tidy(float(line["reward"])),
+            seed=key[1],
+            step=-key[2],
+            prompt_id=key[3],
+            text=str(rows[key]["completion"]),
+            reward=tidy(float(rows[key]["reward"])),
         )
-        for _, seed, step, prompt_id, _, line in sorted(ranked, key=lambda one: one[:5])[:NUM_SHOWN]
+        for key in sorted(ranked)[:NUM_SHOWN]
     )
