@@ -7,6 +7,7 @@ Run from the project's root: python -m benchmarks.verdicts [--studies N]
 """
 
 import argparse
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -66,7 +67,7 @@ def outcomes_of(rng: np.random.Generator, effects: tuple[float, ...], size: tupl
     results = hand_results(scores, SAMPLES)
     primary = results.study.primary.model_copy(update={"smallest_effect": MARGIN})
     study = results.study.model_copy(update={"primary": primary})
-    declared = type(results)(**(vars(results) | {"study": study}))
+    declared = replace(results, study=study)
     return tuple(one.outcome for one in compare_with_baseline(declared, 0.95, plan=False))
 
 
