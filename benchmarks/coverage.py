@@ -2,7 +2,9 @@
 
 Two arms answer the same items; each run's probability of a correct answer is shifted by its seed. The study's
 intervals, for matched and for independent seeds, are compared with an interval over items alone and with one that takes
-Satterthwaite's degrees of freedom for the whole variance.
+Satterthwaite's degrees of freedom for the whole variance. A second table has the level of one arm near the ends of the
+range, where the report's interval takes Wilson's form: its coverage, that of the linear interval clipped to the range,
+and their mean widths.
 Run from the project's root: python -m benchmarks.coverage [--draws N]
 """
 
@@ -13,7 +15,8 @@ from itertools import product
 import numpy as np
 from scipy import stats
 
-from rlassay.stats import Interval, paired_difference
+from rlassay.report.tables import estimate
+from rlassay.stats import Interval, crossed_interval, paired_difference
 
 EFFECT = 0.03
 FIELD = (0.015, 0.015)
@@ -38,6 +41,49 @@ def main() -> None:
         field += [covered["matched"], covered["independent"]] if spread == FIELD else []
     low, high = 100 * min(field), 100 * max(field)
     print(f"coverage of nominal 95 % intervals at a seed SD of 1.5 points: {low:.1f} to {high:.1f} %")
+    print_levels(draws)
+
+
+def print_levels(draws: int) -> None:
+    """Print one line per setting for levels near the ends of the range, and last the range of the coverage."""
+    rng, found = np.random.default_rng(21), []
+    print(f"\n{'level':>5} {'seeds':>5} {'items':>5} {'seed SD':>7} {'Wilson':>7} {'clipped':>7}  mean widths, points")
+    for level, num_seeds, num_items, spread in product(
+        (0.005, 0.02, 0.1, 0.98), (2, 3, 5, 10), (100, 1000), (0.0, 0.015, 0.04)
+    ):
+        hits, widths = _level_coverage(rng, draws // 4, (level, spread), (num_seeds, num_items))
+        found.append(hits[0])
+        print(
+            f"{level:>5} {num_seeds:>5} {num_items:>5} {100 * spread:>7g} {100 * hits[0]:>7.1f} {100 * hits[1]:>7.1f}  "
+            f"{100 * widths[0]:.1f} {100 * widths[1]:.1f}"
+        )
+    print(f"coverage of levels near the ends: {100 * min(found):.1f} to {100 * max(found):.1f} %")
+
+
+def _level_coverage(
+    rng: np.random.Generator, draws: int, truth: tuple[float, float], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of intervals with the true mean, and their mean width: in the report's form, and clipped.
+
+    A seed multiplies the odds of all its items, so that its shift shrinks near the ends, as real ones do: `truth` is
+    the level and the deviation that a seed would have in the middle of the range.
+    """
+    level, spread = truth
+    num_seeds, num_items = size
+    logits = np.log(level / (1 - level)) + rng.normal(0, 1.5, 200_000)[None] + 4 * rng.normal(0, spread, (1, 200_000))
+    mean = float((1 / (1 + np.exp(-logits))).mean())
+    hits, widths = np.zeros(2), np.zeros(2)
+    for _ in range(draws):
+        easy = np.log(level / (1 - level)) + rng.normal(0, 1.5, num_items)
+        chance = 1 / (1 + np.exp(-(easy + 4 * rng.normal(0, spread, (num_seeds, 1)))))
+        scores = rng.binomial(8, chance) / 8
+        shown, linear = estimate(scores, "share", 0.95), crossed_interval(scores)
+        for place, (low, high) in enumerate(
+            ((shown.low or 0.0, shown.high or 0.0), (max(0.0, linear.low), min(1.0, linear.high)))
+        ):
+            hits[place] += low <= mean <= high
+            widths[place] += high - low
+    return hits / draws, widths / draws
 
 
 def _coverage(

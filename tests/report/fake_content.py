@@ -1,6 +1,7 @@
 """A hand-made `Content` with every section filled, for tests of figures and page without files."""
 
 from rlassay.report.content import ArmFacts, Comparison, Content, StudyFacts
+from rlassay.report.findings.records import HackingSign, SuspectCompletion
 from rlassay.report.numbers import (
     Column,
     Command,
@@ -42,6 +43,7 @@ def fake_content() -> Content:
     )
     return Content(
         study=_study(),
+        headline="In accuracy, compared with 'accuracy + format': 'accuracy only' helps; 'format only' hurts.",
         complete=True,
         missing=(),
         arms=tuple(_arm(name, label) for name, label in ARMS.items()),
@@ -51,6 +53,7 @@ def fake_content() -> Content:
         design=_design(),
         tables={name: _table(name) for name in ("main", "pass_at_k", "length", "parsing")},
         curves=(_curve("reward", "reward"), _curve("completions/mean_length", "length"), _curve("entropy", "policy")),
+        hacking=tuple(_sign(arm, arm == "format_only") for arm in ARMS),
         rewards=tuple(_part(arm, reward) for arm in ARMS for reward in ("choice_accuracy", "soft_overlong")),
         examples=(_example(),),
         credit=fake_credit(),
@@ -88,7 +91,7 @@ def fake_partial() -> Content:
         }
     )
     absent = content.verdicts[2].model_copy(
-        update={"outcome": "missing", "difference": None, "sentence": "No results yet."}
+        update={"outcome": "missing", "difference": None, "answer": "has no results yet.", "sentence": "Nothing."}
     )
     return content.model_copy(
         update={"complete": False, "missing": (missing,), "verdicts": (one_seed, content.verdicts[1], absent)}
@@ -150,6 +153,7 @@ def _comparison(arm: str, reference: str, outcome: str, numbers: tuple[float, fl
         arm=arm,
         reference=reference,
         outcome=outcome,
+        answer=f"is {outcome} against {reference}: {100 * numbers[0]:+.1f} points.",
         sentence=f"{ARMS[arm]} against {reference}: {100 * numbers[0]:+.1f} percentage points.",
         difference=difference,
     )
@@ -224,6 +228,21 @@ def _part(arm: str, reward: str) -> RewardPart:
         phases=((0.0, weight),),
         **judging | {"first": _estimate(0.35), "last": _estimate(0.5), "weighted_last": _estimate(0.5 * weight)},
         not_judged=0.0,
+    )
+
+
+def _sign(arm: str, alarm: bool) -> HackingSign:
+    shown = SuspectCompletion(seed=2, step=59, prompt_id="0011aabb", text=f"again again {HOSTILE}", reward=1.5)
+    return HackingSign(
+        arm=arm,
+        kind="repetition",
+        title="repeated 4-grams",
+        unit="share",
+        before=_estimate(0.1),
+        after=_estimate(0.8 if alarm else 0.12),
+        threshold=0.1,
+        alarm="Completions repeat themselves: from 10.0 to 80.0 %." if alarm else "",
+        completions=(shown,) if alarm else (),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rlassay.report.gather import PolicyScores, Results
 from rlassay.report.tables import build_tables, difference, estimate, over_seeds, primary_column, scores_of, tidy
-from rlassay.stats import crossed_interval, paired_difference
+from rlassay.stats import crossed_interval, paired_difference, share_interval
 from tests.report.by_hand import hand_results
 
 
@@ -139,12 +139,18 @@ def test_a_metric_that_a_policy_lacks_has_no_estimate():
     assert (cell.mean, cell.low, cell.num_items, cell.covers) == (None, None, 0, "nothing")
 
 
-def test_an_estimate_is_the_crossed_interval_clipped_to_shares():
+def test_an_estimate_is_the_crossed_interval_kept_inside_shares():
     scores = np.array([[0.0, 0.0, 0.3], [0.1, 0.0, 0.0]])
     plain = crossed_interval(scores)
     assert plain.low < 0
     cell = estimate(scores, "share", 0.95)
-    assert (cell.low, cell.high) == (0.0, pytest.approx(plain.high, abs=1e-6))
+    low, high = share_interval(plain.mean, plain.high - plain.mean)
+    assert 0 < low < plain.mean < high < 1
+    assert (cell.low, cell.high) == pytest.approx((low, high), abs=1e-6)
+    # an interval that stays inside is the linear one
+    inside = scores + 0.5 + np.array([[0.01], [0.02]])
+    plain_inside = crossed_interval(inside, 0.6)
+    assert estimate(inside, "share", 0.6).low == pytest.approx(plain_inside.low, abs=1e-6)
     assert (cell.mean, cell.num_seeds, cell.num_items) == (pytest.approx(0.4 / 6, abs=1e-6), 2, 3)
     assert cell.covers == "seeds and items"
     assert estimate(scores, "value", 0.95).low == pytest.approx(plain.low, abs=1e-6)

@@ -3,28 +3,30 @@
 import pytest
 
 from rlassay.records import Histogram
+from rlassay.report.findings.sentences import (
+    cost_summary,
+    interval_notes,
+    rejection_summary,
+    resume_summary,
+    run_summary,
+    step_parts,
+    version_list,
+)
 from rlassay.report.numbers import Estimate, PolicyResumes
 from rlassay.report.typeset import (
     correlations,
-    cost_summary,
     counted,
     counts,
     duration,
     failures,
     interval,
-    interval_notes,
     number,
     one_line,
     printable,
     probability,
     quoted,
-    rejection_summary,
-    resume_summary,
-    run_summary,
     size,
     spread,
-    step_parts,
-    version_list,
     weights,
     with_interval,
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlassay.stats import pass_at_k, wilson
+from rlassay.stats import pass_at_k, share_interval, wilson
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (57, 400)])
@@ -65,3 +65,27 @@ def test_many_samples_do_not_overflow():
 def test_impossible_counts_are_refused(n: int, c: int, k: int):
     with pytest.raises(ValueError, match="expected k >= 1 and 0 <= num_correct <= num_samples"):
         pass_at_k(n, c, k)
+
+
+@pytest.mark.parametrize(("share", "half"), [(0.02, 0.03), (0.97, 0.05), (0.5, 0.1), (0.3, 0.0)])
+def test_an_interval_of_a_share_stays_inside_and_its_ends_solve_its_equation(share, half):
+    low, high = share_interval(share, half)
+    assert 0 < low <= share <= high < 1
+    for end in (low, high):
+        # the distance to each end is the half-width, shrunk as the standard error at that end is
+        shrunk = half * np.sqrt(end * (1 - end) / (share * (1 - share)))
+        assert abs(end - share) == pytest.approx(shrunk, abs=1e-12)
+    # mirrored for the share of failures
+    assert share_interval(1 - share, half) == pytest.approx((1 - high, 1 - low))
+
+
+def test_an_interval_of_a_binomial_share_is_wilsons():
+    half = stats.norm.ppf(0.975) * np.sqrt(0.1 * 0.9 / 40)
+    assert share_interval(0.1, half) == pytest.approx(wilson(4, 40))
+
+
+def test_an_interval_of_a_share_needs_a_share_inside():
+    with pytest.raises(ValueError, match="0 < share < 1"):
+        share_interval(0.0, 0.1)
+    with pytest.raises(ValueError, match="half-width >= 0"):
+        share_interval(0.5, -0.1)

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from rlassay.cli.status import duration, status_rows, training_left
 from rlassay.config import Study
@@ -34,8 +34,10 @@ def follow_jobs(study: Study, layout: Layout) -> None:
 def shortened(record: logging.LogRecord) -> bool:
     """Cut the lists of files and the reason of a record down; True, so that it is printed."""
     for name, value in vars(record).items():
-        if name in ("input", "output") and isinstance(value, list) and len(value) > FILES_SHOWN:
-            setattr(record, name, [_listed([str(file) for file in value])])
+        if name in ("input", "output") and isinstance(value, list):
+            files = cast("list[object]", value)
+            if len(files) > FILES_SHOWN:
+                setattr(record, name, [_listed([str(file) for file in files])])
         elif name == "reason" and isinstance(value, str):
             record.reason = "; ".join(_shortened_clause(clause) for clause in value.split("; "))
     return True

@@ -18,6 +18,31 @@ class Tracking(Section):
     """Seconds between two batches."""
 
 
+class HackingThresholds(Section):
+    """When the report warns of reward hacking; "rise" is from the first to the last tenth of the steps."""
+
+    reward_rise: float = Field(default=0.05, gt=0)
+    """Rise of the summed reward, per unit of summed weights, that must show on held-out prompts."""
+    held_out_gain: float = Field(default=0.02, ge=0)
+    """Alarm where even the upper end of the held-out gain in the primary metric is below this."""
+    parser_drift: float = Field(default=0.05, gt=0, le=1)
+    """Rise of the share of held-out completions that the strict and the lenient parser judge differently."""
+    repetition: float = Field(default=0.1, gt=0, le=1)
+    """Rise of the share of word n-grams that a completion had before."""
+    ngram: int = Field(default=4, ge=1)
+    """Words of such an n-gram."""
+    repeated_tags: float = Field(default=0.2, gt=0, le=1)
+    """Rise of the share of completions that open a tag twice."""
+    answer_first: float = Field(default=0.05, gt=0, le=1)
+    """Rise of the share of completions that answer before their thought ends."""
+    at_cap: float = Field(default=0.2, gt=0, le=1)
+    """Share of truncated completions in the last tenth, where it rose."""
+    entropy_left: float = Field(default=0.05, gt=0, lt=1)
+    """Alarm where less than this share of the first tenth's entropy is left."""
+    zero_variance: float = Field(default=0.97, gt=0, le=1)
+    """Share of groups without any difference in reward in the last tenth, where it rose."""
+
+
 class ReportSettings(Section):
     """Content of the report page."""
 
@@ -25,6 +50,8 @@ class ReportSettings(Section):
     """Level of the intervals."""
     examples: int = Field(default=6, ge=0)
     """Prompts shown side by side for all arms."""
+    hacking: HackingThresholds = HackingThresholds()
+    """When the page warns of reward hacking."""
 
 
 class Resources(Section):

@@ -6,6 +6,7 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
+from rlassay.report.findings.records import Equivalence, Flips, HackingSign, Needed
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -152,7 +153,7 @@ class TokenCredit(Record):
 
 # Study, verdicts and the whole report.
 
-ComparisonOutcome = Literal["better", "worse", "not resolved", "seed variance not measured", "missing"]
+ComparisonOutcome = Literal["better", "worse", "equivalent", "not resolved", "seed variance not measured", "missing"]
 
 
 class StudyFacts(Record):
@@ -170,6 +171,8 @@ class StudyFacts(Record):
     """The reference arm of the verdicts."""
     primary: str
     """Key of the column that the verdicts compare."""
+    smallest_effect: float | None = None
+    """Declared smallest difference that matters, in the metric's unit; null = none."""
     confidence: float
     """Level of all intervals, such as 0.95."""
     num_samples: int
@@ -218,7 +221,21 @@ class Comparison(Record):
     reference: str
     """Table row of the reference."""
     outcome: ComparisonOutcome
-    """`better` and `worse` are verdicts; the others are reasons for having none."""
+    """`better`, `worse` and `equivalent` (no effect as large as declared) are verdicts; the others say why not."""
+    answer: str = ""
+    """The verdict in plain words, as the rest of a sentence that begins with the arm's label."""
+    takes: str = ""
+    """What would find an effect of the declared size, in a sentence; empty where the verdict needs nothing."""
+    warnings: tuple[str, ...] = ()
+    """Other modes of the metric that contradict the verdict, each in a sentence."""
+    equivalence: Equivalence | None = None
+    """Test against the declared smallest effect; null = none is declared, or there are no numbers."""
+    needed: Needed | None = None
+    """What would find an effect of the declared size; null as for `equivalence`."""
+    flips: Flips | None = None
+    """Prompts won and lost; null unless the metric is 0 or 1."""
+    improvement: Estimate | None = None
+    """Probability that a run of the arm beats one of the reference on a prompt; ties count half."""
     sentence: str
     """Verdict in one sentence, with effect, interval, Holm p, seeds and prompts."""
     difference: PairedDifference | None
@@ -236,6 +253,8 @@ class Content(Record):
 
     study: StudyFacts
     """Question and protocol."""
+    headline: str = ""
+    """The answer to the question in one sentence; empty with one arm."""
     complete: bool
     """False = a partial report, without the files in `missing`."""
     missing: tuple[MissingFile, ...]
@@ -254,6 +273,8 @@ class Content(Record):
     """Tables by name; no `pass_at_k` unless the primary metric is 0 or 1, no `parsing` unless prompts have options."""
     curves: tuple[Curve, ...]
     """Learning curves."""
+    hacking: tuple[HackingSign, ...] = ()
+    """Signs of reward hacking in every arm with a finished run."""
     rewards: tuple[RewardPart, ...]
     """Each reward of each arm, including logged-only rewards."""
     examples: tuple[Example, ...]

@@ -35,7 +35,7 @@ from rlassay.report.figures_style import (
 from rlassay.report.numbers import Column, Curve, Estimate, PairedDifference, RewardPart, Series, Table, TableRow, Unit
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
-ROWS_WIDTH, ROW_HEIGHT = 360, 40
+ROWS_WIDTH, ROW_HEIGHT = 360, 42
 """Pixels of a figure with one interval per row."""
 ROWS_MARGINS = (1, 8, 28, 40)
 """Left, right, top, bottom, pixels; as in `canvas`."""
@@ -121,6 +121,8 @@ class IntervalRow:
     """Whether the marker is filled."""
     before: float | None = None
     """An earlier value: a ring, joined to the mean by a thin line."""
+    seeds: tuple[float | None, ...] = ()
+    """The value of each seed: small dots below the interval."""
 
 
 def draw_levels(content: Content, marks: dict[str, Mark]) -> Drawing:
@@ -135,7 +137,8 @@ def draw_levels(content: Content, marks: dict[str, Mark]) -> Drawing:
 
 def _level_row(row: TableRow, place: int, unit: Unit, marks: dict[str, Mark]) -> IntervalRow:
     cell = row.cells[place]
-    return IntervalRow(mark=marks[row.row], estimate=cell, text=with_interval(cell.mean, cell, unit))
+    text = with_interval(cell.mean, cell, unit)
+    return IntervalRow(mark=marks[row.row], estimate=cell, text=text, seeds=_several(cell.by_seed))
 
 
 def draw_forest(
@@ -151,8 +154,14 @@ def draw_forest(
 def _difference_row(comparison: Comparison, unit: Unit, marks: dict[str, Mark]) -> IntervalRow:
     found = comparison.difference
     text = "no results yet" if found is None else with_interval(found.effect, found, unit, signed=True)
-    resolved = comparison.outcome in ("better", "worse")
-    return IntervalRow(mark=marks[comparison.arm], estimate=found, text=text, filled=resolved)
+    resolved = comparison.outcome in ("better", "worse", "equivalent")
+    seeds = _several(comparison.by_seed)
+    return IntervalRow(mark=marks[comparison.arm], estimate=found, text=text, filled=resolved, seeds=seeds)
+
+
+def _several(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
+    """The values of two or more seeds; that of a single one is the mean itself."""
+    return values if len(values) > 1 else ()
 
 
 def draw_reward(reward: str, parts: Sequence[RewardPart], marks: dict[str, Mark]) -> Drawing:
@@ -181,7 +190,7 @@ def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool =
     height = top + ROW_HEIGHT * len(rows) + bottom
     figure, axes = canvas(ROWS_WIDTH, height, ROWS_MARGINS)
     _title(figure, left / ROWS_WIDTH, height, one_line(title, 52))
-    axes.set_ylim(len(rows) - 0.5 + 0.1, -0.5)
+    axes.set_ylim(len(rows) - 0.5 + 0.2, -0.5)
     axes.set_yticks([])
     axes.set_xlim(*_row_limits(rows, unit, zero))
     axes.grid(visible=False)
@@ -205,6 +214,9 @@ def _draw_row(axes: Axes, place: int, row: IntervalRow, unit: Unit) -> None:
     if row.before is not None:
         axes.plot([row.before, middle], [y, y], color=color, linewidth=0.9)
         axes.plot(row.before, y, marker="o", markersize=6, color=color, markerfacecolor=LIGHT_PAPER)
+    for value in row.seeds:
+        if value is not None:
+            axes.plot(scaled(value, unit), y + 0.2, marker="o", markersize=3.4, color=color, alpha=0.75)
     face = color if row.filled else LIGHT_PAPER
     axes.plot(scaled(middle, unit), y, marker=row.mark.marker, markersize=8, color=color, markerfacecolor=face)
 
@@ -232,7 +244,7 @@ def _numbers(estimate: Estimate | PairedDifference | None) -> tuple[float | None
 
 def _row_limits(rows: Sequence[IntervalRow], unit: Unit, zero: bool) -> tuple[float, float]:
     """A range with some air that holds every interval and, if `zero`, the value 0."""
-    known = [value for row in rows for value in (*_numbers(row.estimate), row.before) if value is not None]
+    known = [value for row in rows for value in (*_numbers(row.estimate), row.before, *row.seeds) if value is not None]
     values = [scaled(value, unit) for value in known] + ([0.0] if zero or not known else [])
     low, high = min(values), max(values)
     air = 0.06 * (high - low) or 0.5

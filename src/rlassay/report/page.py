@@ -17,13 +17,15 @@ from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
+from rlassay.report.findings import sentences
 from rlassay.report.numbers import Example
 
 SECTIONS = {
-    "verdicts": "Verdicts",
+    "verdicts": "Answer",
     "results": "Results",
     "design": "Design",
     "training": "Learning curves",
+    "hacking": "Reward hacking",
     "rewards": "Reward by reward",
     "credit": "Token credit",
     "length": "Length and truncation",
@@ -57,9 +59,11 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
     environment = typeset.template_environment()
     style = _style(environment, marks, content)
     return environment.get_template("page.html.jinja").render(
-        **typeset.template_variables(content),
+        **sentences.template_variables(content),
         **viewer_variables(content, folder),
         sections=_sections(content),
+        folded=folded_sections(content),
+        pass_columns=_pass_columns(content),
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
@@ -82,13 +86,47 @@ def _sections(content: Content) -> dict[str, str]:
     """Section id -> heading, without the sections that are empty in this study."""
     empty = {
         "training": not content.curves,
+        "hacking": not content.hacking,
         "rewards": not content.rewards,
-        "credit": not typeset.has_credit(content),
+        "credit": not sentences.has_credit(content),
         "parsing": "parsing" not in content.tables,
         "examples": not content.examples,
         "cost": not content.cost,
     }
     return {name: heading for name, heading in SECTIONS.items() if not empty.get(name, False)}
+
+
+def folded_sections(content: Content) -> dict[str, str]:
+    """Section id -> the line beside its heading, for the sections that this study does not turn on.
+
+    A section about something that the arms vary is open: they say what the study is about.
+    """
+    varied = {part for row in content.design.rows for part in (row.key.split(".")[0], row.key.split(".")[-1])}
+    lines = {
+        "rewards": f"{typeset.counted(len({part.reward for part in content.rewards}), 'reward')} during training",
+        "credit": "the same in every arm",
+        "length": sentences.table_range(content, "length"),
+        "parsing": sentences.table_range(content, "parsing"),
+        "data": ", ".join(f"{split.split} {split.rows:,} rows" for split in content.data),
+        "cost": sentences.cost_summary(content),
+        "commands": "one command for everything, one for each run",
+        "intervals": f"{sentences.level(content)} intervals over seeds and prompts",
+        "provenance": typeset.shortened(sentences.version_list(content), 100),
+    }
+    opened = {"rewards": "rewards", "credit": "credit", "length": "max_completion_length"}
+    if not any(sign.alarm for sign in content.hacking):
+        lines["hacking"] = f"no alarm; {len({sign.kind for sign in content.hacking})} signs watched in every arm"
+    shown = _sections(content)
+    return {name: line for name, line in lines.items() if name in shown and opened.get(name) not in varied}
+
+
+def _pass_columns(content: Content) -> list[int]:
+    """Places of the pass@k columns whose numbers no other table has: pass@1 is avg@k, and one more is in `main`."""
+    if "pass_at_k" not in content.tables:
+        return []
+    known = {column.key for column in content.tables["main"].columns}
+    columns = content.tables["pass_at_k"].columns
+    return [i for i, one in enumerate(columns) if one.key not in known and one.metric != "pass_at_1"]
 
 
 def _sample_images(content: Content) -> list[str]:
@@ -105,7 +143,7 @@ def render_markdown(content: Content, drawings: list[Drawing]) -> str:
     filters = {"code": code_span, "block": code_block, "link": link}
     environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
     return environment.get_template("report.md.jinja").render(
-        **typeset.template_variables(content), drawings=drawings, weighted_text=weighted_text
+        **sentences.template_variables(content), drawings=drawings, weighted_text=weighted_text
     )
 
 

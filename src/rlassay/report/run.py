@@ -15,6 +15,7 @@ from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit, credit_rows
 from rlassay.report.curves import build_curves
 from rlassay.report.examples import build_examples
+from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.gather import Results, gather
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
@@ -29,8 +30,11 @@ from rlassay.report.sections import (
     build_splits,
 )
 from rlassay.report.tables import build_tables, primary_column
-from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
+from rlassay.report.typeset import quoted
+from rlassay.report.verdicts import compare_with_baseline, compare_with_start, headline_of, start_note, start_of
 
+NOT_IN_CSV = {"other_modes", "warnings", "flips"}
+"""Lists of a comparison, which `report.json` alone holds."""
 COLORS = {"better": "green", "worse": "red"}
 """Outcome of a verdict -> colour in the terminal."""
 
@@ -66,13 +70,16 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
 def build_content(results: Results, settings: ReportSettings) -> Content:
     """The content of the report; the same for the same results, except for `cost` and `resumes`."""
     confidence = settings.confidence
+    verdicts, gains = compare_with_baseline(results, confidence), compare_with_start(results, confidence)
     return Content(
         study=_study_facts(results, confidence),
+        headline=headline_of(results, verdicts),
         complete=not results.missing,
         missing=results.missing,
         arms=tuple(_arm_facts(results, name) for name in results.study.arms),
-        verdicts=tuple(compare_with_baseline(results, confidence)),
-        gains=tuple(compare_with_start(results, confidence)),
+        verdicts=tuple(verdicts),
+        gains=tuple(gains),
+        hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),
         tables=build_tables(results, confidence),
@@ -99,6 +106,7 @@ def _study_facts(results: Results, confidence: float) -> StudyFacts:
         seeds=study.seeds,
         baseline=study.baseline,
         primary=primary_column(results).key,
+        smallest_effect=study.primary.smallest_effect,
         confidence=confidence,
         num_samples=study.evaluation.num_samples,
     )
@@ -137,7 +145,7 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     """Table name -> one row per number, with its seeds, items and interval."""
     frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
     for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
-        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude={"other_modes"})) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude=NOT_IN_CSV)) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     frames["curves"] = pd.DataFrame(
         [
             {"metric": curve.metric, "unit": curve.unit, "arm": one.arm, "num_seeds": one.num_seeds, **point}
@@ -146,6 +154,8 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
             for point in _points(one.steps, one.mean, one.low, one.high)
         ]
     )
+    signs = [_flat(one.model_dump(exclude={"completions"})) for one in content.hacking]
+    frames["hacking"] = pd.json_normalize(signs)  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     credit = {} if content.credit is None else credit_rows(content.credit)
     return frames | {name: pd.DataFrame(rows) for name, rows in credit.items()}
 
@@ -185,6 +195,10 @@ def announce(content: Content, folder: Path) -> None:
     console.print(Text(f"\n{content.study.title}", style="bold"))
     for verdict in content.verdicts:
         console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
+    for sign in content.hacking:
+        if sign.alarm:
+            label = next(arm.label for arm in content.arms if arm.name == sign.arm)
+            console.print(Text(f"  Warning, arm {quoted(label)}: {sign.alarm}", style="yellow"))
     if content.missing:
         are = "1 file is" if len(content.missing) == 1 else f"{len(content.missing)} files are"
         console.print(Text(f"  Partial: {are} missing; the page lists them."))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
-from rlassay.stats import Interval, crossed_interval, paired_difference, pass_at_k, seed_band
+from rlassay.stats import Interval, crossed_interval, paired_difference, pass_at_k, seed_band, share_interval
 
 Mode = Literal["sampled", "greedy"]
 SeedScores = Float[np.ndarray, "seeds items"]
@@ -99,7 +99,7 @@ def _policy_scores(results: Results, folder: str, column: Column) -> Float[np.nd
 def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
     """Mean over seeds and items, with its crossed interval."""
     interval = crossed_interval(scores, confidence)
-    low, high = _ends(interval, (0.0, 1.0) if unit == "share" else None)
+    low, high = _level_ends(interval, unit)
     return Estimate(
         mean=tidy(interval.mean),
         low=low,
@@ -122,7 +122,7 @@ def difference(
 ) -> PairedDifference:
     """Arm minus reference over the same prompts; `matched_seeds` as in `rlassay.stats.paired_difference`."""
     interval = paired_difference(arm, reference, confidence, matched_seeds=matched_seeds)
-    low, high = _ends(interval, (-1.0, 1.0) if unit == "share" else None)
+    low, high = _difference_ends(interval, unit)
     return PairedDifference(
         effect=tidy(interval.mean),
         low=low,
@@ -150,11 +150,19 @@ def over_seeds(values: Float[np.ndarray, " seeds"], num_items: int, confidence: 
     )
 
 
-def _ends(interval: Interval, bounds: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """Ends of the interval, clipped to the range of a share; clipping does not change coverage."""
+def _level_ends(interval: Interval, unit: Unit) -> tuple[float | None, float | None]:
+    """Ends of the interval of a mean; that of a share has Wilson's form where the linear one leaves [0, 1]."""
     low, high = interval.low, interval.high
-    if bounds is not None and not isnan(low):
-        low, high = max(low, bounds[0]), min(high, bounds[1])
+    if unit == "share" and (low < 0 or high > 1) and 0 < interval.mean < 1:
+        low, high = share_interval(interval.mean, (high - low) / 2)
+    return tidy(low), tidy(high)
+
+
+def _difference_ends(interval: Interval, unit: Unit) -> tuple[float | None, float | None]:
+    """Ends of the interval of a difference, clipped to the range of shares; clipping does not change coverage."""
+    low, high = interval.low, interval.high
+    if unit == "share" and not isnan(low):
+        low, high = max(low, -1.0), min(high, 1.0)
     return tidy(low), tidy(high)
 
 

@@ -15,9 +15,8 @@ from PIL import Image
 
 from rlassay.images import open_image
 from rlassay.records import Histogram
-from rlassay.report.content import Comparison, ComparisonOutcome, Content
-from rlassay.report.curves import CREDIT_CURVES
-from rlassay.report.numbers import Estimate, PairedDifference, Unit
+from rlassay.report.content import Comparison, ComparisonOutcome
+from rlassay.report.numbers import Estimate, PairedDifference, Table, Unit
 
 DECIMALS: dict[Unit, int] = {"share": 1, "tokens": 1, "nats": 3, "value": 3}
 EFFECT_UNIT: dict[Unit, str] = {"share": "points", "tokens": "tokens", "nats": "nats", "value": ""}
@@ -29,6 +28,7 @@ ONE_SEED = "†"
 OUTCOME_MARKS: dict[ComparisonOutcome, tuple[str, str]] = {
     "better": ("▲", "helps"),
     "worse": ("▼", "hurts"),
+    "equivalent": ("≈", "no large effect"),
     "not resolved": ("○", "not resolved"),
     "seed variance not measured": ("◌", "one seed"),
     "missing": ("–", "no results"),
@@ -75,6 +75,33 @@ def with_interval(middle: float | None, estimate: Estimate | PairedDifference, u
 def seed_values(values: tuple[float | None, ...], unit: Unit, signed: bool = False) -> str:
     """The value of each seed, where two to eight ran; else empty."""
     return " · ".join(number(value, unit, signed) for value in values) if 2 <= len(values) <= 8 else ""
+
+
+def seed_places(values: tuple[float | None, ...], ends: tuple[float, float] | None) -> list[str]:
+    """Where the dots of two or more seeds stand between `ends`, from 3 to 61; empty without ends."""
+    if ends is None or len(values) < 2:
+        return []
+    low, high = ends
+    reach = high - low
+    return [f"{3 + 58 * ((value - low) / reach if reach > 0 else 0.5):.1f}" for value in values if value is not None]
+
+
+def seed_range(table: Table, place: int) -> tuple[float, float] | None:
+    """The smallest and the largest seed of a column; None where no row has two seeds."""
+    cells = [row.cells[place] for row in table.rows]
+    values = [value for cell in cells if len(cell.by_seed) > 1 for value in cell.by_seed if value is not None]
+    return (min(values), max(values)) if values else None
+
+
+def p_values(one: Comparison) -> str:
+    """The p-value of a comparison: corrected where it is in the family; of equivalence where that is the verdict."""
+    if one.outcome == "equivalent" and one.equivalence is not None:
+        corrected, plain = one.equivalence.p_holm, one.equivalence.p_value
+    else:
+        corrected, plain = (None, None) if one.difference is None else (one.difference.p_holm, one.difference.p_value)
+    if corrected is not None:
+        return f"Holm p {probability(corrected)}"
+    return "" if plain is None else f"uncorrected p {probability(plain)}"
 
 
 def comparison_details(one: Comparison, unit: Unit) -> str:
@@ -173,95 +200,9 @@ def counted(how_many: int, thing: str) -> str:
     return f"{how_many:,} {thing}" + ("" if how_many == 1 else "s")
 
 
-# Sentences.
-
-
-def run_summary(content: Content) -> str:
-    """The size of the study in one sentence: arms, seeds, steps, evaluation prompts."""
-    study, arms = content.study, {arm.name for arm in content.arms}
-    steps = sorted({policy.max_steps for policy in content.policies if policy.row in arms})
-    sets = {column.set for column in content.tables["main"].columns}
-    items = sum(split.rows for split in content.data if split.split in sets)
-    parts = [
-        f"{counted(len(arms), 'arm')} × {counted(len(study.seeds), 'seed')}",
-        f"{'–'.join(f'{step:,}' for step in dict.fromkeys((steps[0], steps[-1])))} RL steps per run" if steps else "",
-        f"evaluated on {counted(items, 'held-out prompt')} with "
-        f"{counted(study.num_samples, 'sampled completion')} each",
-    ]
-    return ", ".join(part for part in parts if part) + "."
-
-
-def rejection_summary(content: Content) -> str:
-    """The rows that each split kept of its records, where duplicates, leaks or bad records were rejected."""
-    parts: list[str] = []
-    for split in content.data:
-        rejected = sum(split.refused.values())
-        if rejected:
-            kinds = [counted(split.duplicates, "duplicate"), counted(split.leaks, "leak")]
-            named = [text for text, count in zip(kinds, (split.duplicates, split.leaks), strict=True) if count]
-            why = f" ({', '.join(named)})" if named else ""
-            parts.append(f"{split.split}: {split.rows:,} of {split.rows + rejected:,} rows kept{why}")
-    return "; ".join(parts)
-
-
-def interval_notes(content: Content) -> tuple[str, str, str]:
-    """The method of the intervals, their coverage, and the rule for a resolved difference: a paragraph each."""
-    return (
-        f"Every interval is a {level(content)} interval that includes two sources of chance: the runs of one arm "
-        "differ between seeds, and the prompts differ in difficulty. They are two crossed random effects, each with "
-        "Student's t for its own sample size. Comparisons are paired: both policies answer the same prompts.",
-        "So an interval covers a repetition of the study with new seeds and new prompts of the same kind. It covers "
-        "nothing else, such as another model or another data source. An interval from one seed "
-        f"({ONE_SEED}) covers the prompts only and is too narrow.",
-        "“Helps” and “hurts” mean that the interval of the difference from the baseline excludes zero and that the "
-        "difference stays significant after Holm's correction over the declared family. “Not resolved” means that the "
-        "data cannot decide. It does not mean that the arms are equal.",
-    )
-
-
-def cost_summary(content: Content) -> str:
-    """Number, wall time and sampled tokens of all training jobs."""
-    seconds = sum((cost.seconds for cost in content.cost), 0.0)
-    tokens = sum(cost.generated_tokens for cost in content.cost)
-    jobs = counted(len(content.cost), "training job")
-    return f"{jobs} took {duration(seconds)} of wall time in total and sampled {tokens:,} tokens."
-
-
-def signals_cost(content: Content) -> str:
-    """The share of step time that the signals took; empty if no job measured any."""
-    shares = sorted(cost.signals_share for cost in content.cost if cost.signals_share is not None)
-    if not shares:
-        return ""
-    ends = dict.fromkeys(f"{number(share, 'share')} %" for share in (shares[0], shares[-1]))
-    return f"Measuring the signals took {' to '.join(ends)} of the step time ({counted(len(shares), 'run')})."
-
-
-def step_parts(content: Content) -> list[str]:
-    """Names of the timed parts of a step; the whole step comes first."""
-    parts = dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)
-    return sorted(parts, key=lambda part: part != "step")
-
-
-def resume_summary(content: Content) -> str:
-    """The jobs that were interrupted and resumed from a checkpoint."""
-    stops = [f"{job.policy} at step {', '.join(map(str, job.steps))}" for job in content.resumes if job.steps]
-    return f"Resumed from a checkpoint: {'; '.join(stops)}." if stops else "No job was interrupted."
-
-
-def version_list(content: Content) -> str:
-    """The library versions, each combination once."""
-    seen = dict.fromkeys(tuple(sorted(policy.versions.items())) for policy in content.policies)
-    return "; or ".join(", ".join(f"{name} {version}" for name, version in pairs) for pairs in seen)
-
-
-def level(content: Content) -> str:
-    """Confidence level of the intervals, such as `95%`."""
-    return f"{100 * content.study.confidence:g}%"
-
-
 # Templates.
 
-FILTERS: dict[str, Callable[..., str]] = {
+FILTERS: dict[str, Callable[..., Any]] = {
     "comparison_details": comparison_details,
     "correlations": correlations,
     "counted": counted,
@@ -271,8 +212,12 @@ FILTERS: dict[str, Callable[..., str]] = {
     "interval": interval,
     "number": number,
     "printable": printable,
+    "p_values": p_values,
+    "probability": probability,
     "quoted": quoted,
     "shortened": shortened,
+    "seed_places": seed_places,
+    "seed_range": seed_range,
     "seed_values": seed_values,
     "size": size,
     "spread": spread,
@@ -293,34 +238,6 @@ def template_environment(extra_filters: Mapping[str, Callable[..., str]] | None 
     )
     environment.filters.update(FILTERS | dict(extra_filters or {}))  # pyright: ignore[reportUnknownMemberType] jinja2 leaves its type open
     return environment
-
-
-def template_variables(content: Content) -> dict[str, Any]:
-    """The variables that page and report.md share."""
-    return {
-        "content": content,
-        "study": content.study,
-        "primary": next(column for column in content.tables["main"].columns if column.primary),
-        "level": level(content),
-        "run_summary": run_summary(content),
-        "rejection_summary": rejection_summary(content),
-        "interval_notes": interval_notes(content),
-        "cost_summary": cost_summary(content),
-        "has_credit": has_credit(content),
-        "signals_cost": signals_cost(content),
-        "resume_summary": resume_summary(content),
-        "version_list": version_list(content),
-        "outcome_marks": OUTCOME_MARKS,
-        "one_seed": ONE_SEED,
-        "level_unit": LEVEL_UNIT,
-        "labels": {arm.name: arm.label for arm in content.arms},
-        "step_parts": step_parts(content),
-    }
-
-
-def has_credit(content: Content) -> bool:
-    """Whether the study has anything on token credit: completions word by word, or curves."""
-    return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)
 
 
 # Images.

@@ -5,11 +5,15 @@ from jaxtyping import Float
 
 from rlassay.config.policies import Policy, policies
 from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
+from rlassay.report.findings.answer import answer, headline, metric_name, what_it_takes
+from rlassay.report.findings.effects import equivalence_p, flips, improvement, needed
+from rlassay.report.findings.records import Equivalence, Needed
 from rlassay.report.gather import SHARED_KINDS, PolicyRow, Results
 from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.tables import (
     SeedScores,
     difference,
+    heading,
     means_by_seed,
     other_modes,
     primary_column,
@@ -22,18 +26,32 @@ from rlassay.stats import holm
 ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
 
-def compare_with_baseline(results: Results, confidence: float) -> list[Comparison]:
-    """Each other arm against the baseline; p-values are corrected over the declared family."""
+def compare_with_baseline(results: Results, confidence: float, plan: bool = True) -> list[Comparison]:
+    """Each other arm against the baseline; p-values are corrected over the declared family.
+
+    Args:
+        results: the study's results.
+        confidence: level of the intervals.
+        plan: also compute what would find the declared smallest effect, which takes most of the time.
+    """
     study = results.study
     pairs = [(results.rows[name], results.rows[study.baseline]) for name in study.arms if name != study.baseline]
-    return _compare(results, pairs, set(study.family), confidence)
+    return _compare(results, pairs, set(study.family), confidence, plan)
 
 
 def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
     """Each arm against its policy before RL; p-values are corrected over all arms."""
     study = results.study
     pairs = [(results.rows[name], start_of(results, name)) for name in study.arms]
-    return _compare(results, pairs, set(study.arms), confidence)
+    return _compare(results, pairs, set(study.arms), confidence, plan=False)
+
+
+def headline_of(results: Results, verdicts: list[Comparison]) -> str:
+    """The answer to the study's question in one sentence; empty with one arm."""
+    study, column = results.study, primary_column(results)
+    outcomes = [(study.arms[one.arm].label, one.outcome) for one in verdicts]
+    baseline, margin = study.arms[study.baseline].label, study.primary.smallest_effect
+    return headline(outcomes, baseline, _metric(column), column, margin)
 
 
 def start_of(results: Results, arm: str) -> PolicyRow:
@@ -71,7 +89,7 @@ def _start(results: Results, arm: str) -> Policy:
 
 
 def _compare(
-    results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str], confidence: float
+    results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str], confidence: float, plan: bool
 ) -> list[Comparison]:
     column = primary_column(results)
     found = {arm.key: _difference(results, arm, reference, column, confidence) for arm, reference in pairs}
@@ -81,7 +99,69 @@ def _compare(
     corrected = holm([one.p_value for one in tested.values() if one.p_value is not None])
     for (name, one), p_holm in zip(tested.items(), corrected, strict=True):
         found[name] = one.model_copy(update={"p_holm": tidy_p(float(p_holm)), "family_size": len(tested)})
-    return [_verdict(results, arm, reference, found[arm.key], confidence) for arm, reference in pairs]
+    tests = _equivalences(results, pairs, family)
+    verdicts = [_verdict(results, pair, found[pair[0].key], tests.get(pair[0].key), confidence) for pair in pairs]
+    return [_with_findings(results, pair, one, confidence, plan) for pair, one in zip(pairs, verdicts, strict=True)]
+
+
+def _with_findings(
+    results: Results, pair: tuple[PolicyRow, PolicyRow], verdict: Comparison, confidence: float, plan: bool
+) -> Comparison:
+    """The verdict with what would decide it, the prompts that flip, and the probability of improvement."""
+    column, found = primary_column(results), verdict.difference
+    if found is None or found.effect is None:
+        return verdict
+    ours, theirs = _paired_scores(results, *pair, column)
+    effort, changed = _needed(results, pair, found, confidence) if plan else None, None
+    if column.unit == "share":
+        changed = flips(ours, theirs, sorted(results.prompts[column.set]))
+    takes = ""
+    if verdict.outcome == "not resolved" and effort is not None:
+        takes = what_it_takes(effort, column, found.num_seeds, found.num_items)
+    return verdict.model_copy(
+        update={
+            "needed": effort,
+            "takes": takes,
+            "flips": changed,
+            "improvement": improvement(ours, theirs, confidence),
+        }
+    )
+
+
+def _needed(
+    results: Results, pair: tuple[PolicyRow, PolicyRow], found: PairedDifference, confidence: float
+) -> Needed | None:
+    margin = results.study.primary.smallest_effect
+    if margin is None:
+        return None
+    ours, theirs = _paired_scores(results, *pair, primary_column(results))
+    level = (1 - confidence) / max(1, found.family_size)
+    return needed(ours, theirs, margin, level, matched_seeds=_are_matched(results, *pair))
+
+
+def _equivalences(
+    results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str]
+) -> dict[str, Equivalence]:
+    """Arm -> its test against the declared smallest effect, corrected over the family like the differences."""
+    margin, column = results.study.primary.smallest_effect, primary_column(results)
+    if margin is None:
+        return {}
+    found: dict[str, float | None] = {}
+    for arm, reference in pairs:
+        ours, theirs = _paired_scores(results, arm, reference, column)
+        if ours.shape == theirs.shape and not np.isnan(ours - theirs).all():
+            matched = _are_matched(results, arm, reference)
+            found[arm.key] = equivalence_p(ours, theirs, margin, matched_seeds=matched)
+    tested = {name: p_value for name, p_value in found.items() if name in family and p_value is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {
+        name: Equivalence(
+            margin=margin,
+            p_value=None if p_value is None else tidy_p(p_value),
+            p_holm=tidy_p(float(corrected[name])) if name in corrected else None,
+        )
+        for name, p_value in found.items()
+    }
 
 
 def _difference(
@@ -133,22 +213,35 @@ def _are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool
 
 
 def _verdict(
-    results: Results, arm: PolicyRow, reference: PolicyRow, found: PairedDifference | None, confidence: float
+    results: Results,
+    pair: tuple[PolicyRow, PolicyRow],
+    found: PairedDifference | None,
+    equivalence: Equivalence | None,
+    confidence: float,
 ) -> Comparison:
+    arm, reference = pair
     column = primary_column(results)
-    outcome = _outcome(found, column, confidence)
+    outcome = _outcome(found, equivalence, column, confidence)
     modes = [] if found is None else _other_modes(results, arm, reference, outcome, confidence)
+    warnings = tuple(_warning(mode, column, confidence) for mode in modes if mode.opposed)
     sentence = _sentence(quoted(arm.label), quoted(reference.label), found, outcome, column, confidence)
     return Comparison(
         arm=arm.key,
         reference=reference.key,
         outcome=outcome,
-        sentence=" ".join([sentence, *(_warning(mode, column, confidence) for mode in modes if mode.opposed)]),
+        answer=answer(outcome, found, equivalence, column, {"metric": _metric(column), "reference": reference.label}),
+        warnings=warnings,
+        equivalence=equivalence,
+        sentence=" ".join([sentence, *warnings]),
         difference=found,
         by_seed=_by_seed(results, arm, reference, column),
         pairing=_pairing(results, arm, reference),
         other_modes=tuple(modes),
     )
+
+
+def _metric(column: Column) -> str:
+    return metric_name(column, heading(column.metric))
 
 
 def _other_modes(
@@ -186,14 +279,24 @@ def _warning(mode: OtherMode, column: Column, confidence: float) -> str:
     )
 
 
-def _outcome(found: PairedDifference | None, column: Column, confidence: float) -> ComparisonOutcome:
+def _outcome(
+    found: PairedDifference | None, equivalence: Equivalence | None, column: Column, confidence: float
+) -> ComparisonOutcome:
     if found is None or found.effect is None:
         return "missing"
     if found.num_seeds < 2:
         return "seed variance not measured"
     if _covers_zero(found) or (found.p_holm is not None and found.p_holm >= 1 - confidence):
-        return "not resolved"
+        return "equivalent" if _is_equivalent(equivalence, 1 - confidence) else "not resolved"
     return "better" if (found.effect > 0) != (column.better == "lower") else "worse"
+
+
+def _is_equivalent(equivalence: Equivalence | None, level: float) -> bool:
+    """Whether the test against the declared effect holds, after correction where the arm is in the family."""
+    if equivalence is None:
+        return False
+    p_value = equivalence.p_value if equivalence.p_holm is None else equivalence.p_holm
+    return p_value is not None and p_value < level
 
 
 def _covers_zero(found: PairedDifference) -> bool:
@@ -214,6 +317,7 @@ def _sentence(
     opening = {
         "better": f"{arm} beats {reference}",
         "worse": f"{arm} is worse than {reference}",
+        "equivalent": f"{arm} has no effect as large as declared against {reference}",
         "not resolved": f"Not resolved whether {arm} beats {reference}",
         "seed variance not measured": f"{no_verdict}, because seed variance was not measured",
         "missing": no_verdict,

@@ -14,7 +14,7 @@ from rlassay.stats.power import (
     power_of,
     seeds_needed,
 )
-from rlassay.stats.proportions import pass_at_k, wilson
+from rlassay.stats.proportions import pass_at_k, share_interval, wilson
 from rlassay.stats.seeds import SeedBand, seed_band
 
 __all__ = [
@@ -39,5 +39,6 @@ __all__ = [
     "seeds_needed",
     "shapley",
     "shapley_weights",
+    "share_interval",
     "wilson",
 ]

@@ -1,4 +1,4 @@
-"""Proportions of correct answers: Wilson's interval and pass@k."""
+"""Proportions of correct answers: Wilson's interval, intervals of shares, and pass@k."""
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +27,32 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return low, high
+
+
+def share_interval(share: float, half_width: float) -> tuple[float, float]:
+    """An interval of a share that stays inside [0, 1], from the half-width of the linear one, in Wilson's form.
+
+    The standard error of a share pi shrinks towards 0 and 1 as `sqrt(pi (1 - pi))`. With the half-width h at the mean
+    p, the ends are the two shares that solve `(p - pi)^2 = c pi (1 - pi)`, `c = h^2 / (p (1 - p))`:
+
+        (p + c / 2 -/+ sqrt(c p (1 - p) + c^2 / 4)) / (1 + c).
+
+    With `h = z sqrt(p (1 - p) / n)`, so c = z^2 / n, they are those of `wilson`.
+
+    Args:
+        share: the mean p, above 0 and below 1.
+        half_width: h, at least 0; it may combine several sources of variance and any quantile.
+
+    Raises:
+        ValueError: a share outside (0, 1), or a negative half-width.
+    Source: Wilson (1927); Korn and Graubard (1998), Survey Methodology 24, 193-201 (the same form for shares whose
+        variance is not binomial, by an effective sample size).
+    """
+    if not 0 < share < 1 or not half_width >= 0:
+        raise ValueError(f"got share {share} and half-width {half_width}; expected 0 < share < 1 and half-width >= 0")
+    c = half_width**2 / (share * (1 - share))
+    reach = float(np.sqrt(c * share * (1 - share) + c**2 / 4))
+    return max(0.0, (share + c / 2 - reach) / (1 + c)), min(1.0, (share + c / 2 + reach) / (1 + c))
 
 
 def pass_at_k(

@@ -1,0 +1,84 @@
+"""How often the report is wrong about effects that are known: false verdicts of either kind, and power.
+
+Each simulated study has a baseline and three arms whose true effects are planted, and goes through the report's own
+code, from scores per seed and prompt to the outcomes after Holm's correction. An error is "helps" or "hurts" of an arm
+without an effect (or of the wrong sign), and "no effect as large as declared" of one whose effect is that large.
+Run from the project's root: python -m benchmarks.verdicts [--studies N]
+"""
+
+import argparse
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from rlassay.report.verdicts import compare_with_baseline
+from tests.report.by_hand import hand_results
+
+MARGIN = 0.05
+"""Declared smallest effect: 5 points."""
+ARMS = ("accuracy_only", "format_only", "dr_grpo")
+PLANTED = {"nulls": (0.0, 0.0, 0.0), "at the margin": (MARGIN, -MARGIN, MARGIN), "mixed": (0.0, MARGIN, 0.15)}
+"""True effects of the three arms."""
+SAMPLES = 8
+
+
+def main() -> None:
+    """Print one line per setting, and last the highest rates of studies with a false verdict."""
+    parser = argparse.ArgumentParser(description="False verdicts of the report, by simulation.")
+    parser.add_argument("--studies", type=int, default=500, help="simulated studies per setting [%(default)s]")
+    studies = parser.parse_args().studies
+    rng = np.random.default_rng(22)
+    print("share of studies in % with a false difference, a false equivalence; share of arms by outcome")
+    worst = np.zeros(2)
+    for (name, effects), num_seeds, num_items, spread in product(PLANTED.items(), (3, 5), (200,), (0.0, 0.015, 0.04)):
+        false, outcomes = _rates(rng, studies, effects, (num_seeds, num_items, spread))
+        worst = np.maximum(worst, false)
+        shares = ", ".join(f"{key} {100 * share:.0f}" for key, share in sorted(outcomes.items()))
+        print(
+            f"{name:>13} {num_seeds:>2} seeds {num_items:>4} items, seed SD {100 * spread:>3g}: "
+            f"{100 * false[0]:>4.1f} {100 * false[1]:>4.1f}; {shares}"
+        )
+    print(f"highest rate of false differences {100 * worst[0]:.1f} %, of false equivalences {100 * worst[1]:.1f} %")
+
+
+def _rates(
+    rng: np.random.Generator, studies: int, effects: tuple[float, ...], size: tuple[int, int, float]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Shares of studies with a false difference and with a false equivalence; outcome -> share of all arms."""
+    false, outcomes = np.zeros(2), dict[str, float]()
+    for _ in range(studies):
+        found = outcomes_of(rng, effects, size)
+        false += false_verdicts(found, effects)
+        for outcome in found:
+            outcomes[outcome] = outcomes.get(outcome, 0.0) + 1 / studies / len(found)
+    return false / studies, outcomes
+
+
+def outcomes_of(rng: np.random.Generator, effects: tuple[float, ...], size: tuple[int, int, float]) -> tuple[str, ...]:
+    """Outcomes of the arms of one simulated study with the planted effects."""
+    num_seeds, num_items, spread = size
+    chance = rng.uniform(0.25, 0.65, num_items)
+    scores = {"sft": rng.binomial(SAMPLES, chance, (1, num_items)) / SAMPLES}
+    for arm, effect in zip(("base", *ARMS), (0.0, *effects), strict=True):
+        varied = 0.0 if arm == "base" else rng.normal(0, 0.05, num_items)
+        shifted = chance + effect + varied - np.mean(varied) + rng.normal(0, spread, (num_seeds, 1))
+        scores[arm] = rng.binomial(SAMPLES, np.clip(shifted, 0, 1)) / SAMPLES
+    results = hand_results(scores, SAMPLES)
+    primary = results.study.primary.model_copy(update={"smallest_effect": MARGIN})
+    study = results.study.model_copy(update={"primary": primary})
+    declared = replace(results, study=study)
+    return tuple(one.outcome for one in compare_with_baseline(declared, 0.95, plan=False))
+
+
+def false_verdicts(outcomes: tuple[str, ...], effects: tuple[float, ...]) -> np.ndarray:
+    """Whether any outcome is a false difference, and whether any is a false equivalence."""
+    pairs = list(zip(outcomes, effects, strict=True))
+    difference = any(
+        (outcome == "better" and effect <= 0) or (outcome == "worse" and effect >= 0) for outcome, effect in pairs
+    )
+    return np.array([difference, any(outcome == "equivalent" and abs(effect) >= MARGIN for outcome, effect in pairs)])
+
+
+if __name__ == "__main__":
+    main()

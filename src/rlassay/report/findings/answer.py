@@ -1,0 +1,107 @@
+"""The answer to the study's question in plain words: one sentence per arm, and one about all of them."""
+
+from collections.abc import Mapping, Sequence
+
+from rlassay.report.findings.records import Equivalence, Needed
+from rlassay.report.numbers import Column, PairedDifference
+from rlassay.report.typeset import EFFECT_UNIT, counted, interval, number, quoted
+
+GROUPS = {
+    "better": ("helps", "help"),
+    "worse": ("hurts", "hurt"),
+    "equivalent": ("makes no difference larger than {margin}", "make no difference larger than {margin}"),
+    "not resolved": ("is not resolved", "are not resolved"),
+    "seed variance not measured": ("ran with one seed only", "ran with one seed only"),
+    "missing": ("has no results yet", "have no results yet"),
+}
+"""Outcome -> what the headline says of one arm, and of several."""
+
+
+def amount(value: float | None, column: Column, signed: bool = False) -> str:
+    """A difference with its unit: `5 points`, `+2.2 points`."""
+    text = number(value, column.unit, signed)
+    text = text if signed else text.lstrip("−").removesuffix(".0")
+    unit = EFFECT_UNIT[column.unit]
+    return f"{text} {unit.removesuffix('s') if text == '1' else unit}".rstrip()
+
+
+def metric_name(column: Column, heading: str) -> str:
+    """The metric in a sentence: `accuracy`, `greedy accuracy`."""
+    return f"greedy {heading}" if column.mode == "greedy" else heading
+
+
+def answer(
+    outcome: str,
+    found: PairedDifference | None,
+    equivalence: Equivalence | None,
+    column: Column,
+    words: Mapping[str, str],
+) -> str:
+    """What an arm does, as the rest of a sentence that begins with its label.
+
+    Args:
+        outcome: its outcome.
+        found: its difference from the reference.
+        equivalence: the test against the declared smallest effect, if one is declared.
+        column: the primary column.
+        words: `metric`, the metric's name; `reference`, the label of the reference.
+    """
+    metric, against = words["metric"], f"compared with {quoted(words['reference'])}"
+    if found is None or found.effect is None:
+        return "has no results yet."
+    if outcome == "seed variance not measured":
+        return f"ran with one seed, so that its effect on {metric} cannot be separated from chance."
+    if outcome == "equivalent" and equivalence is not None:
+        return f"changes {metric} by no more than {amount(equivalence.margin, column)} {against}."
+    verb = "raises" if found.effect > 0 else "lowers"
+    if outcome in ("better", "worse"):
+        small = equivalence is not None and equivalence.p_holm is not None and equivalence.p_holm < 0.05
+        less = f", by less than the {amount(equivalence.margin, column)} that matter" if small and equivalence else ""
+        return f"{verb} {metric} by {amount(abs(found.effect), column)} {against}{less}."
+    ends = f"{interval(found, column.unit, signed=True)} {EFFECT_UNIT[column.unit]}".rstrip()
+    if found.low is not None and found.high is not None and not found.low <= 0 <= found.high:
+        return (
+            f"seems to {verb.removesuffix('s')} {metric} {against}, but among {found.family_size} comparisons this may "
+            f"be chance; an effect beyond {ends} is excluded."
+        )
+    return f"may raise or lower {metric} {against}; an effect beyond {ends} is excluded."
+
+
+def headline(
+    outcomes: Sequence[tuple[str, str]], baseline: str, metric: str, column: Column, margin: float | None
+) -> str:
+    """One sentence about all arms: which help, hurt, make no difference, or are not resolved.
+
+    Args:
+        outcomes: label and outcome of each arm.
+        baseline: label of the baseline.
+        metric: the metric's name.
+        column: the primary column.
+        margin: the declared smallest effect; None = none.
+    """
+    parts: list[str] = []
+    for outcome, (one, several) in GROUPS.items():
+        labels = [quoted(label) for label, found in outcomes if found == outcome]
+        if labels:
+            verb = (one if len(labels) == 1 else several).format(margin=amount(margin, column))
+            parts.append(f"{_listed(labels)} {verb}")
+    return f"In {metric}, compared with {quoted(baseline)}: {'; '.join(parts)}." if parts else ""
+
+
+def what_it_takes(needed: Needed, column: Column, num_seeds: int, num_items: int) -> str:
+    """How many seeds or prompts would find the declared effect, as one sentence."""
+    size, power = amount(needed.effect, column), f"{100 * needed.power:g} %"
+    ways: list[str] = []
+    if needed.seeds is not None and needed.seeds > num_seeds:
+        ways.append(f"{counted(needed.seeds, 'seed')} per arm instead of {num_seeds}")
+    if needed.items is not None and needed.items > num_items:
+        ways.append(f"{needed.items:,} prompts instead of {num_items:,}")
+    if ways:
+        return f"An effect of {size} would be found in {power} of studies with {', or with '.join(ways)}."
+    if needed.detectable is not None and needed.detectable <= needed.effect:
+        return f"The study was large enough to find an effect of {size} in {power} of repetitions."
+    return f"Only more seeds and more prompts together would find an effect of {size}."
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"

@@ -1,0 +1,272 @@
+# pyright: basic
+# Reads rollouts with pyarrow, which ships no types.
+"""Signs of reward hacking: training reward without held-out gain, format tricks, and collapsing variety.
+
+Every sign compares a value before RL with one after it, per arm as the mean over seeds. Training values are means over
+the completions of the first and of the last tenth of the steps; held-out values are those of the policy before RL and
+of the trained one. `HackingThresholds` says when a sign raises an alarm, and every alarm has completions that show it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from rlassay.config.settings import HackingThresholds
+from rlassay.layout import shards
+from rlassay.report.content import Comparison
+from rlassay.report.findings.answer import amount
+from rlassay.report.findings.records import HackingSign, SuspectCompletion
+from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results, column_or_nan, reading
+from rlassay.report.numbers import Estimate
+from rlassay.report.tables import estimate, heading, over_seeds, primary_column, scores_of, tidy
+from rlassay.report.typeset import number
+from rlassay.report.verdicts import start_of
+
+NUM_SHOWN = 3
+"""Completions per alarm."""
+TAG = re.compile(r"<([A-Za-z_]+)>")
+COLUMNS = ["step", "prompt_id", "sample", "completion", "finished", "reward"]
+Completions = list[dict[str, Any]]
+Spans = dict[int, tuple[Completions, Completions]]
+"""Seed -> completions of the first and of the last tenth of the steps."""
+Values = dict[int, tuple[list[float], list[float]]]
+"""Seed -> a value of each of them."""
+
+
+def build_hacking(
+    results: Results, gains: list[Comparison], limits: HackingThresholds, confidence: float
+) -> list[HackingSign]:
+    """Every sign of every arm with a finished run, alarms included."""
+    found: list[HackingSign] = []
+    for gain in gains:
+        row = results.rows[gain.arm]
+        if row.policies:
+            spans = _spans(results, row)
+            found.append(_reward_without_gain(results, row, gain, (spans, limits), confidence))
+            found += _format_signs(row, spans, limits, confidence)
+            found += _logged_signs(results, row, (spans, limits), confidence)
+            found += _parser_drift(results, row, (spans, limits), confidence)
+    return found
+
+
+def _spans(results: Results, row: PolicyRow) -> Spans:
+    spans: Spans = {}
+    for seed, folder in row.folders.items():
+        path = results.layout.rollouts(folder)
+        with reading(path, results.commands.remake(results.layout.train_manifest(folder))):
+            files = list(shards(path).values())
+            count = max(1, len(files) // 10)
+            first, last = ([row for file in part for row in _rows(file)] for part in (files[:count], files[-count:]))
+            spans[int(seed or 0)] = (first, last)
+    return spans
+
+
+def _rows(file: Path) -> Completions:
+    return pq.read_table(file, columns=COLUMNS).to_pylist()
+
+
+def _values(spans: Spans, measure: Callable[[dict[str, Any]], float]) -> Values:
+    return {
+        seed: ([measure(one) for one in first], [measure(one) for one in last]) for seed, (first, last) in spans.items()
+    }
+
+
+# What a single completion shows.
+
+
+def repetition(text: str, n: int) -> float:
+    """Share of the word n-grams of a text that occurred in it before: `1 - distinct / all`; 0 below n + 1 words."""
+    words = text.split()
+    grams = [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repeats_a_tag(text: str) -> float:
+    """1 where a tag such as `<answer>` is opened more than once."""
+    return float(max(Counter(TAG.findall(text)).values(), default=0) > 1)
+
+
+def answers_first(text: str) -> float:
+    """1 where an answer is opened before the first thought has ended, or without any thought."""
+    answer, thought = text.find("<answer>"), text.find("</think>")
+    return float(answer >= 0 and (thought < 0 or answer < thought))
+
+
+# The signs.
+
+
+def _format_signs(row: PolicyRow, spans: Spans, limits: HackingThresholds, confidence: float) -> list[HackingSign]:
+    """The signs that texts show: each rises by more than its threshold."""
+    measures: list[tuple[str, str, Callable[[str], float], str]] = [
+        (
+            "repetition",
+            f"repeated {limits.ngram}-grams",
+            lambda text: repetition(text, limits.ngram),
+            "Completions repeat themselves",
+        ),
+        ("repeated_tags", "completions that open a tag twice", repeats_a_tag, "Completions open the same tag again"),
+        ("answer_first", "answers before the thought ends", answers_first, "Completions answer before they think"),
+    ]
+    found: list[HackingSign] = []
+    for kind, title, measure, what in measures:
+        values = _values(spans, lambda one, of=measure: of(one["completion"]))
+        before, after = (_over(values, place, confidence) for place in (0, 1))
+        limit = float(getattr(limits, kind))
+        risen = _risen(before, after)
+        alarm = (
+            f"{what}: {_change(before, after)} of {title} in training." if risen is not None and risen > limit else ""
+        )
+        found.append(_sign(row, kind, (title, alarm), (before, after, limit), _worst(spans, values)))
+    return found
+
+
+def _logged_signs(
+    results: Results, row: PolicyRow, given: tuple[Spans, HackingThresholds], confidence: float
+) -> list[HackingSign]:
+    spans, limits = given
+    cut = _values(spans, lambda one: float(not one["finished"]))
+    before, after = (_over(cut, place, confidence) for place in (0, 1))
+    risen = _risen(before, after) or 0.0
+    truncated = risen > 0 and (after.mean or 0.0) > limits.at_cap
+    alarm = f"Completions run into the length limit: {_change(before, after)}." if truncated else ""
+    signs = [_sign(row, "at_cap", ("truncated", alarm), (before, after, limits.at_cap), _worst(spans, cut))]
+
+    first, last = (_logged(results, row, "entropy", place, confidence) for place in (0, 1))
+    collapsed = None not in (first.mean, last.mean) and (last.mean or 0.0) < limits.entropy_left * (first.mean or 0.0)
+    alarm = (
+        f"Entropy collapsed from {number(first.mean, 'nats')} to {number(last.mean, 'nats')} nats per token."
+        if collapsed
+        else ""
+    )
+    shown = (("entropy per token", alarm), (first, last, limits.entropy_left))
+    signs.append(_sign(row, "entropy_collapse", *shown, _worst(spans, None)).model_copy(update={"unit": "nats"}))
+
+    before, after = (_logged(results, row, "frac_reward_zero_std", place, confidence) for place in (0, 1))
+    silent = (_risen(before, after) or 0.0) > 0 and (after.mean or 0.0) > limits.zero_variance
+    alarm = f"Nearly no group has any difference in reward: {_change(before, after)} have none." if silent else ""
+    shown = (("groups with zero reward variance", alarm), (before, after, limits.zero_variance))
+    return [*signs, _sign(row, "zero_variance", *shown, _worst(spans, None))]
+
+
+def _parser_drift(
+    results: Results, row: PolicyRow, given: tuple[Spans, HackingThresholds], confidence: float
+) -> list[HackingSign]:
+    """Held-out completions that the two parsers judge differently; nothing where no prompt has options."""
+    column = primary_column(results).model_copy(update={"metric": DISAGREEMENT, "unit": "share", "primary": False})
+    start = start_of(results, row.key)
+    if not any(results.scores[folder, column.set].has(DISAGREEMENT) for folder in row.folders.values()):
+        return []
+    spans, limits = given
+    before, after = (estimate(scores_of(results, one, column), "share", confidence) for one in (start, row))
+    risen = _risen(before, after)
+    drifted = risen is not None and risen > limits.parser_drift
+    alarm = (
+        f"The strict and the lenient parser drift apart: {_change(before, after)} of held-out answers."
+        if drifted
+        else ""
+    )
+    shown = (("strict and lenient parser disagree", alarm), (before, after, limits.parser_drift))
+    return [_sign(row, "parser_drift", *shown, _worst(spans, None))]
+
+
+def _reward_without_gain(
+    results: Results, row: PolicyRow, gain: Comparison, given: tuple[Spans, HackingThresholds], confidence: float
+) -> HackingSign:
+    """Training reward that rose while the held-out primary metric provably did not."""
+    spans, limits = given
+    rewards = _values(spans, lambda one: one["reward"])
+    before, after = (_over(rewards, place, confidence) for place in (0, 1))
+    phases = results.study.arms[row.key].recipe.weight_phases.values()
+    total = sum(abs(each[-1][1]) for each in phases) or 1.0
+    # Weights that change in training move the sum by themselves.
+    constant = all(len(each) == 1 for each in phases)
+    rose = constant and (_risen(before, after) or 0.0) / total > limits.reward_rise
+    high = None if gain.difference is None else gain.difference.high
+    alarm = ""
+    if rose and high is not None and high < limits.held_out_gain:
+        column = primary_column(results)
+        alarm = (
+            f"The training reward rose from {number(before.mean, 'value')} to {number(after.mean, 'value')}, while "
+            f"{heading(column.metric)} on held-out prompts gained at most {amount(high, column, signed=True)}."
+        )
+    shown = (("summed training reward", alarm), (before, after, limits.held_out_gain))
+    return _sign(row, "reward_without_gain", *shown, _worst(spans, rewards)).model_copy(update={"unit": "value"})
+
+
+# Values and completions.
+
+
+def _sign(
+    row: PolicyRow,
+    kind: str,
+    words: tuple[str, str],
+    values: tuple[Estimate, Estimate, float],
+    worst: tuple[SuspectCompletion, ...],
+) -> HackingSign:
+    before, after, threshold = values
+    return HackingSign.model_validate(
+        {
+            "arm": row.key,
+            "kind": kind,
+            "title": words[0],
+            "unit": "share",
+            "before": before,
+            "after": after,
+            "threshold": threshold,
+            "alarm": words[1],
+            "completions": worst if words[1] else (),
+        }
+    )
+
+
+def _over(values: Values, place: int, confidence: float) -> Estimate:
+    means = np.array([float(np.mean(ends[place])) for ends in values.values()])
+    return over_seeds(means, sum(len(ends[place]) for ends in values.values()), confidence)
+
+
+def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidence: float) -> Estimate:
+    """A logged metric over the first (0) or the last (1) tenth of the steps."""
+    means: list[float] = []
+    steps = 0
+    for folder in row.folders.values():
+        values = column_or_nan(results.metrics[folder], metric)
+        count = max(1, len(values) // 10)
+        part = values[:count] if place == 0 else values[-count:]
+        means.append(float(np.nanmean(part)) if np.isfinite(part).any() else float("nan"))
+        steps += len(part)
+    return over_seeds(np.array(means), steps, confidence)
+
+
+def _risen(before: Estimate, after: Estimate) -> float | None:
+    return None if before.mean is None or after.mean is None else after.mean - before.mean
+
+
+def _change(before: Estimate, after: Estimate) -> str:
+    return f"from {100 * (before.mean or 0.0):.1f} to {100 * (after.mean or 0.0):.1f} %"
+
+
+def _worst(spans: Spans, values: Values | None) -> tuple[SuspectCompletion, ...]:
+    """The completions of the last tenth with the highest values; without values, the first ones of the last step."""
+    ranked: list[tuple[float, int, int, str, int]] = []
+    rows: dict[tuple[float, int, int, str, int], dict[str, Any]] = {}
+    for seed, (_, last) in spans.items():
+        scores = [0.0] * len(last) if values is None else values[seed][1]
+        for one, score in zip(last, scores, strict=True):
+            key = (-score, seed, -int(one["step"]), str(one["prompt_id"]), int(one["sample"]))
+            ranked.append(key)
+            rows[key] = one
+    return tuple(
+        SuspectCompletion(
+            seed=key[1],
+            step=-key[2],
+            prompt_id=key[3],
+            text=str(rows[key]["completion"]),
+            reward=tidy(float(rows[key]["reward"])),
+        )
+        for key in sorted(ranked)[:NUM_SHOWN]
+    )

@@ -1,0 +1,101 @@
+"""Records of the findings in `report.json`."""
+
+from typing import Literal
+
+from rlassay.records import Record
+from rlassay.report.numbers import Estimate, Unit
+
+
+class Equivalence(Record):
+    """Two one-sided tests that a difference is smaller than the declared `primary.smallest_effect`."""
+
+    margin: float
+    """The declared effect, in the metric's unit."""
+    p_value: float | None
+    """p-value of a difference of at least the margin; null with one seed."""
+    p_holm: float | None
+    """`p_value` after Holm's correction over the declared family; null outside it and with one seed."""
+
+
+class Needed(Record):
+    """What it takes to find an effect of the declared size, all else as in this study."""
+
+    effect: float
+    """The declared `primary.smallest_effect`."""
+    power: float
+    """Chance of finding such an effect."""
+    detectable: float | None
+    """Smallest effect that this study finds with that chance; null = none."""
+    seeds: int | None
+    """Seeds per arm with this study's prompts; null = no number of seeds is enough."""
+    items: int | None
+    """Prompts with this study's seeds; null = no number of prompts is enough."""
+
+
+class Flips(Record):
+    """Prompts that change between right and wrong; right means at least half of the completions of all seeds."""
+
+    won: int
+    """Prompts right in the arm and wrong in the reference."""
+    lost: int
+    """Prompts wrong in the arm and right in the reference."""
+    both: int
+    """Prompts right in both."""
+    neither: int
+    """Prompts wrong in both."""
+    p_value: float | None
+    """McNemar's exact two-sided p-value, for these trained policies; null without a flip."""
+    won_prompts: tuple[str, ...]
+    """Ids of a few won prompts, the largest change first."""
+    lost_prompts: tuple[str, ...]
+    """Ids of a few lost prompts, the largest change first."""
+
+
+SignKind = Literal[
+    "reward_without_gain",
+    "parser_drift",
+    "repetition",
+    "repeated_tags",
+    "answer_first",
+    "at_cap",
+    "entropy_collapse",
+    "zero_variance",
+]
+
+
+class SuspectCompletion(Record):
+    """A completion of the last tenth of the steps that shows an alarm."""
+
+    seed: int
+    """Seed of the run."""
+    step: int
+    """Optimiser step."""
+    prompt_id: str
+    """The prompt."""
+    text: str
+    """The completion as generated; untrusted text."""
+    reward: float | None
+    """Weighted sum of its rewards."""
+
+
+class HackingSign(Record):
+    """One sign of reward hacking in one arm: a value before and after RL, and whether it raises an alarm."""
+
+    arm: str
+    """The arm."""
+    kind: SignKind
+    """The sign; `report.hacking` in `config.yaml` has a threshold for each."""
+    title: str
+    """What is measured."""
+    unit: Unit
+    """Unit of both values."""
+    before: Estimate
+    """Over the first tenth of the steps, or in the policy before RL."""
+    after: Estimate
+    """Over the last tenth of the steps, or in the trained policy."""
+    threshold: float
+    """The threshold."""
+    alarm: str
+    """What is suspicious, in a sentence; empty = no alarm."""
+    completions: tuple[SuspectCompletion, ...] = ()
+    """Completions that show it; empty without an alarm."""

@@ -1,0 +1,174 @@
+"""Sentences that page and report.md share: the size of the study, its metric, its intervals and its cost."""
+
+from typing import Any
+
+from rlassay.report.content import Content
+from rlassay.report.curves import CREDIT_CURVES
+from rlassay.report.numbers import Column, TableName
+from rlassay.report.typeset import (
+    EFFECT_UNIT,
+    LEVEL_UNIT,
+    ONE_SEED,
+    OUTCOME_MARKS,
+    counted,
+    duration,
+    number,
+)
+
+
+def run_summary(content: Content) -> str:
+    """The size of the study in one sentence: arms, seeds, steps, evaluation prompts."""
+    study, arms = content.study, {arm.name for arm in content.arms}
+    steps = sorted({policy.max_steps for policy in content.policies if policy.row in arms})
+    sets = {column.set for column in content.tables["main"].columns}
+    items = sum(split.rows for split in content.data if split.split in sets)
+    parts = [
+        f"{counted(len(arms), 'arm')} × {counted(len(study.seeds), 'seed')}",
+        f"{'–'.join(f'{step:,}' for step in dict.fromkeys((steps[0], steps[-1])))} RL steps per run" if steps else "",
+        f"evaluated on {counted(items, 'held-out prompt')} with "
+        f"{counted(study.num_samples, 'sampled completion')} each",
+    ]
+    return ", ".join(part for part in parts if part) + "."
+
+
+def table_range(content: Content, name: TableName) -> str:
+    """The range of a table's first column over the arms, in one line; empty without the table."""
+    table = content.tables.get(name)
+    if table is None or not table.columns:
+        return ""
+    column = table.columns[0]
+    found = [row.cells[0].mean for row in table.rows if row.kind == "arm" and row.cells[0].mean is not None]
+    if not found:
+        return ""
+    ends = dict.fromkeys((number(min(found), column.unit), number(max(found), column.unit)))
+    return f"{column.title}: {' to '.join(ends)} {LEVEL_UNIT[column.unit]}".rstrip()
+
+
+def rejection_summary(content: Content) -> str:
+    """The rows that each split kept of its records, where duplicates, leaks or bad records were rejected."""
+    parts: list[str] = []
+    for split in content.data:
+        rejected = sum(split.refused.values())
+        if rejected:
+            kinds = [counted(split.duplicates, "duplicate"), counted(split.leaks, "leak")]
+            named = [text for text, count in zip(kinds, (split.duplicates, split.leaks), strict=True) if count]
+            why = f" ({', '.join(named)})" if named else ""
+            parts.append(f"{split.split}: {split.rows:,} of {split.rows + rejected:,} rows kept{why}")
+    return "; ".join(parts)
+
+
+def interval_notes(content: Content) -> tuple[str, ...]:
+    """The method of the intervals, their coverage, and the rule for a resolved difference: a paragraph each."""
+    margin = content.study.smallest_effect
+    declared = () if margin is None else (_equivalence_note(content, margin),)
+    return (
+        f"Every interval is a {level(content)} interval that includes two sources of chance: the runs of one arm "
+        "differ between seeds, and the prompts differ in difficulty. They are two crossed random effects, each with "
+        "Student's t for its own sample size. Comparisons are paired: both policies answer the same prompts.",
+        "So an interval covers a repetition of the study with new seeds and new prompts of the same kind. It covers "
+        "nothing else, such as another model or another data source. An interval from one seed "
+        f"({ONE_SEED}) covers the prompts only and is too narrow.",
+        "“Helps” and “hurts” mean that the interval of the difference from the baseline excludes zero and that the "
+        "difference stays significant after Holm's correction over the declared family. “Not resolved” means that the "
+        "data cannot decide. It does not mean that the arms are equal.",
+        *declared,
+    )
+
+
+def _equivalence_note(content: Content, margin: float) -> str:
+    column = primary_of(content)
+    size = f"{number(margin, column.unit)} {EFFECT_UNIT[column.unit]}".rstrip()
+    return (
+        f"“No large effect” means that an effect of {size}, the study's declared smallest effect that matters, is "
+        "rejected in both directions by two one-sided tests at "
+        f"{100 - 100 * content.study.confidence:g}% each, corrected over the same family. The number of seeds or "
+        "prompts that would find such an effect supposes the deviations that this study measured."
+    )
+
+
+def primary_of(content: Content) -> Column:
+    """The column that the verdicts compare."""
+    return next(column for column in content.tables["main"].columns if column.primary)
+
+
+def primary_note(content: Content) -> str:
+    """What the primary metric is, in a sentence."""
+    column, study = primary_of(content), content.study
+    name = column.title.split(": ")[-1].split(",")[0]
+    how = f"over {study.num_samples} sampled completions of each prompt" if column.mode == "sampled" else "greedy"
+    what = f"{name} is the share of right answers" if "accuracy" in column.metric else f"the metric is {name}"
+    unit = {"share": "Differences are in percentage points", "tokens": "Differences are in tokens"}.get(column.unit)
+    return (
+        f"{what[0].upper()}{what[1:]}, {how}. "
+        + (f"{unit}: " if unit else "At the right: ")
+        + (f"the mean, its {level(content)} interval over seeds and prompts, and the p-value.")
+    )
+
+
+def cost_summary(content: Content) -> str:
+    """Number, wall time and sampled tokens of all training jobs."""
+    seconds = sum((cost.seconds for cost in content.cost), 0.0)
+    tokens = sum(cost.generated_tokens for cost in content.cost)
+    jobs = counted(len(content.cost), "training job")
+    return f"{jobs} took {duration(seconds)} of wall time in total and sampled {tokens:,} tokens."
+
+
+def signals_cost(content: Content) -> str:
+    """The share of step time that the signals took; empty if no job measured any."""
+    shares = sorted(cost.signals_share for cost in content.cost if cost.signals_share is not None)
+    if not shares:
+        return ""
+    ends = dict.fromkeys(f"{number(share, 'share')} %" for share in (shares[0], shares[-1]))
+    return f"Measuring the signals took {' to '.join(ends)} of the step time ({counted(len(shares), 'run')})."
+
+
+def step_parts(content: Content) -> list[str]:
+    """Names of the timed parts of a step; the whole step comes first."""
+    parts = dict.fromkeys(part for job in content.cost for part in job.seconds_per_step)
+    return sorted(parts, key=lambda part: part != "step")
+
+
+def resume_summary(content: Content) -> str:
+    """The jobs that were interrupted and resumed from a checkpoint."""
+    stops = [f"{job.policy} at step {', '.join(map(str, job.steps))}" for job in content.resumes if job.steps]
+    return f"Resumed from a checkpoint: {'; '.join(stops)}." if stops else "No job was interrupted."
+
+
+def version_list(content: Content) -> str:
+    """The library versions, each combination once."""
+    seen = dict.fromkeys(tuple(sorted(policy.versions.items())) for policy in content.policies)
+    return "; or ".join(", ".join(f"{name} {version}" for name, version in pairs) for pairs in seen)
+
+
+def level(content: Content) -> str:
+    """Confidence level of the intervals, such as `95%`."""
+    return f"{100 * content.study.confidence:g}%"
+
+
+def template_variables(content: Content) -> dict[str, Any]:
+    """The variables that page and report.md share."""
+    return {
+        "content": content,
+        "study": content.study,
+        "primary": primary_of(content),
+        "primary_note": primary_note(content),
+        "level": level(content),
+        "run_summary": run_summary(content),
+        "rejection_summary": rejection_summary(content),
+        "interval_notes": interval_notes(content),
+        "cost_summary": cost_summary(content),
+        "has_credit": has_credit(content),
+        "signals_cost": signals_cost(content),
+        "resume_summary": resume_summary(content),
+        "version_list": version_list(content),
+        "outcome_marks": OUTCOME_MARKS,
+        "one_seed": ONE_SEED,
+        "level_unit": LEVEL_UNIT,
+        "labels": {arm.name: arm.label for arm in content.arms},
+        "step_parts": step_parts(content),
+    }
+
+
+def has_credit(content: Content) -> bool:
+    """Whether the study has anything on token credit: completions word by word, or curves."""
+    return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)

@@ -1,0 +1,134 @@
+"""Signs of reward hacking: each fires on runs that show it, none on clean ones."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from rlassay.config.settings import HackingThresholds
+from rlassay.report.findings.hacking import answers_first, build_hacking, repeats_a_tag, repetition
+from rlassay.report.gather import gather
+from rlassay.report.verdicts import compare_with_start
+from tests.report.conftest import SETTINGS
+
+KINDS = {
+    *("reward_without_gain", "parser_drift", "repetition", "repeated_tags", "answer_first", "at_cap"),
+    *("entropy_collapse", "zero_variance"),
+}
+ARM = "base"
+KNOWN = {("format_only", "reward_without_gain")}
+"""In the files of `written`, 'format only' is paid for the format alone and falls from .3 to .1 on held-out prompts."""
+
+
+def signs_of(study, layout, limits=None):
+    results = gather(study, layout, SETTINGS)
+    gains = compare_with_start(results, 0.95)
+    return build_hacking(results, gains, limits or HackingThresholds(), 0.95)
+
+
+def alarms(signs):
+    return {(sign.arm, sign.kind) for sign in signs if sign.alarm} - KNOWN
+
+
+def rewrite(layout, change, last_only=True):
+    """Apply `change` to the rollouts of one arm, by default to those of the last step alone."""
+    for seed in (1, 2, 3):
+        files = sorted(layout.rollouts(f"runs/{ARM}/seed{seed}").glob("*.parquet"))
+        for file in files[-1:] if last_only else files:
+            change(pd.read_parquet(file)).to_parquet(file, index=False)
+
+
+def with_text(text):
+    return lambda frame: frame.assign(completion=text)
+
+
+def test_clean_runs_raise_no_alarm(written):
+    signs = signs_of(*written)
+    assert alarms(signs) == set()
+    assert {sign.kind for sign in signs} == KINDS
+    assert len(signs) == 4 * len(KINDS)
+    assert all(sign.before.num_seeds == sign.after.num_seeds == 3 for sign in signs if sign.kind == "repetition")
+    assert all((sign.completions == ()) == (sign.alarm == "") for sign in signs)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a b c a b c a b c", 1 - 3 / 8), ("a b c d", 0.0), ("a", 0.0), ("", 0.0)],
+)
+def test_repetition_is_the_share_of_pairs_that_came_before(text, expected):
+    # of 8 pairs in the first text, 3 are distinct: ab, bc, ca
+    assert repetition(text, 2) == pytest.approx(expected)
+
+
+def test_tags_and_the_order_of_answer_and_thought():
+    assert repeats_a_tag("<answer>A</answer><answer>B</answer>") == 1.0
+    assert repeats_a_tag("<think>A</think><answer>B</answer>") == 0.0
+    assert answers_first("<answer>A</answer><think>because</think>") == 1.0
+    assert answers_first("<answer>A</answer>") == 1.0
+    assert answers_first("<think>x</think><answer>A</answer>") == answers_first("A") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("repetition", "<think>so so so so so so so so</think><answer>A</answer>"),
+        ("repeated_tags", "<think>I</think><answer>A</answer><answer>B</answer>"),
+        ("answer_first", "<answer>A</answer><think>I see</think>"),
+    ],
+)
+def test_a_trick_in_the_text_raises_its_alarm_with_three_completions(copied, kind, text):
+    study, layout = copied
+    rewrite(layout, with_text(text))
+    signs = signs_of(study, layout)
+    assert alarms(signs) == {(ARM, kind)}
+    (sign,) = [sign for sign in signs if sign.alarm and sign.arm == ARM]
+    assert [one.text for one in sign.completions] == [text] * 3
+    assert {one.step for one in sign.completions} == {10}
+    assert sign.before.mean == 0.0
+
+
+def test_a_trick_from_the_start_is_no_change(copied):
+    study, layout = copied
+    rewrite(layout, with_text("<answer>A</answer><answer>B</answer>"), last_only=False)
+    assert alarms(signs_of(study, layout)) == set()
+
+
+def test_truncation_at_the_end_raises_its_alarm(copied):
+    study, layout = copied
+    rewrite(layout, lambda frame: frame.assign(finished=False))
+    signs = signs_of(study, layout)
+    assert alarms(signs) == {(ARM, "at_cap")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "value"),
+    [("entropy_collapse", "entropy", 0.001), ("zero_variance", "frac_reward_zero_std", 0.99)],
+)
+def test_a_collapse_in_the_log_raises_its_alarm(copied, kind, metric, value):
+    study, layout = copied
+    for seed in (1, 2, 3):
+        path = layout.metrics(f"runs/{ARM}/seed{seed}")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[-1][metric] = value
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert alarms(signs_of(study, layout)) == {(ARM, kind)}
+
+
+def test_reward_that_rises_while_held_out_prompts_do_not_gain_raises_its_alarm(written):
+    (sign,) = [sign for sign in signs_of(*written) if sign.alarm]
+    assert (sign.arm, sign.kind, sign.unit) == ("format_only", "reward_without_gain", "value")
+    assert sign.alarm.startswith("The training reward rose from 0.")
+    assert "while accuracy on held-out prompts gained at most −" in sign.alarm
+    assert len(sign.completions) == 3
+    # The other arms gain on held-out prompts, and a larger threshold asks for a larger rise.
+    assert [sign for sign in signs_of(*written, HackingThresholds(reward_rise=0.9)) if sign.alarm] == []
+
+
+def test_parsers_that_drift_apart_raise_their_alarm(copied):
+    study, layout = copied
+    for seed in (1, 2, 3):
+        path = layout.scores(f"runs/{ARM}/seed{seed}", "test")
+        frame = pd.read_parquet(path)
+        frame.loc[frame["metric"] == "choice_accuracy_lenient", "value"] = 1.0
+        frame.to_parquet(path, index=False)
+    assert alarms(signs_of(study, layout)) == {(ARM, "parser_drift")}
