@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlassay.signals.measuring import SignalPlan
     from rlassay.training.group_reward import trl_reward
+    from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
     from rlassay.training.trainer import CreditGRPOTrainer
 
-__all__ = ["CreditGRPOTrainer", "SignalPlan", "trl_reward"]
+__all__ = ["CreditGRPOTrainer", "Seq2SeqGRPOTrainer", "SignalPlan", "trl_reward"]
 
 _MODULES = {
     "CreditGRPOTrainer": "rlassay.training.trainer",
+    "Seq2SeqGRPOTrainer": "rlassay.training.seq2seq",
     "SignalPlan": "rlassay.signals.measuring",
     "trl_reward": "rlassay.training.group_reward",
 }
