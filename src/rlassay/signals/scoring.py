@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlassay.models.hub import Model
+from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder
 from rlassay.signals.attention import Recording, recorded_attention
 from rlassay.signals.formulas import DIVERGENCES, entropy, token_logps
 from rlassay.signals.inputs import ModelInputs
@@ -103,6 +104,8 @@ def _score_rows(
 ) -> TokenScores:
     batch = inputs.batch(rows, model.device)
     length = inputs.completion_length
+    if is_encoder_decoder(model):
+        return _score_decoder(model, batch, length, config, segment_ids, masked_inputs)
     shared = inputs.shared_prompts(rows, model.device)
     trunk = trunk_of(model)
     shares = trunk is unwrapped(model).base_model and can_share(trunk, decoder_config(model), shared)
@@ -131,8 +134,35 @@ def _score_rows(
     )
 
 
+def _score_decoder(
+    model: Model,
+    batch: dict[str, Tensor],
+    length: int,
+    config: ScoringConfig,
+    segment_ids: Tensor | None,
+    masked_inputs: ModelInputs | None,
+) -> TokenScores:
+    """Scores of an encoder-decoder, which sees no image and whose encoder alone reads the prompt."""
+    if segment_ids is not None or masked_inputs is not None:
+        raise ValueError("attention and image sensitivity: not available for encoder-decoders, got one; leave them out")
+    plain = Seq2SeqPass(model, batch["input_ids"], batch["attention_mask"], length)
+    logps, entropy_BT, *_ = _token_values(plain, None, [], batch["input_ids"], config)
+    is_token = batch["attention_mask"][:, -length:].bool()
+    return TokenScores(
+        per_token_logps=torch.where(is_token, logps, 0.0),
+        entropy_BT=torch.where(is_token, entropy_BT, 0.0),
+        attention_mass=None,
+        masked_per_token_logps=None,
+        divergence_BT=None,
+    )
+
+
 def _token_values(
-    plain: ModelPass, masked: ModelPass | None, with_image: list[int], input_ids: Tensor, config: ScoringConfig
+    plain: ModelPass | Seq2SeqPass,
+    masked: ModelPass | None,
+    with_image: list[int],
+    input_ids: Tensor,
+    config: ScoringConfig,
 ) -> tuple[Tensor, ...]:
     """Log-probs, entropies, log-probs with masked images and divergences, each (batch, time), computed in pieces."""
     pieces: list[tuple[Tensor, ...]] = []
@@ -150,7 +180,7 @@ def _token_values(
     return tuple(torch.cat(column, dim=1) for column in zip(*pieces, strict=True))
 
 
-def _pieces(plain: ModelPass) -> Iterator[tuple[slice, Tensor]]:
+def _pieces(plain: ModelPass | Seq2SeqPass) -> Iterator[tuple[slice, Tensor]]:
     per_token = plain.batch_size * plain.vocabulary
     size = max(1, _LOGITS_AT_ONCE // per_token)
     for first in range(0, plain.length, size):

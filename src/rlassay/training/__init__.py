@@ -13,9 +13,19 @@ if TYPE_CHECKING:
     from rlassay.training.algorithms.kl_control import KLControl
     from rlassay.training.algorithms.replay import Replay
     from rlassay.training.group_reward import trl_reward
+    from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
     from rlassay.training.trainer import CreditGRPOTrainer
 
-__all__ = ["CreditGRPOTrainer", "DynamicSampling", "GroupPlan", "KLControl", "Replay", "SignalPlan", "trl_reward"]
+__all__ = [
+    "CreditGRPOTrainer",
+    "DynamicSampling",
+    "GroupPlan",
+    "KLControl",
+    "Replay",
+    "Seq2SeqGRPOTrainer",
+    "SignalPlan",
+    "trl_reward",
+]
 
 _MODULES = {
     "CreditGRPOTrainer": "rlassay.training.trainer",
@@ -23,6 +33,7 @@ _MODULES = {
     "GroupPlan": "rlassay.training.algorithms.choice",
     "KLControl": "rlassay.training.algorithms.kl_control",
     "Replay": "rlassay.training.algorithms.replay",
+    "Seq2SeqGRPOTrainer": "rlassay.training.seq2seq",
     "SignalPlan": "rlassay.signals.measuring",
     "trl_reward": "rlassay.training.group_reward",
 }

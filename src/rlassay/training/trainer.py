@@ -36,6 +36,7 @@ from rlassay.credit import (
 from rlassay.credit.parts import part_name, registered_name
 from rlassay.layout import checkpoint as checkpoint_folder
 from rlassay.models.policy import end_token_ids
+from rlassay.models.seq2seq import is_encoder_decoder
 from rlassay.rewards.weights import Phase, weight_at
 from rlassay.signals import SampledPrompts, ScoringConfig
 from rlassay.signals.formulas import IMAGE_SIGNALS
@@ -121,6 +122,9 @@ class CreditGRPOTrainer(KLTrainer):
     `reward_metrics`, and those of credit and attention.
     """
 
+    xp_encoder_decoder = False
+    """Whether the class trains encoder-decoders; `Seq2SeqGRPOTrainer` does."""
+
     def __init__(  # noqa: PLR0913  # TRL users set each by keyword
         self,
         *args: Any,
@@ -165,6 +169,11 @@ class CreditGRPOTrainer(KLTrainer):
 
     def _xp_check(self) -> None:
         """Refuse settings that would fail, or be ignored, after the first generation."""
+        if is_encoder_decoder(self._xp_model()) and not self.xp_encoder_decoder:
+            raise ValueError(
+                f"model: got {type(self._xp_model()).__name__}, an encoder-decoder; this trainer scores prompt and "
+                "completion as one sequence, which would train it silently wrong. Use Seq2SeqGRPOTrainer"
+            )
         check_denominator(self.xp_credit_denominator, self.loss_type)
         for part in self.xp_credit_parts:
             of_image = sorted(needs([part]) & IMAGE_SIGNALS)

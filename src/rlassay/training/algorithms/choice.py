@@ -312,8 +312,8 @@ def _check_estimator(trainer: Any, option: str) -> None:
     kl, has_critic = trainer.xp_kl, trainer.xp_advantages.critic is not None
     if kl is not None and kl.where == "reward" and not has_critic:
         raise ValueError(
-            f"groups: got {option} beside kl in the reward, expected kl in the loss: the advantages of chosen completions "
-            "are made from rewards without a penalty"
+            f"groups: got {option} beside kl in the reward, expected kl in the loss: the advantages of chosen "
+            "completions are made from rewards without a penalty"
         )
     if option == "train_on" and has_critic:
         raise ValueError("groups: got train_on beside a critic, whose advantages are per token; leave one of them out")
