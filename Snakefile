@@ -1,12 +1,11 @@
 """From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny]"""
 
-import atexit
 from pathlib import Path
 
 from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
-from rlassay.cli.failures import STARTED, failures, summary
+from rlassay.cli.failures import report_failures
 from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
@@ -51,8 +50,4 @@ onsuccess:
 
 
 onerror:
-    print(
-        "Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue."
-    )
-    # At the exit, since Snakemake itself prints one more line after this.
-    atexit.register(print, "\n".join(summary(failures(STUDY, LAYOUT, since=STARTED))))
+    report_failures(STUDY, LAYOUT)

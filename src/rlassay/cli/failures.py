@@ -1,5 +1,6 @@
 """Notes of failed jobs: a job leaves one beside its log, and the next start of the same job removes it."""
 
+import atexit
 import re
 import time
 from collections.abc import Generator
@@ -90,3 +91,9 @@ def _line(group: list[Failure]) -> str:
     if count == 1:
         return f"1 {what} failed ({first.job}): {error}"
     return f"{count} {what}s failed with the same error (the first: {first.job}): {error}"
+
+
+def report_failures(study: Study, layout: Layout) -> None:
+    """Say how to continue, and at the exit which jobs failed, since Snakemake itself prints one more line before."""
+    print("Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue.")
+    atexit.register(lambda: print("\n".join(summary(failures(study, layout, since=STARTED)))))

@@ -117,7 +117,7 @@ class GRPOArguments(Optimisation):
     """Leave truncated completions out of the loss."""
 
 
-class RLConfig(GRPOArguments, GroupChoice):
+class RLConfig(GroupChoice, GRPOArguments):
     """GRPO on the `train` split: TRL's settings, and ours."""
 
     advantage: AdvantageConfig = GRPOAdvantage(kind="grpo")

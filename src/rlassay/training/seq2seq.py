@@ -58,7 +58,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
                 disable_dropout(model)
 
     def _xp_check(self) -> None:
-        model = self._xp_model()
+        model, arguments = self._xp_model(), self._xp_arguments()
         if self._is_vlm:
             raise ValueError("processing_class: got a processor, expected a tokenizer: encoder-decoders read text only")
         check_seq2seq(model, self._tokenizer, self.max_completion_length)
@@ -67,8 +67,10 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
             "use_transformers_continuous_batching": self.use_transformers_continuous_batching,
             "tools": bool(self.tools),
             "output_router_logits": self.aux_loss_enabled,
-            "cast_lm_head_to_fp32": self.args.cast_lm_head_to_fp32,
+            "cast_lm_head_to_fp32": arguments.cast_lm_head_to_fp32,
             "signals.attention": self.xp_signal_plan.attention,
+            "kl (exact)": self.xp_kl is not None and self.xp_kl.kind == "exact",
+            "critic": self.xp_advantages.options is not None,
             "peft_config (prompt learning)": any(
                 each.is_prompt_learning for each in getattr(model, "peft_config", {}).values()
             ),
@@ -85,7 +87,8 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         beams = self.generation_config.num_beams or 1
         if beams == sequences == 1:
             return
-        size = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        arguments = self._xp_arguments()
+        size = arguments.per_device_train_batch_size * arguments.steps_per_generation
         if sequences != self.num_generations or beams < sequences or size % sequences:
             raise ValueError(
                 f"generation_kwargs: got num_beams {beams} and num_return_sequences {sequences}; expected "
@@ -95,17 +98,19 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
 
     def _xp_check_prompts(self) -> None:
         """Refuse an empty document among the prompts of a table, before anything is sampled."""
-        columns = getattr(self.train_dataset, "column_names", None) or ()
+        dataset: Any = self.train_dataset
+        columns = getattr(dataset, "column_names", None) or ()
         if "prompt" not in columns:
             return  # rows made when they are drawn; `document_ids` checks each batch
-        for number, prompt in enumerate(self.train_dataset["prompt"]):
+        for number, prompt in enumerate(dataset["prompt"]):
             if isinstance(prompt, str) and not prompt.strip():
                 raise ValueError(f"train_dataset: row {number}: prompt: got {prompt!r}, an empty document; remove it")
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Called by TRL: the encoder's tokens, special ones included, within the model's positions."""
         tokenizer: Any = self.processing_class
-        rendering = {"chat_template": self.chat_template, **(self.chat_template_kwargs or {})}
+        options: Any = self.chat_template_kwargs
+        rendering = {"chat_template": self.chat_template, **(options or {})}
         texts = [
             prompt if isinstance(prompt, str) else tokenizer.apply_chat_template(prompt, tokenize=False, **rendering)
             for prompt in prompts
@@ -141,6 +146,11 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
             log_probs = (logits.float() / self.temperature).log_softmax(dim=2)
             logps.append(token_logps(log_probs, ids[:, -logits_to_keep:]))
             if compute_entropy:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and self.args.entropy_coef != 0):
+                with torch.set_grad_enabled(torch.is_grad_enabled() and self._xp_arguments().entropy_coef != 0):
                     entropies.append(entropy(log_probs))
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+        self.xp_per_token_logps = torch.cat(logps)  # a KL penalty in the loss reads them
+        return self.xp_per_token_logps, torch.cat(entropies) if compute_entropy else None, None
+
+    def _xp_arguments(self) -> Any:
+        """TRL's `GRPOConfig`, which transformers' types know as `TrainingArguments`."""
+        return self.args

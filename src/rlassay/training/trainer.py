@@ -12,7 +12,6 @@ attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,6 @@ from rlassay.credit import (
     spread,
 )
 from rlassay.credit.parts import part_name, registered_name
-from rlassay.layout import checkpoint as checkpoint_folder
 from rlassay.models.policy import end_token_ids
 from rlassay.models.seq2seq import is_encoder_decoder
 from rlassay.rewards.weights import Phase, weight_at
@@ -152,8 +150,9 @@ class CreditGRPOTrainer(KLTrainer):
         if "reward_funcs" in kwargs:
             kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
         super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
+        self.xp_parts = [self.xp_advantages, self.xp_groups]
         self._xp_check()
-        for part in (self.xp_advantages, self.xp_groups):
+        for part in self.xp_parts:
             part.prepare(self)
         processor: Any = self.processing_class
         if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
@@ -383,21 +382,6 @@ class CreditGRPOTrainer(KLTrainer):
             vision = self.xp_signal_computer.image_attention(self._xp_model(), batch.measured, count)
         values = token_values(batch.token_signals, batch.measured, batch.credit, vision)
         return token_records(rollout, values, batch.completion_ids[:count], self._tokenizer)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Called by transformers to write a checkpoint."""
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            folder = checkpoint_folder(Path(self._get_output_dir(trial=trial)), self.state.global_step)
-            for part in (self.xp_advantages, self.xp_groups):
-                part.save(folder)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Called by transformers when training begins; `checkpoint` is the one to resume from, if any."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            for part in (self.xp_advantages, self.xp_groups):
-                part.load(Path(checkpoint))
 
     def _xp_model(self) -> Any:
         """The policy without the wrappers of accelerate."""

@@ -22,7 +22,7 @@ class KLTrainer(GRPOTrainer):
 
     Without `kl` it is `GRPOTrainer`. In the reward, the penalty has to be taken off by the subclass, see
     `KLControl.of_reward`. `xp_stateful` holds, by name, the parts whose state a checkpoint has to hold: `beta`, and a
-    reference model that `sync_ref_model` moves.
+    reference model that `sync_ref_model` moves. `xp_parts` write and read files of their own in its folder.
 
     Raises (`__init__`, beside TRL's errors):
         ValueError: `kl` beside `beta`, without `args`, or in the reward with `normalize_then_sum`.
@@ -31,6 +31,7 @@ class KLTrainer(GRPOTrainer):
     def __init__(self, *args: Any, kl: KLControl | None = None, **kwargs: Any) -> None:
         self.xp_kl = kl
         self.xp_stateful: dict[str, Any] = {}
+        self.xp_parts: list[Any] = []
         self.xp_per_token_logps: Tensor | None = None
         with reference_model(kwargs["args"] if "args" in kwargs else [*args, None, None, None][2], kl):
             super().__init__(*args, **kwargs)
@@ -60,12 +61,17 @@ class KLTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            save_parts(folder_of(Path(str(self.args.output_dir)), self.state.global_step), self.xp_stateful)
+            folder = folder_of(Path(self._get_output_dir(trial=trial)), self.state.global_step)
+            save_parts(folder, self.xp_stateful)
+            for part in self.xp_parts:
+                part.save(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             load_parts(Path(checkpoint), self.xp_stateful)
+            for part in self.xp_parts:
+                part.load(Path(checkpoint))
 
 
 def save_parts(checkpoint: Path, parts: Mapping[str, Any]) -> None:
