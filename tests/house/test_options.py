@@ -14,6 +14,7 @@ from rlassay.rewards import REWARDS
 STUDIES = sorted([*Path("config/studies").glob("*.yaml"), *Path("examples").glob("*.yaml")])
 DRAWS = "studies vary their own seeds; this one changes the draw that all runs share"
 USERS = "for the files of users"
+INGREDIENTS = "an ingredient may be any part of a recipe; arms that are written out use the same part"
 REASONS = {
     "Builtin.seed": DRAWS,
     "Columns.answer_is": USERS,
@@ -24,6 +25,10 @@ REASONS = {
     "Digits.seed": DRAWS,
     "Evaluation.seed": DRAWS,
     "Files.files": USERS,
+    **{
+        f"IngredientKeys.{part}": INGREDIENTS
+        for part in ("credit_denominator", "entropy_penalty_coef", "model", "sft", "signals")
+    },
     "HubModel.trust_remote_code": "off for safety",
     "Jsonl.kind": USERS,
     "JsonlPrompts.video_key": USERS,
@@ -31,6 +36,8 @@ REASONS = {
     "SFTConfig.seed": DRAWS,
     "Table.preset": USERS,
     "TinyModel.seed": DRAWS,
+    "DesignKeys.select_arms": "for a first look at a study of the user's own",
+    "_IngredientHead.varies": INGREDIENTS,
 }
 """Options that no committed file sets, and why a study may still need them."""
 

@@ -161,6 +161,10 @@ class CreditGRPOTrainer(KLTrainer):
         needed = needs(self.xp_credit_parts)
         self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
         self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
+        self._xp_connect_rewards()
+
+    def _xp_connect_rewards(self) -> None:
+        """Tell rewards that read columns of the rows how completions are grouped and end."""
         for reward in self.reward_funcs:
             if isinstance(reward, ColumnReward):
                 reward.num_generations = self.num_generations or 0
