@@ -213,6 +213,26 @@ def test_a_reward_model_folder_is_an_input_of_training_and_scores(model: Path):
     assert changed(of, before) == {"rl", "score"}
 
 
+@pytest.mark.parametrize("name", ["custom", "brevity"])
+def test_a_file_that_an_option_of_a_custom_reward_names_is_an_input(tmp_path: Path, name: str):
+    words, other = tmp_path / "words.txt", tmp_path / "other.txt"
+    words.write_text("few")
+    other.write_text("none")
+    options = {"scale": 2.0, "lists": [{"words": str(words)}, "no/such/file"]}
+    (tmp_path / "own.py").write_text("def reward(item, scale, lists):\n    return scale\n")
+    path = f"{tmp_path}/own.py:reward"
+    if name == "custom":
+        reward = {"weight": 1.0, "options": {"path": path, "options": options}}
+    else:
+        reward = {"weight": 1.0, "kind": "custom", "path": path, "options": options}
+    of = study(**{f"rewards__{name}": reward})
+    before = ids(of)
+    other.write_text("any")
+    assert changed(of, before) == set()
+    words.write_text("more")
+    assert changed(of, before) == {"rl", "score"}
+
+
 def test_the_processor_that_limits_prompts_is_an_input_without_its_weights(model: Path):
     of = study(data__max_prompt_length={"tokens": 9, "model": str(model)})
     before = data_id(of)

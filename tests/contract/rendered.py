@@ -104,9 +104,10 @@ def trainer_of(kind: str, folder: Path, arguments: dict[str, Any] | None = None,
         "disable_tqdm": True,
         "save_strategy": "no",
     }
-    given: dict[str, Any] = {"train_dataset": conversations(with_images=kind == "vlm"), "credit": "entropy_filter"}
+    data = conversations(with_images=kind == "vlm")
+    given: dict[str, Any] = {"model": model, "train_dataset": data, "credit": "entropy_filter"}
     given |= {"reward_funcs": length, "processing_class": processor}
-    return CreditGRPOTrainer(model=model, args=GRPOConfig(**settings | (arguments or {})), **given | changes)
+    return CreditGRPOTrainer(args=GRPOConfig(**settings | (arguments or {})), **given | changes)
 
 
 def conversations(*, with_images: bool = False) -> Any:

@@ -61,6 +61,20 @@ def test_curves_of_rewards_lengths_and_policy(results: Results):
     assert curves["reward"].series[0].mean[0] == pytest.approx(np.mean(first), abs=1e-6)
 
 
+def test_metrics_of_a_custom_reward_have_curves_among_the_rewards():
+    metric = "rewards/brevity/metrics/long_words"
+    runs = [_run({1: 0.25, 2: 0.5}) for _ in range(3)]
+    for run, counts in zip(runs, ([3.0, 8.0], [4.0, 6.0], [np.nan, 13.0]), strict=True):
+        run[metric] = counts
+    results = hand_results({"base": np.zeros((3, 2)), "sft": np.zeros((1, 2))})
+    metrics = dict(zip(results.rows["base"].folders.values(), runs, strict=True))
+    reward, curve = build_curves(Results(**(vars(results) | {"metrics": metrics})), 0.95)
+    assert reward.metric == "reward"
+    assert (curve.metric, curve.title, curve.group) == (metric, "brevity/metrics/long words", "reward")
+    # Step 1: the third run returned none. Step 2: (8 + 6 + 13) / 3.
+    assert [series.mean for series in curve.series] == [(3.5, 9.0)]
+
+
 def test_times_have_no_curves(results: Results):
     assert not any("time" in curve.metric for curve in build_curves(results, 0.95))
 

@@ -69,10 +69,27 @@ def model_inputs(model: ModelConfig) -> dict[str, str]:
 
 
 def reward_inputs(rewards: Mapping[str, RewardConfig]) -> dict[str, str]:
-    """Digests of the local model folders that rewards use, by name."""
-    names = sorted({name for each in rewards.values() if isinstance(name := each.options.get("model"), str)})
-    folders = [_looked_up(to_json(["model", name]), lambda name=name: _model_folders(name)) for name in names]
-    return {name: digest for found in folders for name, digest in found.items()}
+    """Digests of the local model folders that rewards use, and of the files that options of custom rewards name."""
+    models = sorted({name for each in rewards.values() if isinstance(name := each.options.get("model"), str)})
+    options = [each.arguments.get("options") for name, each in rewards.items() if (each.kind or name) == "custom"]
+    files = sorted({file for each in options for file in _named_files(each)})
+    lookups = [(["model", name], lambda name=name: _model_folders(name)) for name in models]
+    lookups += [
+        (["file", file], lambda file=file: {f"file {file} of a reward": _digest([Path(file)])}) for file in files
+    ]
+    found = [_looked_up(to_json(key), look) for key, look in lookups]
+    return {name: digest for digests in found for name, digest in digests.items()}
+
+
+def _named_files(value: Any) -> Iterator[str]:
+    """The texts in options, at any depth, that name a file which exists."""
+    if isinstance(value, str):
+        if _stat(Path(value)) is not None:
+            yield value
+    elif isinstance(value, Mapping):
+        yield from (file for item in cast("Mapping[str, Any]", value).values() for file in _named_files(item))
+    elif isinstance(value, list | tuple):
+        yield from (file for item in cast("list[Any]", value) for file in _named_files(item))
 
 
 def changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
