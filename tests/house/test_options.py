@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from rlassay.config import load_study
 from rlassay.config.load import read_yaml
-from rlassay.config.section import Section, alternatives, is_section, to_json
+from rlassay.config.section import Section, alternatives, is_section, merge, to_json
 from rlassay.config.study import ArmFile, StudyFile
 from rlassay.config.training import Recipe
 from rlassay.rewards import REWARDS
@@ -81,7 +81,10 @@ def set_in(value: Any) -> Iterator[str]:
 def committed() -> Iterator[Any]:
     """Every study as written, as it is resolved, and at the committed scale."""
     for path in STUDIES:
-        yield StudyFile.model_validate_json(to_json(read_yaml(path)))
+        content = read_yaml(path)
+        if "extends" in content:
+            content = merge(read_yaml(path.with_name(f"{content['extends']}.yaml")), content)
+        yield StudyFile.model_validate_json(to_json(content))
         yield load_study(path)
         yield load_study(path, "tiny")
 
