@@ -153,7 +153,10 @@ CONFOUND = {"kl": {"rl": {"beta": 0.1, "epsilon": 0.3}, "varies": ["rl.beta", "r
 OVERLAP = {"kl": {"rl": {"beta": 0.1}}, "more": {"rl": {"beta": 0.2}}}
 WRONG = [
     ({"ingredients": {"kl": {"rl": {"bta": 0.1}}}}, ["ingredients.kl.rl.bta: unknown key; expected one of"]),
-    ({"ingredients": {"kl": {"rll": {}}}}, ["ingredients.kl.rll: unknown key; expected one of label, varies, model"]),
+    (
+        {"ingredients": {"kl": {"rll": {}}}},
+        ["ingredients.kl.rll: unknown key; expected one of algorithm, label, varies"],
+    ),
     ({"ingredients": {"kl": {"rl": {"beta": -1}}}}, ["ingredients.kl.rl.beta: got the number -1, expected"]),
     ({"ingredients": {"kl": {"rl": {"beta": 0}}}}, ["ingredients.kl: changes nothing in the study's own sections"]),
     ({"ingredients": {"kl": {"data": {}}}}, ["ingredients.kl.data: unknown key; expected one of"]),

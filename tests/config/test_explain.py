@@ -74,8 +74,8 @@ MALFORMED = [
     ({"rl__max_step": 3}, "did you mean 'max_steps'?"),
     (
         {"arms__base__labl": "x"},
-        "arms.base.labl: unknown key; expected one of from, label, color, varies, model, sft, rl, rewards, credit, "
-        "credit_denominator, entropy_penalty_coef, signals; did you mean 'label'?",
+        "arms.base.labl: unknown key; expected one of algorithm, from, label, color, varies, model, sft, rl, rewards, "
+        "credit, credit_denominator, entropy_penalty_coef, signals; did you mean 'label'?",
     ),
     ({"arms__base__from_": "x"}, "arms.base.from_: unknown key; "),
     (

@@ -64,13 +64,13 @@ print(json.dumps({
 
 
 def test_arms_have_the_keys_of_the_recipe_and_scales_those_that_hold_keys():
-    own = ["from_", "label", "color", "varies"]
+    own = ["algorithm", "from_", "label", "color", "varies"]
     assert list(ArmFile.model_fields) == [*own, *Recipe.model_fields]
     assert set(StudyFile.model_fields) == {
         *StudyKeys.model_fields,
         *DesignKeys.model_fields,
         *Recipe.model_fields,
-        *("extends", "family", "arms"),
+        *("algorithm", "extends", "family", "arms"),
     }
     plain = {"credit", "credit_denominator", "entropy_penalty_coef"}
     assert set(Overlay.model_fields) == {*Recipe.model_fields, "data", "evaluation", "primary"} - plain

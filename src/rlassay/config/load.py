@@ -18,7 +18,7 @@ from rlassay.config.designs import design_arms, ingredient_labels, members
 from rlassay.config.explain import StudyError, explain
 from rlassay.config.section import Section, is_mapping, merge, to_json
 from rlassay.config.settings import Settings
-from rlassay.config.study import Arm, DesignKeys, ScaleFile, Study, StudyFile, StudyKeys
+from rlassay.config.study import AlgorithmFile, Arm, DesignKeys, ScaleFile, Study, StudyFile, StudyKeys
 from rlassay.names import nearest, one_of
 
 CONFIG = Path("config")
@@ -169,6 +169,7 @@ def _written_out(content: dict[str, Any], source: str) -> dict[str, Any]:
 
 def _extended(content: dict[str, Any], source: str, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The content laid over the study that it extends, which may extend another; `chain`: those that led to it."""
+    content = _with_presets(content, source)
     above = content.get("extends")
     if not isinstance(above, str):
         return content
@@ -184,6 +185,35 @@ def _extended(content: dict[str, Any], source: str, chain: tuple[Path, ...] = ()
         if is_mapping(merged.get(key)):
             merged[key] = {name: part for name, part in merged[key].items() if part is not None}
     return merged
+
+
+def _with_presets(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """The content of one file with the values of each `algorithm` in its place, under what is written beside it."""
+    problems: list[str] = []
+    filled = _on_preset(content, "", problems)
+    for group in ("arms", "ingredients"):
+        if is_mapping(filled.get(group)):
+            places = {name: f"{group}.{name}." for name in filled[group]}
+            filled[group] = {name: _on_preset(filled[group][name], place, problems) for name, place in places.items()}
+    _raise_if_any(problems, source)
+    return filled
+
+
+def _on_preset(section: Any, place: str, problems: list[str]) -> Any:
+    """A section laid over the preset that it names; an unknown name is added to the problems."""
+    if not is_mapping(section) or not isinstance(section.get("algorithm"), str):
+        return section
+    written, name = dict(section), section["algorithm"]
+    known = _names_in("algorithms")
+    if name not in known:
+        expected = f"expected {one_of(known)}" if known else f"but {CONFIG / 'algorithms'}/ is empty"
+        problems.append(f"{place}algorithm: got the text {name!r}, {expected}{_project_hint()}{nearest(name, known)}")
+        return section
+    del written["algorithm"]
+    path = _find(name, "algorithms")
+    preset = _read(path)
+    _validated(AlgorithmFile, preset, str(path))
+    return merge(preset, written)
 
 
 def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
@@ -253,16 +283,20 @@ def _raise_if_any(problems: list[str], source: str) -> None:
 
 
 def _find(name_or_path: str | Path, folder: str) -> Path:
-    """The file of a study or a scale; StudyError lists the known names."""
+    """The file of a study, a scale or a preset; StudyError lists the known names."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = CONFIG / folder / f"{name_or_path}.yaml"
     if path.is_file():
         return path
-    known = sorted(other.stem for other in (CONFIG / folder).glob("*.yaml"))
+    known = _names_in(folder)
     expected = f"expected the path of a file, or {one_of(known)}" if known else f"and {CONFIG / folder}/ is empty"
     expected += _project_hint()
     raise StudyError([f"{path}: no such file; {expected}{nearest(str(name_or_path), known)}"])
+
+
+def _names_in(folder: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG / folder).glob("*.yaml"))
 
 
 class _Loader(yaml.SafeLoader):

@@ -126,7 +126,15 @@ class Study(StudyKeys):
         return sections
 
 
-class _ArmHead(Section):
+class _PresetKey(Section):
+    """The key that lays a preset under the keys written beside it."""
+
+    algorithm: Name | None = None
+    """A preset in `config/algorithms/`, laid under what is written here and over what is inherited. Its values become
+    part of the study, so that `varies` of an arm names the keys that differ, such as `rl.loss_type`."""
+
+
+class _ArmHead(_PresetKey):
     """The keys of an arm that are not part of its recipe."""
 
     from_: Name | None = Field(default=None, alias="from")
@@ -171,7 +179,7 @@ class ArmFile(_with_keys(_ArmHead, "ArmKeys", dict(_difference_keys(Recipe)))):
     """An arm in a study file: its differences only."""
 
 
-class _IngredientHead(Section):
+class _IngredientHead(_PresetKey):
     """The keys of an ingredient that are not part of a recipe."""
 
     label: str | None = None
@@ -182,6 +190,15 @@ class _IngredientHead(Section):
 
 class IngredientFile(_with_keys(_IngredientHead, "IngredientKeys", dict(_difference_keys(Recipe)))):
     """What an arm with the ingredient adds to the study's own sections; its credit parts join those of the others."""
+
+
+_PRESET_KEYS = ("rl", "credit", "credit_denominator", "entropy_penalty_coef")
+
+
+class AlgorithmFile(
+    _with_keys(Section, "AlgorithmKeys", {key: of for key, of in _difference_keys(Recipe) if key in _PRESET_KEYS})
+):
+    """`config/algorithms/<algorithm>.yaml`: the values of a preset, in the form of an arm's differences."""
 
 
 class DesignKeys(Section):
@@ -203,7 +220,7 @@ class DesignKeys(Section):
     """Run only these arms of the study; null runs all."""
 
 
-class StudyFile(StudyKeys, DesignKeys, Recipe):
+class StudyFile(StudyKeys, DesignKeys, _PresetKey, Recipe):
     """`config/studies/<study>.yaml`: the shared sections once, and each arm's differences."""
 
     extends: str | None = Field(default=None, min_length=1)
