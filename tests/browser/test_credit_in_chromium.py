@@ -40,7 +40,7 @@ def browser():
 
 
 def test_switches_show_one_scene_and_one_arm(browser, page):
-    browser.open(page)
+    _open(browser, page)
     assert browser.value(SHOWN.format(".scene")) == 1
     assert browser.value(SHOWN.format(".watched")) == 4
     browser.value("document.querySelector('#show-arm-2').click()")
@@ -52,7 +52,7 @@ def test_switches_show_one_scene_and_one_arm(browser, page):
 
 
 def test_the_chosen_signal_shades_the_words_and_shows_its_scale(browser, page):
-    browser.open(page)
+    _open(browser, page)
     shade = "getComputedStyle(document.querySelector('.arm-1 pre span:nth-of-type(2)')).backgroundColor"
     seen = set()
     for signal in ("weight", "perception", "entropy", "dominance"):
@@ -65,7 +65,7 @@ def test_the_chosen_signal_shades_the_words_and_shows_its_scale(browser, page):
 
 
 def test_the_image_is_beside_the_question_and_below_every_tint(browser, page):
-    browser.open(page)
+    _open(browser, page)
     boxes = "[...document.querySelectorAll('.scene-0 .seen use')].map(part => part.getBoundingClientRect().width)"
     widths = browser.value(boxes)
     assert len(widths) == 1 + 3
@@ -76,7 +76,7 @@ def test_the_image_is_beside_the_question_and_below_every_tint(browser, page):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("signal", ["weight", "perception", "entropy", "dominance"])
 def test_every_shade_keeps_the_words_legible(browser, page, signal, dark):
-    browser.open(page, dark=dark)
+    _open(browser, page, dark=dark)
     browser.value(f"document.querySelector('#shade-{signal}').click()")
     marks = [f"{signal[0]}{level}" for level in range(-5 if signal == "weight" else 1, 6) if level]
     browser.value(LEVELS.format(marks, len(marks)))
@@ -87,9 +87,14 @@ def test_every_shade_keeps_the_words_legible(browser, page, signal, dark):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_makes_the_page_scroll_sideways(browser, page, width):
-    browser.open(page, width=width)
-    browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
+    _open(browser, page, width=width)
     assert browser.value("document.documentElement.scrollWidth") == width
+
+
+def _open(browser, page, **window):
+    """The page with its folded sections open: the arms of the fake study have the same credit."""
+    browser.open(page, **window)
+    browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
 
 
 def _parts(color):

@@ -32,6 +32,7 @@ from rlassay.report.figures_style import (
     readable,
     standalone,
 )
+from rlassay.report.findings.records import Attribution, AttributionKind, AttributionMethod, IngredientEffect
 from rlassay.report.numbers import Column, Curve, Estimate, PairedDifference, RewardPart, Series, Table, TableRow, Unit
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
@@ -82,6 +83,8 @@ def draw_figures(content: Content, marks: dict[str, Mark]) -> list[Drawing]:
             ("forest_start", "Difference from the policy before RL", content.gains),
         ):
             drawings += [draw_forest(name, title, comparisons, primary, marks)] if comparisons else []
+        if content.attribution is not None and any(method.effects for method in content.attribution.methods):
+            drawings.append(draw_attribution(content.attribution, primary))
         drawings.append(draw_legend([marks[arm.name] for arm in content.arms]))
         drawings += [draw_curve(curve, marks) for curve in content.curves]
         for reward in dict.fromkeys(part.reward for part in content.rewards):
@@ -105,6 +108,16 @@ def file_name(name: str) -> str:
 
 
 # One interval per row.
+
+
+EFFECT_ROWS: dict[AttributionKind, tuple[str, str]] = {
+    "shapley": ("Shapley: ", "D"),
+    "main_effect": ("main: ", "o"),
+    "leave_one_out": ("left out: ", "v"),
+    "add_one_in": ("added: ", "^"),
+    "interaction": ("", "X"),
+}
+"""Kind of attribution -> how its rows begin, and their marker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +170,24 @@ def _difference_row(comparison: Comparison, unit: Unit, marks: dict[str, Mark]) 
     resolved = comparison.outcome in ("better", "worse", "equivalent")
     seeds = _several(comparison.by_seed)
     return IntervalRow(mark=marks[comparison.arm], estimate=found, text=text, filled=resolved, seeds=seeds)
+
+
+def draw_attribution(attribution: Attribution, column: Column) -> Drawing:
+    """What each ingredient adds, by every method; a filled marker means that the interval excludes 0."""
+    rows = [_effect_row(method, one, column.unit) for method in attribution.methods for one in method.effects]
+    title = "What each ingredient adds"
+    figure, axes = _draw_rows(title, rows, column.unit, zero=True)
+    _label_axis(axes, f"difference, {EFFECT_UNIT[column.unit]}".rstrip(", "), column)
+    return finish(figure, "attribution", "attribution", _describe_rows(title, rows))
+
+
+def _effect_row(method: AttributionMethod, one: IngredientEffect, unit: Unit) -> IntervalRow:
+    found = one.difference
+    short, marker = EFFECT_ROWS[method.kind]
+    mark = Mark(label=f"{short}{one.label}", color=INK, marker=marker)
+    clear = found.num_seeds > 1 and found.low is not None and found.high is not None and found.low * found.high > 0
+    text = with_interval(found.effect, found, unit, signed=True)
+    return IntervalRow(mark=mark, estimate=found, text=text, filled=clear, seeds=_several(one.by_seed))
 
 
 def _several(values: tuple[float | None, ...]) -> tuple[float | None, ...]:

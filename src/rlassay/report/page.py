@@ -22,6 +22,7 @@ from rlassay.report.numbers import Example
 
 SECTIONS = {
     "verdicts": "Answer",
+    "attribution": "Attribution",
     "results": "Results",
     "design": "Design",
     "training": "Learning curves",
@@ -85,6 +86,7 @@ def _style(environment: Environment, marks: dict[str, Mark], content: Content) -
 def _sections(content: Content) -> dict[str, str]:
     """Section id -> heading, without the sections that are empty in this study."""
     empty = {
+        "attribution": content.attribution is None,
         "training": not content.curves,
         "hacking": not content.hacking,
         "rewards": not content.rewards,

@@ -15,7 +15,9 @@ from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit, credit_rows
 from rlassay.report.curves import build_curves
 from rlassay.report.examples import build_examples
+from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.hacking import build_hacking
+from rlassay.report.findings.records import Attribution
 from rlassay.report.gather import Results, gather
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
@@ -78,6 +80,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         missing=results.missing,
         arms=tuple(_arm_facts(results, name) for name in results.study.arms),
         verdicts=tuple(verdicts),
+        attribution=build_attribution(results, confidence),
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
         gains_note=start_note(results),
@@ -156,6 +159,8 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     )
     signs = [_flat(one.model_dump(exclude={"completions"})) for one in content.hacking]
     frames["hacking"] = pd.json_normalize(signs)  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+    if content.attribution is not None:
+        frames["attribution"] = pd.json_normalize(_effects(content.attribution))  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     credit = {} if content.credit is None else credit_rows(content.credit)
     return frames | {name: pd.DataFrame(rows) for name, rows in credit.items()}
 
@@ -165,6 +170,14 @@ def _cells(table: Table) -> list[dict[str, Any]]:
         {"row": row.row, "label": row.label, "column": column.key, "unit": column.unit, **_flat(cell.model_dump())}
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
+    ]
+
+
+def _effects(attribution: Attribution) -> list[dict[str, Any]]:
+    return [
+        {"kind": method.kind, **_flat(one.model_dump()), "ingredients": " ".join(one.ingredients)}
+        for method in attribution.methods
+        for one in method.effects
     ]
 
 

@@ -1,5 +1,6 @@
 """Builds the tables of the page: their columns, and the estimate in each cell."""
 
+from collections.abc import Sequence
 from math import isnan
 from typing import Literal
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 
 from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
-from rlassay.stats import Interval, crossed_interval, paired_difference, pass_at_k, seed_band, share_interval
+from rlassay.stats import Interval, contrast, crossed_interval, pass_at_k, seed_band, share_interval
 
 Mode = Literal["sampled", "greedy"]
 SeedScores = Float[np.ndarray, "seeds items"]
@@ -121,8 +122,15 @@ def difference(
     arm: SeedScores, reference: SeedScores, unit: Unit, confidence: float, matched_seeds: bool
 ) -> PairedDifference:
     """Arm minus reference over the same prompts; `matched_seeds` as in `rlassay.stats.paired_difference`."""
-    interval = paired_difference(arm, reference, confidence, matched_seeds=matched_seeds)
-    low, high = _difference_ends(interval, unit)
+    return contrast_difference((arm, reference), (1.0, -1.0), unit, confidence, matched_seeds)
+
+
+def contrast_difference(
+    cells: Sequence[SeedScores], weights: Sequence[float], unit: Unit, confidence: float, matched_seeds: bool
+) -> PairedDifference:
+    """A weighted sum of the scores of arms over the same prompts, as in `rlassay.stats.contrast`."""
+    interval = contrast(cells, weights, confidence, matched_seeds=matched_seeds)
+    low, high = _difference_ends(interval, unit, sum(weight for weight in weights if weight > 0))
     return PairedDifference(
         effect=tidy(interval.mean),
         low=low,
@@ -158,11 +166,11 @@ def _level_ends(interval: Interval, unit: Unit) -> tuple[float | None, float | N
     return tidy(low), tidy(high)
 
 
-def _difference_ends(interval: Interval, unit: Unit) -> tuple[float | None, float | None]:
-    """Ends of the interval of a difference, clipped to the range of shares; clipping does not change coverage."""
+def _difference_ends(interval: Interval, unit: Unit, reach: float) -> tuple[float | None, float | None]:
+    """Ends of the interval of a difference, clipped to its range if of shares; clipping does not change coverage."""
     low, high = interval.low, interval.high
     if unit == "share" and not isnan(low):
-        low, high = max(low, -1.0), min(high, 1.0)
+        low, high = max(low, -reach), min(high, reach)
     return tidy(low), tidy(high)
 
 

@@ -5,7 +5,7 @@ Nothing else in the report rounds a number for readers.
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,11 @@ def shortened(text: str, longest: int) -> str:
 def quoted(label: str) -> str:
     """A label in quotes, so that it cannot be read as part of the sentence around it."""
     return f"'{label}'"
+
+
+def listed(labels: Sequence[str], word: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} {word} {labels[-1]}"
 
 
 def counted(how_many: int, thing: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rlassay.report.findings.records import Equivalence, Needed
 from rlassay.report.numbers import Column, PairedDifference
-from rlassay.report.typeset import EFFECT_UNIT, counted, interval, number, quoted
+from rlassay.report.typeset import EFFECT_UNIT, counted, interval, listed, number, quoted
 
 GROUPS = {
     "better": ("helps", "help"),
@@ -84,7 +84,7 @@ def headline(
         labels = [quoted(label) for label, found in outcomes if found == outcome]
         if labels:
             verb = (one if len(labels) == 1 else several).format(margin=amount(margin, column))
-            parts.append(f"{_listed(labels)} {verb}")
+            parts.append(f"{listed(labels)} {verb}")
     return f"In {metric}, compared with {quoted(baseline)}: {'; '.join(parts)}." if parts else ""
 
 
@@ -101,7 +101,3 @@ def what_it_takes(needed: Needed, column: Column, num_seeds: int, num_items: int
     if needed.detectable is not None and needed.detectable <= needed.effect:
         return f"The study was large enough to find an effect of {size} in {power} of repetitions."
     return f"Only more seeds and more prompts together would find an effect of {size}."
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from rlassay.records import Record
-from rlassay.report.numbers import Estimate, Unit
+from rlassay.report.numbers import Estimate, PairedDifference, Unit
 
 
 class Equivalence(Record):
@@ -99,3 +99,41 @@ class HackingSign(Record):
     """What is suspicious, in a sentence; empty = no alarm."""
     completions: tuple[SuspectCompletion, ...] = ()
     """Completions that show it; empty without an alarm."""
+
+
+AttributionKind = Literal["shapley", "main_effect", "leave_one_out", "add_one_in", "interaction"]
+
+
+class IngredientEffect(Record):
+    """What one ingredient adds to the primary metric, or by how much two add more together than apart."""
+
+    ingredients: tuple[str, ...]
+    """The ingredient, or the two of an interaction."""
+    label: str
+    """Their labels."""
+    difference: PairedDifference
+    """The numbers, of a weighted sum of the arms' scores; the p-value is not corrected."""
+    by_seed: tuple[float | None, ...]
+    """The value in each seed that all arms of the sum have."""
+
+
+class AttributionMethod(Record):
+    """One way to attribute the primary metric to the ingredients of a design."""
+
+    kind: AttributionKind
+    """The way."""
+    title: str
+    """Its name on the page."""
+    effects: tuple[IngredientEffect, ...]
+    """Its numbers, in the order of the ingredients; without those whose arms are not all finished."""
+    refused: str
+    """Why numbers are left out, with the missing arms, in a sentence; empty = none are."""
+
+
+class Attribution(Record):
+    """The primary metric attributed to the ingredients of the study's design."""
+
+    methods: tuple[AttributionMethod, ...]
+    """The ways; interactions last, and only with two or more ingredients."""
+    note: str
+    """Interactions that a fractional design cannot tell from main effects, in a sentence; empty = none."""

@@ -105,6 +105,18 @@ def primary_note(content: Content) -> str:
     )
 
 
+def attribution_note(content: Content) -> str:
+    """What each way of attribution compares, and what its intervals cover."""
+    return (
+        f"Differences in {primary_of(content).title}. Main effect: arms with the ingredient against arms without it, "
+        "over all settings of the others. Leave-one-out: the arm with all ingredients against that without this one. "
+        "Add-one-in: the arm with this ingredient alone against that with none. Shapley value: the mean gain over all "
+        f"orders of adding the ingredients. Intervals are {level(content)} over seeds and prompts, not corrected for "
+        "several comparisons, so they are no verdicts; a filled marker in the figure means that the interval excludes "
+        "0."
+    )
+
+
 def cost_summary(content: Content) -> str:
     """Number, wall time and sampled tokens of all training jobs."""
     seconds = sum((cost.seconds for cost in content.cost), 0.0)
@@ -155,6 +167,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "level": level(content),
         "run_summary": run_summary(content),
         "rejection_summary": rejection_summary(content),
+        "attribution_note": attribution_note(content),
         "interval_notes": interval_notes(content),
         "cost_summary": cost_summary(content),
         "has_credit": has_credit(content),
@@ -164,6 +177,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "outcome_marks": OUTCOME_MARKS,
         "one_seed": ONE_SEED,
         "level_unit": LEVEL_UNIT,
+        "effect_unit": EFFECT_UNIT,
         "labels": {arm.name: arm.label for arm in content.arms},
         "step_parts": step_parts(content),
     }
