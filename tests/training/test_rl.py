@@ -180,7 +180,8 @@ def test_every_setting_of_the_study_reaches_trl(tmp_path: Path):
     }
     recipe = policy_of(load_short(tmp_path, **edits)).recipe
     arguments = grpo_arguments(recipe, 5, tmp_path, on_cpu=True)
-    assert set(RLConfig.model_fields) - set(GRPOArguments.model_fields) == {"advantage", "kl", "guard"}
+    ours = {"advantage", "kl", "guard", "dynamic_sampling", "replay", "train_on"}
+    assert set(RLConfig.model_fields) - set(GRPOArguments.model_fields) == ours
     for name in GRPOArguments.model_fields:
         assert getattr(arguments, name) == getattr(recipe.rl, name), name
     assert arguments.reward_weights == [1.0, 0.5, 1.0]
