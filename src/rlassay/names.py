@@ -1,4 +1,4 @@
-"""Sentences about a name that nobody has: what was got, what is known, and the nearest known one."""
+"""Sentences about an unknown name: the name, the known ones, and the nearest of them."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

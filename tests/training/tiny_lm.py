@@ -66,19 +66,8 @@ def brevity(completions: list[str], **columns: Any) -> list[float]:
     return [-float(len(text.split())) for text in completions]
 
 
-def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes: Any) -> Any:
-    """A trainer of three steps of two groups of four completions of at most seven tokens.
-
-    Args:
-        trainer_class: `trl.GRPOTrainer` or ours.
-        folder: for its checkpoints.
-        credit: for ours only.
-        changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards, and `peft_config`
-            adds adapters; `advantage`, `critic`, `weight_phases`, `kl`, `groups`,
-            `signals` and `entropy_penalty` are for ours only.
-    """
-    ours = {name: changes.pop(name) for name in OURS if name in changes}
-    rewards = changes.pop("reward_funcs", [even_digits, brevity])
+def grpo_config(folder: Path, **changes: Any) -> GRPOConfig:
+    """Three steps of two groups of four completions of at most seven tokens, with `changes` laid over them."""
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": 3,
@@ -95,14 +84,35 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         "dataloader_pin_memory": False,
         "seed": 11,
     }
+    return GRPOConfig(**settings | changes)
+
+
+def save_as_start(policy: Any, folder: Path) -> None:
+    """Save the policy where TRL will load the reference model from: the place that the policy says it came from."""
+    policy.save_pretrained(folder / "start")
+    policy.config._name_or_path = str(folder / "start")
+
+
+def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes: Any) -> Any:
+    """A trainer of three steps of two groups of four completions of at most seven tokens.
+
+    Args:
+        trainer_class: `trl.GRPOTrainer` or ours.
+        folder: for its checkpoints.
+        credit: for ours only.
+        changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards, and `peft_config`
+            adds adapters; `advantage`, `critic`, `weight_phases`, `kl`, `groups`,
+            `signals` and `entropy_penalty` are for ours only.
+    """
+    ours = {name: changes.pop(name) for name in OURS if name in changes}
+    rewards = changes.pop("reward_funcs", [even_digits, brevity])
     policy = model()
-    if changes.get("beta") or ours.get("kl"):  # TRL loads the reference model from where the policy came from
-        policy.save_pretrained(folder / "start")
-        policy.config._name_or_path = str(folder / "start")
+    if changes.get("beta") or ours.get("kl"):
+        save_as_start(policy, folder)
     trainer = trainer_class(
         model=policy,
         reward_funcs=rewards,
-        args=GRPOConfig(**settings | changes),
+        args=grpo_config(folder, **changes),
         train_dataset=dataset(),
         processing_class=tokenizer(),
         **({} if credit is None else {"credit": credit}),

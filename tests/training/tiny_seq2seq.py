@@ -18,9 +18,8 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-from trl import GRPOConfig
 
-from tests.training.tiny_lm import brevity, even_digits
+from tests.training.tiny_lm import brevity, even_digits, grpo_config, save_as_start
 
 WORDS = ["<pad>", "<eos>", "<bos>", "count", *"0123456789"]
 SHAPES = ("t5", "bart", "bart_forced", "pegasus")
@@ -98,32 +97,15 @@ def make_trainer(trainer_class: Any, folder: Path, shape: str = "t5", **changes:
         "peft_config",
         "advantage",
     )
-    settings: dict[str, Any] = {
-        "output_dir": str(folder),
-        "max_steps": 3,
-        "learning_rate": 1e-2,
-        "per_device_train_batch_size": 8,
-        "num_generations": 4,
-        "max_completion_length": 7,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "use_cpu": True,
-        "bf16": False,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "seed": 11,
-    }
     ours = {name: changes.pop(name) for name in own if name in changes}
     policy = ours.pop("model", None) or model(shape)
-    if changes.get("beta") and "peft_config" not in ours:  # TRL loads the reference from where the policy came from
-        policy.save_pretrained(folder / "start")
-        policy.config._name_or_path = str(folder / "start")
+    if changes.get("beta") and "peft_config" not in ours:
+        save_as_start(policy, folder)
     arguments: dict[str, Any] = {
         "reward_funcs": [even_digits, brevity],
         "train_dataset": dataset(),
         "processing_class": tokenizer(),
     }
-    trainer = trainer_class(model=policy, args=GRPOConfig(**settings | changes), **arguments | ours)
+    trainer = trainer_class(model=policy, args=grpo_config(folder, **changes), **arguments | ours)
     trainer.remove_callback(PrinterCallback)
     return trainer

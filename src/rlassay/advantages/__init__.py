@@ -57,7 +57,7 @@ INPUTS = {
     "lengths": "(B,), tokens of each completion that the loss counts",
     "greedy_rewards": "(B,), total reward of the greedy completion of each completion's prompt; NaN = no score",
 }
-"""What an estimator may read beside the rewards: the name of its parameter, and what it is."""
+"""Inputs that an estimator may read beside the rewards: parameter name -> description."""
 
 ADVANTAGES: dict[str, Callable[..., Any]] = {
     "grpo": grpo,

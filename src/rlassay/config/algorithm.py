@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlassay.config.section import Section
+from rlassay.config.section import Section, is_none
 
 
 class GRPOAdvantage(Section):
@@ -135,29 +135,25 @@ class ReplayConfig(Section):
     weighted sum, so that it has to follow the rewards' weights."""
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class GroupChoice(Section):
     """Which of the sampled completions train; null leaves TRL's choice, all of them."""
 
-    dynamic_sampling: DynamicSamplingConfig | None = Field(default=None, exclude_if=_is_none)
+    dynamic_sampling: DynamicSamplingConfig | None = Field(default=None, exclude_if=is_none)
     """Replace groups that teach nothing by groups of other prompts."""
-    replay: ReplayConfig | None = Field(default=None, exclude_if=_is_none)
+    replay: ReplayConfig | None = Field(default=None, exclude_if=is_none)
     """Replace groups that teach nothing by earlier groups."""
-    train_on: int | None = Field(default=None, ge=2, exclude_if=_is_none)
+    train_on: int | None = Field(default=None, ge=2, exclude_if=is_none)
     """Completions of each group that train, those whose total rewards vary most; null trains on all."""
 
 
-class FixedBeta(Section):
+class FixedController(Section):
     """A weight of the KL penalty that stays `rl.beta`."""
 
     kind: Literal["fixed"]
     """Selects this section."""
 
 
-class AdaptiveBeta(Section):
+class AdaptiveController(Section):
     """A weight that starts from `rl.beta`, grows while the KL is above its target and shrinks while it is below."""
 
     kind: Literal["adaptive"]
@@ -177,8 +173,10 @@ class KLConfig(Section):
     """Penalty per token, see `rlassay.divergence`; `exact` sums over the vocabulary, which takes two more passes."""
     where: Literal["loss", "reward"] = "loss"
     """Whether it is part of the loss, or taken from the reward before advantages are computed."""
-    controller: Annotated[FixedBeta | AdaptiveBeta, Field(discriminator="kind")] = FixedBeta(kind="fixed")
-    """What becomes of its weight during training."""
+    controller: Annotated[FixedController | AdaptiveController, Field(discriminator="kind")] = FixedController(
+        kind="fixed"
+    )
+    """Whether its weight stays or follows a target during training."""
 
 
 GUARDED_METRICS = {

@@ -62,3 +62,8 @@ def merge(base: Any, over: Any) -> Any:
     if "kind" in base and "kind" in over and base["kind"] != over["kind"]:
         return over
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
+
+
+def is_none(value: object) -> bool:
+    """For `exclude_if` of an optional key: leaving it out has the same fingerprint as before the key existed."""
+    return value is None

@@ -7,12 +7,8 @@ from pydantic import Field
 from rlassay.config.algorithm import AdvantageConfig, GroupChoice, GRPOAdvantage, GuardConfig, KLConfig
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
 from rlassay.config.model import ModelConfig
-from rlassay.config.section import Section
+from rlassay.config.section import Section, is_none
 from rlassay.rewards.weights import Phase, early_steps, weight_phases
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 def _is_false(value: object) -> bool:
@@ -122,9 +118,9 @@ class RLConfig(GroupChoice, GRPOArguments):
 
     advantage: AdvantageConfig = GRPOAdvantage(kind="grpo")
     """How rewards become advantages."""
-    kl: KLConfig | None = Field(default=None, exclude_if=_is_none)
+    kl: KLConfig | None = Field(default=None, exclude_if=is_none)
     """The KL penalty; null leaves it to TRL: k3 in the loss, if `beta` is above 0."""
-    guard: GuardConfig | None = Field(default=None, exclude_if=_is_none)
+    guard: GuardConfig | None = Field(default=None, exclude_if=is_none)
     """Rules that end a collapsed run early; null lets it go on to the end."""
 
 
@@ -139,9 +135,9 @@ class RewardConfig(Section):
     schedule: tuple[tuple[Annotated[float, Field(ge=0, le=1)], float], ...] = ()
     """Pairs of training progress (steps done over `rl.max_steps`, ascending) and the weight from then on; before the
     first pair it is `weight`."""
-    kind: Literal["custom"] | None = Field(default=None, exclude_if=_is_none)
+    kind: Literal["custom"] | None = Field(default=None, exclude_if=is_none)
     """`custom` for a function of your own, under any name; null for the built-in reward that the name says."""
-    path: str | None = Field(default=None, exclude_if=_is_none)
+    path: str | None = Field(default=None, exclude_if=is_none)
     """With `kind: custom`, the Python file, a colon and the function, such as `rewards.py:brevity`."""
     batch: bool = Field(default=False, exclude_if=_is_false)
     """With `kind: custom`, whether the function takes the group as a list, rather than one completion."""

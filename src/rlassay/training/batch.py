@@ -7,6 +7,7 @@ processes in order. Sizes: B completions on this process, N on all processes tog
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,14 @@ from rlassay.training.algorithms.groups import ChosenGroups
 
 TRLCompletion = str | list[dict[str, Any]]
 """A completion in TRL's plain or conversational format."""
+
+IMAGE_INPUTS = (
+    *("pixel_values", "image_grid_thw", "pixel_attention_mask", "spatial_shapes", "image_sizes"),
+    *("token_type_ids", "mm_token_type_ids", "image_position_ids"),
+)
+"""Model inputs, beside the tokens, that TRL keeps in a generation batch."""
+SPLIT_BY = ("num_images", "num_tiles")
+"""Counts by which TRL splits them into chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +179,28 @@ def gathered_signals(
         dominance_BT=of_all(missing_BT if dominance_BT is None else dominance_BT),
         draws_BT=of_all(measured.draws_BT),
     )
+
+
+def whole_sequences(
+    output: Mapping[str, Any],
+) -> tuple[Int[Tensor, "batch positions"], Int[Tensor, "batch positions"]]:
+    """Token ids and attention mask of prompts and completions together, of a batch as TRL returns it."""
+    ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+    return ids, torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+
+
+def scored_by_trl(trainer: Any, model: Any, output: Mapping[str, Any]) -> Float[Tensor, "batch time"]:
+    """(B, T), log-probabilities of the completion tokens, by TRL's own function in chunks of the training batch size.
+
+    Args:
+        trainer: the `CreditGRPOTrainer`, which has no types.
+        model: the policy, or a function that TRL calls in its place.
+        output: the generation batch of this process, as TRL returns it.
+    """
+    ids, mask = whole_sequences(output)
+    images = {name: output[name] for name in (*IMAGE_INPUTS, *SPLIT_BY) if name in output}
+    size, length = trainer.args.per_device_train_batch_size, output["completion_ids"].shape[1]
+    return trainer._get_per_token_logps_and_entropies(model, ids, mask, length, batch_size=size, **images)[0]
 
 
 def own_rows(accelerator: Any, values: Shaped[Tensor, "completions *rest"], size: int) -> Shaped[Tensor, "..."]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from rlassay.config.algorithm import AdaptiveBeta, PassAtKAdvantage, ReMaxAdvantage
+from rlassay.config.algorithm import AdaptiveController, PassAtKAdvantage, ReMaxAdvantage
 from rlassay.config.model import HubModel
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
@@ -72,7 +72,7 @@ def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
             "rl.kl.where: reward, but rl.multi_objective_aggregation normalize_then_sum leaves no total reward to take "
             "nats from; expected loss, or sum_then_normalize"
         )
-    if isinstance(kl.controller, AdaptiveBeta):
+    if isinstance(kl.controller, AdaptiveController):
         if rl.beta == 0:
             yield "rl.beta: 0, but an adaptive controller multiplies it and never leaves 0; expected a number above 0"
         micro_batches = rl.steps_per_generation if kl.where == "reward" else rl.gradient_accumulation_steps

@@ -39,7 +39,7 @@ class AdvantageStep:
     def __call__(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> None:
         """Put the advantages of this process's completions into `output`, and into the record of the batch."""
         # TRL's own advantages are those of rewards without a penalty.
-        default = None if batch.kl_penalty_BT is None else partial(grpo, scale=trainer.scale_rewards)
+        default = None if batch.kl_penalty_BT is None else estimator_of_trl(trainer)
         estimator = self.estimator or default
         if self.critic is not None:
             output["advantages"], metrics = self.critic.advantages(batch, output)
@@ -84,3 +84,14 @@ def _per_completion(advantages: torch.Tensor, completion_mask: torch.Tensor) -> 
     if advantages.ndim == 1:
         return advantages
     return (advantages * completion_mask).sum(dim=1) / completion_mask.sum(dim=1).clamp(min=1)
+
+
+def estimator_of_trl(trainer: Any) -> AdvantageEstimator:
+    """TRL's own advantages as an estimator; under `normalize_then_sum` it normalises totals over the whole batch."""
+    if trainer.multi_objective_aggregation == "normalize_then_sum":
+        return _over_the_batch
+    return partial(grpo, scale=trainer.scale_rewards)
+
+
+def _over_the_batch(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
+    return grpo(rewards, len(rewards), scale="batch")

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlassay.advantages import estimate, grpo, in_groups, reads, total_rewards
+from rlassay.advantages import estimate, in_groups, reads, total_rewards
+from rlassay.training.algorithms.advantages import estimator_of_trl
 from rlassay.training.algorithms.dynamic_sampling import DynamicSampling, PromptStream, fill, worth_training
 from rlassay.training.algorithms.groups import ChosenGroups, SampledGroup
 from rlassay.training.algorithms.replay import Replay, ReplayBuffer, admits
@@ -248,9 +249,7 @@ def advantages_of(
     totals = _totals(trainer, rewards_per_func, weights, num_generations)
     if trainer.xp_advantages.estimator is not None:
         return estimate(trainer.xp_advantages.estimator, totals, num_generations)
-    if trainer.multi_objective_aggregation == "normalize_then_sum":
-        return grpo(totals, len(totals), scale="batch")  # TRL then normalises over the whole batch
-    return grpo(totals, num_generations, scale=trainer.scale_rewards)
+    return estimator_of_trl(trainer)(totals, num_generations)
 
 
 def dropped_rollout(batch: GenerationBatch, like: Rollout, end_token_ids: Sequence[int]) -> Rollout | None:

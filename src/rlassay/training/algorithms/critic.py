@@ -17,12 +17,10 @@ from torch import Tensor
 
 from rlassay.advantages import gae, terminal_rewards, whiten
 from rlassay.advantages.gae import explained_variance, value_errors
-from rlassay.training.batch import GenerationBatch, gathered, own_rows
+from rlassay.training.batch import GenerationBatch, gathered, own_rows, scored_by_trl
 
 FILE = "critic.pt"
 """The critic in a checkpoint."""
-IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes", "num_tiles")
-TOKEN_TYPES = ("image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +178,8 @@ class Critic:
     ) -> Float[Tensor, "batch time"]:
         """The values of all completions, in chunks; `each` gets those of a chunk with its rows, and returns them.
 
-        TRL's scoring function cuts the batch into chunks, images included. It calls this stand-in in place of the
-        policy and takes what it returns for the log-probabilities of the tokens.
+        TRL's scoring function cuts the batch into chunks, images included. It calls `values` in place of the policy,
+        and treats its values as log-probabilities of the tokens.
         """
         rows, length = _chunks(len(output["completion_ids"]), self._chunk), output["completion_ids"].shape[1]
 
@@ -191,14 +189,7 @@ class Critic:
                 before = self._hidden(inputs)[:, -length - 1 : -1].float()
                 return SimpleNamespace(log_probs=each(self.head(before)[..., 0], next(rows)))
 
-        return self.trainer._get_per_token_logps_and_entropies(
-            model=values,
-            input_ids=torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-            attention_mask=torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-            logits_to_keep=length,
-            batch_size=self._chunk,
-            **{name: output[name] for name in IMAGE_INPUTS + TOKEN_TYPES if name in output},
-        )[0]
+        return scored_by_trl(self.trainer, values, output)
 
     @property
     def _chunk(self) -> int:

@@ -101,7 +101,7 @@ class PromptStream:
         self._order: list[int] = []
 
     def state(self) -> dict[str, Any]:
-        """What `restore` takes."""
+        """The state for `restore`."""
         return {"position": self.position, "draws": self.draws, "rejections": dict(self.rejections)}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class SampledGroup:
     failed: dict[str, list[FailureKind | None]]
     """For each of our rewards, why it failed on each completion."""
     metrics: dict[str, list[dict[str, float]]]
-    """For each of our rewards, what it returned beside each value."""
+    """For each of our rewards, its further metrics of each completion, by name."""
     advantages_G: Float[Tensor, "size"] | None = None
     """(G,), advantages in the batch for which the group was sampled; None until it enters the replay buffer."""
 
@@ -48,7 +48,7 @@ class SampledGroup:
 
 @dataclass(kw_only=True)
 class ChosenGroups:
-    """What became of the groups of one generation batch, over all processes; N / G groups train."""
+    """The groups of one generation batch over all processes, trained and dropped; N / G groups train."""
 
     groups: list[SampledGroup]
     """(N / G), the groups to train on, those of process 0 first."""

@@ -17,18 +17,12 @@ from transformers.utils import logging
 from trl.trainer.utils import use_adapter
 
 from rlassay.divergence import PENALTIES, AdaptiveBeta, BetaController, exact_kl, penalty
+from rlassay.training.batch import IMAGE_INPUTS, scored_by_trl, whole_sequences
 
 logger: Any = logging.get_logger(__name__)
 
 KINDS = (*PENALTIES, "exact")
 """Penalties of `rlassay.divergence.penalty`, and the sum over the vocabulary."""
-IMAGE_INPUTS = (
-    *("pixel_values", "image_grid_thw", "pixel_attention_mask", "spatial_shapes", "image_sizes"),
-    *("token_type_ids", "mm_token_type_ids", "image_position_ids"),
-)
-"""Model inputs, beside the tokens, that TRL keeps in a generation batch."""
-SPLIT_BY = ("num_images", "num_tiles")
-"""What TRL needs to split them."""
 NATS_PER_TOKEN = 1.0
 """A target above this is no KL per token of a policy that still resembles its reference."""
 LOAD_REFERENCE = 1.0
@@ -51,8 +45,8 @@ class KLControl:
         kind: a key of `rlassay.divergence.PENALTIES`, or `exact`, which runs both models once more to see the whole
             vocabulary.
         where: whether the penalty is part of the `loss` or of the `reward`.
-        per: what `controller` is told: the mean over completions of the penalty's mean over tokens (`token`), or of its
-            sum over tokens (`sequence`).
+        per: the KL that the controller gets, the mean over completions of the penalty's mean over tokens (`token`) or
+            of its sum over tokens (`sequence`).
 
     Metrics: `kl`, the penalty's mean over completion tokens, and `beta`, its weight.
 
@@ -155,7 +149,7 @@ class KLControl:
         metrics["beta"].append(self.controller.beta)
 
     def _observe(self, values_BT: Tensor, mask: Tensor) -> None:
-        """Add a micro-batch to what the controller is told; completions without tokens are left out."""
+        """Add a micro-batch to the KL for the controller; completions without tokens are left out."""
         counts = mask.sum(dim=1)
         of_completion = (values_BT * mask).sum(dim=1)
         if self.per == "token":
@@ -233,12 +227,7 @@ def sampled_logps(trainer: Any, output: Mapping[str, Any]) -> Float[Tensor, "bat
     """
     if "old_per_token_logps" in output:
         return output["old_per_token_logps"]
-    ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
-    mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
-    images = {name: output[name] for name in (*IMAGE_INPUTS, *SPLIT_BY) if name in output}
-    size = trainer.args.per_device_train_batch_size
-    keep = output["completion_ids"].shape[1]
-    return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, keep, batch_size=size, **images)[0]
+    return scored_by_trl(trainer, trainer.model, output)
 
 
 def logits_of_both(
@@ -248,8 +237,7 @@ def logits_of_both(
 
     All rows in one pass, so that each takes B x T x V numbers.
     """
-    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    ids, mask = whole_sequences(inputs)
     images = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs}
     keep = inputs["completion_ids"].shape[1]
 

@@ -1,4 +1,4 @@
-"""The replay buffer: groups with variance are kept, and stand in for groups without in later batches."""
+"""The replay buffer: it keeps groups whose rewards vary, and later batches train on them in place of groups without."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,7 +95,7 @@ class ReplayBuffer:
         return [self.entries[index][1] for index in draw([score for score, _ in self.entries], count, rng)]
 
     def state(self) -> dict[str, Any]:
-        """What `restore` takes."""
+        """The state for `restore`."""
         return {"entries": list(self.entries)}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def gathered(values: list[Any]) -> list[Any]:
 
 
 def generated(chosen: ChosenGroups, prompts: list[Any]) -> tuple[Any, ...]:
-    """What TRL's `_generate` returns for the completions of this process; `prompts` are theirs, with images."""
+    """The return value of TRL's `_generate` for the completions of this process; `prompts` are theirs, with images."""
     groups = chosen.groups[chosen.own]
     images = [images_of(prompt) or None for prompt in prompts]
     logps = None
