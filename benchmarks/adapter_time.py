@@ -7,6 +7,7 @@ Run from the project's root: python -m benchmarks.adapter_time
 
 import time
 from collections.abc import Callable
+from typing import Any
 from statistics import median
 
 from rlassay.records import Completion, PromptRow
@@ -53,7 +54,7 @@ def adapted(name: str) -> Callable[[], object]:
         guarded(name, {}, timeout=60.0, max_failures=0.1), rows=ROWS, num_generations=SIZE, end_token_ids=[1]
     )
     signals = [{SIGNAL: measured} for measured in MEASURED]
-    texts = [TEXT] * (GROUPS * SIZE)
+    texts: list[Any] = [TEXT] * (GROUPS * SIZE)
     ids = [[7] * 99 + [1]] * (GROUPS * SIZE)
     prompts = [prompt_id for prompt_id in ROWS for _ in range(SIZE)]
     return lambda: reward(texts, completion_ids=ids, prompt_id=prompts, completion_signals=signals)

@@ -100,7 +100,8 @@ def built(device: str, width: int, length: int) -> tuple[Any, ModelInputs, torch
         max_position_embeddings=length,
     )
     kind = torch.bfloat16 if device == "cuda" else torch.float32
-    model: Any = LlamaForCausalLM(config).to(device=device, dtype=kind)
+    model: Any = LlamaForCausalLM(config)
+    model = model.to(device=device, dtype=kind)
     ids = torch.randint(3, 32_000, (1, length), device=device)
     inputs = ModelInputs(
         by_token={"input_ids": ids, "attention_mask": torch.ones_like(ids)},

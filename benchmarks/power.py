@@ -22,7 +22,7 @@ FACTORS = np.array([0.8, 0.9, 1.0, 1.1, 1.2])
 
 def main() -> None:
     """Print one line per setting, and last the largest disagreement."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The power formulas beside simulated studies.")
     parser.add_argument(
         "--draws", type=int, default=1000, help="simulated studies per setting and effect [%(default)s]"
     )

@@ -15,7 +15,7 @@ from rlassay.rewards.sandbox.guard import guarded
 
 GROUPS, SIZE = 128, 8
 REPEATS = 5
-LENGTH = {"max_completion_length": 384}
+LENGTH: dict[str, object] = {"max_completion_length": 384}
 RULES: dict[str, dict[str, object]] = {
     "choice_accuracy": {},
     "exact_match": {},

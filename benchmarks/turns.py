@@ -9,8 +9,9 @@ from transformers import PrinterCallback, TrainerCallback
 
 from rlassay.config import load_study
 from rlassay.config.policies import policies
+from rlassay.images import StudyImages
 from rlassay.layout import Layout
-from rlassay.models.policy import build_policy, training_rows
+from rlassay.models.policy import build_policy, chat_format, training_rows
 from rlassay.records import read_rows
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.rl import generation_batches, group_rewards, grpo_arguments
@@ -79,7 +80,7 @@ def build(trainer_class: Any, layout: Layout, steps: int, rl: dict[str, Any] | N
         model=model,
         reward_funcs=group_rewards(recipe, rows, model, processor),
         args=arguments,
-        train_dataset=prompt_dataset(rows, order, processor, layout.data, with_format_instruction=False),
+        train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
         processing_class=processor,
         **ours,
     )

@@ -9,6 +9,7 @@ measures the parser and not the model.
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 from rlassay.markup import BARE_BOX, answer_pieces, find_boxes, normalise, outside_thinking, unboxed
@@ -250,6 +251,7 @@ def _found(patterns: tuple[re.Pattern[str], ...], text: str) -> Iterator[str]:
                 yield letter.upper()
 
 
+@lru_cache(maxsize=256)  # several rewards read the same completion
 def extract_answer(text: str) -> str:
     """The free answer that a completion states, normalised and without surrounding blanks.
 

@@ -107,7 +107,7 @@ class DigestMap(DigestSet):
 
     def __init__(self) -> None:
         super().__init__()
-        self._numbers: Words = array("Q", bytes(8 * INITIAL_SLOTS))
+        self._numbers: Words = array("I", bytes(4 * INITIAL_SLOTS))
 
     def put(self, digest: int, number: int) -> None:
         """Store a digest's number, unless it has one."""
@@ -121,11 +121,12 @@ class DigestMap(DigestSet):
 
     def _grow(self) -> None:
         # `add` grows the table before the new digest has its number, which `put` then stores in its new slot
-        numbers = {digest: number for digest, number in zip(self._slots, self._numbers, strict=True) if digest}
+        digests, numbers = self._slots, self._numbers
         super()._grow()
-        self._numbers = array("Q", bytes(8 * len(self._slots)))
-        for digest, number in numbers.items():
-            self._numbers[self._slot(digest)] = number
+        self._numbers = array("I", bytes(4 * len(self._slots)))
+        for digest, number in zip(digests, numbers, strict=True):
+            if digest:
+                self._numbers[self._slot(digest)] = number
 
 
 @dataclass(kw_only=True)
@@ -172,10 +173,12 @@ class ImageIndex:
 
 @dataclass(kw_only=True)
 class SplitIndex:
-    """The rows of one split: about 130 bytes for one without images, 350 with one."""
+    """The rows of one split: 25 to 50 bytes for one without images where rows are compared by one rule."""
 
     split: str
     """Its name."""
+    rules: frozenset[RepeatRule] = frozenset({"exact", "near"})
+    """The rules by which rows will be compared with this split."""
     rows: int = 0
     """Number of rows."""
     prompts: DigestMap = field(default_factory=DigestMap)
@@ -220,9 +223,12 @@ class SplitIndex:
 
     def add(self, signature: PromptSignature) -> None:
         """Add an accepted row."""
-        self.looks.add(signature, self.rows)
-        self.prompts.put(signature.digest, self.rows)
-        self.plain_prompts.put(signature.plain_digest, self.rows)
+        if "near" in self.rules:
+            self.looks.add(signature, self.rows)
+        if "near" in self.rules:
+            self.prompts.put(signature.digest, self.rows)
+        if "exact" in self.rules:
+            self.plain_prompts.put(signature.plain_digest, self.rows)
         if signature.prompt_id:
             self.prompt_ids.add(digest_of(signature.prompt_id))
         for one in signature.exact:
@@ -269,7 +275,7 @@ def normalized_text(text: str) -> str:
     superscripts, subscripts, and points, commas and exclamation marks beside numbers or variables. So `5² + 1` is not
     `52 + 1`, `5!` is not `5`, `f'(2)` is not `f(2)`, and `3 -4` is not `3 - 4`.
     """
-    plain = "".join(map(_narrow, unicodedata.normalize("NFC", text))).translate(_TYPOGRAPHY)
+    plain = text if text.isascii() else _plain(text)
     formula = _FORMULA.search(plain) is not None
     tokens: list[str] = []
     for match in _TOKEN.finditer(plain):
@@ -293,6 +299,11 @@ _COMMON = frozenset(_WORDS.split())
 """Words whose case never matters; `a` and `I` may be variables."""
 
 
+def _plain(text: str) -> str:
+    """Text with composed characters, ordinary widths, and the quotes and minus of ASCII."""
+    return "".join(map(_narrow, unicodedata.normalize("NFC", text))).translate(_TYPOGRAPHY)
+
+
 def _narrow(character: str) -> str:
     """A full-width or half-width form as the ordinary character; superscripts and the like stay as they are."""
     if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
@@ -300,10 +311,18 @@ def _narrow(character: str) -> str:
     return character
 
 
+def _around(match: re.Match[str]) -> tuple[str, str]:
+    """The characters before and after a token, empty at the ends of the text."""
+    text, start, end = match.string, match.start(), match.end()
+    return text[max(0, start - 1) : start], text[end : end + 1]
+
+
 def _ends_sentence(token: str, match: re.Match[str], tokens: list[str]) -> bool:
     """Whether a mark is the punctuation of a sentence rather than part of a formula."""
-    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
-    if token not in ".,;:!?" or after.strip(" \t\n\r.,;:!?\"')"):
+    if token not in ".,;:!?":
+        return False
+    before, after = _around(match)
+    if after.strip(" \t\n\r.,;:!?\"')"):
         return False
     if tokens and _is_word(tokens[-1]):
         return True
@@ -312,15 +331,15 @@ def _ends_sentence(token: str, match: re.Match[str], tokens: list[str]) -> bool:
 
 def _quotes(token: str, match: re.Match[str]) -> bool:
     """Whether a double quote encloses words; beside a number it may mean inches."""
-    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
-    return (
-        token == '"' and not before.isdigit() and ((not before.strip() and after.isalpha()) or not after.strip(".,?"))
-    )
+    if token != '"':
+        return False
+    before, after = _around(match)
+    return not before.isdigit() and ((not before.strip() and after.isalpha()) or not after.strip(".,?"))
 
 
 def _is_sign(match: re.Match[str]) -> bool:
     """Whether a plus or minus belongs to the number after it alone, as in `3 -4`."""
-    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    before, after = _around(match)
     return bool(match.start()) and before.isspace() and bool(after.strip())
 
 

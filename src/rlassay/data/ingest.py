@@ -170,7 +170,7 @@ class Ingestor:
 
     def _index(self, split: str) -> SplitIndex:
         if split not in self.splits:
-            self.splits[split] = SplitIndex(split=split)
+            self.splits[split] = SplitIndex(split=split, rules=frozenset({self.duplicates, self.leaks}))
         return self.splits[split]
 
     def _key(self, key: str, split: str) -> str:

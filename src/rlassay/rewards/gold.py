@@ -44,17 +44,17 @@ def gold_refusal(row: PromptRow) -> str | None:
     must not depend on its arms, or a new arm would change the data of all others. A reward that cannot score the row,
     or is not made for it, rejects nothing.
     """
+    completions: dict[str, Completion] = {}  # most rewards are checked with the same two
     for name, (reward, gold_completion) in GOLD_CHECKED.items():
         text = gold_completion(row)
         if text is None:
             continue
-        gold, empty = reward([_completion(text, row), _completion("", row)])
+        for one in (text, ""):
+            if one not in completions:
+                completions[one] = Completion(text=one, token_count=1, finished=True, row=row)
+        gold, empty = reward([completions[text], completions[""]])
         if gold not in (None, 1.0):
             return f"{name} pays the gold answer {gold:g} of 1"
         if empty not in (None, 0.0):
             return f"{name} pays an empty completion {empty:g}"
     return None
-
-
-def _completion(text: str, row: PromptRow) -> Completion:
-    return Completion(text=text, token_count=1, finished=True, row=row)
