@@ -7,8 +7,8 @@ Run from the project's root: python -m benchmarks.adapter_time
 
 import time
 from collections.abc import Callable
-from typing import Any
 from statistics import median
+from typing import Any
 
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards import REWARDS
