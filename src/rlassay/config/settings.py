@@ -50,6 +50,8 @@ class ReportSettings(Section):
     """Level of the intervals."""
     examples: int = Field(default=6, ge=0)
     """Prompts shown side by side for all arms."""
+    rollout_steps: int = Field(default=6, ge=0)
+    """Steps of training, evenly spaced, whose rollouts the completion browser shows; 0 = none."""
     hacking: HackingThresholds = HackingThresholds()
     """When the page warns of reward hacking."""
 

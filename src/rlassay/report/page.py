@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from rlassay.layout import FIGURES, PAGE, REPORT_TEXT
+from rlassay.layout import COMPLETIONS_PAGE, FIGURES, PAGE, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
@@ -62,6 +62,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
     return environment.get_template("page.html.jinja").render(
         **sentences.template_variables(content),
         **viewer_variables(content, folder),
+        completions_page=COMPLETIONS_PAGE,
         sections=_sections(content),
         folded=folded_sections(content),
         pass_columns=_pass_columns(content),

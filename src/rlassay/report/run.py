@@ -11,6 +11,7 @@ from rich.text import Text
 from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, TABLES, Layout
+from rlassay.report.completions.browser import write_browser
 from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit, credit_rows
 from rlassay.report.curves import build_curves
@@ -60,6 +61,7 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
     # 3. Write the numbers before the page: the page is the output file that tells Snakemake that all is there.
     folder = layout.partial_report if partial else layout.report
     write_numbers(content, folder)
+    write_browser(results, content, folder, settings.report.rollout_steps)
     write_page(content, folder)
     # 4. Print the verdicts.
     announce(content, folder)
