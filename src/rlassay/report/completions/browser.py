@@ -4,8 +4,6 @@ Pages are scripts because a browser lets a page from disk load no other kind of 
 browser admits its own script, by its hash, and the scripts that this one adds; completions are data and never run.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,15 +185,10 @@ def _render(content: Content, index: list[dict[str, Any]], first: Path | None) -
         title=content.study.title,
         study=content.study.id,
         style=Markup(style),
-        style_hash=content_hash(style),
+        style_hash=typeset.content_hash(style),
         script=Markup(script),
-        script_hash=content_hash(script),
+        script_hash=typeset.content_hash(script),
         index=Markup(as_script(data)),
         first=Markup("" if first is None else first.read_text(encoding="utf-8")),
-        first_hash="" if first is None else content_hash(first.read_text(encoding="utf-8")),
+        first_hash="" if first is None else typeset.content_hash(first.read_text(encoding="utf-8")),
     )
-
-
-def content_hash(text: str) -> str:
-    """The hash by which a content security policy admits an inline style or script."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
