@@ -41,6 +41,7 @@ SMALL_MODULES = {
     **{f"rlassay.advantages.{name}": "each estimator has its file" for name in ESTIMATORS},
     "rlassay.cli.main": "entry point",
     "rlassay.cli.mlflow_sync": "entry point",
+    "rlassay.cli.redraw": "entry point",
     "rlassay.cli.validate": "entry point",
     "rlassay.config.schema": "entry point",
     "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
