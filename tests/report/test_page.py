@@ -71,7 +71,7 @@ TAGS = {
 }
 
 
-LINKS = ("#", "data:", "tables/", "figures/", "completions.html")
+LINKS = ("#", "data:", "tables/", "figures/", "completions.html", "report.", "../")
 """How a link may begin."""
 
 

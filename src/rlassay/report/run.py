@@ -20,6 +20,7 @@ from rlassay.report.export.latex import latex_tables
 from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.records import Attribution
+from rlassay.report.findings.summaries import build_summaries
 from rlassay.report.gather import Results, gather, reading
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
@@ -86,6 +87,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         attribution=build_attribution(results, confidence),
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
+        summaries=tuple(build_summaries(results, gains, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),
         tables=build_tables(results, confidence),
@@ -169,7 +171,12 @@ def write_numbers(content: Content, folder: Path) -> None:
 def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     """Table name -> one row per number, with its seeds, items and interval."""
     frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
-    for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
+    for name, records in (
+        ("verdicts", content.verdicts),
+        ("gains", content.gains),
+        ("rewards", content.rewards),
+        ("summaries", content.summaries),
+    ):
         frames[name] = pd.json_normalize([_flat(one.model_dump(exclude=NOT_IN_CSV)) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     for name, rows in (("modes", _modes(content)), ("flips", _flips(content)), ("design", _design(content))):
         frames[name] = pd.json_normalize(rows)  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
