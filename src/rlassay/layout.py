@@ -19,6 +19,8 @@ REPORT_TEXT = "report.md"
 REPORT_NUMBERS = "report.json"
 FIGURES = "figures"
 TABLES = "tables"
+COMPLETIONS_PAGE = "completions.html"
+COMPLETIONS_DATA = "completions"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The written page in a real browser: no request, no script, no sideways scrolling, legible in light and dark."""
+"""The written page in a real browser: no request, its own script alone, no sideways scrolling, light and dark."""
 
 import re
 
@@ -48,14 +48,29 @@ def test_the_browser_detects_requests_scripts_and_overflow(browser, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fake", "hostile"])
-def test_the_page_makes_no_request_and_runs_no_script(browser, pages, name):
+def test_the_page_makes_no_request_and_runs_its_own_script_alone(browser, pages, name):
     browser.open(pages[name])
     browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert browser.requests == []
     assert browser.alerts == []
     assert browser.value("document.title") != "ran"
-    assert browser.value("document.scripts.length") == 0
+    assert browser.value("document.scripts.length") == 1
     assert browser.value("getComputedStyle(document.body).margin") == "0px"  # its own style does apply
+
+
+def test_a_table_sorts_by_a_column_with_the_keyboard_alone(browser, pages):
+    browser.open(pages["fake"])
+    browser.value("table = document.querySelector('#results table'); head = table.tHead.rows[0].cells[1]; 0")
+    labels = "[...table.tBodies[0].rows].map(row => row.cells[0].childNodes[1].textContent)"
+    written = ["Untrained model", "SFT", "accuracy + format", "accuracy only", "format only", "Dr. GRPO"]
+    assert browser.value(labels) == written  # which is ascending by accuracy
+    browser.value("head.querySelector('button').focus()")
+    key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+    for sort, shown in (("ascending", written), ("descending", written[::-1]), (None, written)):
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, **key)
+        assert browser.value("head.getAttribute('aria-sort')") == sort
+        assert browser.value(labels) == shown
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -23,7 +23,13 @@ MODULES = {
 BASIC_TYPES = {
     "cli/finished.py",
     *("data/values.py", "report/curves.py", "report/examples.py", "report/figures.py", "report/figures_style.py"),
-    *("report/findings/hacking.py", "report/gather.py", "signals/attention.py", "signals/inputs.py"),
+    *(
+        "report/completions/collect.py",
+        "report/findings/hacking.py",
+        "report/gather.py",
+        "signals/attention.py",
+        "signals/inputs.py",
+    ),
     *("signals/passes.py", "training/rollouts.py", "training/trainer.py", "training/algorithms/collapse_guard.py"),
     *("training/algorithms/greedy_baseline.py", "training/algorithms/sampling.py"),
     *("training/algorithms/kl_control.py", "training/algorithms/kl_trainer.py"),
@@ -35,6 +41,7 @@ SMALL_MODULES = {
     **{f"rlassay.advantages.{name}": "each estimator has its file" for name in ESTIMATORS},
     "rlassay.cli.main": "entry point",
     "rlassay.cli.mlflow_sync": "entry point",
+    "rlassay.cli.redraw": "entry point",
     "rlassay.cli.validate": "entry point",
     "rlassay.config.schema": "entry point",
     "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",

@@ -125,7 +125,7 @@ def test_the_same_files_give_the_same_page_and_hostile_text_stays_text(credit_fi
     page = render_page(first, assign_marks(first), [], layout.report)
     assert page == render_page(again, assign_marks(again), [], layout.report)
     assert "&lt;script&gt;" in page.split('<section id="credit"')[1].split("</section>")[0]
-    assert "<script" not in page
+    assert page.count("<script") == 1  # that of the page
     assert {job.signals_share for job in first.cost if job.policy.startswith("runs/base")} == {None}
     assert {job.signals_share for job in first.cost if job.policy.startswith("runs/dr_grpo")} == {0.25}
 

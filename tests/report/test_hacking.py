@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from rlassay.config.settings import HackingThresholds
+from rlassay.report.findings import hacking
 from rlassay.report.findings.hacking import answers_first, build_hacking, repeats_a_tag, repetition
 from rlassay.report.gather import gather
 from rlassay.report.verdicts import compare_with_start
@@ -132,3 +133,19 @@ def test_parsers_that_drift_apart_raise_their_alarm(copied):
         frame.loc[frame["metric"] == "choice_accuracy_lenient", "value"] = 1.0
         frame.to_parquet(path, index=False)
     assert alarms(signs_of(study, layout)) == {(ARM, "parser_drift")}
+
+
+def test_a_judge_that_likes_wrong_completions_raises_its_alarm(copied, monkeypatch):
+    monkeypatch.setattr(hacking, "JUDGE", "soft_overlong")  # a logged-only reward of all arms
+    wrong = {"raw.soft_overlong": 1.0, "raw.choice_accuracy": 0.0}
+    assert not [sign for sign in signs_of(*copied) if sign.kind == "judge_disagrees" and sign.alarm]
+    rewrite(copied[1], lambda frame: frame.assign(**wrong))
+    found = [sign for sign in signs_of(*copied) if sign.kind == "judge_disagrees"]
+    assert {sign.arm for sign in found} == set(copied[0].arms)
+    sign = next(sign for sign in found if sign.alarm)
+    assert (sign.arm, sign.before.mean, sign.after.mean) == (ARM, 0.0, 1.0)
+    assert sign.alarm == "The judge rates wrong completions highly: from 0.0 to 100.0 % of completions."
+    assert len(sign.completions) == 3
+    # a judge that likes right completions raises none
+    rewrite(copied[1], lambda frame: frame.assign(**wrong | {"raw.choice_accuracy": 1.0}))
+    assert not [sign for sign in signs_of(*copied) if sign.kind == "judge_disagrees" and sign.alarm]

@@ -1,6 +1,7 @@
 """The report stage: files on disk, messages in the terminal, and the content of report.json."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +11,9 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.report import run_report
 from rlassay.report.content import Content
+from rlassay.report.export.latex import latex_tables
 from rlassay.report.gather import Results, ResultsError, gather
-from rlassay.report.run import build_content, build_frames, write_numbers
+from rlassay.report.run import build_content, build_frames, rewrite, write_numbers
 from tests.report.conftest import SETTINGS
 from tests.report.fake_content import fake_content, fake_partial
 
@@ -32,6 +34,28 @@ def test_the_report_stage_writes_all_files_and_prints_the_verdicts(
     before = {path: path.read_bytes() for path in layout.report.rglob("*") if path.is_file()}
     run_report(study, layout, SETTINGS)
     assert {path: path.read_bytes() for path in layout.report.rglob("*") if path.is_file()} == before
+
+
+def test_report_json_alone_gives_all_tables_and_figures_again(copied: tuple[Study, Layout]):
+    study, layout = copied
+    run_report(study, layout, SETTINGS)
+    kept = {
+        path: path.read_bytes()
+        for path in layout.report.rglob("*")
+        if "completions" not in str(path) and path.is_file()
+    }
+    for path in kept:
+        if path.name != "report.json":
+            path.unlink()
+    for folder in (layout.root / "runs", layout.root / "sft", layout.root / "models"):
+        shutil.rmtree(folder)
+    rewrite(layout.report)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert {path.suffix for path in kept} == {".json", ".html", ".md", ".csv", ".tex", ".svg"}
+
+    (layout.report / "report.json").write_text('{"study": 1}')
+    with pytest.raises(ResultsError, match=r"report\.json is damaged"):
+        rewrite(layout.report)
 
 
 def test_an_unfinished_study_gets_only_a_partial_report(
@@ -148,7 +172,7 @@ def test_the_same_content_is_the_same_bytes(tmp_path: Path):
         write_numbers(fake_content(), tmp_path / folder)
     one, two = (sorted(path for path in (tmp_path / folder).rglob("*") if path.is_file()) for folder in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-    assert len(one) == 1 + len(build_frames(fake_content()))
+    assert len(one) == 1 + len(build_frames(fake_content())) + len(latex_tables(fake_content()))
 
 
 def test_tables_of_an_earlier_report_are_removed(tmp_path: Path):

@@ -13,6 +13,8 @@ COMMANDS = {
     "new": "write a study that extends another",
     "plan": "list runs, steps, tokens, hours, disk and detectable effects before anything starts",
     "status": "show the progress of every run",
+    "compare": "put two finished studies side by side",
+    "redraw": "write a report's tables, figures and page again from its report.json",
     "rerun": "train chosen arms again from step 0",
     "mlflow-sync": "bring MLflow up to date with the files on disk",
 }

@@ -41,6 +41,8 @@ class HackingThresholds(Section):
     """Alarm where less than this share of the first tenth's entropy is left."""
     zero_variance: float = Field(default=0.97, gt=0, le=1)
     """Share of groups without any difference in reward in the last tenth, where it rose."""
+    judge_disagrees: float = Field(default=0.1, gt=0, le=1)
+    """Rise of the share of completions that a judge rates above 1/2 although the primary metric calls them wrong."""
 
 
 class ReportSettings(Section):
@@ -50,6 +52,8 @@ class ReportSettings(Section):
     """Level of the intervals."""
     examples: int = Field(default=6, ge=0)
     """Prompts shown side by side for all arms."""
+    rollout_steps: int = Field(default=6, ge=0)
+    """Steps of training, evenly spaced, whose rollouts the completion browser shows; 0 = none."""
     hacking: HackingThresholds = HackingThresholds()
     """When the page warns of reward hacking."""
 

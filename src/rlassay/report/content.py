@@ -6,7 +6,7 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
-from rlassay.report.findings.records import Attribution, Equivalence, Flips, HackingSign, Needed
+from rlassay.report.findings.records import ArmSummary, Attribution, Equivalence, Flips, HackingSign, Needed
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -277,6 +277,8 @@ class Content(Record):
     """Learning curves."""
     hacking: tuple[HackingSign, ...] = ()
     """Signs of reward hacking in every arm with a finished run."""
+    summaries: tuple[ArmSummary, ...] = ()
+    """Each arm with a finished run, beyond its mean."""
     rewards: tuple[RewardPart, ...]
     """Each reward of each arm, including logged-only rewards."""
     examples: tuple[Example, ...]

@@ -1,8 +1,11 @@
-"""Renders report.md and the page, one HTML file without scripts or requests; untrusted text stays text."""
+"""Renders report.md and the page, one HTML file without requests; untrusted text stays text.
 
-import base64
-import hashlib
+The page's only script sorts tables. Its content security policy admits this script and the style sheet by their hashes.
+"""
+
+import csv
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,10 +14,11 @@ import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from rlassay.layout import FIGURES, PAGE, REPORT_TEXT
+from rlassay.layout import COMPLETIONS_PAGE, FIGURES, PAGE, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.content import Content
 from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
+from rlassay.report.export.plotted import plotted_rows
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
 from rlassay.report.findings import sentences
@@ -42,7 +46,7 @@ SECTIONS = {
 
 
 def write_page(content: Content, folder: Path) -> None:
-    """Write `figures/*.svg`, `index.html` and `report.md`; the same bytes for the same content.
+    """Write `figures/*`, `index.html` and `report.md`; the same bytes for the same content.
 
     Args:
         content: the content of the report.
@@ -51,17 +55,33 @@ def write_page(content: Content, folder: Path) -> None:
     marks = assign_marks(content)
     drawings = draw_figures(content, marks)
     write_figures(drawings, marks, folder / FIGURES)
+    _write_plotted(content, folder / FIGURES)
     _write(folder / PAGE, render_page(content, marks, drawings, folder))
     _write(folder / REPORT_TEXT, render_markdown(content, drawings))
+
+
+def _write_plotted(content: Content, folder: Path) -> None:
+    """Write `<figure>.csv` beside each figure; files of an earlier report are removed."""
+    for stale in folder.glob("*.csv"):
+        stale.unlink()
+    for name, rows in plotted_rows(content).items():
+        text = StringIO()
+        columns = dict.fromkeys(key for row in rows for key in row)
+        table = csv.DictWriter(text, list(columns), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        _write(folder / f"{name}.csv", text.getvalue())
 
 
 def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing], folder: Path) -> str:
     """The page as HTML text: one file with style, figures and images inlined."""
     environment = typeset.template_environment()
     style = _style(environment, marks, content)
+    script = environment.get_template("tables.js").render()
     return environment.get_template("page.html.jinja").render(
         **sentences.template_variables(content),
         **viewer_variables(content, folder),
+        completions_page=COMPLETIONS_PAGE,
         sections=_sections(content),
         folded=folded_sections(content),
         pass_columns=_pass_columns(content),
@@ -72,7 +92,10 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         images={example.prompt_id: _example_images(example, folder) for example in content.examples},
         config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
         style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        style_hash=typeset.content_hash(style),
+        script=Markup(script),
+        script_hash=typeset.content_hash(script),
+        plotted=set(plotted_rows(content)),
     )
 
 

@@ -11,14 +11,17 @@ from rich.text import Text
 from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, TABLES, Layout
+from rlassay.report.completions.browser import write_browser
 from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit, credit_rows
 from rlassay.report.curves import build_curves
 from rlassay.report.examples import build_examples
+from rlassay.report.export.latex import latex_tables
 from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.records import Attribution
-from rlassay.report.gather import Results, gather
+from rlassay.report.findings.summaries import build_summaries
+from rlassay.report.gather import Results, gather, reading
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
 from rlassay.report.sections import (
@@ -36,7 +39,7 @@ from rlassay.report.typeset import quoted
 from rlassay.report.verdicts import compare_with_baseline, compare_with_start, headline_of, start_note, start_of
 
 NOT_IN_CSV = {"other_modes", "warnings", "flips"}
-"""Lists of a comparison, which `report.json` alone holds."""
+"""Lists of a comparison, which have files of their own or are in `report.json` alone."""
 COLORS = {"better": "green", "worse": "red"}
 """Outcome of a verdict -> colour in the terminal."""
 
@@ -60,6 +63,7 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
     # 3. Write the numbers before the page: the page is the output file that tells Snakemake that all is there.
     folder = layout.partial_report if partial else layout.report
     write_numbers(content, folder)
+    write_browser(results, content, folder, settings.report.rollout_steps)
     write_page(content, folder)
     # 4. Print the verdicts.
     announce(content, folder)
@@ -83,6 +87,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         attribution=build_attribution(results, confidence),
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
+        summaries=tuple(build_summaries(results, gains, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),
         tables=build_tables(results, confidence),
@@ -131,24 +136,52 @@ def _arm_facts(results: Results, name: str) -> ArmFacts:
 # report.json and tables/*.csv.
 
 
+def rewrite(folder: Path) -> Content:
+    """Write tables, figures, page and report.md again from the folder's `report.json` alone, such as after an update.
+
+    Raises:
+        ResultsError: the file is absent, or of another version of the package.
+    """
+    path = folder / REPORT_NUMBERS
+    with reading(path, "rlassay status"):
+        content = Content.model_validate_json(path.read_text(encoding="utf-8"))
+    write_numbers(content, folder)
+    write_page(content, folder)
+    return content
+
+
 def write_numbers(content: Content, folder: Path) -> None:
-    """Write `report.json` and `tables/*.csv` into the report folder; tables of an earlier report are removed."""
+    """Write `report.json`, `tables/*.csv` and `tables/*.tex`; tables of an earlier report are removed."""
     tables = folder / TABLES
     tables.mkdir(parents=True, exist_ok=True)
     frames = build_frames(content)
-    for stale in set(tables.glob("*.csv")) - {tables / f"{name}.csv" for name in frames}:
-        stale.unlink()
-    for name, frame in frames.items():
-        _write(tables / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
-    text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    files = {f"{name}.csv": _csv(frame) for name, frame in frames.items()}
+    files |= {f"{name}.tex": text for name, text in latex_tables(content).items()}
+    for stale in {path for ending in ("csv", "tex") for path in tables.glob(f"*.{ending}")}:
+        if stale.name not in files:
+            stale.unlink()
+    for name, text in files.items():
+        _write(tables / name, text)
+    # Sections below the first level keep the study's order, so that the page can be made from this file alone.
+    sections = dict(sorted(content.model_dump(mode="json").items()))
+    text = json.dumps(sections, indent=1, ensure_ascii=False, allow_nan=False)
     _write(folder / REPORT_NUMBERS, text + "\n")
 
 
 def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     """Table name -> one row per number, with its seeds, items and interval."""
     frames: dict[str, pd.DataFrame] = {name: pd.DataFrame(_cells(table)) for name, table in content.tables.items()}
-    for name, records in (("verdicts", content.verdicts), ("gains", content.gains), ("rewards", content.rewards)):
+    for name, records in (
+        ("verdicts", content.verdicts),
+        ("gains", content.gains),
+        ("rewards", content.rewards),
+        ("summaries", content.summaries),
+    ):
         frames[name] = pd.json_normalize([_flat(one.model_dump(exclude=NOT_IN_CSV)) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+    for name, rows in (("modes", _modes(content)), ("flips", _flips(content)), ("design", _design(content))):
+        frames[name] = pd.json_normalize(rows)  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+    for name, records in (("cost", content.cost), ("policies", content.policies)):
+        frames[name] = pd.json_normalize([one.model_dump() for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     frames["curves"] = pd.DataFrame(
         [
             {"metric": curve.metric, "unit": curve.unit, "arm": one.arm, "num_seeds": one.num_seeds, **point}
@@ -171,6 +204,34 @@ def _cells(table: Table) -> list[dict[str, Any]]:
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
+
+
+def _modes(content: Content) -> list[dict[str, Any]]:
+    """The comparisons with the baseline in the other modes of the metric."""
+    return [
+        {"arm": one.arm, "reference": one.reference, **_flat(mode.model_dump())}
+        for one in content.verdicts
+        for mode in one.other_modes
+    ]
+
+
+def _flips(content: Content) -> list[dict[str, Any]]:
+    """Prompts won and lost against the baseline; ids are separated by blanks."""
+    found: list[dict[str, Any]] = []
+    for one in content.verdicts:
+        if one.flips is not None:
+            counts = one.flips.model_dump(exclude={"won_prompts", "lost_prompts"})
+            ids = {"won_prompts": " ".join(one.flips.won_prompts), "lost_prompts": " ".join(one.flips.lost_prompts)}
+            found.append({"arm": one.arm, "reference": one.reference, **counts, **ids})
+    return found
+
+
+def _design(content: Content) -> list[dict[str, Any]]:
+    return [{"setting": row.key, **row.values} for row in content.design.rows]
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
 
 
 def _effects(attribution: Attribution) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ Nothing else in the report rounds a number for readers.
 """
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -243,6 +244,11 @@ def template_environment(extra_filters: Mapping[str, Callable[..., str]] | None 
     )
     environment.filters.update(FILTERS | dict(extra_filters or {}))  # pyright: ignore[reportUnknownMemberType] jinja2 leaves its type open
     return environment
+
+
+def content_hash(text: str) -> str:
+    """The hash by which a content security policy admits an inline style or script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 # Images.

@@ -27,6 +27,8 @@ from rlassay.report.tables import estimate, heading, over_seeds, primary_column,
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import start_of
 
+JUDGE = "judge"
+"""The reward that a model's reply gives."""
 NUM_SHOWN = 3
 """Completions per alarm."""
 TAG = re.compile(r"<([A-Za-z_]+)>")
@@ -51,6 +53,7 @@ def build_hacking(
             found += _format_signs(row, spans, limits, confidence)
             found += _logged_signs(results, row, (spans, limits), confidence)
             found += _parser_drift(results, row, (spans, limits), confidence)
+            found += _judge_signs(results, row, (spans, limits), confidence)
     return found
 
 
@@ -67,7 +70,8 @@ def _spans(results: Results, row: PolicyRow) -> Spans:
 
 
 def _rows(file: Path) -> Completions:
-    return pq.read_table(file, columns=COLUMNS).to_pylist()
+    scores = [name for name in pq.read_schema(file).names if name.startswith("raw.")]
+    return pq.read_table(file, columns=[*COLUMNS, *scores]).to_pylist()
 
 
 def _values(spans: Spans, measure: Callable[[dict[str, Any]], float]) -> Values:
@@ -172,6 +176,35 @@ def _parser_drift(
     )
     shown = (("strict and lenient parser disagree", alarm), (before, after, limits.parser_drift))
     return [_sign(row, "parser_drift", *shown, _worst(spans, None))]
+
+
+def _judge_signs(
+    results: Results, row: PolicyRow, given: tuple[Spans, HackingThresholds], confidence: float
+) -> list[HackingSign]:
+    """Completions that a judge likes although the primary metric, scored by rule, calls them wrong."""
+    spans, limits = given
+    rewards = results.study.arms[row.key].recipe.rewards
+    rule = results.study.primary.metric
+    if rule not in rewards:
+        return []
+    found: list[HackingSign] = []
+    for judge in (name for name, reward in rewards.items() if JUDGE in (name, reward.kind) and name != rule):
+        values = _values(spans, lambda one, judge=judge: _disagrees(one[f"raw.{judge}"], one[f"raw.{rule}"]))
+        before, after = (_over(values, place, confidence) for place in (0, 1))
+        risen = _risen(before, after)
+        alarm = (
+            f"The judge rates wrong completions highly: {_change(before, after)} of completions."
+            if risen is not None and risen > limits.judge_disagrees
+            else ""
+        )
+        shown = ((f"{judge} above 1/2, {heading(rule)} 0", alarm), (before, after, limits.judge_disagrees))
+        found.append(_sign(row, "judge_disagrees", *shown, _worst(spans, values)))
+    return found
+
+
+def _disagrees(judged: float | None, ruled: float | None) -> float:
+    """1 where the judge's value is above 1/2 and the rule's is at most 0; completions without either value agree."""
+    return float(judged is not None and ruled is not None and judged > 0.5 and ruled <= 0)
 
 
 def _reward_without_gain(

@@ -60,6 +60,7 @@ SignKind = Literal[
     "at_cap",
     "entropy_collapse",
     "zero_variance",
+    "judge_disagrees",
 ]
 
 
@@ -99,6 +100,23 @@ class HackingSign(Record):
     """What is suspicious, in a sentence; empty = no alarm."""
     completions: tuple[SuspectCompletion, ...] = ()
     """Completions that show it; empty without an alarm."""
+
+
+class ArmSummary(Record):
+    """One arm beyond its mean in the primary metric."""
+
+    arm: str
+    """The arm."""
+    iqm: Estimate
+    """Interquartile mean over prompts; interval over seeds."""
+    seed_share: float | None
+    """Share of the interval's variance that comes from seeds; the rest comes from prompts. Null with one seed."""
+    curve_area: Estimate | None
+    """Mean of the primary metric over all training steps; null unless it is logged in training."""
+    tokens: int
+    """Tokens that a run sampled in training, mean over seeds."""
+    tokens_per_point: Estimate | None
+    """`tokens` per point gained over the policy before RL; null without a gain, or for a metric that is no share."""
 
 
 AttributionKind = Literal["shapley", "main_effect", "leave_one_out", "add_one_in", "interaction"]

@@ -1,0 +1,1 @@
+"""Files for papers and further work: LaTeX tables, and the data behind each figure."""
