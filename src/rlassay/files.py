@@ -43,3 +43,8 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def sha256_of(content: bytes) -> str:
+    """Hex SHA-256 of the content of a file."""
+    return hashlib.sha256(content).hexdigest()

@@ -39,10 +39,37 @@ class StudyImages:
     def __init__(self, data: Path) -> None:
         self.data = data
         self._open = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_image)
+        self._frames = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_strip)
 
     def __call__(self, paths: Iterable[str]) -> list[Image.Image]:
-        """The images at `paths`, relative to the study's data folder."""
-        return [self._open(self.data / path) for path in paths]
+        """The images at `paths`, relative to the study's data folder; those of `frame_path` are frames of a clip."""
+        return [self._image(path) for path in paths]
+
+    def _image(self, path: str) -> Image.Image:
+        file, mark, frame = path.partition(_FRAME)
+        if not mark:
+            return self._open(self.data / path)
+        index, _, count = frame.partition("/")
+        return self._frames(self.data / file, int(count))[int(index)]
+
+
+_FRAME = "#frame="
+
+
+def frame_path(strip: str, index: int, count: int) -> str:
+    """Path by which `StudyImages` opens one frame of a film strip of `count` frames."""
+    return f"{strip}{_FRAME}{index}/{count}"
+
+
+def open_strip(path: Path, count: int) -> list[Image.Image]:
+    """The frames of a film strip, see `split_strip`."""
+    return split_strip(open_image(path), count)
+
+
+def split_strip(strip: Image.Image, count: int) -> list[Image.Image]:
+    """The `count` frames that an image shows side by side."""
+    width = strip.width // count
+    return [strip.crop((index * width, 0, (index + 1) * width, strip.height)) for index in range(count)]
 
 
 def open_image(path: Path) -> Image.Image:

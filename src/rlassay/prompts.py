@@ -1,23 +1,36 @@
 """Turns a row into chat messages; the wording of all prompts is here."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from rlassay.records import PromptRow
+from rlassay.records import Media, PromptRow
 
 
-def messages(row: PromptRow, system: str | None = None, preface: str | None = None) -> list[dict[str, Any]]:
+def messages(
+    row: PromptRow, system: str | None = None, preface: str | None = None, media: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Chat messages of a row: an optional system turn, then one user turn with its images first.
 
-    `preface` is text before the question, for a model without a system role.
+    `preface` is text before the question, for a model without a system role. `media` are the types of the parts that
+    show its images and clips; None takes their kinds.
 
     The user turn has only the question and its options, in the shortest form: in `(B)7` each letter is a token of its
     own, which a small model needs to learn the letters. A model without demonstrations of the completion format gets
     it by `system=instruction(row)`.
     """
     text = question_text(row) if preface is None else f"{preface}\n\n{question_text(row)}"
-    parts = [{"type": item.kind} for item in row.media] + [{"type": "text", "text": text}]
+    shown = [item.kind for item in row.media] if media is None else media
+    parts = [{"type": kind} for kind in shown] + [{"type": "text", "text": text}]
     turn = {"role": "user", "content": parts}
     return [turn] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}, turn]
+
+
+def shown_frames(clip: Media, max_frames: int | None = None) -> list[int]:
+    """Indices into the film strip of a clip: all of it, or `max_frames` of its frames, evenly spaced."""
+    count = len(clip.times)
+    if max_frames is None or count <= max_frames:
+        return list(range(count))
+    return [index * (count - 1) // max(1, max_frames - 1) for index in range(max_frames)]
 
 
 def instruction(row: PromptRow) -> str:

@@ -43,6 +43,14 @@ class Media(Record):
     """Path of an image relative to the study's data folder; a video keeps the path of its source."""
     frames: FrameSampling | None = None
     """For a video, how many frames are shown, where its source says so."""
+    strip: str = ""
+    """For a video, path of the image with its frames side by side, relative to the study's data folder."""
+    times: tuple[float, ...] = ()
+    """For a video, when each frame of the strip is shown, seconds from the first frame of the clip."""
+    duration: float = 0.0
+    """For a video, its length, seconds."""
+    fps: float = 0.0
+    """For a video, its frames per second, on average."""
 
 
 class PromptRow(Record):

@@ -202,12 +202,15 @@ SOURCES = {
     "jsonl_prompts": {"kind": "jsonl_prompts", "folder": "/nowhere"},
     "conversations": {"kind": "conversations", "folder": "/nowhere"},
     "jsonl": {"kind": "jsonl", "folder": "/nowhere"},
+    "moving_digits": {"kind": "moving_digits", "guess_share": 0.5},
 }
 TINY_SOURCES = {
     "gsm8k": ("gsm8k", "tiny_lm"),
     "aokvqa": ("aokvqa", "tiny_vlm"),
     "summarization": ("docstrings", "tiny_lm"),
     "docstrings": ("docstrings", "tiny_lm"),
+    "moving_digits": ("moving_digits", "tiny_vlm"),
+    "conversations": ("moving_digits", "tiny_vlm"),
 }
 
 

@@ -93,7 +93,7 @@ MALFORMED = [
     (
         {"data__kind": "digts"},
         "data: kind is the text 'digts', expected one of digits, jsonl, table, aokvqa, jsonl_prompts, conversations, "
-        "gsm8k, summarization, docstrings; did you mean 'digits'?",
+        "moving_digits, gsm8k, summarization, docstrings; did you mean 'digits'?",
     ),
     ({"rl__loss_type": "dapoo"}, f"rl.loss_type: got the text 'dapoo', expected {LOSSES}; did you mean 'dapo'?"),
     ({"rl__scale_rewards": False}, "rl.scale_rewards: got false, expected one of group, batch, none"),

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rlassay.config import StudyError
-from rlassay.config.data import Conversations, Jsonl, JsonlPrompts, PromptLimit
+from rlassay.config.data import Jsonl, JsonlPrompts, PromptLimit
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, reading_order
 from rlassay.data.outcomes import Accepted, Rejected
@@ -215,14 +215,3 @@ def test_a_processor_that_cannot_count_is_an_error(folder, model, tmp_path):
     reader = str(text_model(tmp_path / "reader"))
     with pytest.raises(StudyError, match=r"data.max_prompt_length: a row shows images, but the model reads text only"):
         ingest_all(section(model=reader), tmp_path)
-    (tmp_path / "clip.mp4").write_bytes(b"not decoded here")
-    turns = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "(1)"}]
-    (tmp_path / "train.jsonl").write_text(json.dumps({"conversations": turns, "video": "clip.mp4"}) + "\n")
-    clips = Conversations(
-        kind="conversations",
-        folder=str(tmp_path),
-        splits={"train": None},
-        max_prompt_length=section().max_prompt_length,
-    )
-    with pytest.raises(StudyError, match=r"data.max_prompt_length: the tokens of a clip cannot be counted"):
-        ingest_all(clips, tmp_path)

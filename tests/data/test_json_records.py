@@ -13,8 +13,10 @@ from rlassay.data import load_rows
 from rlassay.data.json_records import frame_sampling
 from rlassay.data.raw_examples import RowRejectedError
 from rlassay.data.row_checks import content_id
+from rlassay.images import open_strip
 from rlassay.records import FrameSampling, PromptRow, parse_row
 from tests.data.ingesting import ingest_all
+from tests.data.make_clips import level, write_clip
 
 META = {"frame_cnts": [15, 11], "min_frames": 4, "max_frames": 8, "dynamic_sample": True}
 ROW = {"question": "Which animal?", "answer": "B", "choices": ["cat", "dog"], "media": [{"path": "red.png"}]}
@@ -28,7 +30,7 @@ def folder(tmp_path):
     encoded = io.BytesIO()
     Image.new("RGB", (5, 3), "red").save(encoded, "PNG")
     (folder / "pictures" / "red.png").write_bytes(encoded.getvalue())
-    (folder / "clip.mp4").write_bytes(b"not decoded here")
+    write_clip(folder / "clip.mp4")
     return folder
 
 
@@ -98,7 +100,12 @@ def test_a_conversation_about_a_clip(folder, tmp_path):
     clip, picture = load_rows(section, tmp_path / "out")
     assert (clip.question, clip.answer, clip.meta) == ("Which actions?", "(1) Lift (2) Turn", {"id": "0"})
     frames = FrameSampling(frame_cnts=(15, 11), min_frames=4, max_frames=8)
-    assert [(item.kind, item.path, item.frames) for item in clip.media] == [("video", str(folder / "clip.mp4"), frames)]
+    (shown,) = clip.media
+    assert (shown.kind, shown.path, shown.frames) == ("video", str(folder / "clip.mp4"), frames)
+    # 4 s, of which the study shows a frame every 2; meta asks for at least 4 of the 40.
+    assert (shown.duration, shown.fps, shown.times) == (4.0, 10.0, (0.0, 1.3, 2.6, 3.9))
+    strip = open_strip(tmp_path / "out" / shown.strip, 4)
+    assert [level(frame) for frame in strip] == [0, 13, 26, 39]
     assert parse_row(clip.model_dump_json().encode(), "here", PromptRow) == clip
     assert picture.media[0].kind == "image"
     (warm,) = load_rows(section.model_copy(update={"splits": {"sft": None}}), tmp_path / "out")
@@ -114,7 +121,12 @@ def test_invalid_conversations_are_rejected(folder, tmp_path):
         {"conversations": good, "video": "no.mp4"},
         {"conversations": good, "video": "clip.mp4", "meta": META | {"frame_cnts": []}},
         {"conversations": good, "video": "../../clip.mp4"},
+        {"conversations": good, "video": "broken.mp4"},
+        {"conversations": good, "video": "text.mp4"},
     )
+    whole = (folder / "clip.mp4").read_bytes()
+    (folder / "broken.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.mp4").write_bytes(b"once upon a time")
     section = Conversations(kind="conversations", folder=str(folder), splits={"test": None})
     assert rejections(section, tmp_path) == [
         "conversations: expected one human turn and then one gpt turn",
@@ -122,6 +134,8 @@ def test_invalid_conversations_are_rejected(folder, tmp_path):
         "video: no such file",
         "meta.frame_cnts: expected positive whole numbers",
         "video: its path leaves the data root",
+        "video: it cannot be decoded",
+        "video: it cannot be decoded",
     ]
 
 

@@ -17,11 +17,11 @@ USERS = "for the files of users"
 INGREDIENTS = "an ingredient may be any part of a recipe; arms that are written out use the same part"
 REASONS = {
     "Builtin.seed": DRAWS,
+    "ClipPolicy.base_interval": "the built-in clips have a default of their own, and s3_video sets its inverse",
     "Columns.answer_is": USERS,
     "Columns.choices": USERS,
     "Columns.images": USERS,
     "Columns.meta": USERS,
-    "Conversations.kind": USERS,
     "Digits.seed": DRAWS,
     "Evaluation.seed": DRAWS,
     "Files.files": USERS,
@@ -32,6 +32,9 @@ REASONS = {
     "HubModel.trust_remote_code": "off for safety",
     "Jsonl.kind": USERS,
     "JsonlPrompts.video_key": USERS,
+    "MovingDigits.guess_share": "the built-in study takes the default",
+    "MovingDigits.misread_share": "the built-in study takes the default",
+    "MovingDigits.seed": DRAWS,
     "PromptLimit.trust_remote_code": "off for safety",
     "SFTConfig.seed": DRAWS,
     "Table.preset": USERS,

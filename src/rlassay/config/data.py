@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlassay.config.section import Section
 
@@ -93,6 +93,35 @@ class ImagePolicy(Section):
     """Images of fewer pixels are scaled up to as many, proportions kept; null leaves them small."""
     max_pixels: int | None = Field(default=None, ge=1)
     """Images of more pixels are scaled down to as many, proportions kept; null sets no limit but `max_side`."""
+
+
+class ClipPolicy(Section):
+    """How many frames of a video clip are shown, and at which size; the `meta` of a record goes before the counts."""
+
+    base_interval: float = Field(default=2.0, gt=0)
+    """Seconds of the clip for each frame that is shown."""
+    video_fps: float | None = Field(default=None, gt=0)
+    """Frames that are shown for each second of the clip, in place of `base_interval`; null leaves it to that."""
+    min_frames: int = Field(default=4, ge=1)
+    """Fewest frames; a clip that has fewer shows all of them."""
+    max_frames: int = Field(default=8, ge=1)
+    """Most frames."""
+    min_pixels: int | None = Field(default=None, ge=1)
+    """Frames of fewer pixels are scaled up to as many, proportions kept; null leaves them small."""
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Frames of more pixels are scaled down to as many, proportions kept; null leaves them large."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ClipPolicy":
+        for low, high in (("min_frames", "max_frames"), ("min_pixels", "max_pixels")):
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"{low}: got {least}, more than {high} = {most}; lower it, or raise {high}")
+        return self
+
+
+def _is_default_policy(value: object) -> bool:
+    return value == ClipPolicy()
 
 
 class Files(Section):
@@ -208,6 +237,8 @@ class RecordSection(DataSection):
     """Usable rows to take from the head of each file; null takes all."""
     images: ImagePolicy = ImagePolicy()
     """Limits on the size of images."""
+    clips: ClipPolicy = Field(default=ClipPolicy(), exclude_if=_is_default_policy)
+    """Which frames of video clips are shown."""
 
 
 class JsonlPrompts(RecordSection):
@@ -234,6 +265,27 @@ class Conversations(RecordSection):
     """Selects this section."""
 
 
+class MovingDigits(DataSection):
+    """Short mp4 files, made here, of a handwritten digit that does two things, in the schema of `conversations`."""
+
+    kind: Literal["moving_digits"]
+    """Selects this section."""
+    duplicates: RepeatRule = "exact"
+    """Which repeated prompts are refused."""
+    leaks: RepeatRule = "exact"
+    """Which training rows are refused because of an evaluation split."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the image split, the clips and the demonstrations."""
+    splits: dict[SplitName, Count] = Field(default={"sft": 6000, "train": 1500, "test": 400})
+    """Rows per split; `sft` and `train` share their digit images, every other split draws on held-out digits."""
+    guess_share: float = Field(default=0.40, ge=0, le=1)
+    """Share of demonstrations that answer at once with guessed actions."""
+    misread_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of demonstrations that think first and then name a wrong action; the rest think and are right."""
+    clips: ClipPolicy = ClipPolicy(base_interval=0.5)
+    """Which frames of the clips are shown: their `meta` allows 4 to 6 of 12."""
+
+
 class Docstrings(DataSection):
     """Summarization made from installed packages: a docstring's body and its first line."""
 
@@ -248,6 +300,6 @@ class Docstrings(DataSection):
 
 
 DataConfig = Annotated[
-    Digits | Jsonl | Table | Aokvqa | JsonlPrompts | Conversations | Gsm8k | Summarization | Docstrings,
+    Digits | Jsonl | Table | Aokvqa | JsonlPrompts | Conversations | MovingDigits | Gsm8k | Summarization | Docstrings,
     Field(discriminator="kind"),
 ]

@@ -2,9 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlassay.config.section import Section
+
+
+class ClipView(Section):
+    """How a model is shown video clips."""
+
+    show: Literal["frames", "video"] = "frames"
+    """`frames` shows a clip as one image after the other, to any vision model; `video` by the processor's own video
+    input, with the times of the frames where the model takes them."""
+    max_frames: int | None = Field(default=None, ge=1)
+    """Most frames of a clip, evenly spaced out of those that the data stage has sampled; null shows all of these."""
+
+
+def _is_default_view(value: object) -> bool:
+    return value == ClipView()
 
 
 class Lora(Section):
@@ -53,6 +67,15 @@ class TinyVLM(TinyModel):
     """Side of a square image patch, pixels."""
     image_size: int = Field(default=16, ge=4)
     """Side of the square input image, pixels; a multiple of patch_size."""
+    clips: ClipView = Field(default=ClipView(), exclude_if=_is_default_view)
+    """How it is shown video clips."""
+
+    @field_validator("clips")
+    @classmethod
+    def _takes_frames(cls, clips: ClipView) -> ClipView:
+        if clips.show == "video":
+            raise ValueError("show: the built-in model has no video input; take 'frames', or a model of the hub")
+        return clips
 
 
 class HubModel(Section):
@@ -72,6 +95,8 @@ class HubModel(Section):
     """Whether code shipped with the model may run on this machine."""
     lora: Lora | None = None
     """Adapters to train; null trains every weight."""
+    clips: ClipView = Field(default=ClipView(), exclude_if=_is_default_view)
+    """How it is shown video clips."""
 
 
 ModelConfig = Annotated[TinyVLM | TinyLM | HubModel, Field(discriminator="kind")]

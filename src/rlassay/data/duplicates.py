@@ -38,7 +38,7 @@ class PromptSignature:
     answer: int = 0
     """Digest of the gold answer."""
     exact: tuple[str, ...] = ()
-    """SHA-256 of each image, then the path of each video."""
+    """SHA-256 of each image, then of each video."""
     hashes: tuple[str, ...] = ()
     """Perceptual hash of each image, 64 hex digits."""
     prompt_id: str = ""

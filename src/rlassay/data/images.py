@@ -56,7 +56,7 @@ def encode_image(value: Any, root: Path | None, policy: ImagePolicy | None, *, j
         if content is None or original.format not in SUFFIXES:
             raise RowRejectedError(f"image: its format is none of {', '.join(SUFFIXES)}")
         return EncodedImage(content=content, suffix=SUFFIXES[original.format], image=to_rgb(original))
-    image = _resized(to_rgb(original), policy)
+    image = resized(to_rgb(original), policy)
     unchanged = image.size == original.size and is_plain(original)
     if content is not None and unchanged and original.format in SUFFIXES and (original.format == "JPEG" or not jpeg):
         return EncodedImage(content=content, suffix=SUFFIXES[original.format], image=image)
@@ -166,7 +166,8 @@ class ImageStore:
         return True
 
 
-def _resized(image: Image.Image, policy: ImagePolicy) -> Image.Image:
+def resized(image: Image.Image, policy: ImagePolicy) -> Image.Image:
+    """The image within the policy's limits; RowRejectedError if a side is too long for it."""
     width, height = image.size
     scale = 1.0
     if max(width, height) > policy.max_side:

@@ -14,11 +14,13 @@ from PIL.Image import Image
 from rlassay.bar import progress_bar
 from rlassay.config import StudyError
 from rlassay.config.data import PromptLimit, RepeatRule
+from rlassay.data.clips import EncodedClip, encode_clip
 from rlassay.data.duplicates import PromptSignature, SplitIndex, digest_of, plain_digest, text_digest
-from rlassay.data.images import EncodedImage, ImageStore, encode_image, media_path, perceptual_hash, resolve_below
+from rlassay.data.images import EncodedImage, ImageStore, encode_image, media_path, perceptual_hash
 from rlassay.data.outcomes import Accepted, Outcome, Rejected
 from rlassay.data.raw_examples import RawExample, RowRejectedError, Source, UnsuitableRowError, rejecting
 from rlassay.data.row_checks import checked_row, content_id
+from rlassay.files import sha256_of
 from rlassay.records import TRAINING_SPLITS, Media, PromptRow, RefusedPair, parse_row, row_line
 
 MAX_PROBLEMS = 20
@@ -111,17 +113,18 @@ class Ingestor:
             row = checked_row(example, split)
             # 2. Its media, under names that depend on their content only.
             encoded = [self._encode(image, example) for image in example.images]
-            videos = [resolve_below(path, example.media_root, "video") for path in example.videos]
-            row = row.model_copy(update={"media": _content_named(encoded, example.videos)})
+            clips = [self._encode_clip(video, example) for video in example.videos]
+            row = row.model_copy(update={"media": _content_named(encoded, clips)})
             # 3. Its length.
-            if reason := self.too_long(row, [one.image for one in encoded]):
+            frames = [frame for clip in clips for frame in clip.frames]
+            if reason := self.too_long(row, [one.image for one in encoded] + frames):
                 raise UnsuitableRowError(reason)
             # 4. Duplicates and leaks, by its signature.
             signature = PromptSignature(
                 text=text_digest(row),
                 plain=plain_digest(row),
                 answer=digest_of(row.answer),
-                exact=(*(one.digest for one in encoded), *example.videos),
+                exact=(*(one.digest for one in encoded), *(clip.digest for clip in clips)),
                 hashes=tuple(perceptual_hash(one.image) for one in encoded),
                 prompt_id=example.prompt_id,
             )
@@ -133,16 +136,19 @@ class Ingestor:
         # 5. It is accepted: only now is anything stored.
         images = tuple(self.images.add(one.content, one.suffix, example.jpeg_name) for one in encoded)
         self._index(split).add(signature)
-        clips = tuple(Media(kind="video", path=str(path), frames=example.frames) for path in videos)
+        shown, stored = zip(*(self._store(clip) for clip in clips), strict=True) if clips else ((), ())
         key = self._key(example.prompt_id or content_id(row), split)
-        row = row.model_copy(update={"prompt_id": key, "media": images + clips})
-        return Accepted(row=row_line(row), signature=signature, images=tuple(image.path for image in images))
+        row = row.model_copy(update={"prompt_id": key, "media": (*images, *shown)})
+        files = {image.path: one.digest for image, one in zip(images, encoded, strict=True)}
+        for each in stored:
+            files |= each
+        return Accepted(row=row_line(row), signature=signature, images=tuple(files), digests=tuple(files.values()))
 
     def restore(self, outcome: Outcome, split: str) -> bool:
         """Whether an outcome of an earlier attempt is still valid, its images unchanged; if so, its row is indexed."""
         if isinstance(outcome, Rejected):
             return True
-        images = zip(outcome.images, outcome.signature.exact, strict=False)  # `exact` also names the videos
+        images = zip(outcome.images, outcome.digests, strict=True)
         if not all(self.images.restore(path, digest) for path, digest in images):
             return False
         self._index(split).add(outcome.signature)
@@ -167,6 +173,19 @@ class Ingestor:
 
     def _encode(self, image: object, example: RawExample) -> EncodedImage:
         return encode_image(image, example.media_root, self.source.images, jpeg=example.jpeg_name is not None)
+
+    def _encode_clip(self, video: str | bytes, example: RawExample) -> EncodedClip:
+        return encode_clip(video, example.media_root, self.source.clips, example.frames)
+
+    def _store(self, clip: EncodedClip) -> tuple[Media, dict[str, str]]:
+        """Store the film strip of a clip, and a clip that is no file of its own; SHA-256 of each file by its path."""
+        strip = self.images.add(clip.strip)
+        files = {strip.path: sha256_of(clip.strip)}
+        path = clip.path
+        if path is None:
+            path = self.images.add(clip.content, "mp4").path
+            files[path] = clip.digest
+        return clip.media.model_copy(update={"path": path, "strip": strip.path}), files
 
     def _index(self, split: str) -> SplitIndex:
         if split not in self.splits:
@@ -249,7 +268,8 @@ def _location(example: RawExample | RowRejectedError) -> str:
     return f"{example.where}{images}: "
 
 
-def _content_named(encoded: Sequence[EncodedImage], videos: Sequence[str]) -> tuple[Media, ...]:
-    """The row's media under names that are the same wherever the files are."""
+def _content_named(encoded: Sequence[EncodedImage], clips: Sequence[EncodedClip]) -> tuple[Media, ...]:
+    """The row's media under names that are the same wherever the files are; clips with their frames."""
     images = [Media(path=media_path(one.digest, one.suffix)) for one in encoded]
-    return (*images, *(Media(kind="video", path=path) for path in videos))
+    shown = (clip.media.model_copy(update={"path": media_path(sha256_of(clip.strip), "png")}) for clip in clips)
+    return (*images, *shown)

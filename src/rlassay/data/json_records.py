@@ -94,27 +94,31 @@ def jsonl_prompts(section: JsonlPrompts) -> Source:
 
 def conversations(section: Conversations) -> Source:
     """Records of one human and one gpt turn; the gold answer is the reply's `<answer>` block, or the whole reply."""
-    root = Path(section.folder)
 
     def convert(one: JsonRecord) -> RawExample:
-        record = one.values
         if "conversations" not in one.known:
             raise StudyError([f"{one.where}: no key 'conversations'; it has {', '.join(one.known) or 'none'}"])
-        question, reply = _two_turns(record.get("conversations"))
-        videos = _paths(record.get("video"))
-        meta = record.get("meta")
-        return RawExample(
-            question=_without_marks(question),
-            answer=answer_block(reply),
-            images=list_of(record.get("image")),
-            videos=videos,
-            frames=None if meta is None or not videos else frame_sampling(meta),
-            media_root=root,
-            demonstration=reply,
-            meta={} if record.get("id") is None else {"id": text_of(record["id"], "id")},
-        )
+        return of_conversation(one.values, Path(section.folder))
 
     return _record_source(section, convert)
+
+
+def of_conversation(record: Mapping[str, Any], root: Path | None) -> RawExample:
+    """A record of the `conversations` schema; RowRejectedError with the invalid key."""
+    question, reply = _two_turns(record.get("conversations"))
+    video = record.get("video")
+    videos = (video,) if isinstance(video, bytes) else _paths(video)
+    meta = record.get("meta")
+    return RawExample(
+        question=_without_marks(question),
+        answer=answer_block(reply),
+        images=list_of(record.get("image")),
+        videos=videos,
+        frames=None if meta is None or not videos else frame_sampling(meta),
+        media_root=root,
+        demonstration=reply,
+        meta={} if record.get("id") is None else {"id": text_of(record["id"], "id")},
+    )
 
 
 def frame_sampling(meta: Any) -> FrameSampling:
@@ -181,6 +185,7 @@ def _record_source(section: RecordSection, convert: Callable[[JsonRecord], RawEx
         examples={split: partial(_convert_file, file, convert) for split, file in files.items()},
         files={split: (file,) for split, file in files.items()},
         images=section.images,
+        clips=section.clips,
     )
 
 

@@ -23,7 +23,9 @@ class Accepted:
     signature: PromptSignature
     """The digests with which later rows are compared."""
     images: tuple[str, ...] = ()
-    """Paths of its images, as in `Media.path`; `signature.exact` begins with their digests."""
+    """Paths of the files that are stored for it, relative to the study's data folder."""
+    digests: tuple[str, ...] = ()
+    """SHA-256 of each of these files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Journal:
             known = outcome.signature
             about: dict[str, Any] = {"text": known.text, "plain": known.plain, "answer": known.answer}
             about |= {"exact": known.exact, "hashes": known.hashes}
-            about |= {"prompt_id": known.prompt_id, "images": outcome.images}
+            about |= {"prompt_id": known.prompt_id, "images": outcome.images, "digests": outcome.digests}
             self._write(_line(f"{json.dumps(about)}\t{outcome.row.rstrip()}"))
         else:
             about = {"reason": outcome.reason, "where": outcome.where, "detail": outcome.detail}
@@ -126,7 +128,8 @@ def _parse(line: bytes) -> Outcome | None:
         hashes=tuple(entry["hashes"]),
         prompt_id=entry["prompt_id"],
     )
-    return Accepted(row=f"{row}\n", signature=signature, images=tuple(entry["images"]))
+    images, digests = tuple(entry["images"]), tuple(entry["digests"])
+    return Accepted(row=f"{row}\n", signature=signature, images=images, digests=digests)
 
 
 MAX_DISTINCT_ANSWERS = 10_000

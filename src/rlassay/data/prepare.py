@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rlassay.data.docstrings import docstrings
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, length_check, reading_order
 from rlassay.data.json_records import conversations, jsonl, jsonl_prompts
+from rlassay.data.moving_digits import moving_digits
 from rlassay.data.outcomes import Accepted, Journal, SplitStats
 from rlassay.data.raw_examples import Source
 from rlassay.data.tables import aokvqa, gsm8k, summarization, table
@@ -34,6 +35,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "summarization": summarization,
     "jsonl_prompts": jsonl_prompts,
     "conversations": conversations,
+    "moving_digits": moving_digits,
     "docstrings": docstrings,
 }
 """`kind` of a data section -> `source(section)` of the same name, which reads records only when they are requested."""
@@ -60,6 +62,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         ingestor = _ingestor(study.data, source, images)
         states = _states(study, source)
         facts = {split: _prepare_split(split, study, layout, ingestor, states[split]) for split in states}
+        _check_kinds(facts)
         # 3. Replace the old rows, and delete everything that belongs to an earlier version of the study.
         for split in facts:
             layout.split_part(split).replace(layout.split(split))
@@ -188,6 +191,20 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
             ]
         )
     return facts
+
+
+def _check_kinds(facts: Mapping[str, SplitFacts]) -> None:
+    """StudyError if a training split has rows with images or clips beside rows without: TRL takes one kind a batch."""
+    for split in TRAINING_SPLITS:
+        media = facts[split].media if split in facts else {}
+        without, rows = media.get("0", 0), sum(media.values())
+        if 0 < without < rows:
+            raise StudyError(
+                [
+                    f"data: {without} of {rows} rows of the split {split!r} show neither image nor clip; TRL cannot "
+                    "train on both kinds in one batch: keep one kind (images and clips may be mixed)"
+                ]
+            )
 
 
 def _states(study: Study, source: Source) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlassay.config import StudyError
-from rlassay.config.data import ImagePolicy
+from rlassay.config.data import ClipPolicy, ImagePolicy
 from rlassay.records import FrameSampling, PairedBy, RefusedPair
 
 NOT_WANTED = "question_id: not in data.question_ids"
@@ -45,8 +45,8 @@ class RawExample:
     """The option texts."""
     images: tuple[Any, ...] = ()
     """Images in any form that `read_image` accepts."""
-    videos: tuple[str, ...] = ()
-    """Paths of clips, relative to `media_root`."""
+    videos: tuple[str | bytes, ...] = ()
+    """Clips: paths relative to `media_root`, or the content of a file that the study keeps."""
     frames: FrameSampling | None = None
     """How many frames of the clips to sample."""
     media_root: Path | None = None
@@ -77,6 +77,8 @@ class Source:
     """Split -> the files it is read from; if one changes, earlier outcomes of that split are discarded."""
     images: ImagePolicy | None = None
     """Limits on the images; None stores them unchanged."""
+    clips: ClipPolicy = field(default_factory=ClipPolicy)
+    """Which frames of clips are shown."""
     strict: bool = False
     """Whether an invalid record is an error; otherwise it is rejected and counted."""
     generated: bool = False

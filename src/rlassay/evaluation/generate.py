@@ -165,7 +165,7 @@ class Answerer:
         """The completions of a batch, in its order."""
         rows = [row for row, _ in batch.items]
         chats = [self.chat_format.prompt(row) for row in rows]
-        images = [self.images(item.path for item in row.media) for row in rows]
+        images = [self.images(self.chat_format.images(row)) for row in rows]
         decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
         signals = self._signals(batch, chats, images, [each.ids for each in decoded])
         return [

@@ -6,7 +6,7 @@ RL and evaluation make theirs with `chat_format`, so that all three show the pol
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -18,13 +18,14 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from rlassay.config.explain import StudyError
-from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinyVLM
+from rlassay.config.model import ClipView, HubModel, ModelConfig, TinyLM, TinyVLM
 from rlassay.config.training import Recipe
+from rlassay.images import frame_path
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
 from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_vlm
-from rlassay.prompts import demonstrate, instruction, messages
-from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
+from rlassay.prompts import demonstrate, instruction, messages, shown_frames
+from rlassay.records import TRAINING_SPLITS, Media, PromptRow, read_rows
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -179,6 +180,29 @@ class ChatFormat:
     """A processor's template takes turns of parts (text, image); a tokenizer's template takes plain text."""
     with_format_instruction: bool
     """Whether the prompt states the completion format, in a system turn or, without a system role, in the user turn."""
+    clips: ClipView = field(default_factory=ClipView)
+    """How video clips are shown."""
+
+    def images(self, row: PromptRow) -> list[str]:
+        """Paths of the images that the prompt shows, for `StudyImages`; frames of clips are images unless `video`."""
+        return [path for item in row.media for path in self._paths(item) if not self._is_video(item)]
+
+    def clip_frames(self, row: PromptRow) -> list[list[str]]:
+        """For each clip that goes to the processor's video input, paths of its frames, for `StudyImages`."""
+        return [self._paths(item) for item in row.media if self._is_video(item)]
+
+    def _paths(self, item: Media) -> list[str]:
+        if item.kind == "image":
+            return [item.path]
+        return [frame_path(item.strip, index, len(item.times)) for index in shown_frames(item, self.clips.max_frames)]
+
+    def _is_video(self, item: Media) -> bool:
+        return item.kind == "video" and self.clips.show == "video"
+
+    def _media_parts(self, row: PromptRow) -> list[str]:
+        """Types of the parts that show a row's images and clips."""
+        parts = (["video"] if self._is_video(item) else ["image"] * len(self._paths(item)) for item in row.media)
+        return [kind for of_item in parts for kind in of_item]
 
     def prompt(self, row: PromptRow) -> list[dict[str, Any]]:
         """The conversation up to where the completion begins."""
@@ -250,7 +274,8 @@ class ChatFormat:
 
     def _prompt(self, row: PromptRow, *, in_system_turn: bool) -> list[dict[str, Any]]:
         text = instruction(row) if self.with_format_instruction else None
-        turns = messages(row, system=text) if in_system_turn else messages(row, preface=text)
+        place = "system" if in_system_turn else "preface"
+        turns = messages(row, media=self._media_parts(row), **{place: text})
         if self._in_parts:
             return turns
         return [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
@@ -293,7 +318,8 @@ def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
     Errors: StudyError as in `check_chat_format`.
     """
     check_chat_format(processor, recipe)
-    return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None)
+    clips = ClipView() if isinstance(recipe.model, TinyLM) else recipe.model.clips
+    return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None, clips=clips)
 
 
 def check_chat_format(processor: Processor, recipe: Recipe) -> None:

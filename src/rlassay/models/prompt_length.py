@@ -13,23 +13,21 @@ from rlassay.records import PromptRow
 
 
 def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) -> int:
-    """Tokens of the whole prompt, with each image at its expanded length.
+    """Tokens of the whole prompt, with each image, and each frame of a clip, at its expanded length.
 
     The prompt is counted with the system turn that states the completion format: no stage shows a longer one.
 
     Args:
         row: the prompt; its `media` state the positions of the images.
-        images: the row's images.
+        images: the row's images, then the frames of its clips.
         processor: a processor, or the tokenizer of a model that reads text only.
 
-    Errors: ValueError for a processor without a chat template, for images if the model reads text only, and for clips.
+    Errors: ValueError for a processor without a chat template, and for images if the model reads text only.
     """
     prepare: Any = processor
     reads_images = isinstance(processor, ProcessorMixin)
     if not prepare.chat_template:
         raise ValueError("the processor has no chat template; choose an instruction-tuned model")
-    if any(item.kind == "video" for item in row.media):
-        raise ValueError("the tokens of a clip cannot be counted; remove the limit, or the rows with clips")
     if images and not reads_images:
         raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
     prompt = ChatFormat(processor=processor, with_format_instruction=True).prompt(row)

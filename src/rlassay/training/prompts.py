@@ -80,7 +80,7 @@ class _MakeColumns:
             "prompt": [self.chat_format.prompt(row) for row in rows],
         }
         if self.with_images:
-            columns["images"] = [self.images(item.path for item in row.media) for row in rows]
+            columns["images"] = [self.images(self.chat_format.images(row)) for row in rows]
         return columns
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:

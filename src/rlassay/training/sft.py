@@ -197,7 +197,7 @@ def sft_dataset(
         _written_out(rows, chat_format, chat_format.end_token(ends)) if rewritten else _messages(rows, chat_format)
     )
     if any(row.media for row in rows):
-        columns["images"] = [[item.path for item in row.media] for row in rows]
+        columns["images"] = [chat_format.images(row) for row in rows]
     datasets.disable_progress_bars()
     library: Any = datasets
     dataset = library.Dataset.from_dict(columns)

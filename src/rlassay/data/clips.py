@@ -1,0 +1,296 @@
+"""Video clips: which frames are shown, decoding of these frames alone, and the film strip that keeps them."""
+
+import io
+from bisect import bisect_right
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+from PIL import Image
+
+from rlassay.config.data import ClipPolicy, ImagePolicy
+from rlassay.data.images import resized, resolve_below
+from rlassay.data.raw_examples import LONGEST_DETAIL, RowRejectedError
+from rlassay.files import sha256, sha256_of
+from rlassay.images import split_strip
+from rlassay.records import FrameSampling, Media
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,ogg,flv,asf"
+"""Containers that are read. Others, such as playlists, may name further files, and would read them for a record."""
+MOST_PIXELS = 80_000_000
+"""Most pixels of a clip's frames together; Pillow takes larger images for decompression bombs."""
+TRUNCATED = 0.05
+"""A clip whose frames end earlier than its header states, by more than this share, is truncated."""
+_TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
+"""Counter-clockwise degrees of the rotation flag, modulo 360 -> how frames are turned for display."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedClip:
+    """The frames of a clip that are shown, as they will be stored."""
+
+    digest: str
+    """SHA-256 of the clip's file, in hex."""
+    path: str | None
+    """Path of its file; None if the study has to keep `content`."""
+    content: bytes
+    """The clip's file, where the source gave no path."""
+    strip: bytes
+    """A PNG with the frames side by side."""
+    media: Media
+    """Facts about the clip, without paths."""
+
+    @cached_property
+    def frames(self) -> list[Image.Image]:
+        """The frames that are shown."""
+        return split_strip(Image.open(io.BytesIO(self.strip)).convert("RGB"), len(self.media.times))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledFrames:
+    """Decoded frames of a clip."""
+
+    images: tuple[Image.Image, ...]
+    """The frames in RGB, upright, all of one size."""
+    times: tuple[float, ...]
+    """Seconds from the first frame of the clip to each of them."""
+    duration: float
+    """Length of the clip, seconds."""
+    fps: float
+    """Its frames per second, on average."""
+
+
+def frame_count(duration: float, policy: ClipPolicy, meta: FrameSampling | None) -> int:
+    """How many frames to show: `n = clip(round(duration / base_interval), min_frames, max_frames)`.
+
+    The limits are those of the record's `meta`, else the policy's. A `meta` without `dynamic_sample` asks for its
+    `max_frames`. With `video_fps` in the policy, `base_interval` is `1 / video_fps`.
+
+    Args:
+        duration: length of the clip, seconds.
+        policy: the study's choice.
+        meta: the record's own choice.
+
+    Source: `data_qwen.py` of ChristianLin0420/Qwen2.5-VL-Video. Departure: there no code reads `meta`.
+    """
+    low, high = (policy.min_frames, policy.max_frames) if meta is None else (meta.min_frames, meta.max_frames)
+    if meta is not None and not meta.dynamic_sample:
+        return high
+    interval = policy.base_interval if policy.video_fps is None else 1 / policy.video_fps
+    return min(max(round(duration / interval), low), high)
+
+
+def frame_indices(num_frames: int, count: int) -> list[int]:
+    """Indices of `count` frames out of `num_frames`, evenly spaced from the first to the last; fewer if it has fewer.
+
+    `unique(int(linspace(0, num_frames - 1, count)))`, as in the source of `frame_count`.
+    """
+    return [int(index) for index in np.unique(np.linspace(0, num_frames - 1, count).astype(np.int64))]
+
+
+def encode_clip(
+    video: str | bytes, root: Path | None, policy: ClipPolicy, meta: FrameSampling | None = None
+) -> EncodedClip:
+    """The frames of a clip that the policy and the record's `meta` ask for, as a film strip.
+
+    Args:
+        video: path below `root`, or the content of a file.
+        root: the folder that a path may not leave; None rejects paths.
+        policy: how many frames, and their size.
+        meta: the record's own choice of frames.
+
+    Errors: RowRejectedError with the reason.
+    """
+    path = None if isinstance(video, bytes) else resolve_below(video, root, "video")
+    content = video if isinstance(video, bytes) else b""
+    sampled = sample_frames(path or content, policy, meta)
+    pixels = sum(image.width * image.height for image in sampled.images)
+    if pixels > MOST_PIXELS:
+        raise RowRejectedError(f"video: its frames have more than {MOST_PIXELS} pixels together; set clips.max_pixels")
+    strip = Image.fromarray(np.concatenate([np.asarray(image) for image in sampled.images], axis=1))
+    encoded = io.BytesIO()
+    strip.save(encoded, format="PNG")
+    media = Media(kind="video", path="", frames=meta, times=sampled.times, duration=sampled.duration, fps=sampled.fps)
+    digest = sha256_of(content) if path is None else sha256(path)
+    return EncodedClip(
+        digest=digest,
+        path=None if path is None else str(path),
+        content=content,
+        strip=encoded.getvalue(),
+        media=media,
+    )
+
+
+def sample_frames(
+    clip: Path | bytes, policy: ClipPolicy, meta: FrameSampling | None = None, *, threads: int = 1
+) -> SampledFrames:
+    """Decode the frames of a clip that are shown, and only what these need.
+
+    The packets are listed without decoding; then each frame is decoded from the last key frame before it. Memory holds
+    the frames that are shown and one more.
+
+    Args:
+        clip: the file, or its content.
+        policy: how many frames, and their size.
+        meta: the record's own choice of frames.
+        threads: threads of the decoder; the frames do not depend on it.
+
+    Errors: RowRejectedError with the reason for a file that is no clip, damaged, truncated or empty.
+    """
+    with _opened(clip, threads) as (container, stream):
+        listing = _listing(container, stream)
+    if listing is None:  # some containers state no time of presentation: every frame has to be decoded
+        with _opened(clip, threads) as (container, stream):
+            listing = _decoded_listing(container, stream)
+    chosen = frame_indices(len(listing.times), frame_count(listing.duration, policy, meta))
+    targets = [listing.times[index] for index in chosen]
+    with _opened(clip, threads) as (container, stream):
+        unit = float(stream.time_base or 1)
+        found = _seek_frames(container, stream, targets, listing.keys, policy)
+    if len(found) < len(targets):
+        with _opened(clip, threads) as (container, stream):
+            found |= _read_frames(container, stream, [time for time in targets if time not in found], policy)
+    if len(found) < len(targets):
+        raise RowRejectedError("video: a frame cannot be decoded")
+    images = [found[target] for target in targets]
+    return SampledFrames(
+        images=tuple(image if image.size == images[0].size else image.resize(images[0].size) for image in images),
+        times=tuple(round((target - listing.times[0]) * unit, 3) for target in targets),
+        duration=listing.duration,
+        fps=round(len(listing.times) / listing.duration, 3) if listing.duration else 0.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """The frames of a clip, before they are decoded."""
+
+    times: list[int]
+    """When each frame is shown, in units of the stream, ascending."""
+    keys: list[tuple[int, int]]
+    """Of each key frame, when it is shown and when it is decoded, ascending."""
+    duration: float
+    """Seconds, from the times alone, so that the container plays no part."""
+
+
+@contextmanager
+def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer, VideoStream], None, None]:
+    """The opened clip and its video stream; errors of the decoder become RowRejectedError."""
+    try:
+        source = io.BytesIO(clip) if isinstance(clip, bytes) else str(clip)
+        with av.open(source, "r", options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}) as container:
+            if not container.streams.video:
+                raise RowRejectedError("video: it has no video stream")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MOST_PIXELS:
+                raise RowRejectedError(f"video: a frame of more than {MOST_PIXELS} pixels")
+            stream.codec_context.thread_count = threads
+            yield container, stream
+    except (FFmpegError, EOFError, IndexError, OSError) as error:
+        rejected = RowRejectedError("video: it cannot be decoded")
+        rejected.detail = " ".join(str(error).split())[:LONGEST_DETAIL]
+        raise rejected from error
+
+
+def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
+    """The listing of a clip from its packets; None if some do not say when they are shown."""
+    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    if any(packet.pts is None for packet in packets):
+        return None
+    times = sorted({packet.pts for packet in packets if packet.pts is not None})
+    pairs = ((packet.pts, packet.dts) for packet in packets if packet.is_keyframe)
+    keys = sorted((pts, pts if dts is None else dts) for pts, dts in pairs if pts is not None)
+    _check_whole(container, stream, times, max((packet.duration or 0 for packet in packets[-1:]), default=0))
+    return _Listing(times=times, keys=keys, duration=_duration(times, stream))
+
+
+def _decoded_listing(container: InputContainer, stream: VideoStream) -> _Listing:
+    """The listing of a clip from its frames, which are decoded and dropped."""
+    times = sorted({frame.pts for frame in container.decode(stream) if frame.pts is not None})
+    _check_whole(container, stream, times, 0)
+    return _Listing(times=times, keys=[], duration=_duration(times, stream))
+
+
+def _check_whole(container: InputContainer, stream: VideoStream, times: Sequence[int], last: int) -> None:
+    """RowRejectedError for a clip without frames, and for one that ends much earlier than its header states."""
+    if not times:
+        raise RowRejectedError("video: it has no frames")
+    unit = float(stream.time_base or 1)
+    stated = (stream.duration or 0) * unit
+    if not stated and len(container.streams) == 1:
+        stated = (container.duration or 0) / av.time_base
+    shown = max(last * unit, _duration(times, stream) / len(times)) + (times[-1] - times[0]) * unit
+    if shown < (1 - TRUNCATED) * stated - 2 * _duration(times, stream) / len(times):
+        raise RowRejectedError("video: it is truncated")
+
+
+def _duration(times: Sequence[int], stream: VideoStream) -> float:
+    """Seconds from the first frame to the end of the last one, which is shown as long as the others on average."""
+    unit, count = float(stream.time_base or 1), len(times)
+    if count > 1:
+        return round((times[-1] - times[0]) * unit * count / (count - 1), 2)
+    return round(float(1 / stream.average_rate), 2) if stream.average_rate else 0.0
+
+
+def _seek_frames(
+    container: InputContainer,
+    stream: VideoStream,
+    targets: Sequence[int],
+    keys: Sequence[tuple[int, int]],
+    policy: ClipPolicy,
+) -> dict[int, Image.Image]:
+    """The frames at the target times, each decoded from the last key frame before it; misses are left out."""
+    found: dict[int, Image.Image] = {}
+    shown = [pts for pts, _ in keys]
+    frames: Any = None
+    at = -1  # index of the key frame that decoding began from
+    for target in targets:
+        key = bisect_right(shown, target) - 1
+        if key < 0:
+            continue
+        if frames is None or key > at:
+            # The time of decoding: seeking to the time of presentation misses frames where the order differs.
+            container.seek(keys[key][1], stream=stream)
+            frames, at = container.decode(stream), key
+        for frame in frames:
+            if frame.pts is not None and frame.pts >= target:
+                if frame.pts == target and not frame.is_corrupt:
+                    found[target] = _image(frame, policy)
+                break
+    return found
+
+
+def _read_frames(
+    container: InputContainer, stream: VideoStream, targets: Sequence[int], policy: ClipPolicy
+) -> dict[int, Image.Image]:
+    """The frames at the target times, by decoding from the start of the clip."""
+    wanted, last = set(targets), max(targets)
+    found: dict[int, Image.Image] = {}
+    for frame in container.decode(stream):
+        if frame.pts in wanted and not frame.is_corrupt:
+            found[frame.pts] = _image(frame, policy)
+        if len(found) == len(wanted) or (frame.pts or 0) > last:
+            break
+    return found
+
+
+def _image(frame: av.VideoFrame, policy: ClipPolicy) -> Image.Image:
+    """A frame in RGB as it is displayed, within the policy's limits on pixels."""
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    turn = _TURNS.get(round(frame.rotation) % 360)
+    upright = image if turn is None else image.transpose(turn)
+    most = max(MOST_PIXELS, policy.min_pixels or 0)
+    limits = ImagePolicy(max_side=most, min_pixels=policy.min_pixels, max_pixels=policy.max_pixels)
+    return resized(upright, limits)

@@ -1,0 +1,223 @@
+"""Frames of clips: how many, which, and that decoding gives these frames and no others."""
+
+import io
+import tracemalloc
+from contextlib import suppress
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlassay.config.data import ClipPolicy
+from rlassay.data import clips
+from rlassay.data.clips import encode_clip, frame_count, frame_indices, sample_frames
+from rlassay.data.raw_examples import RowRejectedError
+from rlassay.images import StudyImages, frame_path
+from rlassay.records import FrameSampling
+from tests.data.make_clips import NUM_FRAMES, grey_frames, level, write_clip
+
+EVERY = ClipPolicy(base_interval=0.5)
+"""40 frames at 10 per second last 4 seconds: 8 frames, at 0, 39/7, 78/7, ..."""
+EIGHT = [0, 5, 11, 16, 22, 27, 33, 39]
+B_FRAMES = {"bf": "3", "refs": "3", "b-pyramid": "normal"}
+
+
+def reference_choice(duration, num_frames, policy, meta):
+    """Indices of the frames, written out in another way: exact fractions in place of numpy."""
+    low, high, dynamic = policy["low"], policy["high"], True
+    if meta:
+        low, high, dynamic = meta["min_frames"], meta["max_frames"], meta["dynamic_sample"]
+    wanted = high
+    if dynamic:
+        wanted = sorted([low, int(np.rint(duration / policy["interval"])), high])[1]
+    if wanted == 1:
+        return [0]
+    return sorted(
+        {int(np.float64(step) * (np.float64(num_frames - 1) / (wanted - 1))) for step in range(wanted - 1)}
+        | {num_frames - 1}
+    )
+
+
+def test_frame_choice_equals_an_independent_computation_on_200_random_cases():
+    rng = np.random.default_rng(5)
+    for case in range(200):
+        fps, num_frames = float(rng.choice([7.5, 23.976, 25, 29.97, 60])), int(rng.integers(1, 900))
+        low = int(rng.integers(1, 9))
+        interval = float(rng.uniform(0.2, 4))
+        policy = {"low": low, "high": low + int(rng.integers(0, 9)), "interval": interval}
+        meta = None
+        if case % 3:
+            least = int(rng.integers(1, 7))
+            most = least + int(rng.integers(0, 7))
+            meta = {"min_frames": least, "max_frames": most, "dynamic_sample": bool(case % 5)}
+        section = ClipPolicy(
+            min_frames=policy["low"],
+            max_frames=policy["high"],
+            **({"video_fps": 1 / interval} if case % 2 else {"base_interval": interval}),
+        )
+        of_record = None if meta is None else FrameSampling(frame_cnts=(9,), **meta)
+        found = frame_indices(num_frames, frame_count(num_frames / fps, section, of_record))
+        assert found == reference_choice(num_frames / fps, num_frames, policy, meta), (
+            case,
+            num_frames,
+            fps,
+            policy,
+            meta,
+        )
+
+
+def test_frame_counts_by_hand():
+    # 9 s at one frame every 2 s: 4.5 rounds to the even 4; 11 s: 5.5 to 6.
+    assert [frame_count(seconds, ClipPolicy(), None) for seconds in (0.1, 9.0, 11.0, 60.0)] == [4, 4, 6, 8]
+    assert frame_count(11.0, ClipPolicy(video_fps=0.25), None) == 4  # 2.75 -> 3, raised to min_frames
+    short = FrameSampling(frame_cnts=(3, 2), min_frames=2, max_frames=5)
+    assert [frame_count(seconds, ClipPolicy(), short) for seconds in (1.0, 7.0, 60.0)] == [2, 4, 5]
+    fixed = short.model_copy(update={"dynamic_sample": False})
+    assert frame_count(1.0, ClipPolicy(), fixed) == 5
+    assert frame_indices(10, 4) == [0, 3, 6, 9]
+    assert frame_indices(3, 8) == [0, 1, 2]  # a clip shorter than the frames asked for shows all of them
+
+
+CONTAINERS = {
+    "mp4": {"codec": "libx264", "options": B_FRAMES},
+    "mov": {"codec": "libx264", "options": B_FRAMES},
+    "mkv": {"codec": "libx264", "options": B_FRAMES},
+    "webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "ts": {"codec": "libx264", "options": B_FRAMES},
+    "gif": {"codec": "gif", "pix_fmt": "rgb8"},
+    "ogv": {"codec": "libx264", "fmt": "matroska"},  # a wrong name, as files of users have
+}
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_every_container_gives_the_frames_asked_for(tmp_path, suffix):
+    file = write_clip(tmp_path / f"clip.{suffix}", **CONTAINERS[suffix])
+    shown = sample_frames(file, EVERY)
+    with av.open(str(file)) as container:  # every frame, decoded in order
+        every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(every) == NUM_FRAMES
+    for index, image in zip(EIGHT, shown.images, strict=True):
+        assert np.array_equal(every[index], image)
+    assert shown.duration == pytest.approx(4, abs=0.02)
+    assert shown.times[0] == 0
+    assert shown.times[-1] == pytest.approx(3.9, abs=0.02)
+    assert shown.fps == pytest.approx(10, abs=0.1)
+
+
+def test_containers_and_threads_change_no_pixel(tmp_path):
+    files = [write_clip(tmp_path / f"clip.{suffix}", options=B_FRAMES) for suffix in ("mp4", "mov", "mkv")]
+    pixels = [[image.tobytes() for image in sample_frames(file, EVERY).images] for file in files]
+    for threads in (2, 4):
+        pixels.append([image.tobytes() for image in sample_frames(files[0], EVERY, threads=threads).images])
+    pixels.append([image.tobytes() for image in sample_frames(files[0].read_bytes(), EVERY).images])
+    assert all(each == pixels[0] for each in pixels)
+
+
+def test_only_the_frames_between_a_key_frame_and_its_target_are_decoded(tmp_path, monkeypatch):
+    file = write_clip(tmp_path / "long.mp4", grey_frames(40) * 5, key_every=10)
+    decoded = []
+    image = clips._image
+    monkeypatch.setattr(clips, "_image", lambda frame, policy: decoded.append(frame.pts) or image(frame, policy))
+    shown = sample_frames(file, ClipPolicy(min_frames=2, max_frames=2))
+    assert [level(frame) for frame in shown.images] == [0, 39]
+    assert len(decoded) == 2
+
+
+def test_seeking_is_exact_where_sequential_reading_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "_read_frames", lambda *args: pytest.fail("read from the start"))
+    for suffix in ("mp4", "mkv", "webm", "ts"):
+        file = write_clip(tmp_path / f"clip.{suffix}", **CONTAINERS[suffix])
+        found = sample_frames(file, ClipPolicy(base_interval=0.1, max_frames=NUM_FRAMES))
+        assert [level(image) for image in found.images] == list(range(NUM_FRAMES))
+
+
+def test_variable_rate_odd_sizes_deep_colours_and_limits_on_pixels(tmp_path):
+    times = [index * 100 if index < 20 else 2000 + (index - 20) * 400 for index in range(NUM_FRAMES)]
+    shown = sample_frames(write_clip(tmp_path / "v.mp4", times=times, fps=10), ClipPolicy(base_interval=2))
+    # The last frame comes after 9.6 s, 10 s with the mean distance of 246 ms: 9.85 / 2 rounds to 5 frames.
+    assert shown.duration == pytest.approx(9.85, abs=0.01)
+    assert [level(image) for image in shown.images] == [0, 9, 19, 29, 39]
+    assert shown.times == pytest.approx((0, 0.9, 1.9, 5.6, 9.6))
+    odd = write_clip(tmp_path / "odd.mkv", grey_frames(size=(31, 47)), codec="ffv1", pix_fmt="bgr0")
+    assert sample_frames(odd, EVERY).images[0].size == (47, 31)
+    deep = write_clip(tmp_path / "deep.mp4", codec="libx264", pix_fmt="yuv420p10le")
+    assert [level(image) for image in sample_frames(deep, EVERY).images] == EIGHT
+    small = ClipPolicy(base_interval=0.5, max_pixels=400)
+    assert sample_frames(odd, small).images[0].size == (24, 16)  # x sqrt(400 / 1457) = .524, rounded down
+
+
+def test_a_rotation_flag_turns_the_frames(tmp_path):
+    frames = [np.zeros((16, 32, 3), dtype=np.uint8) for _ in range(4)]
+    for frame in frames:
+        frame[:8, :16] = 255  # top left
+    content = write_clip(None, frames, codec="libx264rgb", fmt="mp4", pix_fmt="rgb24", options={"qp": "0"})
+    upright = np.asarray(sample_frames(content, ClipPolicy()).images[0])
+    assert upright.shape == (16, 32, 3)
+    unit = (1 << 16).to_bytes(4, "big", signed=True)
+    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    zero, one = bytes(4), (1 << 30).to_bytes(4, "big")
+    identity = unit + zero * 3 + unit + zero * 3 + one
+    clockwise = zero + unit + zero + minus + zero * 4 + one  # (a, b, u, c, d, v, x, y, w) of the track header
+    assert content.count(identity) == 2  # the header of the film, then that of its track
+    at = content.rindex(identity)
+    turned = np.asarray(sample_frames(content[:at] + clockwise + content[at + 36 :], ClipPolicy()).images[0])
+    assert np.array_equal(turned, np.rot90(upright, -1))  # the white corner is at the top right
+
+
+def rejection(clip):
+    with pytest.raises(RowRejectedError) as rejected:
+        sample_frames(clip, EVERY)
+    return str(rejected.value)
+
+
+def test_damaged_files_are_rejected_with_a_reason(tmp_path):
+    mp4 = write_clip(tmp_path / "whole.mp4", options=B_FRAMES).read_bytes()
+    mkv = write_clip(tmp_path / "whole.mkv", options=B_FRAMES).read_bytes()
+    empty = io.BytesIO()
+    with av.open(empty, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width = stream.height = 16
+    sound = io.BytesIO()
+    with av.open(sound, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    assert rejection(mp4[: len(mp4) // 2]) == "video: it cannot be decoded"
+    assert rejection(mkv[: len(mkv) // 2]) == "video: it is truncated"
+    assert rejection(b"") == "video: it cannot be decoded"
+    assert rejection(b"no clip at all" * 99) == "video: it cannot be decoded"
+    assert rejection(empty.getvalue()).startswith("video: it ")
+    assert rejection(sound.getvalue()) == "video: it has no video stream"
+    assert rejection(picture.getvalue()) == "video: it cannot be decoded"
+    # A playlist would read a file that the record may not name.
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:4,\n{tmp_path / 'whole.mp4'}\n")
+    assert rejection(tmp_path / "list.m3u8") == "video: it cannot be decoded"
+    broken = bytearray(mp4)
+    broken[200:2000] = bytes(1800)
+    with suppress(RowRejectedError):  # a decoder may conceal damage within a frame, but raises nothing else
+        sample_frames(bytes(broken), EVERY)
+
+
+def test_a_strip_holds_the_frames_side_by_side(tmp_path):
+    clip = encode_clip(write_clip(tmp_path / "clip.mp4").name, tmp_path, EVERY)
+    (tmp_path / "strip.png").write_bytes(clip.strip)
+    direct = sample_frames(tmp_path / "clip.mp4", EVERY).images
+    opened = StudyImages(tmp_path)(frame_path("strip.png", index, 8) for index in range(8))
+    for one, other, third in zip(direct, opened, clip.frames, strict=True):
+        assert one.tobytes() == other.tobytes() == third.tobytes()
+    again = StudyImages(tmp_path)
+    assert again([frame_path("strip.png", 3, 8)])[0] is again([frame_path("strip.png", 3, 8)])[0]
+
+
+def test_memory_is_bounded_by_the_frames_kept(tmp_path):
+    file = write_clip(tmp_path / "wide.mp4", [np.full((360, 640, 3), 9, np.uint8)] * 90, fps=30)
+    tracemalloc.start()
+    sample_frames(file, ClipPolicy(min_frames=2, max_frames=2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 360 * 640 * 3  # 90 frames would take 90 times 691 kB
