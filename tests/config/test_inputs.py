@@ -11,7 +11,7 @@ import pytest
 
 from rlassay.config import Study, inputs
 from rlassay.config.fingerprints import data_id, evaluation_id, model_id, rl_id, score_id, sft_id
-from rlassay.config.inputs import data_inputs, hub_commit, snapshot
+from rlassay.config.inputs import _json_values, data_inputs, hub_commit, snapshot
 from tests.config.studies import study
 
 
@@ -87,6 +87,12 @@ def test_media_of_json_records_are_inputs(kind: str, tmp_path: Path):
         before = data_id(of)
         (tmp_path / name).write_bytes(b"new")
         assert data_id(of) != before
+
+
+@pytest.mark.parametrize("line", ['{"图": "a.png"}', '{"\\u56fe": "a.png"}', ' {"x": "图", "图" : "a.png"}'])
+def test_a_key_of_media_is_found_however_a_line_writes_it(line: str, tmp_path: Path):
+    (tmp_path / "train.jsonl").write_text(f'{{"x": 1}}\n{line}\n', encoding="utf-8")
+    assert list(_json_values(tmp_path / "train.jsonl", ("图",)))[-1] == "a.png"
 
 
 @pytest.mark.parametrize("form", ["list", "lines"])

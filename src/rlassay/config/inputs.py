@@ -133,11 +133,11 @@ def _looked_up(key: str, look: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 def _data_inputs(data: DataConfig) -> dict[str, str]:
     inputs: dict[str, str] = {}
-    root, names_of = _media(data)
+    root, keys = _media(data)
     for split, files in split_paths(data).items():
         inputs[f"files of split {split!r}"] = _digest(files)
-        if names_of is not None:
-            names = {name for file in files for name in _cached_names(file, data, names_of)}
+        if keys:
+            names = {name for file in files for name in _cached_names(file, data, keys)}
             if media := [path for name in names if (path := _below(root, name))]:
                 inputs[f"media of split {split!r}"] = _digest(media, root)
     if isinstance(data, TableSection) and isinstance(data.origin, Hub) and Path(data.origin.name).is_dir():
@@ -254,23 +254,20 @@ def _cache_folder() -> Path:
 
 # The media that records name.
 
-NamesOf = Callable[[dict[str, Any]], Iterable[Any]]
 
-
-def _media(data: DataConfig) -> tuple[Path, NamesOf | None]:
-    """The folder that media paths are relative to, and the values of a record that may name media; None without."""
+def _media(data: DataConfig) -> tuple[Path, tuple[str, ...]]:
+    """The folder that media paths are relative to, and the keys of a record whose values may name media."""
     match data:
         case Jsonl():
-            return Path(data.folder), lambda record: record.get("media") or ()
+            return Path(data.folder), ("media",)
         case JsonlPrompts():
-            keys = (data.image_key, data.video_key)
-            return Path(data.folder) / data.image_dir, lambda record: [record.get(key) for key in keys]
+            return Path(data.folder) / data.image_dir, (data.image_key, data.video_key)
         case Conversations():
-            return Path(data.folder), lambda record: [record.get("image"), record.get("video")]
+            return Path(data.folder), ("image", "video")
         case TableSection(origin=Files() as origin) if column := _image_column(data):
-            return Path(origin.folder), lambda record: [record.get(column)]
+            return Path(origin.folder), (column,)
         case _:
-            return Path(), None
+            return Path(), ()
 
 
 def _image_column(data: TableSection) -> str | None:
@@ -281,7 +278,7 @@ def _image_column(data: TableSection) -> str | None:
     return data.columns.images if data.columns is not None else "image" if data.preset else None
 
 
-def _cached_names(file: Path, data: DataConfig, names_of: NamesOf) -> list[str]:
+def _cached_names(file: Path, data: DataConfig, keys: tuple[str, ...]) -> list[str]:
     """The names of media in a data file; none if it cannot be read, which the data stage reports."""
     status = _stat(file)
     if status is None:
@@ -291,7 +288,7 @@ def _cached_names(file: Path, data: DataConfig, names_of: NamesOf) -> list[str]:
     def read() -> str:
         try:
             parquet = isinstance(data, TableSection) and isinstance(data.origin, Files) and data.origin.kind != "json"
-            values = _parquet_values(file, str(column)) if parquet else _json_values(file, names_of)
+            values = _parquet_values(file, str(column)) if parquet else _json_values(file, keys)
             return to_json(sorted({name for value in values for name in _names(value)}))
         except (OSError, ValueError, RecursionError):
             return "[]"
@@ -313,19 +310,24 @@ def _names(value: Any) -> Iterator[str]:
             yield from _names(item)
 
 
-def _json_values(file: Path, names_of: NamesOf) -> Iterator[Any]:
+def _json_values(file: Path, keys: tuple[str, ...]) -> Iterator[Any]:
     with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as content:
         start = content.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
         content.seek(0)
-        records = json.loads(content.read().decode("utf-8-sig")) if start.startswith(b"[") else map(_record, content)
+        if start.startswith(b"["):
+            records = json.loads(content.read().decode("utf-8-sig"))
+        else:
+            # most lines of most files name no media; a key may be written with escapes
+            marks = (*(json.dumps(key, ensure_ascii=False).encode() for key in keys), b"\\u")
+            records = (_record(line) for line in content if any(mark in line for mark in marks))
         for record in records:
             if isinstance(record, dict):
-                yield from names_of(cast("dict[str, Any]", record))
+                yield from (cast("dict[str, Any]", record).get(key) for key in keys)
 
 
 def _record(line: bytes) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig")) if line.strip() else None
+        return json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
 
