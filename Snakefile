@@ -9,6 +9,7 @@ from rlassay.cli.failures import report_failures
 from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
+from rlassay.tracking.views import read_link
 
 
 configfile: "config/config.yaml"
@@ -46,7 +47,7 @@ onstart:
 
 
 onsuccess:
-    print("Done. For more: rlassay status (runs), mlflow ui (curves)")
+    print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(LAYOUT.tracking) or ''}")
 
 
 onerror:

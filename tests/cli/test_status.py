@@ -1,5 +1,6 @@
 """`rlassay status`: every policy on a line, from disk alone."""
 
+import json
 import subprocess
 import sys
 import time
@@ -11,7 +12,8 @@ from rlassay.cli import status
 from rlassay.cli.main import main
 from rlassay.config import load_study
 from rlassay.layout import Layout
-from tests.tracking.folders import FakeJob
+from rlassay.tracking.views import keep_link
+from tests.tracking.folders import FakeJob, small_folder, small_study
 
 RUN = "runs/base/seed1"
 
@@ -102,3 +104,27 @@ def test_it_loads_neither_torch_nor_mlflow() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_finished_study_ends_with_its_verdicts_its_page_and_its_runs(tmp_path: Path) -> None:
+    study = small_study()
+    layout = small_folder(tmp_path, study)
+    for row in status.status_rows(study, layout):
+        one = FakeJob.of(study, layout, row.policy)
+        if row.max_steps:
+            one.note("finished")
+            one.log(range(1, 7))
+            one.write_manifest()
+        one.score(accuracy=0.5)
+    content = {"headline": "Of the two, 'plain' hurts.", "verdicts": [{"sentence": "'plain' is worse."}]}
+    layout.report.mkdir(parents=True, exist_ok=True)
+    (layout.report / "report.json").write_text(json.dumps(content))
+    keep_link(layout.tracking, "http://127.0.0.1:5000/#/experiments/1/runs")
+    assert status.conclusion(study, layout) == [
+        "Of the two, 'plain' hurts.",
+        "  'plain' is worse.",
+        f"Page: {layout.report / 'index.html'}",
+        "MLflow, the arms side by side: http://127.0.0.1:5000/#/experiments/1/runs",
+    ]
+    layout.scores(RUN, "test").unlink()  # to be made again: the report is of earlier results
+    assert status.conclusion(study, layout) == []

@@ -25,10 +25,9 @@ def record(**about: Any) -> logging.LogRecord:
     return made
 
 
-def started(job: int, rule: str, policy: str | None = None) -> logging.LogRecord:
-    return record(
-        event=Event.JOB_INFO, jobid=job, rule_name=rule, wildcards={} if policy is None else {"policy": policy}
-    )
+def started(job: int, rule: str, policy: str | None = None, split: str | None = None) -> logging.LogRecord:
+    wildcards = {key: value for key, value in (("policy", policy), ("set", split)) if value is not None}
+    return record(event=Event.JOB_INFO, jobid=job, rule_name=rule, wildcards=wildcards)
 
 
 def finished(job: int) -> logging.LogRecord:
@@ -118,14 +117,36 @@ def test_the_longest_job_bounds_the_time_left(terminal: Terminal):
     assert training_left(rows, 4) == pytest.approx(4 * 7.0)
 
 
-def test_failed_and_evaluation_jobs_say_nothing(terminal: Terminal):
-    terminal.lines.emit(started(1, "score", "runs/base/seed1"))
+def test_a_scored_policy_shows_its_held_out_score_and_the_time_left_of_the_whole_study(terminal: Terminal, monkeypatch):
+    clock = iter([0.0, 20.0, 20.0, 24.0])
+    monkeypatch.setattr("rlassay.cli.terminal.time.monotonic", lambda: next(clock))
+    for row in status_rows(terminal.study, terminal.layout):
+        if row.max_steps:
+            terminal.trained(row.policy)
+    terminal.lines.emit(started(1, "generate", "runs/base/seed1", "test"))
+    terminal.lines.emit(finished(1))
+    assert terminal.text == ""
+    terminal.lines.emit(started(2, "score", "runs/base/seed1", "test"))
+    FakeJob.of(terminal.study, terminal.layout, "runs/base/seed1").score(accuracy=0.25)
+    terminal.lines.emit(finished(2))
+    # All are trained; 5 of 6 policies are to be evaluated, 20 s + 4 s each, one at a time.
+    assert terminal.text == "base seed 1: accuracy 0.250 on test; 1 of 6 scored, about 2:00 left\n"
+
+
+def test_lines_of_the_scheduler_are_left_out():
+    assert not shortened(record(msg="Select jobs to execute..."))
+    assert not shortened(record(msg="Execute 12 jobs..."))
+    assert shortened(record(msg="Building DAG of jobs..."))
+
+
+def test_failed_jobs_say_so_and_unscored_ones_nothing(terminal: Terminal):
+    terminal.lines.emit(started(1, "score", "runs/base/seed1", "test"))
     terminal.lines.emit(finished(1))
     terminal.lines.emit(started(2, "rl_train", "runs/base/seed1"))
     terminal.lines.emit(record(event=Event.JOB_ERROR, jobid=2))
     terminal.lines.emit(finished(2))
     terminal.lines.emit(record(event=None))
-    assert terminal.text == ""
+    assert terminal.text == "rl_train runs/base/seed1: failed\n"
 
 
 def test_the_data_stage_says_how_many_rows_it_kept(terminal: Terminal):

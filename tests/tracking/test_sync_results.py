@@ -9,6 +9,7 @@ import pytest
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
 from rlassay.tracking.sync import sync_study
+from rlassay.tracking.views import read_link
 from tests.tracking.folders import START, FakeJob, small_folder, small_study
 from tests.tracking.reading import Reader
 
@@ -53,7 +54,7 @@ def test_an_untrained_model_has_only_an_evaluation(job: FakeJob, reader: Reader)
     folder = next(folder for folder, policy in policies(job.study).items() if policy.stage == "model")
     FakeJob.of(job.study, job.layout, folder).score(accuracy=0.0)
     sync(job, reader)
-    name = f"model {folder.removeprefix('models/')}"
+    name = "Untrained model"
     assert set(reader.runs()) == {name, f"{name} evaluation"}
 
 
@@ -73,12 +74,33 @@ def test_the_report_gives_each_arm_its_numbers(job: FakeJob, reader: Reader) -> 
     assert "p_value" not in plain.data.metrics  # null in the report
     assert plain.data.tags["mlflow.note.content"] == "plain is worse"
     assert reader.artifact(reader.run("report"), "report/index.html") == "<p>page"
+    assert "plain is worse" in reader.run("report").data.tags["mlflow.note.content"]
     before = reader.dump()
     assert sync(job, reader) == 0
     assert reader.dump() == before
     write_report(job.layout, 0.45)
     assert sync(job, reader) == 2  # both arms
     assert reader.points(base, key) == [(0, 0.4), (1, 0.45)]
+
+
+def test_the_link_opens_the_arms_with_columns_of_their_metrics(job: FakeJob, reader: Reader) -> None:
+    job.note("finished")
+    assert read_link(job.layout.tracking) is None
+    write_report(job.layout, 0.4)
+    sync(job, reader)
+    experiment = reader.client.get_experiment_by_name(job.study.id)
+    assert read_link(job.layout.tracking) == (
+        f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=rlassay-arms"
+    )
+    view = json.loads(experiment.tags["mlflow.sharedViewState.rlassay-arms"])
+    key = "test/accuracy/sampled"
+    assert view["selectedColumns"][1:4] == [f"metrics.`{name}`" for name in (key, f"{key}/low", f"{key}/high")]
+    assert "metrics.`effect`" in view["selectedColumns"]
+    assert view["orderByKey"] == f"metrics.`{key}`"
+    # the filter shows the arms and what they start from, one run each
+    shown = reader.client.search_runs([experiment.experiment_id], view["searchFilter"].replace(" AND ", " and "))
+    assert {run.info.run_name for run in shown} == {"Untrained model", "SFT", "base", "plain"}
+    assert "- plain is worse" in experiment.tags["mlflow.note.content"]
 
 
 def write_report(layout: Layout, mean: float) -> None:

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from rlassay.config.policies import policies
     from rlassay.tracking.store import TRACKER_ERRORS, limit_waiting
     from rlassay.tracking.sync import sync_study
+    from rlassay.tracking.views import read_link
 
     limit_waiting(seconds=30, retries=2)
     try:
@@ -30,5 +31,6 @@ def run(args: argparse.Namespace) -> int:
     except TRACKER_ERRORS as error:
         print(f"error: MLflow at {uri}: {' '.join(str(error).split())[:300]}; run the command again", file=sys.stderr)
         return 1
+    print(f"The arms side by side: {read_link(layout.tracking) or 'after the report is written'}")
     print(f"{study.id}: {written} values written to {uri}" if written else f"{study.id}: {uri} had everything already")
     return 0

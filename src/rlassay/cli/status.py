@@ -18,8 +18,10 @@ from rlassay.cli.common import add_study_arguments, load
 from rlassay.cli.failures import Failure, failures
 from rlassay.config import Study
 from rlassay.config.policies import Policy, policies
-from rlassay.layout import Layout
+from rlassay.files import read_json
+from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.progress import Progress, read_progress
+from rlassay.tracking.views import read_link
 
 STYLES = {
     "finished": "green",
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         console.width = LOG_COLUMNS
     if not args.watch:
         console.print(table(study, layout))
+        for line in conclusion(study, layout):
+            console.print(Text(line), soft_wrap=True)
         return 0
     try:
         with Live(table(study, layout), console=console, auto_refresh=False) as live:
@@ -103,6 +107,21 @@ def table(study: Study, layout: Layout) -> Table:
     shown.caption = Text("\n".join(errors), style="red") if errors else None
     shown.caption_justify = "left"
     return shown
+
+
+def conclusion(study: Study, layout: Layout) -> list[str]:
+    """The verdicts of a finished study, and where its page and its runs are; empty before, or after a failure."""
+    content = read_json(layout.report / REPORT_NUMBERS)
+    rows = status_rows(study, layout)
+    if content is None or any(row.state not in ("", "finished", "collapsed") or not row.scored for row in rows):
+        return []
+    link = read_link(layout.tracking)
+    return [
+        *([content["headline"]] if content.get("headline") else []),
+        *(f"  {verdict['sentence']}" for verdict in content["verdicts"]),
+        f"Page: {layout.report / PAGE}",
+        *([f"MLflow, the arms side by side: {link}"] if link else []),
+    ]
 
 
 def status_rows(study: Study, layout: Layout) -> list[Row]:

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any, cast
 
-from rlassay.cli.status import duration, status_rows, training_left
+from rlassay.cli.status import Row, duration, status_rows, training_left
 from rlassay.config import Study
 from rlassay.files import read_json
 from rlassay.layout import Layout
@@ -19,6 +22,9 @@ FILES_SHOWN = 1
 LONGEST = 200
 """Characters of one reason for a job; a change of params quotes both values."""
 TRAINING = ("sft_train", "rl_train")
+EVALUATION = ("generate", "score")
+NOISE = re.compile(r"Select jobs to execute\.\.\.|Execute \d+ jobs?\.\.\.")
+"""Lines of Snakemake's scheduler, two per job, that none of its own settings leaves out."""
 
 
 def shorten_lines() -> None:
@@ -27,12 +33,14 @@ def shorten_lines() -> None:
 
 
 def follow_jobs(study: Study, layout: Layout) -> None:
-    """Print how far the study is whenever a training job or the data stage finishes."""
+    """Print how far the study is whenever a job has finished that trained, scored or prepared data, or has failed."""
     logging.getLogger(SNAKEMAKE_LOG).addHandler(StudyLines(study, layout))
 
 
 def shortened(record: logging.LogRecord) -> bool:
-    """Cut the lists of files and the reason of a record down; True, so that it is printed."""
+    """Cut the lists of files and the reason of a record down; True, so that it is printed, except for `NOISE`."""
+    if isinstance(record.msg, str) and NOISE.fullmatch(record.msg):
+        return False
     for name, value in vars(record).items():
         if name in ("input", "output") and isinstance(value, list):
             files = cast("list[object]", value)
@@ -58,8 +66,8 @@ def _listed(files: list[str]) -> str:
 class StudyLines(logging.Handler):
     """Prints lines about the study when Snakemake's log says that a job has finished.
 
-    A line about a trained policy has its last mean reward, the number of trained policies, and the time that the
-    remaining training takes if as many jobs run side by side as did so far.
+    A line about a trained policy has its last mean reward, one about a scored policy its held-out score; both have how
+    many are done, and the time that the rest takes if as many jobs run side by side as did so far.
     """
 
     def __init__(self, study: Study, layout: Layout, write: Callable[[str], Any] = sys.stderr.write) -> None:
@@ -69,42 +77,76 @@ class StudyLines(logging.Handler):
         self.write = write
         self.side_by_side = 1
         """Training jobs that ran at the same time, at most."""
-        self._jobs: dict[int, tuple[str, str | None]] = {}
+        self._jobs: dict[int, tuple[str, dict[str, str], float]] = {}
+        self._seconds: dict[str, list[float]] = {}
+        """Rule -> seconds that its finished jobs took."""
 
     def emit(self, record: logging.LogRecord) -> None:
         about: dict[str, Any] = vars(record)
         event = getattr(about.get("event"), "name", None)
         if event == "JOB_INFO":
-            self._jobs[about["jobid"]] = about["rule_name"], dict(about["wildcards"] or {}).get("policy")
-            running = sum(rule in TRAINING for rule, _ in self._jobs.values())
+            self._jobs[about["jobid"]] = about["rule_name"], dict(about["wildcards"] or {}), time.monotonic()
+            running = sum(rule in TRAINING for rule, _, _ in self._jobs.values())
             self.side_by_side = max(self.side_by_side, running)
         elif event == "JOB_ERROR":
-            self._jobs.pop(about["jobid"], None)
+            rule, wildcards, _ = self._jobs.pop(about["jobid"], ("", {}, 0.0))
+            if rule:
+                self.write(f"{rule} {' '.join(wildcards.values())}".rstrip() + ": failed\n")
         elif event == "JOB_FINISHED":
-            rule, policy = self._jobs.pop(about["job_id"], ("", None))
+            rule, wildcards, began = self._jobs.pop(about["job_id"], ("", {}, 0.0))
+            self._seconds.setdefault(rule, []).append(time.monotonic() - began)
             try:
-                for line in self.lines(rule, policy):
+                for line in self.lines(rule, wildcards):
                     self.write(f"{line}\n")
             except (OSError, ValueError, KeyError):  # a file that is being replaced must not stop the workflow
                 self.handleError(record)
 
-    def lines(self, rule: str, policy: str | None) -> Iterator[str]:
-        """The lines about a job that has just finished; none about evaluation."""
+    def lines(self, rule: str, wildcards: dict[str, str]) -> Iterator[str]:
+        """The lines about a job that has just finished; none where there is nothing to tell."""
+        policy = wildcards.get("policy")
         if rule == "prepare_data":
             yield from kept_rows(self.layout)
-        elif rule in TRAINING and policy is not None:
+        elif policy is not None and rule in (*TRAINING, "score"):
             rows = status_rows(self.study, self.layout)
             row = next(row for row in rows if row.policy == policy)
-            reward = None if row.progress is None else row.progress.reward
-            trained = [row for row in rows if row.max_steps]
-            finished = sum(row.state == "finished" for row in trained)
-            left = training_left(rows, self.side_by_side)
-            yield (
-                f"{row.name}: {row.step} steps"
-                + ("" if reward is None else f", reward {reward:.3f}")
-                + f"; {finished} of {len(trained)} trained"
-                + (f", about {duration(left)} of training left" if left else "")
-            )
+            if rule == "score":
+                score = held_out(self.study, self.layout, policy, wildcards.get("set", ""))
+                if score is not None:
+                    scored = sum(bool(row.scored) for row in rows)
+                    shown = f"{self.study.primary.metric.replace('_', ' ')} {score:.3f} on {self.study.primary.set}"
+                    yield f"{row.name}: {shown}; {scored} of {len(rows)} scored{self._left(rows)}"
+            else:
+                reward = None if row.progress is None else row.progress.reward
+                trained = [row for row in rows if row.max_steps]
+                finished = sum(row.state == "finished" for row in trained)
+                shown = f"{row.step} steps" + ("" if reward is None else f", reward {reward:.3f}")
+                yield f"{row.name}: {shown}; {finished} of {len(trained)} trained{self._left(rows)}"
+
+    def _left(self, rows: list[Row]) -> str:
+        """`, about 1:30 left`: of training alone until evaluations have been timed; empty where nothing is known."""
+        training = training_left(rows, self.side_by_side)
+        if training is None:
+            return ""
+        if not all(rule in self._seconds for rule in EVALUATION):
+            return f", about {duration(training)} of training left" if training else ""
+        each = sum(median(self._seconds[rule]) for rule in EVALUATION)
+        pending = sum(len(self.study.evaluation.sets) - len(row.scored.split()) for row in rows)
+        left = training + pending * each / self.side_by_side
+        return f", about {duration(left)} left" if left else ""
+
+
+def held_out(study: Study, layout: Layout, policy: str, split: str) -> float | None:
+    """Mean of the primary metric over the completions of a policy; None for another set, or without a score."""
+    import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs]
+
+    primary = study.primary
+    path = layout.scores(policy, split)
+    if split != primary.set or not path.exists():
+        return None
+    wanted = [("metric", "==", primary.metric), ("mode", "==", primary.mode)]
+    table: Any = pq.read_table(path, columns=["value"], filters=wanted)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] pyarrow has no stubs
+    values = cast("list[float]", table["value"].drop_null().to_pylist())
+    return sum(values) / len(values) if values else None
 
 
 def kept_rows(layout: Layout) -> list[str]:

@@ -9,6 +9,9 @@ from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.layout import Layout
 
+SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
+"""Stage -> name of a policy that is no arm, on the page and in MLflow."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:

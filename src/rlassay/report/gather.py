@@ -20,15 +20,13 @@ from jaxtyping import Float
 from rlassay.config import StudyError
 from rlassay.config.inputs import changed_inputs, data_inputs
 from rlassay.config.load import Commands
-from rlassay.config.policies import Policy, policies
+from rlassay.config.policies import SHARED_LABELS, Policy, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
 from rlassay.records import PromptRow, SplitFacts, read_rows
 from rlassay.report.numbers import MissingFile
 
-SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
-"""Stage -> label of a table row that is not an arm."""
 SHARED_KINDS: dict[str, Literal["untrained", "sft"]] = {"model": "untrained", "sft": "sft"}
 """Stage -> kind of such a row."""
 MAX_NAMED = 5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from rlassay.config.fingerprints import evaluation_id, recipe_id
-from rlassay.config.policies import Policy
+from rlassay.config.policies import SHARED_LABELS, Policy, policies
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.tracking.names import ARM, SEED, legal_name
@@ -55,7 +55,7 @@ def parent_run(study: Study, policy: Policy) -> RunDescription:
     # Seeds of an arm have different fingerprints; a shared warm start or model may come from several recipes.
     origin = recipe_id(policy.recipe) if policy.stage == "rl" else policy.fingerprint
     return RunDescription(
-        name=_subject(policy),
+        name=_subject(study, policy),
         policy=policy.stem,
         stage=PARENT_STAGES[policy.stage],
         identity=f"{origin}@{evaluation_id(study, policy.recipe)}",
@@ -73,7 +73,7 @@ def _child(study: Study, policy: Policy, stage: str, identity: str) -> RunDescri
     parent = parent_run(study, policy)
     seed = "" if policy.seed is None else f" seed {policy.seed}"
     return RunDescription(
-        name=f"{_subject(policy)}{seed} {stage}",
+        name=f"{_subject(study, policy)}{seed} {stage}",
         policy=policy.folder,
         stage=stage,
         identity=identity,
@@ -83,8 +83,12 @@ def _child(study: Study, policy: Policy, stage: str, identity: str) -> RunDescri
     )
 
 
-def _subject(policy: Policy) -> str:
-    return policy.arm or f"{PARENT_STAGES[policy.stage]} {policy.fingerprint}"
+def _subject(study: Study, policy: Policy) -> str:
+    """The name of a policy's row on the page of the report."""
+    if policy.arm is not None:
+        return study.arms[policy.arm].label
+    others = {one.fingerprint for one in policies(study).values() if one.stage == policy.stage}
+    return SHARED_LABELS[policy.stage] if len(others) == 1 else f"{SHARED_LABELS[policy.stage]} {policy.fingerprint}"
 
 
 def run_params(study: Study, policy: Policy) -> dict[str, str]:

@@ -57,6 +57,7 @@ class Store:
         """
         database = prepare_database(uri)
         self.client = MlflowClient(uri)
+        self.uri = uri
         self.study = study
         locks.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(locks / "runs.lock")
@@ -155,6 +156,13 @@ class Store:
     def add_tags(self, run: Run, tags: dict[str, str]) -> None:
         """Set the tags that differ."""
         self._describe(run, {}, tags)
+
+    def tag_experiment(self, tags: dict[str, str]) -> None:
+        """Set the tags of the experiment that differ."""
+        known = self.client.get_experiment(self.experiment).tags
+        for key, value in tags.items():
+            if known.get(key) != value:
+                self.client.set_experiment_tag(self.experiment, key, value)
 
     def add_text(self, run: Run, name: str, text: str) -> None:
         """Upload a text as the artifact `name`, unless the run already has it."""

@@ -13,11 +13,12 @@ from filelock import FileLock
 
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
-from rlassay.layout import REPORT_NUMBERS, Layout, shards
+from rlassay.layout import PAGE, REPORT_NUMBERS, Layout, shards
 from rlassay.progress import Progress, read_progress
-from rlassay.tracking.names import MetricsFile
+from rlassay.tracking.names import MetricsFile, legal_name
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.store import Status, Store
+from rlassay.tracking.views import VIEW_TAG, arms_link, arms_view, keep_link, note, shown_metrics
 
 STATUS: dict[str, Status] = {
     "running": "RUNNING",
@@ -29,6 +30,8 @@ STATUS: dict[str, Status] = {
 REPORT_KINDS = {"model": "untrained", "sft": "sft", "rl": "arm"}
 SECONDS_BETWEEN_SAMPLES = 60.0
 """Shortest time between two uploads of completions."""
+NOTE = "mlflow.note.content"
+"""Tag with the description that MLflow shows of a run or an experiment."""
 SAMPLE_ROWS = 32
 """Completions shown in MLflow."""
 
@@ -64,6 +67,8 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
     report = ReportNumbers(layout)
     run = store.get_or_create(report_run(), report.written)
     store.add_folder(run, layout.report)
+    store.add_tags(run, {NOTE: report.note(layout.report / PAGE)})
+    show_arms(store, layout, report)
     store.update_status(run, "FINISHED", report.written)
     written = 0
     any_seed = {policy.stem: policy for policy in policies(study).values()}
@@ -73,8 +78,16 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
         written += store.add_values(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
         sentence = report.sentence(name)
         if sentence is not None:
-            store.add_tags(parent, {"mlflow.note.content": sentence})
+            store.add_tags(parent, {NOTE: sentence})
     return written
+
+
+def show_arms(store: Store, layout: Layout, report: "ReportNumbers") -> None:
+    """Store the view that shows the arms side by side, and keep the link that opens it."""
+    columns, primary = report.columns()
+    tags = {VIEW_TAG: arms_view([legal_name(name) for name in columns], legal_name(primary))}
+    store.tag_experiment(tags | {NOTE: report.note(layout.report / PAGE)})
+    keep_link(layout.tracking, arms_link(store.uri, store.experiment))
 
 
 class Feed:
@@ -216,6 +229,14 @@ class ReportNumbers:
         found |= {key: difference[key] for key in ("effect", "p_value", "p_holm") if key in difference}
         found |= {f"effect/{end}": difference[end] for end in ("low", "high") if end in difference}
         return {key: float(value) for key, value in found.items() if value is not None}
+
+    def columns(self) -> tuple[list[str], str]:
+        """Metrics to show for every arm, and the primary one."""
+        return shown_metrics(self._content)
+
+    def note(self, page: Path) -> str:
+        """The study's answer in Markdown, with the place of its report."""
+        return note(self._content, page)
 
     def sentence(self, arm: str) -> str | None:
         """The verdict on an arm, as a sentence; None for the baseline, warm starts and models."""
