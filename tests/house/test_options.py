@@ -32,6 +32,7 @@ REASONS = {
     "HubModel.trust_remote_code": "off for safety",
     "Jsonl.kind": USERS,
     "JsonlPrompts.video_key": USERS,
+    "Lora.load_in_4bit": "needs bitsandbytes, which is not installed where committed studies are checked",
     "PromptLimit.trust_remote_code": "off for safety",
     "SFTConfig.seed": DRAWS,
     "Table.preset": USERS,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlassay.config.section import Section
+from rlassay.config.section import Section, is_false
 
 
 class Lora(Section):
@@ -18,6 +18,19 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Module names, or PEFT's `all-linear`."""
+    load_in_4bit: bool = Field(default=False, exclude_if=is_false)
+    """QLoRA: the weights below the adapters are loaded in four bits (nf4, bitsandbytes), which needs a GPU."""
+
+
+class Tune(Section):
+    """Parts of a vision-language model that train; the defaults are those of the published video recipe."""
+
+    language_model: bool = True
+    """The language model, with its embeddings and its head."""
+    vision: bool = False
+    """The vision tower."""
+    connector: bool = True
+    """The layers between vision tower and language model."""
 
 
 class TinyModel(Section):
@@ -72,6 +85,11 @@ class HubModel(Section):
     """Whether code shipped with the model may run on this machine."""
     lora: Lora | None = None
     """Adapters to train; null trains every weight."""
+
+    @property
+    def in_4bit(self) -> bool:
+        """Whether the weights are loaded in four bits."""
+        return self.lora is not None and self.lora.load_in_4bit
 
 
 ModelConfig = Annotated[TinyVLM | TinyLM | HubModel, Field(discriminator="kind")]
