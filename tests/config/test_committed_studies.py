@@ -84,3 +84,22 @@ def test_the_example_with_images_reads_every_row(tmp_path: Path):
     assert {split: count.rows for split, count in counts.items()} == {"sft": 24, "train": 24, "test": 8}
     rows = list(read_rows(Layout(root=tmp_path).split("test")))
     assert all(len(row.media) == 1 and row.answer.startswith("<think>") for row in rows)
+
+
+def test_one_arm_of_remax_generates_as_many_completions_as_grpo():
+    arms = load_study("estimators").arms
+    grpo, remax = (arms[name].recipe.rl for name in ("grpo", "remax_tokens"))
+    sampled = grpo.max_steps * grpo.per_device_train_batch_size
+    greedy = remax.per_device_train_batch_size // remax.num_generations  # one more for each prompt
+    assert remax.max_steps * (remax.per_device_train_batch_size + greedy) == pytest.approx(sampled, rel=0.02)
+
+
+def test_the_perception_study_names_its_preset_and_leaves_out_the_online_filter():
+    arms = load_study("s1_vppo").arms
+    assert [part.kind for part in arms["vppo"].recipe.credit] == ["perception_filter", "trajectory_scaling"]
+    for arm in arms.values():
+        assert (arm.recipe.rl.delta, arm.recipe.entropy_penalty_coef, arm.recipe.rl.dynamic_sampling) == (
+            3.0,
+            0.06,
+            None,
+        )

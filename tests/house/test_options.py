@@ -35,6 +35,7 @@ REASONS = {
     "MovingDigits.guess_share": "the built-in study takes the default",
     "MovingDigits.misread_share": "the built-in study takes the default",
     "MovingDigits.seed": DRAWS,
+    "Lora.load_in_4bit": "needs bitsandbytes, which is not installed where committed studies are checked",
     "PromptLimit.trust_remote_code": "off for safety",
     "SFTConfig.seed": DRAWS,
     "Table.preset": USERS,

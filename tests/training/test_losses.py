@@ -37,15 +37,40 @@ def sapo(ratio: Tensor, advantages: Tensor) -> Tensor:
     return -advantages * 4 / tau / (1 + torch.exp(-tau * (ratio - 1)))
 
 
-FORMULAS: dict[str, tuple[dict[str, Any], Formula]] = {
-    "dual clip": ({"epsilon": 0.2, "epsilon_high": 0.3, "delta": 3.0}, dual_clip),
-    "sapo": ({"loss_type": "sapo", "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 3.0}, sapo),
+def clip(ratio: Tensor, advantages: Tensor) -> Tensor:
+    """Token losses of PPO: -min(rA, clip(r, .8, 1.3)A)."""
+    return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.3) * advantages)
+
+
+def of_tokens(losses: Tensor, mask: Tensor) -> Tensor:
+    """A mean over the tokens of the batch."""
+    return losses.sum() / mask.sum()
+
+
+def of_completions(losses: Tensor, mask: Tensor) -> Tensor:
+    """A mean over the tokens of each completion, then over completions."""
+    return (losses.sum(dim=1) / mask.sum(dim=1)).mean()
+
+
+def of_constant(losses: Tensor, mask: Tensor) -> Tensor:
+    """A sum, over the number of completions and the longest length that they may have, 7."""
+    return losses.sum() / (8 * 7)
+
+
+CLIP: dict[str, Any] = {"epsilon": 0.2, "epsilon_high": 0.3}
+SAPO: dict[str, Any] = {"loss_type": "sapo", "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 3.0}
+FORMULAS: dict[str, tuple[dict[str, Any], Formula, Formula]] = {
+    "dual clip": (CLIP | {"delta": 3.0}, dual_clip, of_tokens),
+    "sapo": (SAPO, sapo, of_completions),
+    "grpo": (CLIP | {"loss_type": "grpo"}, clip, of_completions),
+    "bnpo": (CLIP | {"loss_type": "bnpo"}, clip, of_tokens),
+    "dr_grpo": (CLIP | {"loss_type": "dr_grpo"}, clip, of_constant),
 }
 
 
 @pytest.mark.parametrize("case", FORMULAS)
 def test_a_step_goes_down_the_gradient_of_the_published_loss(case: str, tmp_path: Path):
-    settings, formula = FORMULAS[case]
+    settings, formula, aggregate = FORMULAS[case]
     step = Step(tmp_path, log_ratio=spread_out, **settings)
     ratios = spread_out(step.mask).exp()
     assert ratios.max() > 3
@@ -53,12 +78,43 @@ def test_a_step_goes_down_the_gradient_of_the_published_loss(case: str, tmp_path
 
     def loss(log_probs: Tensor) -> Tensor:
         ratio = torch.exp(step.of_sampled(log_probs) - step.inputs["old_per_token_logps"])
-        values = formula(ratio, step.inputs["advantages"].unsqueeze(1)) * step.mask
-        if case == "sapo":  # a mean over the tokens of each completion first
-            return (values.sum(dim=1) / step.mask.sum(dim=1)).mean()
-        return values.sum() / step.mask.sum()
+        return aggregate(formula(ratio, step.inputs["advantages"].unsqueeze(1)) * step.mask, step.mask)
 
     step.expect(loss)
+
+
+def test_cispo_clips_the_weight_and_keeps_the_gradient_of_every_token(tmp_path: Path):
+    step = Step(tmp_path, log_ratio=spread_out, loss_type="cispo", epsilon_high=1.5)
+    assert (spread_out(step.mask).exp() > 1.5).any()
+
+    def loss(log_probs: Tensor) -> Tensor:
+        own = step.of_sampled(log_probs)
+        weight = torch.exp(own - step.inputs["old_per_token_logps"]).detach().clamp(max=1.5)
+        return -(weight * step.inputs["advantages"].unsqueeze(1) * own * step.mask).sum() / step.mask.sum()
+
+    step.expect(loss)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "luspo"])
+def test_a_sequence_has_one_ratio_the_geometric_mean_of_its_tokens(loss_type: str, tmp_path: Path):
+    """GSPO takes the clipped term of a completion once, LUSPO times its length."""
+    settings: dict[str, Any] = {"importance_sampling_level": "sequence", "epsilon": 0.05, "epsilon_high": 0.1}
+    step = Step(tmp_path, log_ratio=lambda like: 0.5 * spread_out(like), loss_type=loss_type, **settings)
+    lengths, advantages = step.mask.sum(dim=1), step.inputs["advantages"]
+    seen: list[Tensor] = []
+
+    def loss(log_probs: Tensor) -> Tensor:
+        log_ratio = (step.of_sampled(log_probs) - step.inputs["old_per_token_logps"]) * step.mask
+        ratio = (log_ratio.sum(dim=1) / lengths).exp()
+        seen.append(ratio.detach())
+        clipped = ratio.clamp(0.95, 1.1)
+        terms = torch.minimum(ratio * advantages, clipped * advantages)
+        return -(terms * (lengths if loss_type == "luspo" else 1.0)).mean()
+
+    step.expect(loss)
+    outside = ((seen[0] < 0.95) & (advantages < 0)) | ((seen[0] > 1.1) & (advantages > 0))
+    assert 0 < outside.sum() < 8
+    assert len(set(lengths.tolist())) > 1
 
 
 def test_vespo_weighs_a_completion_by_its_whole_ratio(tmp_path: Path):

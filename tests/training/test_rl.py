@@ -4,10 +4,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rlassay.config.training import GRPOArguments, RLConfig
 from rlassay.files import sha256
 from rlassay.layout import Layout
+from rlassay.models.tuning import part_of
 from rlassay.records import read_rows
 from rlassay.training.job_callback import JobCallback
 from rlassay.training.process import RefusedError
@@ -132,6 +135,15 @@ def test_adapters_resume_exactly_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # The adapter names its base, whose path differs, beside its weights and not in them.
     assert proof(other)["sha256"] == proof(layout)["sha256"]
     assert timeless_metrics(other) == timeless_metrics(layout)
+
+
+def test_a_frozen_vision_tower_keeps_its_weights(layout: Layout, tmp_path: Path):
+    study = load_short(tmp_path, rl__max_steps=2, rl__tune={}, rl__entropy_coef=0.5)
+    run_rl(study, layout, policy_of(study))
+    start = load_file(layout.state(only(study, "sft").folder) / "weights" / "model.safetensors")
+    trained = load_file(layout.root / RUN / proof(layout)["weights"] / "model.safetensors")
+    moved = {part_of(name) for name in start if not torch.equal(start[name], trained[name])}
+    assert moved == {"language_model", "connector"}
 
 
 def raise_after(method: Any, step: int) -> Any:

@@ -60,13 +60,14 @@ def package_version(package: str) -> str | None:
 
 
 def model_id(study: Study, recipe: Recipe) -> str:
-    """Identifies the policy before any training; adapters start as the identity, so they play no part.
+    """Identifies the policy before any training; adapters start as the identity, so they play no part but their bits.
 
     A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
     """
     model = recipe.model.model_dump(mode="json", exclude={"lora"})
     data = None if recipe.model.kind == "hub" else data_id(study)
-    return _digest(model, data, *_if_any(model_inputs(recipe.model)))
+    bits = {"load_in_4bit": "true"} if recipe.model.kind == "hub" and recipe.model.in_4bit else {}
+    return _digest(model, data, *_if_any(model_inputs(recipe.model) | bits))
 
 
 def sft_id(study: Study, recipe: Recipe) -> str:

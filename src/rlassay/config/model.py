@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from rlassay.config.section import Section
+from rlassay.config.section import Section, is_false
 
 
 class ClipView(Section):
@@ -32,6 +32,19 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Module names, or PEFT's `all-linear`."""
+    load_in_4bit: bool = Field(default=False, exclude_if=is_false)
+    """QLoRA: the weights below the adapters are loaded in four bits (nf4, bitsandbytes), which needs a GPU."""
+
+
+class Tune(Section):
+    """Parts of a vision-language model that train; the defaults are those of the published video recipe."""
+
+    language_model: bool = True
+    """The language model, with its embeddings and its head."""
+    vision: bool = False
+    """The vision tower."""
+    connector: bool = True
+    """The layers between vision tower and language model."""
 
 
 class TinyModel(Section):
@@ -97,6 +110,11 @@ class HubModel(Section):
     """Adapters to train; null trains every weight."""
     clips: ClipView = Field(default=ClipView(), exclude_if=_is_default_view)
     """How it is shown video clips."""
+
+    @property
+    def in_4bit(self) -> bool:
+        """Whether the weights are loaded in four bits."""
+        return self.lora is not None and self.lora.load_in_4bit
 
 
 ModelConfig = Annotated[TinyVLM | TinyLM | HubModel, Field(discriminator="kind")]

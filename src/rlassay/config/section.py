@@ -67,3 +67,8 @@ def merge(base: Any, over: Any) -> Any:
 def is_none(value: object) -> bool:
     """For `exclude_if` of an optional key: leaving it out has the same fingerprint as before the key existed."""
     return value is None
+
+
+def is_false(value: object) -> bool:
+    """For `exclude_if` of a switch that is off by default, as `is_none`."""
+    return value is False

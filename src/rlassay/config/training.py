@@ -6,13 +6,9 @@ from pydantic import Field
 
 from rlassay.config.algorithm import AdvantageConfig, GroupChoice, GRPOAdvantage, GuardConfig, KLConfig
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
-from rlassay.config.model import ModelConfig
-from rlassay.config.section import Section, is_none
+from rlassay.config.model import ModelConfig, Tune
+from rlassay.config.section import Section, is_false, is_none
 from rlassay.rewards.weights import Phase, early_steps, weight_phases
-
-
-def _is_false(value: object) -> bool:
-    return value is False
 
 
 class Optimisation(Section):
@@ -62,7 +58,9 @@ class GRPOArguments(Optimisation):
     num_generations: int = Field(default=8, ge=2)
     """Completions per prompt: the size of a group."""
     steps_per_generation: int = Field(default=1, ge=1)
-    """Micro-batches that one generation batch feeds."""
+    """Micro-batches that one generation batch feeds. The policy that samples is refreshed for each generation batch, so
+    after `num_iterations * steps_per_generation / gradient_accumulation_steps` optimiser steps: what other systems name
+    `update_old_after`."""
     num_iterations: int = Field(default=1, ge=1)
     """Passes over each generation batch."""
     max_completion_length: int = Field(ge=1)
@@ -103,7 +101,7 @@ class GRPOArguments(Optimisation):
     """Weight of the KL divergence from the warm start."""
     use_bias_correction_kl: bool = True
     """Weight the KL estimate by the importance ratio; for TRL's own KL term, not for `kl`."""
-    sync_ref_model: bool = Field(default=False, exclude_if=_is_false)
+    sync_ref_model: bool = Field(default=False, exclude_if=is_false)
     """Move the reference policy towards the trained one from time to time; not with adapters."""
     ref_model_mixup_alpha: float = Field(default=0.6, gt=0, le=1, exclude_if=lambda given: given == 0.6)
     """Share of the way that the reference moves each time."""
@@ -122,6 +120,8 @@ class RLConfig(GroupChoice, GRPOArguments):
     """The KL penalty; null leaves it to TRL: k3 in the loss, if `beta` is above 0."""
     guard: GuardConfig | None = Field(default=None, exclude_if=is_none)
     """Rules that end a collapsed run early; null lets it go on to the end."""
+    tune: Tune | None = Field(default=None, exclude_if=is_none)
+    """Parts of a vision-language model that train, by full weights or by adapters; null trains all."""
 
 
 class RewardConfig(Section):
@@ -139,7 +139,7 @@ class RewardConfig(Section):
     """`custom` for a function of your own, under any name; null for the built-in reward that the name says."""
     path: str | None = Field(default=None, exclude_if=is_none)
     """With `kind: custom`, the Python file, a colon and the function, such as `rewards.py:brevity`."""
-    batch: bool = Field(default=False, exclude_if=_is_false)
+    batch: bool = Field(default=False, exclude_if=is_false)
     """With `kind: custom`, whether the function takes the group as a list, rather than one completion."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -32,7 +33,13 @@ Processor = ProcessorMixin | PreTrainedTokenizerBase
 
 
 def load_pretrained(
-    source: str, *, dtype: str, attn_implementation: str, revision: str | None = None, trust_remote_code: bool = False
+    source: str,
+    *,
+    dtype: str,
+    attn_implementation: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
 ) -> tuple[PreTrainedModel, Processor]:
     """The model at `source` and its processor.
 
@@ -42,6 +49,8 @@ def load_pretrained(
         attn_implementation: name of an attention kernel of transformers.
         revision: commit, tag or branch on the hub.
         trust_remote_code: whether to run code that ships with the model.
+        load_in_4bit: whether linear layers are packed into four bits, as QLoRA does (arXiv 2305.14314: nf4, with the
+            constants quantised too); needs bitsandbytes.
 
     Errors: ValueError if `source` is not found, unreadable, incomplete, or of an unsupported architecture.
     """
@@ -50,13 +59,23 @@ def load_pretrained(
     with _loading(f"the model {source!r}"):
         reads_images = _reads_images(source, origin)
         auto_model: Any = AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
+        packed = {"quantization_config": _in_4bit(dtype)} if load_in_4bit else {}
         model, loading = auto_model.from_pretrained(
-            source, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True, **origin
+            source, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True, **packed, **origin
         )
         processor = _processor(source, origin, reads_images)
     _check_complete(loading, source)
     keep_names(model)
     return model, processor
+
+
+def _in_4bit(dtype: str) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
 
 
 def load_classifier(

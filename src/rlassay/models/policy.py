@@ -18,12 +18,13 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from rlassay.config.explain import StudyError
-from rlassay.config.model import ClipView, HubModel, ModelConfig, TinyLM, TinyVLM
+from rlassay.config.model import ClipView, HubModel, ModelConfig, TinyLM, TinyVLM, Tune
 from rlassay.config.training import Recipe
 from rlassay.images import frame_path
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
 from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_vlm
+from rlassay.models.tuning import frozen_modules
 from rlassay.prompts import demonstrate, instruction, messages, shown_frames
 from rlassay.records import TRAINING_SPLITS, Media, PromptRow, read_rows
 
@@ -97,8 +98,8 @@ def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) 
         raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
 
 
-def peft_config(config: ModelConfig) -> "LoraConfig | None":
-    """PEFT's configuration of the adapters to train; None trains every weight."""
+def peft_config(config: ModelConfig, tune: Tune | None = None) -> "LoraConfig | None":
+    """PEFT's configuration of the adapters to train, in the parts that `tune` names; None trains full weights."""
     if not isinstance(config, HubModel) or config.lora is None:
         return None
     from peft import LoraConfig
@@ -109,6 +110,7 @@ def peft_config(config: ModelConfig) -> "LoraConfig | None":
         lora_alpha=config.lora.lora_alpha,
         lora_dropout=config.lora.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=frozen_modules(tune),
         task_type="CAUSAL_LM",
     )
 
@@ -122,6 +124,7 @@ def _load(source: str, config: ModelConfig, revision: str | None = None) -> tupl
             attn_implementation=config.attn_implementation,
             revision=revision,
             trust_remote_code=config.trust_remote_code,
+            load_in_4bit=config.in_4bit,
         )
     else:
         model, processor = load_pretrained(source, dtype="float32", attn_implementation="sdpa")

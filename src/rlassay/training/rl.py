@@ -12,6 +12,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.advantages import ADVANTAGES, AdvantageEstimator
 from rlassay.config.fingerprints import code_digest, reads_signals
+from rlassay.config.model import HubModel
 from rlassay.config.policies import Policy
 from rlassay.config.settings import Diagnostics
 from rlassay.config.study import Study
@@ -23,6 +24,7 @@ from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import build_policy, chat_format, end_token_ids, load_policy, peft_config, training_rows
+from rlassay.models.tuning import freeze
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
@@ -63,6 +65,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         recipe = policy.recipe
         rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
         model, processor = starting_policy(study, layout, policy, run.state / "start")
+        freeze(model, recipe.rl.tune)
         arguments = grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0)
         batches = generation_batches(recipe.rl, arguments)
         order = prompt_order(list(rows), *batches, seed=_seed(policy))
@@ -75,7 +78,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             args=arguments,
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
-            peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model),
+            peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model, recipe.rl.tune),
             advantage=advantage_estimator(recipe.rl),
             critic=critic_options(recipe.rl),
             groups=group_plan(recipe.rl),
@@ -173,7 +176,7 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     """The policy that RL starts from: the arm's warm start, or the model before any training.
 
     With a KL term TRL loads the reference model from the policy's own path, so that a model without a warm start is
-    first saved to `folder`.
+    first saved to `folder`. Adapters on weights in four bits need no copy: the model without them is the reference.
     """
     recipe = policy.recipe
     start = policy.start
@@ -181,7 +184,8 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
         weights = layout.root / start.folder / _manifest(layout, start)["weights"]
         return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
-    if recipe.rl.beta == 0 and recipe.rl.kl is None:
+    packed = isinstance(recipe.model, HubModel) and recipe.model.in_4bit
+    if packed or (recipe.rl.beta == 0 and recipe.rl.kl is None):
         return model, processor
     for part in (model, processor):
         saved: Any = part

@@ -15,7 +15,7 @@ from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rlassay.config.fingerprints import code_digest
-from rlassay.config.model import ModelConfig
+from rlassay.config.model import HubModel, ModelConfig
 from rlassay.config.policies import Policy
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
@@ -78,7 +78,9 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         )
         trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
         trainer.train(resume_from_checkpoint=run.resume_from)
-        if isinstance(trainer.model, PeftModel):
+        # Merged into four bits, an adapter would be rounded away: RL trains it further.
+        packed = isinstance(model_config, HubModel) and model_config.in_4bit
+        if isinstance(trainer.model, PeftModel) and not packed:
             trainer.model = merged(trainer, model_config, run.state / "adapter")
         run.finish(trainer)
 

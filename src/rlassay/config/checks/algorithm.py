@@ -1,9 +1,10 @@
 """Checks of the sections of `rl` that choose the algorithm, against each other and the rest of the recipe."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 from rlassay.config.algorithm import AdaptiveController, PassAtKAdvantage, ReMaxAdvantage
-from rlassay.config.model import HubModel
+from rlassay.config.model import HubModel, TinyLM
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.names import nearest, one_of
@@ -106,5 +107,35 @@ def _guard(_: Study, recipe: Recipe) -> Iterator[str]:
         yield "rl.guard.max_kl: no KL is measured; add rl.kl, which with rl.beta 0 measures only"
 
 
-ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [_advantage, _choice, _kl, _losses, _guard]
+def _tune(_: Study, recipe: Recipe) -> Iterator[str]:
+    """Something trains, and the model has the parts that are told apart."""
+    tune = recipe.rl.tune
+    if tune is None:
+        return
+    if not (tune.language_model or tune.vision or tune.connector):
+        yield "rl.tune: language_model, vision and connector are all false: nothing would train; set one to true"
+    if isinstance(recipe.model, TinyLM):
+        yield "rl.tune: tiny_lm has no vision tower and no connector to tell apart; leave it out"
+
+
+def _quantised(study: Study, recipe: Recipe) -> Iterator[str]:
+    """Weights in four bits have a GPU to run on, and the library that packs them."""
+    if not isinstance(recipe.model, HubModel) or not recipe.model.in_4bit:
+        return
+    key = "model.lora.load_in_4bit: true, but"
+    if study.gpus == 0:
+        yield f"{key} gpus is 0, and four-bit weights need a GPU; set gpus, or false"
+    if find_spec("bitsandbytes") is None:
+        yield f"{key} bitsandbytes is not installed; run `pip install bitsandbytes`, or set false"
+
+
+ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
+    _advantage,
+    _choice,
+    _kl,
+    _losses,
+    _guard,
+    _tune,
+    _quantised,
+]
 """Each gives the problems of one recipe, one sentence each."""
