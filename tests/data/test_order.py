@@ -57,6 +57,7 @@ def sections(folder: Path) -> dict[str, dict]:
         "aokvqa": small | {"origin": {"kind": "builtin"}},
         "gsm8k": small | {"origin": {"kind": "builtin"}},
         "docstrings": small | {"packages": ["pyarrow", "PIL"]},
+        "headlines": small | {"packages": ["pyarrow", "PIL"]},
         **{kind: {"folder": str(folder / kind)} for kind in ("jsonl", "jsonl_prompts", "conversations")},
         **origin,
     }

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlassay.config.section import Section
+from rlassay.config.section import Section, is_none
 
 
 class Lora(Section):
@@ -18,6 +18,8 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Module names, or PEFT's `all-linear`."""
+    in_warm_start: bool = Field(default=True, exclude_if=lambda given: given is True)
+    """Whether the warm start trains adapters too; false trains every weight there, and adapters in RL alone."""
 
 
 class TinyModel(Section):
@@ -40,6 +42,17 @@ class TinyLM(TinyModel):
     """Selects this section."""
 
 
+class TinySeq2Seq(TinyModel):
+    """A T5-shaped encoder-decoder of about 0.8M parameters that reads text only, built from this section alone."""
+
+    kind: Literal["tiny_seq2seq"]
+    """Selects this section."""
+    layers: int = Field(default=2, ge=1)
+    """Layers of the encoder, and of the decoder."""
+    lora: Lora | None = Field(default=None, exclude_if=is_none)
+    """Adapters to train; null trains every weight."""
+
+
 class TinyVLM(TinyModel):
     """A LLaVA-shaped model of about 1M parameters, built from this section alone."""
 
@@ -56,10 +69,12 @@ class TinyVLM(TinyModel):
 
 
 class HubModel(Section):
-    """Any causal LM or image-text-to-text model, by hub name or local path."""
+    """Any causal LM, image-text-to-text model or encoder-decoder, by hub name or local path."""
 
     kind: Literal["hub"]
     """Selects this section."""
+    architecture: Literal["causal", "seq2seq"] = Field(default="causal", exclude_if=lambda given: given == "causal")
+    """`seq2seq` for an encoder-decoder (T5, BART, Pegasus); `causal` for any other, with or without images."""
     name: str = Field(min_length=1)
     """Hub name, or path of a local folder."""
     revision: str | None = None
@@ -74,4 +89,4 @@ class HubModel(Section):
     """Adapters to train; null trains every weight."""
 
 
-ModelConfig = Annotated[TinyVLM | TinyLM | HubModel, Field(discriminator="kind")]
+ModelConfig = Annotated[TinyVLM | TinyLM | TinySeq2Seq | HubModel, Field(discriminator="kind")]

@@ -14,7 +14,7 @@ from rlassay.config.data import DataConfig, Hub, TableSection
 from rlassay.config.fingerprints import code_digest, data_id
 from rlassay.config.inputs import data_inputs, hub_commit
 from rlassay.data.builtin import digits
-from rlassay.data.docstrings import docstrings
+from rlassay.data.docstrings import docstrings, headlines
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, length_check, reading_order
 from rlassay.data.json_records import conversations, jsonl, jsonl_prompts
@@ -35,6 +35,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "jsonl_prompts": jsonl_prompts,
     "conversations": conversations,
     "docstrings": docstrings,
+    "headlines": headlines,
 }
 """`kind` of a data section -> `source(section)` of the same name, which reads records only when they are requested."""
 

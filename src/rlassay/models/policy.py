@@ -18,11 +18,12 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from rlassay.config.explain import StudyError
-from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinyVLM
+from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinySeq2Seq, TinyVLM
 from rlassay.config.training import Recipe
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
-from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_vlm
+from rlassay.models.seq2seq import check_seq2seq, is_encoder_decoder, reads_documents
+from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_seq2seq, build_tiny_vlm
 from rlassay.prompts import demonstrate, instruction, messages
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 
@@ -61,10 +62,18 @@ def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Mo
         return build_tiny_vlm(config, texts)
     if isinstance(config, TinyLM):
         return build_tiny_lm(config, texts)
+    if isinstance(config, TinySeq2Seq):
+        return build_tiny_seq2seq(config, texts)
     try:
-        return _load(config.name, config, revision=config.revision)
+        model, processor = _load(config.name, config, revision=config.revision)
     except ValueError as error:
         raise StudyError([f"model.name: {error}"]) from error
+    found = "seq2seq" if is_encoder_decoder(model) else "causal"
+    if found != config.architecture:
+        kind = "an encoder-decoder" if found == "seq2seq" else "no encoder-decoder"
+        problem = f"got {config.architecture}, but {config.name!r} is {kind} ({model.config.model_type})"
+        raise StudyError([f"model.architecture: {problem}; expected {found}, or another model"])
+    return model, processor
 
 
 def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) -> tuple[Model, Processor]:
@@ -96,9 +105,9 @@ def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) 
         raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
 
 
-def peft_config(config: ModelConfig) -> "LoraConfig | None":
-    """PEFT's configuration of the adapters to train; None trains every weight."""
-    if not isinstance(config, HubModel) or config.lora is None:
+def peft_config(config: ModelConfig, model: Model | None = None) -> "LoraConfig | None":
+    """PEFT's configuration of the adapters to train on a model, a causal one by default; None trains every weight."""
+    if not isinstance(config, HubModel | TinySeq2Seq) or config.lora is None:
         return None
     from peft import LoraConfig
 
@@ -108,7 +117,7 @@ def peft_config(config: ModelConfig) -> "LoraConfig | None":
         lora_alpha=config.lora.lora_alpha,
         lora_dropout=config.lora.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model is not None and is_encoder_decoder(model) else "CAUSAL_LM",
     )
 
 
@@ -127,6 +136,10 @@ def _load(source: str, config: ModelConfig, revision: str | None = None) -> tupl
     if not cast(Any, processor).chat_template:
         raise ValueError(f"the model {source!r} has no chat template; choose an instruction-tuned model")
     tokenizer = tokenizer_of(processor)
+    if is_encoder_decoder(model):
+        check_seq2seq(model, tokenizer)
+        tokenizer.padding_side = "right"  # absolute positions of the encoder count from its first token
+        return model.eval(), processor
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -292,6 +305,8 @@ def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
 
     Errors: StudyError as in `check_chat_format`.
     """
+    if reads_documents(processor):
+        return ChatFormat(processor=processor, with_format_instruction=False)  # an encoder reads the document alone
     check_chat_format(processor, recipe)
     return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None)
 
