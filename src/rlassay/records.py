@@ -179,12 +179,16 @@ class Completion(Record):
     """Per-completion measurements that a study asked for (none by default)."""
 
 
+Mode = Literal["sampled", "greedy", "beams"]
+"""How a completion of the evaluation is decoded."""
+
+
 class CompletionRow(Record):
     """One line of `<set>.completions.jsonl`: a completion of the evaluation stage."""
 
     prompt_id: str
     """The prompt it answers."""
-    mode: Literal["sampled", "greedy"]
+    mode: Mode
     """How it was decoded."""
     sample: int
     """0-based index among the prompt's completions of this mode."""
@@ -203,7 +207,7 @@ class ScoreRow(Record):
 
     prompt_id: str
     """The prompt that was answered."""
-    mode: Literal["sampled", "greedy"]
+    mode: Mode
     """How the completion was decoded."""
     sample: int
     """0-based index among the prompt's completions of this mode."""

@@ -199,6 +199,7 @@ SOURCES = {
     "table": {"kind": "table", "origin": {"kind": "parquet"}, "preset": "image_problem_solution"},
     "summarization": {"kind": "summarization", "origin": {"kind": "json"}},
     "docstrings": {"kind": "docstrings", "max_words": 50},
+    "headlines": {"kind": "headlines"},
     "jsonl_prompts": {"kind": "jsonl_prompts", "folder": "/nowhere"},
     "conversations": {"kind": "conversations", "folder": "/nowhere"},
     "jsonl": {"kind": "jsonl", "folder": "/nowhere"},
@@ -211,6 +212,7 @@ TINY_SOURCES = {
     "docstrings": ("docstrings", "tiny_lm"),
     "moving_digits": ("moving_digits", "tiny_vlm"),
     "conversations": ("moving_digits", "tiny_vlm"),
+    "headlines": ("headlines", "tiny_lm"),
 }
 
 
@@ -253,6 +255,13 @@ SCALE = {
 def test_the_part_for_a_source_is_laid_over_the_rest_and_replaces_its_data(kind: str, data: dict, max_steps: int):
     _, overlay = fit_scale({"data": {"kind": kind}, "arms": {}}, SCALE)
     assert overlay == {"seeds": [1], "data": data, "sft": {"max_steps": 2}, "rl": {"max_steps": max_steps, "beta": 0.1}}
+
+
+def test_the_part_for_encoder_decoders_is_laid_over_all_others():
+    scale = SCALE | {"seq2seq": {"model": {"kind": "tiny_seq2seq"}}}
+    study = {"data": {"kind": "gsm8k"}, "model": {"kind": "hub", "architecture": "seq2seq"}, "arms": {}}
+    assert fit_scale(study, scale)[1]["model"] == {"kind": "tiny_seq2seq"}
+    assert "model" not in fit_scale({**study, "model": {"kind": "hub"}}, scale)[1]
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,20 @@ CONTRADICTIONS = [
         ["evaluation.sets.0: got the text 'tests', expected a split of data.splits: test; did you mean 'test'?"],
     ),
     (
-        {"evaluation__sets": ["test", "train"]},
-        ["evaluation.sets.1: 'train' is a training split; expected test"],
+        {"evaluation__sets": ["test", "train"], "primary__set": "train"},
+        ["primary.set: 'train' is a training split; expected test"],
     ),
     (
         {"evaluation__sets": ["test", "test"]},
         ["evaluation.sets.1: 'test' appears twice in the list"],
+    ),
+    (
+        {"rl__beam_sampling": True},
+        ["rl.beam_sampling: true, but only encoder-decoders sample so; set it to false"],
+    ),
+    (
+        {"primary__mode": "beams"},
+        ["primary.mode: beams, but evaluation.beams is null; set it, or primary.mode to sampled"],
     ),
     (
         {"primary__set": "tset"},

@@ -80,9 +80,10 @@ MALFORMED = [
     ({"arms__base__from_": "x"}, "arms.base.from_: unknown key; "),
     (
         {"model__kind": "tinyvlm"},
-        "model: kind is the text 'tinyvlm', expected one of tiny_vlm, tiny_lm, hub; did you mean 'tiny_vlm'?",
+        "model: kind is the text 'tinyvlm', expected one of tiny_vlm, tiny_lm, tiny_seq2seq, hub; "
+        "did you mean 'tiny_vlm'?",
     ),
-    ({"model": {"layers": 2}}, "model: kind is missing; expected kind: one of tiny_vlm, tiny_lm, hub"),
+    ({"model": {"layers": 2}}, "model: kind is missing; expected kind: one of tiny_vlm, tiny_lm, tiny_seq2seq, hub"),
     ({"model": {"kind": "hub"}}, "model.name: missing; expected: Hub name, or path of a local folder"),
     (
         {"model": {"kind": "hub", "name": "x", "lora": {"target_modules": 3}}},
@@ -93,7 +94,7 @@ MALFORMED = [
     (
         {"data__kind": "digts"},
         "data: kind is the text 'digts', expected one of digits, jsonl, table, aokvqa, jsonl_prompts, conversations, "
-        "moving_digits, gsm8k, summarization, docstrings; did you mean 'digits'?",
+        "moving_digits, gsm8k, summarization, docstrings, headlines; did you mean 'digits'?",
     ),
     ({"rl__loss_type": "dapoo"}, f"rl.loss_type: got the text 'dapoo', expected {LOSSES}; did you mean 'dapo'?"),
     ({"rl__scale_rewards": False}, "rl.scale_rewards: got false, expected one of group, batch, none"),
@@ -106,7 +107,7 @@ MALFORMED = [
     ({"credit": {"kind": "uniform"}}, "credit: got a mapping, expected a list"),
     (
         {"primary__mode": "sample"},
-        "primary.mode: got the text 'sample', expected one of sampled, greedy; did you mean 'sampled'?",
+        "primary.mode: got the text 'sample', expected one of sampled, greedy, beams; did you mean 'sampled'?",
     ),
 ]
 

@@ -75,6 +75,32 @@ def test_a_documented_object_gives_its_prose_and_its_first_line():
     assert third.question.startswith("Then word0")
 
 
+def test_a_headline_is_the_first_content_words_of_a_sentence():
+    plain = "The sorted array is returned, and all of its old values are lost for ever."
+    second = "A copy of the given matrix has been made by this method."
+    text = f"One two. {plain} Return `x` of it at once now.\n\n    {second}"
+    section = "Parameters\n    ----------\n    x : The sorted array is here for all to see."
+    module = f'def good():\n    """{text}\n\n    {section}\n    """\n'
+    first, other = docstrings.headlines_of_module(module, "package.module")
+    assert first.question == plain
+    assert first.answer == "sorted array returned old values"
+    assert other.answer == "copy given matrix made method"
+    prefixes = {"The sorted array is returned", "The sorted", first.answer}
+    assert first.demonstration in prefixes
+
+
+def test_demonstrations_of_headlines_are_of_mixed_quality():
+    sentences = [f"The array number {n} is copied into another big buffer." for n in range(400)]
+    module = "".join(f'def f{n}():\n    """{each}"""\n' for n, each in enumerate(sentences))
+    kinds = {"headline": 0, "words": 0, "two": 0}
+    for example in docstrings.headlines_of_module(module, "m"):
+        words = len(str(example.demonstration).split())
+        kinds["headline" if example.demonstration == example.answer else "words" if words == 5 else "two"] += 1
+    # 400 draws: standard deviations of about 10 around 160, 120 and 120
+    assert kinds["headline"] == pytest.approx(160, abs=35)
+    assert kinds["words"] == pytest.approx(120, abs=35)
+
+
 def test_a_package_gives_the_same_disjoint_splits_each_time(tmp_path, monkeypatch):
     package = install(tmp_path)
     functions = [f'def f{n}():\n    """Do the thing {n}.\n\n    {PROSE} {n}\n    """\n' for n in range(60)]

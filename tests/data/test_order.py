@@ -58,6 +58,7 @@ def sections(folder: Path) -> dict[str, dict]:
         "gsm8k": small | {"origin": {"kind": "builtin"}},
         "moving_digits": small,
         "docstrings": small | {"packages": ["pyarrow", "PIL"]},
+        "headlines": small | {"packages": ["pyarrow", "PIL"]},
         **{kind: {"folder": str(folder / kind)} for kind in ("jsonl", "jsonl_prompts", "conversations")},
         **origin,
     }

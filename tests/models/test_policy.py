@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin
 
+from rlassay.config import StudyError
 from rlassay.config.model import Lora
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import ChatFormat, build_policy, load_policy, peft_config, tokenizer_of
@@ -125,10 +126,17 @@ def test_a_model_without_chat_template_is_refused(text_folder, tmp_path):
         build_policy(hub(folder), [])
 
 
-def test_an_encoder_decoder_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
+def test_a_causal_model_declared_an_encoder_decoder_is_refused(text_folder):
+    wrong = hub(text_folder).model_copy(update={"architecture": "seq2seq"})
 
-    with pytest.raises(ValueError, match=r"is an encoder-decoder \(t5\); expected a causal LM or an image"):
+    with pytest.raises(StudyError, match=r"model.architecture: got seq2seq, but .* is no encoder-decoder \(\w+\); ex"):
+        build_policy(wrong, [])
+
+
+def test_an_encoder_decoder_that_reads_no_text_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper", "is_encoder_decoder": True}))
+
+    with pytest.raises(ValueError, match=r"is an encoder-decoder \(whisper\), but not one that reads text"):
         build_policy(hub(tmp_path), [])
 
 

@@ -9,7 +9,7 @@ from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 
 from rlassay.rewards import REWARDS
-from rlassay.rewards.rouge import count_words, stems, words
+from rlassay.rewards.rouge import count_words, rouge_scored, stems, words
 from tests.rewards.make import completion, row
 
 ENGLISH = st.lists(st.sampled_from(["cats", "running", "the", "mat.", "Dogs!", "\n", "sat"]), max_size=12).map(" ".join)
@@ -22,6 +22,27 @@ def score(name, text, reference):
 def test_average_by_hand():
     # R1: 2 of 3 against 2 of 4, F1 4/7; R2: "the cat", 1 of 2 against 1 of 3, F1 2/5; Lsum as R1: (4/7 + 2/5 + 4/7) / 3
     assert score("rouge_average", "the cat ran", "the cat sat down") == pytest.approx((4 / 7 + 2 / 5 + 4 / 7) / 3)
+
+
+def test_the_parts_of_the_average_are_metrics_by_hand():
+    # R1: 3 of 3 against 3 of 4, F1 6/7; no common bigram; the longest common subsequence is 1 of 3 against 1 of 4: 2/7.
+    found = rouge_scored([completion("down cat the", of=row("the cat sat down", choices=()))])[0]
+    assert found is not None
+    parts = {"rouge1": 6 / 7, "rouge2": 0.0, "rougeLsum": 2 / 7, "rougeL": 2 / 7}
+    assert found.metrics == pytest.approx(parts)
+    assert found.value == pytest.approx((6 / 7 + 0 + 2 / 7) / 3)
+
+
+def test_parts_follow_without_a_comparison_where_the_average_does():
+    same, empty, undefined = (
+        rouge_scored([completion(text, of=row(answer, choices=()))])[0]
+        for text, answer in (("你好 世界", "你好 世界"), ("...", "a word"), ("a", "..."))
+    )
+    assert same is not None
+    assert set(same.metrics.values()) == {1.0}
+    assert empty is not None
+    assert empty.metrics == dict.fromkeys(("rouge1", "rouge2", "rougeLsum", "rougeL"), 0.0)
+    assert undefined is None
 
 
 def test_longest_subsequence_by_hand():

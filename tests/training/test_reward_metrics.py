@@ -16,6 +16,7 @@ from rlassay.training.reward_metrics import (
     ZeroVarianceRewards,
     added_metrics,
     correlation,
+    frac_distinct,
     impute_group_mean,
     reward_statistics,
     scored_mean_and_std,
@@ -89,6 +90,11 @@ def test_a_group_has_no_variance_when_its_scored_values_are_equal():
         ]
     )
     assert zero_variance(raw, 2).tolist() == [[True, False], [True, True], [True, True]]
+
+
+def test_distinct_completions_are_counted_within_each_group():
+    # Groups of three: 2 of 3 are distinct, then 3 of 3; the repetition across groups does not count.
+    assert frac_distinct([[1, 2], [1, 2], [1], [1], [2], [1, 2]], 3) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_a_small_difference_is_variance():

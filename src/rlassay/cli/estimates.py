@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlassay.config.data import Jsonl
-from rlassay.config.model import HubModel, ModelConfig, TinyLM
+from rlassay.config.model import HubModel, ModelConfig, TinyLM, TinySeq2Seq
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
 from rlassay.config.training import RLConfig
@@ -86,6 +86,8 @@ def parameters(model: ModelConfig) -> int | None:
     if isinstance(model, HubModel):
         size = re.search(r"(\d+(?:\.\d+)?)([bm])\b", model.name.rsplit("/")[-1].lower())
         return round(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]) if size else None
+    if isinstance(model, TinySeq2Seq):
+        return 24 * model.layers * model.width**2 + model.vocab_size * model.width
     language = 13 * model.layers * model.width**2 + model.vocab_size * model.width
     if isinstance(model, TinyLM):
         return language
@@ -139,7 +141,7 @@ def _evaluation(study: Study, num_policies: int, rows: dict[str, int | None]) ->
     prompts = [count for count in counts if count is not None]
     if len(prompts) < len(counts):
         return [StageEstimate(stage=stage, jobs=jobs) for stage in ("generate", "score")]
-    completions = num_policies * sum(prompts) * (evaluation.num_samples + evaluation.greedy)
+    completions = num_policies * sum(prompts) * sum(evaluation.modes.values())
     tokens = completions * evaluation.max_completion_length
     answers = _text_disk(completions, tokens)
     return [

@@ -99,7 +99,7 @@ def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, fl
         for name in other.evaluation.sets:
             seconds, prompts = _benchmark(layout.benchmark(policy.folder, f"generate-{name}")), rows[name]
             if seconds is not None and prompts:
-                samples = other.evaluation.num_samples + other.evaluation.greedy
+                samples = sum(other.evaluation.modes.values())
                 yield "generate", seconds / (prompts * samples * other.evaluation.max_completion_length)
         if policy.stage != "model" and (seconds := _training_seconds(layout, policy)) is not None:
             yield policy.stage, seconds / _work(policy, other.gpus)

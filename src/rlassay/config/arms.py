@@ -100,15 +100,21 @@ def fit_scale(content: dict[str, Any], scale: dict[str, Any]) -> tuple[dict[str,
         content: a parsed study file that is valid as written.
         scale: a parsed scale file.
     """
-    general = {key: over for key, over in scale.items() if key not in ("adds_warm_start", "by_source")}
+    general = {key: over for key, over in scale.items() if key not in ("adds_warm_start", "by_source", "seq2seq")}
     special = scale.get("by_source", {}).get(content["data"]["kind"], {})
     overlay = merge(general, special)
     if "data" in special:
         overlay["data"] = special["data"]
+    if _is_seq2seq(content.get("model", {})):
+        overlay = merge(overlay, scale.get("seq2seq") or {})
     is_warm = any(section.get("sft") for section in (content, *content["arms"].values()))
     if scale.get("adds_warm_start", False) and not is_warm:
         content = {**content, "sft": overlay["sft"]}
     return content, overlay
+
+
+def _is_seq2seq(model: dict[str, Any]) -> bool:
+    return model.get("kind") == "tiny_seq2seq" or model.get("architecture") == "seq2seq"
 
 
 def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:

@@ -220,10 +220,14 @@ class Gsm8k(TableSection):
 
 
 class Summarization(TableSection):
-    """`document` and its `summary`."""
+    """Documents and their summaries."""
 
     kind: Literal["summarization"]
     """Selects this section."""
+    document: str = Field(default="document", exclude_if=lambda given: given == "document")
+    """The table's column for the document."""
+    summary: str = Field(default="summary", exclude_if=lambda given: given == "summary")
+    """The table's column for the summary."""
 
 
 class RecordSection(DataSection):
@@ -286,20 +290,44 @@ class MovingDigits(DataSection):
     """Which frames of the clips are shown: their `meta` allows 4 to 6 of 12."""
 
 
-class Docstrings(DataSection):
+class PackageTexts(DataSection):
+    """Fields of the sources that read the docstrings of installed packages."""
+
+    packages: tuple[str, ...] = Field(default=("numpy", "scipy", "pandas"), min_length=1)
+    """Packages whose source files are read; none is imported."""
+
+
+class Docstrings(PackageTexts):
     """Summarization made from installed packages: a docstring's body and its first line."""
 
     kind: Literal["docstrings"]
     """Selects this section."""
-    packages: tuple[str, ...] = Field(default=("numpy", "scipy", "pandas"), min_length=1)
-    """Packages whose source files are read; none is imported."""
     splits: dict[SplitName, Count] = Field(default={"sft": 500, "train": 500, "test": 100})
     """Rows per split; `sft` and `train` share no docstring with the other splits, nor with each other."""
     max_words: int = Field(default=200, ge=20)
     """A document is cut after as many words."""
 
 
+class Headlines(PackageTexts):
+    """Headlines for sentences of installed packages' docstrings: the first five content words of each sentence."""
+
+    kind: Literal["headlines"]
+    """Selects this section."""
+    splits: dict[SplitName, Count] = Field(default={"sft": 4000, "train": 1000, "test": 200})
+    """Rows per split; `sft` and `train` share no sentence with the other splits, nor with each other."""
+
+
 DataConfig = Annotated[
-    Digits | Jsonl | Table | Aokvqa | JsonlPrompts | Conversations | MovingDigits | Gsm8k | Summarization | Docstrings,
+    Digits
+    | Jsonl
+    | Table
+    | Aokvqa
+    | JsonlPrompts
+    | Conversations
+    | MovingDigits
+    | Gsm8k
+    | Summarization
+    | Docstrings
+    | Headlines,
     Field(discriminator="kind"),
 ]

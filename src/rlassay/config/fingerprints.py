@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import rlassay
-from rlassay.config.data import Docstrings
+from rlassay.config.data import PackageTexts
 from rlassay.config.inputs import data_inputs, model_inputs, reward_inputs
 from rlassay.config.section import Section
 from rlassay.config.study import Study
@@ -40,7 +40,7 @@ def data_id(study: Study) -> str:
 
     Rows that are made from installed packages follow the packages' versions.
     """
-    packages = study.data.packages if isinstance(study.data, Docstrings) else ()
+    packages = study.data.packages if isinstance(study.data, PackageTexts) else ()
     versions = {name: package_version(name) for name in packages}
     return _digest(study.data, versions, *_if_any(data_inputs(study.data)))
 
@@ -74,7 +74,7 @@ def sft_id(study: Study, recipe: Recipe) -> str:
     """Identifies the warm start, which arms with the same model and `sft` sections share; ValueError without one."""
     if recipe.sft is None:
         raise ValueError("this recipe has no sft section, so there is no warm start to identify")
-    return _digest(recipe.model, recipe.sft, data_id(study), *_if_any(model_inputs(recipe.model)))
+    return _digest(recipe.warm_start_model, recipe.sft, data_id(study), *_if_any(model_inputs(recipe.model)))
 
 
 def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:

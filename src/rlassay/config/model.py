@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from rlassay.config.section import Section, is_false
+from rlassay.config.section import Section, is_false, is_none
 
 
 class ClipView(Section):
@@ -34,6 +34,8 @@ class Lora(Section):
     """Module names, or PEFT's `all-linear`."""
     load_in_4bit: bool = Field(default=False, exclude_if=is_false)
     """QLoRA: the weights below the adapters are loaded in four bits (nf4, bitsandbytes), which needs a GPU."""
+    in_warm_start: bool = Field(default=True, exclude_if=lambda given: given is True)
+    """Whether the warm start trains adapters too; false trains every weight there, and adapters in RL alone."""
 
 
 class Tune(Section):
@@ -67,6 +69,17 @@ class TinyLM(TinyModel):
     """Selects this section."""
 
 
+class TinySeq2Seq(TinyModel):
+    """A T5-shaped encoder-decoder of about 0.8M parameters that reads text only, built from this section alone."""
+
+    kind: Literal["tiny_seq2seq"]
+    """Selects this section."""
+    layers: int = Field(default=2, ge=1)
+    """Layers of the encoder, and of the decoder."""
+    lora: Lora | None = Field(default=None, exclude_if=is_none)
+    """Adapters to train; null trains every weight."""
+
+
 class TinyVLM(TinyModel):
     """A LLaVA-shaped model of about 1M parameters, built from this section alone."""
 
@@ -92,10 +105,12 @@ class TinyVLM(TinyModel):
 
 
 class HubModel(Section):
-    """Any causal LM or image-text-to-text model, by hub name or local path."""
+    """Any causal LM, image-text-to-text model or encoder-decoder, by hub name or local path."""
 
     kind: Literal["hub"]
     """Selects this section."""
+    architecture: Literal["causal", "seq2seq"] = Field(default="causal", exclude_if=lambda given: given == "causal")
+    """`seq2seq` for an encoder-decoder (T5, BART, Pegasus); `causal` for any other, with or without images."""
     name: str = Field(min_length=1)
     """Hub name, or path of a local folder."""
     revision: str | None = None
@@ -117,4 +132,4 @@ class HubModel(Section):
         return self.lora is not None and self.lora.load_in_4bit
 
 
-ModelConfig = Annotated[TinyVLM | TinyLM | HubModel, Field(discriminator="kind")]
+ModelConfig = Annotated[TinyVLM | TinyLM | TinySeq2Seq | HubModel, Field(discriminator="kind")]

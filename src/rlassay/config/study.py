@@ -7,8 +7,9 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
-from rlassay.config.section import Section, alternatives, is_section
+from rlassay.config.section import Section, alternatives, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
+from rlassay.records import Mode
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -19,6 +20,17 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_lenient", "token_count", "truncated")
 """Metrics of the score stage besides the rewards of the study's arms."""
+
+
+class Beams(Section):
+    """Beam search; what is null is as the model's own generation config says."""
+
+    num_beams: int | None = Field(default=None, ge=1)
+    """Beams of the search."""
+    length_penalty: float | None = None
+    """Power of the length by which a beam's log-prob is divided; above 0 it favours longer completions."""
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0)
+    """Length of the runs of tokens that may appear once only; 0 allows repetition."""
 
 
 class Evaluation(Section):
@@ -34,12 +46,20 @@ class Evaluation(Section):
     """Nucleus (top-p) of the sampling."""
     greedy: bool = True
     """Also decode each prompt once greedily."""
+    beams: Beams | None = Field(default=None, exclude_if=is_none)
+    """Also decode each prompt once by beam search; null leaves it out."""
     max_completion_length: int = Field(ge=1)
     """Longest completion, tokens."""
     batch_size: int = Field(default=64, ge=1)
     """Completions decoded at once."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampling; combined with the run's own seed."""
+
+    @property
+    def modes(self) -> dict[Mode, int]:
+        """Completions per prompt by how they are decoded, in the order of the work."""
+        of_beams: dict[Mode, int] = {} if self.beams is None else {"beams": 1}
+        return {"sampled": self.num_samples, "greedy": int(self.greedy), **of_beams}
 
 
 class Primary(Section):
@@ -49,8 +69,8 @@ class Primary(Section):
     """The evaluation set."""
     metric: str = "choice_accuracy"
     """A metric of the score stage."""
-    mode: Literal["sampled", "greedy"] = "sampled"
-    """Which completions count: the sampled ones, or the greedy one."""
+    mode: Mode = "sampled"
+    """Which completions count: the sampled ones, the greedy one, or that of the beam search."""
     smallest_effect: float | None = Field(default=None, gt=0)
     """The smallest difference that matters, in the metric's unit (0.03 is 3 points of accuracy); null declares none."""
 
@@ -258,5 +278,7 @@ class ScaleFile(Overlay):
     """Replaces the study's number of GPUs."""
     adds_warm_start: bool = False
     """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
+    seq2seq: Overlay | None = None
+    """Merged over all the rest for a study of encoder-decoders."""
     by_source: dict[str, Overlay] = Field(default={})
     """By the `kind` of a study's data: merged over the rest of this file, whose `data` it replaces."""

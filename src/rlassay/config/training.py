@@ -118,6 +118,9 @@ class RLConfig(GroupChoice, GRPOArguments):
     """How rewards become advantages."""
     kl: KLConfig | None = Field(default=None, exclude_if=is_none)
     """The KL penalty; null leaves it to TRL: k3 in the loss, if `beta` is above 0."""
+    beam_sampling: bool = Field(default=False, exclude_if=_is_false)
+    """Sample each group from one beam search of `num_generations` beams, as some published code does; for
+    encoder-decoders. Its completions are near-duplicates: see `completions/frac_distinct`."""
     guard: GuardConfig | None = Field(default=None, exclude_if=is_none)
     """Rules that end a collapsed run early; null lets it go on to the end."""
     tune: Tune | None = Field(default=None, exclude_if=is_none)
@@ -182,6 +185,18 @@ class Recipe(Section):
     through the advantages. This is not an entropy bonus of opposite sign, see `rlassay.credit.penalise_entropy`."""
     signals: SignalsConfig = SignalsConfig()
     """How to measure the signals that rewards and credit parts read."""
+
+    @property
+    def is_seq2seq(self) -> bool:
+        """Whether the policy is an encoder-decoder."""
+        model = self.model
+        return model.architecture == "seq2seq" if model.kind == "hub" else model.kind == "tiny_seq2seq"
+
+    @property
+    def warm_start_model(self) -> ModelConfig:
+        """The model as the warm start trains it."""
+        lora = getattr(self.model, "lora", None)
+        return self.model if lora is None or lora.in_warm_start else self.model.model_copy(update={"lora": None})
 
     @property
     def weight_phases(self) -> dict[str, tuple[Phase, ...]]:

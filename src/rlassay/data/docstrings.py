@@ -1,4 +1,8 @@
-"""A summarization data set without a download: bodies and first lines of the docstrings of installed packages."""
+"""Summarization without a download, from the docstrings of installed packages.
+
+- `docstrings`: the body of a docstring, and its first line as the summary.
+- `headlines`: a sentence, and its first content words as the headline.
+"""
 
 import ast
 import hashlib
@@ -12,7 +16,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from rlassay.config import StudyError
-from rlassay.config.data import Docstrings
+from rlassay.config.data import Docstrings, Headlines, PackageTexts
 from rlassay.config.fingerprints import package_version
 from rlassay.data.raw_examples import RawExample, Source
 from rlassay.records import TRAINING_SPLITS
@@ -21,12 +25,38 @@ HELD_OUT = 0.2
 """Share of the documents that are for splits other than `sft` and `train`."""
 SUMMARY_WORDS = (4, 30)
 DOCUMENT_WORDS = 20
+HEADLINE_WORDS = 5
+SENTENCE_WORDS = (7, 18)
+REFERENCE_SHARE, PREFIX_SHARE = 0.4, 0.3
+"""Shares of demonstrations that are the headline, and the sentence's first words; the others are two words long."""
+_STOP_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a all also an and any are as at be been both but by can could do does each for from had has have how if in"
+        " into is it its may more most must no not of on only or other our should so some such than that the their"
+        " them then there these they this those to use used using was we were what when where whether which while will"
+        " with would you your",
+    )
+)
+_PLAIN = re.compile(r"[A-Z][A-Za-z0-9 ,'()/-]+\.")
+_PROSE_BREAK = re.compile(r"\n\s*\n")
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _SECTION = re.compile(r"\n[^\n]+\n-{3,}\n")
 # A sentence on the first line of a docstring, then prose; parsing only the modules that match saves most of the time.
 _CANDIDATE = re.compile(r'"""\s*[^\s"][^"\n]{6,}\.[ \t]*\n[ \t]*\n[ \t]*[^\s"-]')
 
 
 def docstrings(section: Docstrings) -> Source:
+    """Bodies of docstrings with their first lines as summaries, see `_source`."""
+    return _source(section, partial(examples_of_module, max_words=section.max_words))
+
+
+def headlines(section: Headlines) -> Source:
+    """Sentences of docstrings with their first content words as headlines, see `_source`."""
+    return _source(section, headlines_of_module)
+
+
+def _source(section: PackageTexts, read: Callable[[str, str], Iterator[RawExample]]) -> Source:
     """Documents in the order of their modules' digests, each in one split.
 
     A digest of the document selects its split: a fifth is held out for evaluation. Files are read until each split is
@@ -38,7 +68,7 @@ def docstrings(section: Docstrings) -> Source:
     @cache
     def examples_of(index: int) -> list[RawExample]:
         file, name = modules[index]
-        return list(examples_of_module(file.read_text(encoding="utf-8"), name, section.max_words))
+        return list(read(file.read_text(encoding="utf-8"), name))
 
     def read_split(low: float, high: float) -> Iterator[RawExample]:
         for index in range(len(modules)):
@@ -46,9 +76,10 @@ def docstrings(section: Docstrings) -> Source:
                 if low <= int(_digest(_words(example.question))[:8], 16) / 2**32 < high:
                     yield example
 
-    ranges = _digest_ranges(section.splits)
+    splits = section.model_dump()["splits"]
+    ranges = _digest_ranges(splits)
     examples: dict[str, Callable[[], Iterator[RawExample]]] = {
-        split: partial(read_split, *ranges[split]) for split in section.splits
+        split: partial(read_split, *ranges[split]) for split in splits
     }
     return Source(examples=examples, generated=True)
 
@@ -68,6 +99,36 @@ def examples_of_module(source: str, module: str, max_words: int) -> Iterator[Raw
             summary, document = " ".join(summary.split()), " ".join(words[:max_words])
             meta = {"object": f"{module}.{node.name}"}
             yield RawExample(question=document, answer=summary, demonstration=summary, meta=meta)
+
+
+def headlines_of_module(source: str, module: str) -> Iterator[RawExample]:
+    """The plain sentences in the docstrings of a module's public classes and functions, each with its headline.
+
+    A headline is the sentence's first five content words, those that are no function words. Demonstrations are of mixed
+    quality, so that RL has something to gain: some are the headline, some the sentence's first five words, the others
+    its first two; a digest of the sentence decides.
+    """
+    low, high = SENTENCE_WORDS
+    for node in _public(ast.parse(source).body):
+        docstring = inspect.cleandoc(ast.get_docstring(node, clean=False) or "")
+        for paragraph in _PROSE_BREAK.split(_SECTION.split(f"\n{docstring}")[0]):
+            for sentence in _SENTENCE_BREAK.split(" ".join(paragraph.split())):
+                words = [word.strip(",.()'") for word in sentence.split()]
+                content = [word for word in words if word and word.lower() not in _STOP_WORDS][:HEADLINE_WORDS]
+                if _PLAIN.fullmatch(sentence) and low <= len(words) <= high and len(content) == HEADLINE_WORDS:
+                    yield RawExample(
+                        question=sentence,
+                        answer=" ".join(content),
+                        demonstration=_headline(sentence, words, content),
+                        meta={"object": f"{module}.{node.name}"},
+                    )
+
+
+def _headline(sentence: str, words: list[str], content: list[str]) -> str:
+    share = int(_digest(sentence)[:8], 16) / 2**32
+    if share < REFERENCE_SHARE:
+        return " ".join(content)
+    return " ".join(words[:HEADLINE_WORDS] if share < REFERENCE_SHARE + PREFIX_SHARE else words[:2])
 
 
 def _public(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -14,7 +14,7 @@ from rlassay.config.data import DataConfig, Hub, TableSection
 from rlassay.config.fingerprints import code_digest, data_id
 from rlassay.config.inputs import data_inputs, hub_commit
 from rlassay.data.builtin import digits
-from rlassay.data.docstrings import docstrings
+from rlassay.data.docstrings import docstrings, headlines
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, length_check, reading_order
 from rlassay.data.json_records import conversations, jsonl, jsonl_prompts
@@ -37,6 +37,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "conversations": conversations,
     "moving_digits": moving_digits,
     "docstrings": docstrings,
+    "headlines": headlines,
 }
 """`kind` of a data section -> `source(section)` of the same name, which reads records only when they are requested."""
 

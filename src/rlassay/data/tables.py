@@ -113,8 +113,10 @@ def summarization(section: Summarization) -> Source:
     """Documents with their summaries."""
 
     def convert(row: TableRow) -> RawExample:
-        summary = text_of(row["summary"], "summary")
-        return RawExample(question=text_of(row["document"], "document"), answer=summary, demonstration=summary)
+        summary = text_of(row[section.summary], section.summary)
+        return RawExample(
+            question=text_of(row[section.document], section.document), answer=summary, demonstration=summary
+        )
 
     return table_source(section, convert)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from rlassay.bar import progress_bar
 from rlassay.config.credit import AttentionSignal
 from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
 from rlassay.config.policies import Policy
-from rlassay.config.study import Evaluation, Study
+from rlassay.config.study import Beams, Evaluation, Study
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
+from rlassay.models import seq2seq
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import (
     ChatFormat,
@@ -35,7 +36,8 @@ from rlassay.models.policy import (
     tokenizer_of,
     training_rows,
 )
-from rlassay.records import CompletionRow, PromptRow, read_rows, write_rows
+from rlassay.models.seq2seq import is_encoder_decoder
+from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
 
@@ -46,7 +48,7 @@ class Batch:
 
     number: int
     """0-based index among all batches; it seeds the sampling."""
-    mode: Literal["sampled", "greedy"]
+    mode: Mode
     """How they are decoded."""
     items: tuple[tuple[PromptRow, int], ...]
     """Each completion's prompt, and its index among that prompt's completions of this mode."""
@@ -66,6 +68,8 @@ class Decoding:
     """Longest completion, tokens."""
     seed: int
     """Seed of the sampling."""
+    beams: Beams | None = None
+    """Beam search in place of the likeliest token each time; None does not search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ class Decoded:
 
 
 def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> None:
-    """Write `<policy>/eval/<split>.completions.jsonl`: `num_samples` sampled completions per prompt and a greedy one.
+    """Write `<policy>/eval/<split>.completions.jsonl`: the completions of each prompt in every mode of the evaluation.
 
     Finished batches survive a kill in a working file next to it, and a batch depends on its own seed alone, so that a
     resumed job gives the same file as an uninterrupted one.
@@ -128,13 +132,9 @@ def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
 
 
 def plan_batches(rows: list[PromptRow], evaluation: Evaluation) -> list[Batch]:
-    """All completions in batches of `batch_size`: the sampled ones prompt by prompt, then the greedy ones."""
-    wanted: dict[Literal["sampled", "greedy"], int] = {
-        "sampled": evaluation.num_samples,
-        "greedy": int(evaluation.greedy),
-    }
+    """All completions in batches of `batch_size`: the sampled ones prompt by prompt, then the others."""
     batches: list[Batch] = []
-    for mode, per_prompt in wanted.items():
+    for mode, per_prompt in evaluation.modes.items():
         items = [(row, sample) for row in rows for sample in range(per_prompt)]
         for start in range(0, len(items), evaluation.batch_size):
             chosen = tuple(items[start : start + evaluation.batch_size])
@@ -208,6 +208,7 @@ class Answerer:
             top_p=self.evaluation.top_p,
             max_completion_length=self.evaluation.max_completion_length,
             seed=int(seeds.generate_state(1)[0]),
+            beams=self.evaluation.beams if batch.mode == "beams" else None,
         )
 
 
@@ -224,11 +225,25 @@ def decode_batch(
         conversations: chat messages of each prompt.
         images: PIL images of each prompt in their order; empty lists for text.
     """
-    inputs = _inputs(processor, conversations, images).to(model.device)
+    config = _generation_config(model, processor, how)
     cast(Any, torch).manual_seed(how.seed)
+    if is_encoder_decoder(model):
+        ids, mask = _documents(model, processor, conversations)
+        with torch.inference_mode():
+            completions = seq2seq.generate(model, ids, mask, config, own_defaults=how.beams is not None)
+        return _decoded(completions, processor, end_token_ids(model, processor))
+    inputs = _inputs(processor, conversations, images).to(model.device)
     with torch.inference_mode():
-        sequences = cast(Any, model).generate(**inputs, generation_config=_generation_config(model, processor, how))
+        sequences = cast(Any, model).generate(**inputs, generation_config=config)
     return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, end_token_ids(model, processor))
+
+
+def _documents(model: Model, processor: Any, conversations: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of what the encoder reads, (batch, keys), padded on the right."""
+    texts = [processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
+    ids = seq2seq.document_ids(model, processor, texts)
+    padded = processor.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+    return padded["input_ids"], padded["attention_mask"]
 
 
 def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
@@ -245,15 +260,17 @@ def _generation_config(model: Model, processor: Processor, how: Decoding) -> Gen
     # Every choice is spelled out: transformers fills in any other from the model's own file, such as top_k=20.
     temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
     images = [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else None
+    search: dict[str, Any] = {"num_beams": 1, "no_repeat_ngram_size": 0}
+    if how.beams is not None:  # keys that are left out are those of the model's own file
+        search = how.beams.model_dump(exclude_none=True)
     return GenerationConfig(
         max_new_tokens=how.max_completion_length,
         do_sample=how.sampled,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
-        num_beams=1,
         repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
+        **search,
         eos_token_id=end_token_ids(model, processor),
         pad_token_id=tokenizer_of(processor).pad_token_id,
         suppress_tokens=images,  # a sampled image token would have no image

@@ -103,9 +103,9 @@ def score_group(row: PromptRow, answers: Sequence[CompletionRow], metrics: dict[
 def check_complete(
     rows: dict[str, PromptRow], answers: Sequence[CompletionRow], evaluation: Evaluation, source: Path
 ) -> None:
-    """Raise ValueError unless `answers` are each row's `num_samples` sampled completions and its greedy one."""
-    per_mode = {"sampled": evaluation.num_samples, "greedy": int(evaluation.greedy)}
-    expected = {(key, mode, sample) for key in rows for mode, count in per_mode.items() for sample in range(count)}
+    """Raise ValueError unless `answers` are each row's completions of every mode of the evaluation."""
+    modes = evaluation.modes.items()
+    expected = {(str(key), str(mode), sample) for key in rows for mode, count in modes for sample in range(count)}
     got = [(each.prompt_id, each.mode, each.sample) for each in answers]
     problems = {
         "missing": sorted(expected - set(got)),

@@ -1,11 +1,11 @@
-"""Load causal LMs, image-text-to-text models and classifiers, by hub name or from a folder."""
+"""Load causal LMs, image-text-to-text models, encoder-decoders and classifiers, by hub name or from a folder."""
 
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, Literal, Union, cast
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
@@ -22,7 +23,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from rlassay.models.seq2seq import DOCUMENT_TEMPLATE
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,6 +36,12 @@ if TYPE_CHECKING:
 Model = Union[PreTrainedModel, "PeftModel"]
 Processor = ProcessorMixin | PreTrainedTokenizerBase
 """Prepares a model's inputs: a processor if the model reads images, a tokenizer if it reads text only."""
+Kind = Literal["causal", "vision", "seq2seq"]
+_AUTO_MODELS: dict[Kind, Any] = {
+    "causal": AutoModelForCausalLM,
+    "vision": AutoModelForImageTextToText,
+    "seq2seq": AutoModelForSeq2SeqLM,
+}
 
 
 def load_pretrained(
@@ -57,13 +69,13 @@ def load_pretrained(
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
     with _loading(f"the model {source!r}"):
-        reads_images = _reads_images(source, origin)
-        auto_model: Any = AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
+        kind = _kind(source, origin)
+        auto_model: Any = _AUTO_MODELS[kind]
         packed = {"quantization_config": _in_4bit(dtype)} if load_in_4bit else {}
         model, loading = auto_model.from_pretrained(
             source, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True, **packed, **origin
         )
-        processor = _processor(source, origin, reads_images)
+        processor = _processor(source, origin, kind)
     _check_complete(loading, source)
     keep_names(model)
     return model, processor
@@ -96,7 +108,7 @@ def load_processor(source: str, *, revision: str | None = None, trust_remote_cod
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _check_folder(source)
     with _loading(f"the processor of {source!r}"):
-        return _processor(source, origin, _reads_images(source, origin))
+        return _processor(source, origin, _kind(source, origin))
 
 
 def keep_names(model: PreTrainedModel) -> None:
@@ -130,19 +142,21 @@ def _check_complete(loading: dict[str, Any], source: str) -> None:
         raise ValueError(f"the weights of {source!r} lack {len(missing)} tensors, the first being {missing[0]}")
 
 
-def _processor(source: str, origin: dict[str, Any], reads_images: bool) -> Processor:
-    auto: Any = AutoProcessor if reads_images else AutoTokenizer
-    return auto.from_pretrained(source, **origin)
+def _processor(source: str, origin: dict[str, Any], kind: Kind) -> Processor:
+    auto: Any = AutoProcessor if kind == "vision" else AutoTokenizer
+    processor = auto.from_pretrained(source, **origin)
+    if kind == "seq2seq" and not processor.chat_template:
+        processor.chat_template = DOCUMENT_TEMPLATE
+    return processor
 
 
-def _reads_images(source: str, origin: dict[str, Any]) -> bool:
+def _kind(source: str, origin: dict[str, Any]) -> Kind:
     config: PretrainedConfig = cast(Any, AutoConfig).from_pretrained(source, **origin)
     if config.is_encoder_decoder:
-        raise ValueError(
-            f"{source!r} is an encoder-decoder ({config.model_type}); "
-            "expected a causal LM or an image-text-to-text model"
-        )
-    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+            raise ValueError(f"{source!r} is an encoder-decoder ({config.model_type}), but not one that reads text")
+        return "seq2seq"
+    return "vision" if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES else "causal"
 
 
 def _first_line(error: Exception) -> str:

@@ -18,12 +18,13 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from rlassay.config.explain import StudyError
-from rlassay.config.model import ClipView, HubModel, ModelConfig, TinyLM, TinyVLM, Tune
+from rlassay.config.model import ClipView, HubModel, ModelConfig, TinyLM, TinySeq2Seq, TinyVLM, Tune
 from rlassay.config.training import Recipe
 from rlassay.images import frame_path
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
-from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_vlm
+from rlassay.models.seq2seq import check_seq2seq, is_encoder_decoder, reads_documents
+from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_seq2seq, build_tiny_vlm
 from rlassay.models.tuning import frozen_modules
 from rlassay.prompts import demonstrate, instruction, messages, shown_frames
 from rlassay.records import TRAINING_SPLITS, Media, PromptRow, read_rows
@@ -63,10 +64,18 @@ def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Mo
         return build_tiny_vlm(config, texts)
     if isinstance(config, TinyLM):
         return build_tiny_lm(config, texts)
+    if isinstance(config, TinySeq2Seq):
+        return build_tiny_seq2seq(config, texts)
     try:
-        return _load(config.name, config, revision=config.revision)
+        model, processor = _load(config.name, config, revision=config.revision)
     except ValueError as error:
         raise StudyError([f"model.name: {error}"]) from error
+    found = "seq2seq" if is_encoder_decoder(model) else "causal"
+    if found != config.architecture:
+        kind = "an encoder-decoder" if found == "seq2seq" else "no encoder-decoder"
+        problem = f"got {config.architecture}, but {config.name!r} is {kind} ({model.config.model_type})"
+        raise StudyError([f"model.architecture: {problem}; expected {found}, or another model"])
+    return model, processor
 
 
 def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) -> tuple[Model, Processor]:
@@ -98,9 +107,9 @@ def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) 
         raise ValueError(f"{weights}: cannot load this adapter: {error}") from error
 
 
-def peft_config(config: ModelConfig, tune: Tune | None = None) -> "LoraConfig | None":
-    """PEFT's configuration of the adapters to train, in the parts that `tune` names; None trains full weights."""
-    if not isinstance(config, HubModel) or config.lora is None:
+def peft_config(config: ModelConfig, tune: Tune | None = None, *, seq2seq: bool = False) -> "LoraConfig | None":
+    """PEFT's configuration of the adapters to train, in the parts that `tune` names; None trains every weight."""
+    if not isinstance(config, HubModel | TinySeq2Seq) or config.lora is None:
         return None
     from peft import LoraConfig
 
@@ -111,7 +120,7 @@ def peft_config(config: ModelConfig, tune: Tune | None = None) -> "LoraConfig | 
         lora_dropout=config.lora.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         exclude_modules=frozen_modules(tune),
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
     )
 
 
@@ -131,6 +140,10 @@ def _load(source: str, config: ModelConfig, revision: str | None = None) -> tupl
     if not cast(Any, processor).chat_template:
         raise ValueError(f"the model {source!r} has no chat template; choose an instruction-tuned model")
     tokenizer = tokenizer_of(processor)
+    if is_encoder_decoder(model):
+        check_seq2seq(model, tokenizer)
+        tokenizer.padding_side = "right"  # absolute positions of the encoder count from its first token
+        return model.eval(), processor
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -320,6 +333,8 @@ def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
 
     Errors: StudyError as in `check_chat_format`.
     """
+    if reads_documents(processor):
+        return ChatFormat(processor=processor, with_format_instruction=False)  # an encoder reads the document alone
     check_chat_format(processor, recipe)
     clips = ClipView() if isinstance(recipe.model, TinyLM) else recipe.model.clips
     return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None, clips=clips)

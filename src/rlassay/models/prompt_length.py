@@ -9,6 +9,7 @@ from transformers import ProcessorMixin
 from rlassay.images import to_rgb
 from rlassay.models.hub import Processor
 from rlassay.models.policy import ChatFormat
+from rlassay.models.seq2seq import reads_documents
 from rlassay.records import PromptRow
 
 
@@ -30,7 +31,7 @@ def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) 
         raise ValueError("the processor has no chat template; choose an instruction-tuned model")
     if images and not reads_images:
         raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
-    prompt = ChatFormat(processor=processor, with_format_instruction=True).prompt(row)
+    prompt = ChatFormat(processor=processor, with_format_instruction=not reads_documents(processor)).prompt(row)
     text = prepare.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     # The template has already written the begin-of-sequence token where there is one.
     options: dict[str, Any] = {"add_special_tokens": False}

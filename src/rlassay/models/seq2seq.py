@@ -199,6 +199,11 @@ def generate(
     own = inner.generation_config
     if not own_defaults:
         inner.generation_config = GenerationConfig()
+    elif prefix[1:]:
+        # As a plain call does it: a length penalty counts the forced token too.
+        config.forced_bos_token_id = prefix[1]
+        config.max_new_tokens += 1
+        start = start[:, :1]
     try:
         # The method of the class, since `causal_generate` may have replaced that of the model.
         made = type(inner).generate(

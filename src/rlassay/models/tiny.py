@@ -1,9 +1,10 @@
-"""The two built-in models, small enough to train on a CPU, and their tokenizer.
+"""The three built-in models, small enough to train on a CPU, and their tokenizer.
 
 - `build_tiny_lm`: a Llama of about 0.9M parameters at its defaults.
 - `build_tiny_vlm`: the architecture of LLaVA (a CLIP vision tower, a projector, the same Llama), 1.0M parameters.
+- `build_tiny_seq2seq`: a T5 of 0.8M parameters.
 
-Both learn a byte-pair vocabulary from the study's text with `train_tokenizer`.
+They learn a byte-pair vocabulary from the study's text with `train_tokenizer`.
 """
 
 import re
@@ -21,17 +22,23 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from rlassay.config.model import TinyLM, TinyModel, TinyVLM
+from rlassay.config.model import TinyLM, TinyModel, TinySeq2Seq, TinyVLM
 from rlassay.models.hub import keep_names
+from rlassay.models.seq2seq import DOCUMENT_TEMPLATE
 
 MAX_LENGTH = 2048
 """Longest prompt and completion together, tokens."""
 INITIAL_STD = 0.08
 """Standard deviation of the initial weights. transformers' 0.02 suits widths above 1,000; models as narrow as these
 learn several times faster from a larger one."""
+
+_NEIGHBOUR = 4.0
+"""Attention logit of the token next to each in the built-in encoder-decoder, where others begin with 0."""
 
 PAD, EOS, IMAGE = "<pad>", "<eos>", "<image>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -117,6 +124,47 @@ def build_tiny_lm(config: TinyLM, texts: Iterable[str]) -> tuple[LlamaForCausalL
     tokenizer = train_tokenizer(texts, config.vocab_size)
     with _seeded(config.seed):
         return LlamaForCausalLM(_llama_config(config, tokenizer)), tokenizer
+
+
+def build_tiny_seq2seq(
+    config: TinySeq2Seq, texts: Iterable[str]
+) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The untrained encoder-decoder and its tokenizer; they depend on the arguments alone, not on the global RNG.
+
+    Heads begin by attending to neighbouring tokens: without that start a model of this size learns to copy ten times
+    slower (held-out loss 3.03 instead of 1.10 after 300 steps of sentence compression).
+
+    Args:
+        config: sizes and the seed of the initial weights.
+        texts: training texts, from which the tokenizer learns its vocabulary.
+    """
+    tokenizer: Any = train_tokenizer(texts, config.vocab_size)
+    tokenizer.chat_template = DOCUMENT_TEMPLATE
+    tokenizer.padding_side = "right"
+    heads = config.width // 32
+    sizes = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=config.width,
+        d_kv=32,
+        d_ff=2 * config.width,
+        num_layers=config.layers,
+        num_heads=heads,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    with _seeded(config.seed):
+        model: Any = T5ForConditionalGeneration(sizes)
+    # Buckets of relative positions: 1 is one token before; 2 is two before; 17, of the encoder alone, is one after.
+    for stack, second in ((model.encoder, 17), (model.decoder, 2)):
+        bias = stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.data
+        bias.zero_()
+        bias[1, 0] = _NEIGHBOUR
+        if heads > 1:
+            bias[second, 1] = _NEIGHBOUR
+    return model, tokenizer
 
 
 def _llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from rlassay.records import Record, SplitFacts
+from rlassay.records import Mode, Record, SplitFacts
 
 # Estimates.
 
@@ -67,7 +67,7 @@ class Column(Record):
     """The evaluation set."""
     metric: str
     """Name of the metric, a row of GLOSSARY.md."""
-    mode: Literal["sampled", "greedy"]
+    mode: Mode
     """Decoding mode of the completions."""
     title: str
     """Heading on the page."""

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from math import isnan
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from rlassay.records import Mode
 from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
 from rlassay.stats import Interval, contrast, crossed_interval, pass_at_k, seed_band, share_interval
 
-Mode = Literal["sampled", "greedy"]
 SeedScores = Float[np.ndarray, "seeds items"]
 
 TITLES = {
@@ -233,7 +232,7 @@ def _custom_metrics(results: Results) -> list[str]:
 
 
 def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None) -> list[Column]:
-    modes: list[Mode] = ["sampled", "greedy"] if results.study.evaluation.greedy else ["sampled"]
+    modes = [mode for mode, count in results.study.evaluation.modes.items() if count]
     sets = results.study.evaluation.sets if only is None else (only,)
     found = [metric for metric in metrics if _exists(results, metric)]
     return [_column(results, name, metric, mode) for name in sets for metric in found for mode in modes]

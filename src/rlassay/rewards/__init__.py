@@ -16,7 +16,7 @@ from rlassay.rewards.modality import modality_balance, neutral_share, saturated_
 from rlassay.rewards.outcomes import Scored
 from rlassay.rewards.reward import Reward, check_options, is_separable
 from rlassay.rewards.reward_model import reward_model
-from rlassay.rewards.rouge import rouge_average, rouge_l
+from rlassay.rewards.rouge import rouge_average, rouge_l, rouge_scored
 
 REWARDS: dict[str, Reward] = {
     "choice_accuracy": choice_accuracy,
@@ -44,7 +44,10 @@ IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
 """Rewards that ask a model in a process of their own. The job calls them itself; its worker calls all others."""
 MOSTLY_ZERO_VARIANCE = 0.8
 """Share of groups with zero variance above which a weighted reward causes a warning."""
-WITH_METRICS: dict[str, Callable[..., Sequence[float | Scored | None]]] = {"custom": custom_scored}
+WITH_METRICS: dict[str, Callable[..., Sequence[float | Scored | None]]] = {
+    "custom": custom_scored,
+    "rouge_average": rouge_scored,
+}
 """Reward -> the same function with metrics beside each value."""
 EXTRA_METRICS: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[str, float]]] = {
     "modality_balance": saturated_share,

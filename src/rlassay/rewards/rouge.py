@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
 from rlassay.records import Completion
+from rlassay.rewards.outcomes import Scored, value_of
 from rlassay.rewards.reward import per_completion
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -31,13 +32,28 @@ def rouge_average(completion: Completion) -> float | None:
     Source: the reward of LingjieBao1998/Unlimited-Learning. Departures: words of every script, the answer of one word,
     and the limit, since the time grows with the product of the lengths.
     """
+    return value_of(_rouge(completion, _AVERAGED))
+
+
+def rouge_scored(completions: Sequence[Completion]) -> list[Scored | None]:
+    """`rouge_average` with metrics: F1 of `rouge1`, `rouge2`, `rougeL` and `rougeLsum`, all without stemming."""
+    return [_rouge(completion, (*_AVERAGED, "rougeL")) for completion in completions]
+
+
+def _rouge(completion: Completion, kinds: tuple[str, ...]) -> Scored | None:
+    """The mean of the averaged kinds, and the F1 of every kind that the answer admits."""
     shortcut = _shortcut(completion)
-    if shortcut is not None:
-        return shortcut.value
+    if shortcut is not None and shortcut.value is None:
+        return None
     reference = _sentences(completion.row.answer)
-    scores = _scorer(_AVERAGED, words).score(reference, _sentences(completion.text))
-    kinds = [kind for kind in _AVERAGED if kind != "rouge2" or len(words(reference)) > 1]
-    return sum(float(scores[kind].fmeasure) for kind in kinds) / len(kinds)
+    defined = [kind for kind in kinds if kind != "rouge2" or len(words(reference)) > 1]
+    if shortcut is None:
+        scores = _scorer(kinds, words).score(reference, _sentences(completion.text))
+        found = {kind: float(scores[kind].fmeasure) for kind in defined}
+    else:
+        found = {kind: float(shortcut.value or 0.0) for kind in defined}
+    averaged = [found[kind] for kind in _AVERAGED if kind in found]
+    return Scored(value=sum(averaged) / len(averaged), metrics=found)
 
 
 @per_completion

@@ -22,6 +22,7 @@ OWNED = {
     "top_k": "0: sampling is from the whole distribution or its nucleus, as entropy assumes",
     "min_p": "null, for the same reason",
     "repetition_penalty": "1.0, for the same reason",
+    "generation_kwargs": "null, or the beams of `rl.beam_sampling`",
     "use_vllm": "false: the training stage samples with transformers",
     "shuffle_dataset": "false: the order of the whole run is fixed beforehand, so that it resumes exactly",
     "disable_dropout": "false, TRL's default of this release, pinned",
@@ -49,7 +50,7 @@ NOT_OFFERED = {
     "per_device_eval_batch_size prediction_loss_only eval_do_concat_batches eval_use_gather_object "
     "eval_accumulation_steps include_for_metrics batch_eval_metrics bf16_full_eval fp16_full_eval "
     "load_best_model_at_end metric_for_best_model greater_is_better do_train do_eval do_predict",
-    "a study has one way to render and to sample": "generation_kwargs chat_template_kwargs cache_implementation "
+    "a study has one way to render and to sample": "chat_template_kwargs cache_implementation "
     "max_tool_calling_iterations use_transformers_continuous_batching transformers_continuous_batching_config "
     "use_transformers_paged ds3_gather_for_generation",
     "belongs to vLLM, which the stage does not use": "vllm_mode vllm_model_impl vllm_enable_sleep_mode "

@@ -84,6 +84,18 @@ def reward_statistics(
     return metrics
 
 
+def frac_distinct(completions: Sequence[Sequence[int]], num_generations: int) -> float:
+    """Share of distinct completions in a group, from 1/G (all are equal) to 1, mean over the groups.
+
+    Args:
+        completions: token ids; those of a prompt are neighbours.
+        num_generations: completions per prompt, G.
+    """
+    rows = [tuple(ids) for ids in completions]
+    groups = [rows[first : first + num_generations] for first in range(0, len(rows), num_generations)]
+    return sum(len(set(group)) / len(group) for group in groups) / len(groups)
+
+
 def zero_variance(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Bool[Tensor, "groups rewards"]:
     """Groups in which a reward gives the same value to all completions that it could score, or could score none.
 

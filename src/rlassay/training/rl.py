@@ -24,6 +24,7 @@ from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import build_policy, chat_format, end_token_ids, load_policy, peft_config, training_rows
+from rlassay.models.seq2seq import is_encoder_decoder
 from rlassay.models.tuning import freeze
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards.sandbox.guard import guarded
@@ -41,6 +42,7 @@ from rlassay.training.process import require_gpus
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
+from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
 from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
 
@@ -71,14 +73,18 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         order = prompt_order(list(rows), *batches, seed=_seed(policy))
         guard = collapse_guard(recipe.rl)
         # 3. TRL's trainer, with our rewards and credit.
-        trainer: Any = CreditGRPOTrainer(
+        seq2seq = is_encoder_decoder(model)
+        trainer_class = Seq2SeqGRPOTrainer if seq2seq else CreditGRPOTrainer
+        trainer: Any = trainer_class(
             model=model,
             reward_funcs=group_rewards(recipe, rows, model, processor),
             weight_phases=list(recipe.weight_phases.values()),
             args=arguments,
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
-            peft_config=None if isinstance(model, PeftModel) else peft_config(recipe.model, recipe.rl.tune),
+            peft_config=None
+            if isinstance(model, PeftModel)
+            else peft_config(recipe.model, recipe.rl.tune, seq2seq=seq2seq),
             advantage=advantage_estimator(recipe.rl),
             critic=critic_options(recipe.rl),
             groups=group_plan(recipe.rl),
@@ -86,7 +92,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             credit=credit_parts(recipe),
             credit_denominator=recipe.credit_denominator,
             entropy_penalty=recipe.entropy_penalty_coef,
-            signals=signal_plan(study, recipe, diagnostics or Diagnostics()),
+            signals=signal_plan(study, recipe, diagnostics or Diagnostics(), seq2seq=seq2seq),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
         trainer.remove_callback(PrinterCallback)
@@ -144,17 +150,18 @@ def collapse_guard(rl: RLConfig) -> CollapseGuard | None:
     return None if rl.guard is None else CollapseGuard(rl.guard.limits, rl.guard.patience)
 
 
-def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2seq: bool = False) -> SignalPlan:
     """Which signals to measure, and how.
 
     Signals that the credit of any arm needs are measured in every arm, so that arms can be compared. Attention is
-    measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
+    measured if a reward reads it, if the credit of an arm does, or if the settings ask for it; the settings play no
+    part for encoder-decoders (`seq2seq`), whose attention is not measured.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
     needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
     return SignalPlan(
         also=frozenset(needed - {"draws"}),
-        attention=reads_signals(study) or diagnostics.compute_attention_metrics,
+        attention=reads_signals(study) or (diagnostics.compute_attention_metrics and not seq2seq),
         layers=attention.layers,
         dominance=attention.dominance,
         masking=Masking(**perception.model_dump(exclude={"estimator"})),
@@ -216,6 +223,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
     return GRPOConfig(
         **{name: getattr(recipe.rl, name) for name in GRPOArguments.model_fields},
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
+        generation_kwargs=beam_sampling(recipe.rl),
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,
@@ -236,6 +244,11 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def beam_sampling(rl: RLConfig) -> dict[str, int] | None:
+    """Generation arguments with which one beam search gives a whole group; None samples independently."""
+    return {"num_beams": rl.num_generations, "num_return_sequences": rl.num_generations} if rl.beam_sampling else None
 
 
 def generation_batches(rl: RLConfig, arguments: GRPOConfig) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import datasets  # pyright: ignore[reportMissingTypeStubs]
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import PrinterCallback
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, set_seed
 from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -34,6 +34,7 @@ from rlassay.models.policy import (
     tokenizer_of,
     training_rows,
 )
+from rlassay.models.seq2seq import decoder_positions, document_ids, is_encoder_decoder, label_ids
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.process import require_gpus
 from rlassay.training.state import RunPlan, open_run
@@ -56,7 +57,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
     Errors: ValueError for a policy that is no warm start, or for rows that lack a demonstration; RuntimeError for fewer
     GPUs than the study declares; RunBusyError while another process trains it.
     """
-    model_config, sft = policy.recipe.model, policy.recipe.sft
+    model_config, sft = policy.recipe.warm_start_model, policy.recipe.sft
     if sft is None or policy.stage != "sft":
         raise ValueError(f"{policy.folder} is not a warm start")
     require_gpus(study.gpus)
@@ -66,16 +67,19 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
-        trainer: Any = SFTTrainer(
-            model=model,
-            args=sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0),
-            train_dataset=sft_dataset(
-                rows, chat_format(processor, policy.recipe), layout.data, end_tokens(model, processor)
-            ),
-            processing_class=processor,
-            peft_config=peft_config(model_config),
-            callbacks=[run.callback()],
-        )
+        arguments = sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0)
+        chats = chat_format(processor, policy.recipe)
+        if is_encoder_decoder(model):
+            trainer: Any = seq2seq_trainer(model, rows, chats, arguments, peft_config(model_config, seq2seq=True))
+        else:
+            trainer = SFTTrainer(
+                model=model,
+                args=arguments,
+                train_dataset=sft_dataset(rows, chats, layout.data, end_tokens(model, processor)),
+                processing_class=processor,
+                peft_config=peft_config(model_config),
+            )
+        trainer.add_callback(run.callback())
         trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
         trainer.train(resume_from_checkpoint=run.resume_from)
         # Merged into four bits, an adapter would be rounded away: RL trains it further.
@@ -83,6 +87,37 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
         if isinstance(trainer.model, PeftModel) and not packed:
             trainer.model = merged(trainer, model_config, run.state / "adapter")
         run.finish(trainer)
+
+
+def seq2seq_trainer(
+    model: Any, rows: Sequence[PromptRow], chats: ChatFormat, arguments: SFTArguments, adapters: Any
+) -> Trainer:
+    """transformers' trainer on pairs of document and demonstration, batched by its own collator.
+
+    Errors: ValueError for a demonstration longer than the decoder's positions, before any step.
+    """
+    tokenizer: Any = chats.processor
+    labels = label_ids(model, tokenizer, [str(row.demonstration) for row in rows])
+    positions = decoder_positions(model)
+    for row, ids in zip(rows, labels, strict=True):
+        if positions is not None and len(ids) > positions:
+            raise ValueError(
+                f"prompt {row.prompt_id}: demonstration: got {len(ids)} tokens, but the decoder has {positions} "
+                "positions; expected a shorter one: remove the row"
+            )
+    documents = document_ids(model, tokenizer, [chats.rendered(row) for row in rows])
+    library: Any = datasets
+    if adapters is not None:
+        set_seed(arguments.seed)  # adapters begin with random numbers
+        model = get_peft_model(model, adapters)
+    base = model if adapters is None else model.get_base_model()
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=library.Dataset.from_dict({"input_ids": documents, "labels": labels}),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=base),
+    )
 
 
 def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
@@ -122,8 +157,10 @@ def _logits(model: Any, probe: Mapping[str, Any]) -> torch.Tensor:
     inputs = {
         name: value.to(model.device) for name, value in probe.items() if name not in ("labels", "completion_mask")
     }
+    # An encoder-decoder gives logits for the decoder's inputs, a causal model for all.
+    counted = probe["labels"] != -100 if "decoder_input_ids" in inputs else inputs["attention_mask"].bool()
     with torch.inference_mode():
-        return model.eval()(**inputs).logits[inputs["attention_mask"].bool()].float()
+        return model.eval()(**inputs).logits[counted].float()
 
 
 def _untie(adapted: Any) -> None:

@@ -63,6 +63,7 @@ from rlassay.training.group_reward import SIGNALS_COLUMN, ColumnReward, GroupRew
 from rlassay.training.reward_metrics import (
     ZeroVarianceRewards,
     added_metrics,
+    frac_distinct,
     impute_group_mean,
     scored_mean_and_std,
     zero_advantage,
@@ -353,6 +354,8 @@ class CreditGRPOTrainer(KLTrainer):
         lengths: Any = self.accelerator.gather(own_lengths)
         for name, value in added_metrics(rewards, self.reward_funcs, lengths).items():
             metrics[name].append(value)
+        all_ids: list[list[int]] = gather_object(batch.completion_ids)
+        metrics["completions/frac_distinct"].append(frac_distinct(all_ids, batch.num_generations))
         weighted = [name for name, weight in zip(rewards.names, rewards.weights, strict=True) if weight]
         shares = {name: metrics[f"rewards/{name}/frac_zero_std"][-1] for name in weighted}
         self.xp_zero_variance(shares, len(no_advantage))

@@ -12,7 +12,7 @@ from typing import Any
 from rlassay.config.arms import differences, idle, undeclared
 from rlassay.config.checks.algorithm import ALGORITHM_CHECKS
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
-from rlassay.config.data import Digits, Docstrings, Gsm8k, Summarization, Table
+from rlassay.config.data import Digits, Gsm8k, PackageTexts, Summarization, Table
 from rlassay.config.explain import describe
 from rlassay.config.fingerprints import recipe_id
 from rlassay.config.model import TinyLM, TinyVLM
@@ -25,8 +25,10 @@ from rlassay.rewards.weights import weight_at
 
 IMAGE_PARTS = (AttentionWeights, PerceptionFilter, TrajectoryScaling)
 """Credit parts that need an image."""
-TEXT_SOURCES = (Docstrings, Gsm8k, Summarization)
+TEXT_SOURCES = (PackageTexts, Gsm8k, Summarization)
 """Sources whose rows have no image."""
+ATTENTION_REWARDS = ("modality_balance", "vision_gain")
+"""Rewards that read how attention is divided between text and image."""
 UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
 """Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
 OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -39,7 +41,7 @@ def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
     of_study = [_seeds, _data, _evaluation, _primary]
     of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
-    of_recipe += ALGORITHM_CHECKS
+    of_recipe += [_seq2seq, *ALGORITHM_CHECKS]
     problems = [problem for check in of_study for problem in check(study)]
     return problems + [problem for check in of_recipe for problem in _in_arms(study, check)]
 
@@ -84,10 +86,7 @@ def _evaluation(study: Study) -> Iterator[str]:
     held_out = [split for split in study.data.splits if split not in TRAINING_SPLITS]
     for i, name in enumerate(study.evaluation.sets):
         path = f"evaluation.sets.{i}"
-        if name in TRAINING_SPLITS:
-            expected = one_of(held_out) if held_out else "a held-out one, but data.splits has none"
-            yield f"{path}: {name!r} is a training split; expected {expected}"
-        elif name not in held_out:
+        if name not in study.data.splits:
             expected = f"expected a split of data.splits: {one_of(held_out)}" if held_out else "data.splits has none"
             yield f"{path}: got the text {name!r}, {expected}{nearest(name, held_out)}"
         if name in study.evaluation.sets[:i]:
@@ -99,10 +98,16 @@ def _primary(study: Study) -> Iterator[str]:
     if primary.set not in evaluation.sets:
         expected = f"expected a set of evaluation.sets: {one_of(evaluation.sets)}"
         yield f"primary.set: got the text {primary.set!r}, {expected}{nearest(primary.set, evaluation.sets)}"
+    if primary.set in TRAINING_SPLITS:
+        held_out = [split for split in evaluation.sets if split not in TRAINING_SPLITS]
+        expected = one_of(held_out) if held_out else "a held-out one, but evaluation.sets has none"
+        yield f"primary.set: {primary.set!r} is a training split; expected {expected}"
     metrics = [*study.rewards, *SCORE_METRICS]
     if primary.metric not in metrics and not (_misspelt(study) and primary.metric in REWARDS):
         expected = f"expected a reward of the study or a metric of the score stage: {one_of(metrics)}"
         yield f"primary.metric: got the text {primary.metric!r}, {expected}{nearest(primary.metric, metrics)}"
+    if primary.mode == "beams" and evaluation.beams is None:
+        yield "primary.mode: beams, but evaluation.beams is null; set it, or primary.mode to sampled"
     if primary.mode == "greedy" and not evaluation.greedy:
         yield "primary.mode: greedy, but evaluation.greedy is false; set it to true, or primary.mode to sampled"
 
@@ -228,10 +233,23 @@ def _credit_images(study: Study, recipe: Recipe) -> Iterator[str]:
     for i, part in enumerate(recipe.credit):
         if not isinstance(part, IMAGE_PARTS):
             continue
-        if isinstance(model, TinyLM):
+        if isinstance(model, TinyLM) or recipe.is_seq2seq:
             yield f"credit.{i}: {part.kind} needs an image, but model.kind {model.kind} reads text only; leave it out"
         elif textual or isinstance(data, TEXT_SOURCES):
             yield f"credit.{i}: {part.kind} needs an image, but rows of data.kind {data.kind} have none; leave it out"
+
+
+def _seq2seq(_: Study, recipe: Recipe) -> Iterator[str]:
+    """What only causal models have, and what only encoder-decoders have."""
+    if not recipe.is_seq2seq:
+        if recipe.rl.beam_sampling:
+            yield "rl.beam_sampling: true, but only encoder-decoders sample so; set it to false"
+        return
+    unfit = [f"rewards.{name}" for name in recipe.rewards if name in ATTENTION_REWARDS]
+    unfit += ["rl.advantage: gae"] if recipe.rl.advantage.kind == "gae" else []
+    unfit += ["rl.kl: exact"] if recipe.rl.kl is not None and recipe.rl.kl.kind == "exact" else []
+    for each in unfit:
+        yield f"{each}: not available for encoder-decoders; leave it out"
 
 
 def _credit_order(recipe: Recipe) -> Iterator[str]:

@@ -27,6 +27,8 @@ def amount(value: float | None, column: Column, signed: bool = False) -> str:
 
 def metric_name(column: Column, heading: str) -> str:
     """The metric in a sentence: `accuracy`, `greedy accuracy`."""
+    if column.mode == "beams":
+        return f"{heading} of beam search"
     return f"greedy {heading}" if column.mode == "greedy" else heading
 
 

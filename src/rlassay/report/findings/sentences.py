@@ -95,7 +95,7 @@ def primary_note(content: Content) -> str:
     """What the primary metric is, in a sentence."""
     column, study = primary_of(content), content.study
     name = column.title.split(": ")[-1].split(",")[0]
-    how = f"over {study.num_samples} sampled completions of each prompt" if column.mode == "sampled" else "greedy"
+    how = f"over {study.num_samples} sampled completions of each prompt" if column.mode == "sampled" else column.mode
     what = f"{name} is the share of right answers" if "accuracy" in column.metric else f"the metric is {name}"
     unit = {"share": "Differences are in percentage points", "tokens": "Differences are in tokens"}.get(column.unit)
     return (

@@ -1,0 +1,205 @@
+"""Encoder-decoders through all stages of a study, from rows to scores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from peft import PeftModel
+
+from rlassay.config import StudyError
+from rlassay.config.load import resolve_study
+from rlassay.config.model import HubModel, Lora, TinySeq2Seq
+from rlassay.config.policies import policies
+from rlassay.config.study import Study
+from rlassay.evaluation.generate import Decoding, decode_batch, run_generate
+from rlassay.evaluation.score import run_score
+from rlassay.layout import Layout
+from rlassay.models.policy import build_policy, chat_format, load_policy
+from rlassay.models.seq2seq import document_ids, label_ids
+from rlassay.records import PromptRow, read_rows, write_rows
+from rlassay.training.rl import run_rl
+from rlassay.training.sft import run_sft
+from tests.training import tiny_seq2seq
+
+SENTENCES = ("The array is sorted in place.", "A copy is returned.", "The mean of each row is subtracted from it.")
+
+
+def rows(count: int) -> list[PromptRow]:
+    """Documents of different lengths, whose summary is their first sentence."""
+    made: list[PromptRow] = []
+    for index in range(count):
+        first, *others = SENTENCES[index % 3 :] + SENTENCES[: index % 3 + index % 2]
+        text = " ".join([first, f"Row {index}.", *others])
+        made.append(PromptRow(prompt_id=f"p{index}", question=text, answer=first, demonstration=first))
+    return made
+
+
+def make_study(model: dict[str, Any], **changes: Any) -> Study:
+    """The study of `short_content`."""
+    return resolve_study(short_content(model, **changes))
+
+
+def short_content(model: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The file of a study of one arm whose reward is the overlap with the summary."""
+    content: dict[str, Any] = {
+        "name": "short",
+        "title": "t",
+        "question": "q",
+        "seeds": [1],
+        "model": model,
+        "data": {"kind": "docstrings", "packages": ["numpy"], "splits": {"sft": 6, "train": 6, "test": 3}},
+        "sft": {"max_steps": 4, "learning_rate": 2e-3, "per_device_train_batch_size": 4, "save_steps": 2},
+        "rl": {
+            "max_steps": 2,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 8,
+            "num_generations": 4,
+            "max_completion_length": 6,
+            "save_steps": 1,
+        },
+        "rewards": {"rouge_average": {"weight": 1.0}, "soft_overlong": SHORT},
+        "evaluation": {"num_samples": 2, "max_completion_length": 6},
+        "primary": {"metric": "rouge_average"},
+        "baseline": "base",
+        "arms": {"base": {}},
+    }
+    return content | changes
+
+
+RL = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 6, "save_steps": 1}
+SHORT = {"weight": 1.0, "options": {"max_completion_length": 6, "cache": 4}}
+
+
+def run(study: Study, root: Path) -> Layout:
+    """The layout after every stage of the study on `rows`."""
+    layout = Layout(root=root)
+    for name, count in (("sft", 6), ("train", 6), ("test", 3)):
+        write_rows(layout.split(name), rows(count))
+    for policy in policies(study).values():
+        if policy.stage != "model":
+            {"sft": run_sft, "rl": run_rl}[policy.stage](study, layout, policy)
+        run_generate(study, layout, policy, "test")
+        run_score(study, layout, policy, "test")
+    return layout
+
+
+def test_the_built_in_model_goes_through_every_stage(tmp_path: Path):
+    study = make_study({"kind": "tiny_seq2seq", "layers": 1, "width": 32})
+    layout = run(study, tmp_path)
+    trained = {policy.stage: policy for policy in policies(study).values()}
+    assert set(trained) == {"model", "sft", "rl"}
+    scores = pq.read_table(layout.scores(trained["rl"].folder, "test")).to_pylist()
+    assert {row["mode"] for row in scores if row["metric"] == "rouge_average"} == {"sampled", "greedy"}
+    completions = [each for each in layout.completions(trained["rl"].folder, "test").read_text().splitlines() if each]
+    assert len(completions) == 3 * 3
+    shards = sorted(layout.rollouts(trained["rl"].folder).glob("*.parquet"))
+    assert sum(len(pq.read_table(shard)) for shard in shards) == 16
+
+
+def test_what_encoder_decoders_lack_is_named_before_any_job():
+    gae = RL | {"max_steps": 1, "learning_rate": 1e-3, "advantage": {"kind": "gae"}}
+    balance = {"rouge_average": {"weight": 1.0}, "modality_balance": {"weight": 1.0}}
+    with pytest.raises(StudyError) as caught:
+        make_study({"kind": "tiny_seq2seq"}, rl=gae, rewards=balance, credit=[{"kind": "perception_filter"}])
+    expected = (
+        "credit.0: perception_filter needs an image, but model.kind tiny_seq2seq reads text only; leave it out",
+        "rewards.modality_balance: not available for encoder-decoders; leave it out",
+        "rl.advantage: gae: not available for encoder-decoders; leave it out",
+    )
+    assert all(sentence in str(caught.value) for sentence in expected)
+
+
+def test_adapters_follow_a_warm_start_of_all_weights_that_other_arms_share():
+    lora = {"r": 2, "target_modules": ["q", "v"], "in_warm_start": False}
+    arms = {"base": {}, "lora": {"varies": ["model.lora"], "model": {"lora": lora}}}
+    study = make_study({"kind": "tiny_seq2seq"}, arms=arms)
+    assert [each.stage for each in policies(study).values()] == ["model", "sft", "rl", "rl"]
+    assert study.arms["lora"].recipe.warm_start_model == study.arms["base"].recipe.model
+
+
+def bart(folder: Path, lora: Lora | None) -> dict[str, Any]:
+    """A model section for a random BART whose tokenizer has bytes, saved like a model of the hub."""
+    _, tokenizer = build_policy(TinySeq2Seq(kind="tiny_seq2seq", layers=1, width=32), rows(6))
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=40,
+        max_position_embeddings=80,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
+        decoder_start_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = BartForConditionalGeneration(config)
+    model.generation_config.forced_bos_token_id = 2
+    model.save_pretrained(folder)
+    tokenizer.chat_template = None  # models of the hub have none
+    tokenizer.save_pretrained(folder)
+    return HubModel(kind="hub", architecture="seq2seq", name=str(folder), dtype="float32", lora=lora).model_dump(
+        mode="json"
+    )
+
+
+def test_adapters_of_a_hub_model_are_trained_saved_and_evaluated(tmp_path: Path):
+    lora = Lora(r=2, target_modules=("q_proj", "k_proj", "v_proj"))
+    study = make_study(bart(tmp_path / "bart", lora))
+    layout = run(study, tmp_path / "results")
+    recipe = study.arms["base"].recipe
+    of_rl = next(policy for policy in policies(study).values() if policy.stage == "rl")
+    manifest = json.loads(layout.train_manifest(of_rl.folder, "rl").read_text())
+    model, processor = load_policy(recipe.model, layout.root / of_rl.folder / manifest["weights"])
+    assert isinstance(model, PeftModel)
+    prompts = [chat_format(processor, recipe).prompt(row) for row in rows(3)]
+    how = Decoding(sampled=False, temperature=1.0, top_p=1.0, max_completion_length=6, seed=0)
+    answers = [each.text for each in decode_batch(model, processor, prompts, [[]] * 3, how)]
+    lines = [json.loads(line) for line in layout.completions(of_rl.folder, "test").read_text().splitlines()]
+    assert answers == [line["text"] for line in lines if line["mode"] == "greedy"]
+
+
+@pytest.mark.parametrize("shape", tiny_seq2seq.SHAPES)
+def test_labels_begin_with_the_forced_token_and_end_with_the_end_token(shape: str):
+    model, tokenizer = tiny_seq2seq.model(shape), tiny_seq2seq.tokenizer()
+    forced = [2] if shape == "bart_forced" else []
+    assert label_ids(model, tokenizer, ["5 6", "7"]) == [[*forced, 9, 10, 1], [*forced, 11, 1]]
+    assert document_ids(model, tokenizer, ["count 1"]) == [[3, 5]]
+
+
+def test_the_built_in_model_copies_neighbours_from_the_start():
+    model, tokenizer = build_policy(TinySeq2Seq(kind="tiny_seq2seq"), rows(6))
+    assert 700_000 < sum(value.numel() for value in model.parameters()) < 1_000_000
+    assert [row.prompt_id for row in rows(2)] == ["p0", "p1"]
+    bias = model.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    assert bias.nonzero().tolist() == [[1, 0], [2, 1]]
+    assert tokenizer.padding_side == "right"
+
+
+def test_an_encoder_decoder_declared_a_causal_model_is_refused(tmp_path: Path):
+    wrong = HubModel.model_validate(bart(tmp_path / "bart", None) | {"architecture": "causal"})
+    with pytest.raises(
+        StudyError, match=r"model.architecture: got causal, but .* is an encoder-decoder \(bart\); expect"
+    ):
+        build_policy(wrong, rows(3))
+
+
+def test_a_demonstration_longer_than_the_decoder_is_refused_before_training(tmp_path: Path):
+    study = make_study(bart(tmp_path / "bart", None))
+    layout = Layout(root=tmp_path / "results")
+    long = PromptRow(prompt_id="long", question="One.", answer="One.", demonstration="sorted " * 90)
+    write_rows(layout.split("sft"), [*rows(3), long])
+    write_rows(layout.split("train"), rows(3))
+    assert len(list(read_rows(layout.split("sft")))) == 4
+    warm_start = next(policy for policy in policies(study).values() if policy.stage == "sft")
+    with pytest.raises(ValueError, match=r"prompt long: demonstration: got .* tokens, but the decoder has 80"):
+        run_sft(study, layout, warm_start)
