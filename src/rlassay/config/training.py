@@ -118,7 +118,7 @@ class RLConfig(GroupChoice, GRPOArguments):
     """How rewards become advantages."""
     kl: KLConfig | None = Field(default=None, exclude_if=is_none)
     """The KL penalty; null leaves it to TRL: k3 in the loss, if `beta` is above 0."""
-    beam_sampling: bool = Field(default=False, exclude_if=_is_false)
+    beam_sampling: bool = Field(default=False, exclude_if=is_false)
     """Sample each group from one beam search of `num_generations` beams, as some published code does; for
     encoder-decoders. Its completions are near-duplicates: see `completions/frac_distinct`."""
     guard: GuardConfig | None = Field(default=None, exclude_if=is_none)

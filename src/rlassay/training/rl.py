@@ -75,24 +75,15 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         # 3. TRL's trainer, with our rewards and credit.
         seq2seq = is_encoder_decoder(model)
         trainer_class = Seq2SeqGRPOTrainer if seq2seq else CreditGRPOTrainer
+        adapters = None if isinstance(model, PeftModel) else peft_config(recipe.model, recipe.rl.tune, seq2seq=seq2seq)
         trainer: Any = trainer_class(
             model=model,
             reward_funcs=group_rewards(recipe, rows, model, processor),
-            weight_phases=list(recipe.weight_phases.values()),
             args=arguments,
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
-            peft_config=None
-            if isinstance(model, PeftModel)
-            else peft_config(recipe.model, recipe.rl.tune, seq2seq=seq2seq),
-            advantage=advantage_estimator(recipe.rl),
-            critic=critic_options(recipe.rl),
-            groups=group_plan(recipe.rl),
-            kl=kl_control(recipe.rl),
-            credit=credit_parts(recipe),
-            credit_denominator=recipe.credit_denominator,
-            entropy_penalty=recipe.entropy_penalty_coef,
-            signals=signal_plan(study, recipe, diagnostics or Diagnostics(), seq2seq=seq2seq),
+            peft_config=adapters,
+            **_plug_ins(study, recipe, diagnostics or Diagnostics(), seq2seq=seq2seq),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
         trainer.remove_callback(PrinterCallback)
@@ -101,6 +92,21 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         # 4. Train from the newest checkpoint, and write the manifest.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
+
+
+def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2seq: bool) -> dict[str, Any]:
+    """The arguments of our trainer that TRL's does not have."""
+    return {
+        "weight_phases": list(recipe.weight_phases.values()),
+        "advantage": advantage_estimator(recipe.rl),
+        "critic": critic_options(recipe.rl),
+        "groups": group_plan(recipe.rl),
+        "kl": kl_control(recipe.rl),
+        "credit": credit_parts(recipe),
+        "credit_denominator": recipe.credit_denominator,
+        "entropy_penalty": recipe.entropy_penalty_coef,
+        "signals": signal_plan(study, recipe, diagnostics, seq2seq=seq2seq),
+    }
 
 
 def credit_parts(recipe: Recipe) -> list[CreditPart]:
