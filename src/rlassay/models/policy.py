@@ -336,7 +336,7 @@ def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
     if reads_documents(processor):
         return ChatFormat(processor=processor, with_format_instruction=False)  # an encoder reads the document alone
     check_chat_format(processor, recipe)
-    clips = ClipView() if isinstance(recipe.model, TinyLM) else recipe.model.clips
+    clips = ClipView() if isinstance(recipe.model, TinyLM | TinySeq2Seq) else recipe.model.clips
     return ChatFormat(processor=processor, with_format_instruction=recipe.sft is None, clips=clips)
 
 
