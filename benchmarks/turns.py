@@ -9,6 +9,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from rlassay.config import load_study
 from rlassay.config.policies import policies
+from rlassay.config.training import Recipe
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.policy import build_policy, chat_format, training_rows
@@ -59,30 +60,38 @@ def race(trainers: list[Any]) -> list[list[float]]:
     return [turn.seconds[WARM_UP:] for turn in turns]
 
 
-def build(trainer_class: Any, layout: Layout, steps: int, rl: dict[str, Any] | None = None, **ours: Any) -> Any:
-    """A trainer of the built-in study's first run, from the untrained model, with `steps` steps after the warm-up.
+def build(
+    trainer_class: Any,
+    layout: Layout,
+    steps: int,
+    rl: dict[str, Any] | None = None,
+    recipe: Recipe | None = None,
+    **ours: Any,
+) -> Any:
+    """A trainer of one run of a recipe, from the untrained model, with `steps` steps after the warm-up.
 
     Args:
         trainer_class: TRL's or ours.
         layout: where the data lie.
         steps: steps that count.
         rl: differences in the RL section.
-        ours: keywords of our trainer.
+        recipe: None takes that of the built-in study's first run.
+        ours: keywords of our trainer, and any that replace those below.
     """
-    recipe = policies(load_study("digits"))["runs/base/seed1"].recipe
+    recipe = recipe or policies(load_study("digits"))["runs/base/seed1"].recipe
     changes = {"max_steps": steps + WARM_UP, "save_steps": steps + WARM_UP + 1, **(rl or {})}
     recipe = recipe.model_copy(update={"rl": recipe.rl.model_copy(update=changes)})
     rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
     model, processor = build_policy(recipe.model, training_rows(layout))
     arguments = grpo_arguments(recipe, 1, layout.root / trainer_class.__name__, on_cpu=True)
     order = prompt_order(list(rows), *generation_batches(recipe.rl, arguments), seed=1)
-    trainer = trainer_class(
-        model=model,
-        reward_funcs=group_rewards(recipe, rows, model, processor),
-        args=arguments,
-        train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
-        processing_class=processor,
-        **ours,
-    )
+    keywords = {
+        "model": model,
+        "reward_funcs": group_rewards(recipe, rows, model, processor),
+        "args": arguments,
+        "train_dataset": prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
+        "processing_class": processor,
+    }
+    trainer = trainer_class(**keywords | ours)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -32,6 +32,12 @@ from tests.training.short_run import (
 
 SAMPLING: dict[str, Any] = {"rl__dynamic_sampling": {"max_resample": 1, "revisit": 0.5}, "rl__replay": {"size": 3}}
 
+JOINT: dict[str, Any] = SAMPLING | {
+    "rl__advantage": {"kind": "gae", "value_learning_rate": 1e-2, "value_epochs": 2},
+    "rl__beta": 0.05,
+    "rl__kl": {"kind": "kl", "where": "reward", "controller": {"kind": "adaptive", "target": 0.1, "horizon": 100.0}},
+}
+
 
 def test_the_defaults_of_the_sections_are_those_of_the_options():
     assert DynamicSampling(**DynamicSamplingConfig().model_dump()) == DynamicSampling()
@@ -46,14 +52,14 @@ def test_a_study_chooses_the_plan(tmp_path: Path):
     assert plan == GroupPlan(dynamic_sampling=DynamicSampling(max_resample=1, revisit=0.5), replay=Replay(size=3))
 
 
-def test_killed_with_a_stream_and_a_buffer_it_ends_with_the_weights_of_an_undisturbed_run(
+def test_killed_with_critic_adaptive_kl_stream_and_buffer_it_ends_with_the_weights_of_an_undisturbed_run(
     warm_started: Path, layout: Layout, tmp_path: Path
 ):
-    study = load_short(tmp_path, **SAMPLING)
+    study = load_short(tmp_path, **JOINT)
     (tmp_path / "whole").mkdir()
     undisturbed = copied(warm_started, tmp_path / "whole")
     run_rl(study, undisturbed, policy_of(study))
-    write_study(tmp_path, **SAMPLING)
+    write_study(tmp_path, **JOINT)
     arguments = command(tmp_path, layout.root.parent)
     launcher = Launcher()
     attempt = launcher.start(arguments, tmp_path / "log")
@@ -78,6 +84,9 @@ def test_killed_with_a_stream_and_a_buffer_it_ends_with_the_weights_of_an_undist
     assert proof(layout)["generated_tokens"] == sum(line["sampled_tokens"] for line in metrics)
     assert sum(line["replay/replayed_fraction"] for line in metrics) > 0
     assert {row["trained"] for row in rollouts(layout)} == {True, False}
+    # The controller moved, and the critic learned.
+    assert len({line["beta"] for line in metrics}) > 2
+    assert len({line["critic/value_loss"] for line in metrics}) > 2
 
 
 def test_part_of_each_group_is_counted_whole(layout: Layout, tmp_path: Path):
