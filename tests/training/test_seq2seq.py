@@ -10,7 +10,7 @@ from peft import LoraConfig
 
 from rlassay.models.seq2seq import decoder_prefix
 from rlassay.signals.measuring import SignalPlan
-from rlassay.training import CreditGRPOTrainer, Seq2SeqGRPOTrainer
+from rlassay.training import CreditGRPOTrainer, Seq2SeqGRPOTrainer, trl_reward
 from rlassay.training.rollouts import Rollout
 from tests.training import tiny_lm
 from tests.training.tiny_lm import even_digits
@@ -218,6 +218,40 @@ def test_a_group_of_beams_is_decoded_once_and_alike(tmp_path: Path):
     assert len(rollout.completions) == 8
     with pytest.raises(ValueError, match="num_return_sequences = num_generations 4"):
         make_trainer(Seq2SeqGRPOTrainer, tmp_path, "bart", generation_kwargs={"num_beams": 4})
+
+
+def test_the_reference_can_follow_the_policy(tmp_path: Path):
+    moving = {"sync_ref_model": True, "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 1.0}
+    trainer = make_trainer(Seq2SeqGRPOTrainer, tmp_path, "t5", beta=0.05, **moving)
+    trainer.train()
+    start = model("t5").state_dict()
+    policy = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    for name, value in trainer.accelerator.unwrap_model(trainer.ref_model).state_dict().items():
+        torch.testing.assert_close(value, policy[name], rtol=0, atol=0, msg=name)
+    assert any(not torch.equal(value, start[name]) for name, value in policy.items())
+
+
+def test_a_batch_of_several_steps_keeps_the_policy_that_sampled_it(tmp_path: Path):
+    seen: list[Rollout] = []
+    trainer = make_trainer(Seq2SeqGRPOTrainer, tmp_path, "t5", steps_per_generation=3, max_steps=6, learning_rate=0.03)
+    trainer.xp_listeners.append(seen.append)
+    trainer.train()
+    assert [rollout.step for rollout in seen] == [1, 4]  # the old policy is that of steps 1 and 4
+    clipped = [step["clip_ratio/region_mean"] for step in trainer.state.log_history if "clip_ratio/region_mean" in step]
+    assert clipped[0] == clipped[3] == 0  # there the ratios are 1
+    assert max(clipped) > 0
+
+
+def test_summaries_in_chinese_are_rewarded(tmp_path: Path):
+    digits = "零一二三四五六七八九"
+    texts = [f"count {digit}" for digit in digits]
+    rows = [{"prompt": text, "prompt_id": text, "answer": f"{digits}。"} for text in texts]
+    arguments = {"processing_class": tokenizer(digits), "train_dataset": Dataset.from_list(rows)}
+    trainer = make_trainer(Seq2SeqGRPOTrainer, tmp_path, reward_funcs=[trl_reward("rouge_average")], **arguments)
+    trainer.train()
+    first = trainer.state.log_history[0]
+    assert first["rewards/rouge_average/mean"] > 0.05
+    assert first["rewards/rouge_average/metrics/rouge1"] > first["rewards/rouge_average/metrics/rouge2"]
 
 
 def test_adapters_train_alone_and_their_reference_is_the_base_model(tmp_path: Path):

@@ -1,12 +1,16 @@
 """Encoder-decoders through all stages of a study, from rows to scores."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 
 from rlassay.config import StudyError
@@ -23,6 +27,7 @@ from rlassay.records import PromptRow, read_rows, write_rows
 from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft
 from tests.training import tiny_seq2seq
+from tests.training.launcher import wait_until
 
 SENTENCES = ("The array is sorted in place.", "A copy is returned.", "The mean of each row is subtracted from it.")
 
@@ -99,6 +104,58 @@ def test_the_built_in_model_goes_through_every_stage(tmp_path: Path):
     assert sum(len(pq.read_table(shard)) for shard in shards) == 16
 
 
+def test_beams_are_those_of_a_plain_generate_call_with_the_models_own_settings(tmp_path: Path):
+    section = bart(tmp_path / "bart", None)
+    changes = {"rl": {"max_steps": 1, "learning_rate": 1e-3, "beam_sampling": True} | RL, "sft": None}
+    beams = {"evaluation": {"num_samples": 1, "max_completion_length": 6, "greedy": False, "beams": {"num_beams": 3}}}
+    study = make_study(section, **changes, **beams)
+    layout = run(study, tmp_path / "results")
+    untrained, trained = (each.folder for each in policies(study).values())
+    model, tokenizer = build_policy(study.arms["base"].recipe.model, rows(3))
+    inputs = tokenizer([row.question for row in rows(3)], padding=True, return_tensors="pt")
+    own = {"num_beams": 3, "max_new_tokens": 7, "length_penalty": 0.5, "no_repeat_ngram_size": 2}
+    expected = tokenizer.batch_decode(model.generate(**inputs, **own), skip_special_tokens=True)
+    lines = [json.loads(line) for line in layout.completions(untrained, "test").read_text().splitlines()]
+    assert [line["text"] for line in lines if line["mode"] == "beams"] == expected
+    scores = pq.read_table(layout.scores(trained, "test")).to_pylist()
+    parts = {row["metric"] for row in scores if row["mode"] == "beams" and row["metric"].startswith("rouge_average/")}
+    assert parts == {f"rouge_average/{each}" for each in ("rouge1", "rouge2", "rougeL", "rougeLsum")}
+    assert [0 < step["completions/frac_distinct"] <= 1 for step in steps(layout, trained)] == [True]
+
+
+def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(tmp_path: Path):
+    rl = RL | {"max_steps": 40, "learning_rate": 1e-3, "save_steps": 2, "beta": 0.05}
+    content = short_content(bart(tmp_path / "bart", None), rl=rl, sft=None)
+    study = resolve_study(content)
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(content))
+    of_rl = next(policy for policy in policies(study).values() if policy.stage == "rl")
+    killed, whole = (Layout(root=tmp_path / name / study.id) for name in ("killed", "whole"))
+    for layout in (killed, whole):
+        write_rows(layout.split("train"), rows(6))
+    arguments = [
+        "--study",
+        str(tmp_path / "short.yaml"),
+        "--results",
+        str(tmp_path / "killed"),
+        "--policy",
+        of_rl.folder,
+    ]
+    attempt = subprocess.Popen([sys.executable, "-m", "rlassay.cli.stages", "rl_train", *arguments])
+    wait_until(lambda: len(steps(killed, of_rl.folder)) > 4)
+    attempt.kill()
+    assert attempt.wait() == -signal.SIGKILL
+    for layout in (killed, whole):
+        run_rl(study, layout, of_rl)
+    resumed, uninterrupted = (
+        json.loads(layout.train_manifest(of_rl.folder, "rl").read_text()) for layout in (killed, whole)
+    )
+    assert [each["step"] > 0 for each in resumed["resumes"]] == [True]
+    assert resumed["sha256"] == uninterrupted["sha256"]
+    assert [step["loss"] for step in steps(killed, of_rl.folder)] == [
+        step["loss"] for step in steps(whole, of_rl.folder)
+    ]
+
+
 def test_what_encoder_decoders_lack_is_named_before_any_job():
     gae = RL | {"max_steps": 1, "learning_rate": 1e-3, "advantage": {"kind": "gae"}}
     balance = {"rouge_average": {"weight": 1.0}, "modality_balance": {"weight": 1.0}}
@@ -110,6 +167,13 @@ def test_what_encoder_decoders_lack_is_named_before_any_job():
         "rl.advantage: gae: not available for encoder-decoders; leave it out",
     )
     assert all(sentence in str(caught.value) for sentence in expected)
+
+
+def steps(layout: Layout, policy: str) -> list[dict[str, Any]]:
+    """The logged steps of a run, without the summary of the training."""
+    path = layout.metrics(policy)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [step for step in map(json.loads, lines) if "loss" in step]
 
 
 def test_adapters_follow_a_warm_start_of_all_weights_that_other_arms_share():
@@ -144,6 +208,9 @@ def bart(folder: Path, lora: Lora | None) -> dict[str, Any]:
         torch.manual_seed(1)
         model = BartForConditionalGeneration(config)
     model.generation_config.forced_bos_token_id = 2
+    model.generation_config.num_beams = 2  # as checkpoints for summaries have
+    model.generation_config.length_penalty = 0.5
+    model.generation_config.no_repeat_ngram_size = 2
     model.save_pretrained(folder)
     tokenizer.chat_template = None  # models of the hub have none
     tokenizer.save_pretrained(folder)

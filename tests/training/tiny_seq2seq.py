@@ -26,9 +26,10 @@ SHAPES = ("t5", "bart", "bart_forced", "pegasus")
 NUM_PROMPTS = 12
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word of `WORDS`."""
-    words = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<pad>"))
+def tokenizer(digits: str = "0123456789") -> PreTrainedTokenizerFast:
+    """One token per word of `WORDS`, with these digits."""
+    known = [*WORDS[:4], *digits]
+    words = Tokenizer(WordLevel({word: index for index, word in enumerate(known)}, unk_token="<pad>"))
     words.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", clean_up_tokenization_spaces=False

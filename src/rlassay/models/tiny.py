@@ -142,7 +142,7 @@ def build_tiny_seq2seq(
     tokenizer.chat_template = DOCUMENT_TEMPLATE
     tokenizer.padding_side = "right"
     heads = config.width // 32
-    sizes = T5Config(
+    sizes = cast(Any, T5Config)(
         vocab_size=len(tokenizer),
         d_model=config.width,
         d_kv=32,

@@ -232,7 +232,7 @@ def _custom_metrics(results: Results) -> list[str]:
 
 
 def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None) -> list[Column]:
-    modes = [mode for mode, count in results.study.evaluation.modes.items() if count]
+    modes: list[Mode] = [mode for mode, count in results.study.evaluation.modes.items() if count]
     sets = results.study.evaluation.sets if only is None else (only,)
     found = [metric for metric in metrics if _exists(results, metric)]
     return [_column(results, name, metric, mode) for name in sets for metric in found for mode in modes]

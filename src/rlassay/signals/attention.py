@@ -21,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from rlassay.models.hub import Model
+from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder
 from rlassay.signals.passes import ModelPass, SharedPrompts, scoring_mode, unwrapped
 
 _SUFFIX = "+attention_mass"
@@ -47,11 +48,12 @@ def attention_mass(
     Row t belongs to the query that *predicted* completion token t, at position P - 1 + t of a prompt of P positions.
     Exact under every attention implementation of transformers that takes a mask (eager, sdpa, flash): the model's own
     queries and keys are scored a second time, for the completion's rows only, so that no matrix of all positions by all
-    positions is made. Only the text decoder is recorded, never a vision tower.
+    positions is made. Only the text decoder is recorded, never a vision tower. Of an encoder-decoder it is the
+    decoder's cross-attention, to the prompt alone: the tokens of the document that a completion rests on.
 
     Args:
-        model: a causal LM or a vision-language model, with or without PEFT adapters; it runs in evaluation mode
-            without gradients, and is restored afterwards.
+        model: a causal LM, a vision-language model or an encoder-decoder, with or without PEFT adapters; it runs in
+            evaluation mode without gradients, and is restored afterwards.
         model_inputs: arguments of its `forward`: `input_ids` and `attention_mask`, both (B, P+C), pixels and so on.
         segment_ids: (B, P+C), the segment of each position as a key; -1 is not counted.
         completion_length: C.
@@ -64,10 +66,34 @@ def attention_mass(
     Errors: ValueError if shapes do not fit, if a requested layer never attends, or if the attention cannot be scored
     again (flex attention, position biases, keys that are not the positions of `input_ids`).
     """
+    if is_encoder_decoder(model):
+        return _cross_attention_mass(model, model_inputs, segment_ids, completion_length, layers, num_segments)
     recording = Recording(segment_ids, completion_length, layers, num_segments=num_segments)
     with scoring_mode(model), recorded_attention(model, recording):
         ModelPass(model, model_inputs, completion_length)
     return recording.mass(model_inputs["attention_mask"])
+
+
+def _cross_attention_mass(
+    model: Model,
+    model_inputs: Mapping[str, Any],
+    segment_ids: Tensor,
+    completion_length: int,
+    layers: Sequence[int] | None,
+    num_segments: int | None,
+) -> Tensor:
+    """`attention_mass` of an encoder-decoder."""
+    ids, mask = model_inputs["input_ids"], model_inputs["attention_mask"]
+    recording = CrossRecording(segment_ids, completion_length, layers, num_segments=num_segments)
+    # The encoder's keys are in the order in which `teacher_forcing` gives it the prompt.
+    prompts = slice(None, -completion_length)
+    order = mask[:, prompts].argsort(dim=1, descending=True, stable=True)
+    recording.indicator = recording.indicator[:, prompts].gather(
+        1, order[..., None].expand(-1, -1, recording.indicator.shape[2])
+    )
+    with scoring_mode(model), recorded_attention(model, recording):
+        Seq2SeqPass(model, ids, mask, completion_length)
+    return recording.mass(mask)
 
 
 class Recording:
@@ -146,6 +172,28 @@ class Recording:
         mass = torch.stack([each.to(attention_mask.device) for each in by_layer])
         is_token = attention_mask[:, -self.completion_length :, None].bool()
         return torch.where(is_token, mass, 0.0)
+
+
+class CrossRecording(Recording):
+    """The cross-attention mass of one pass of an encoder-decoder, whose keys are the encoder's positions."""
+
+    def add(self, module: Any, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> None:
+        """Score the completion's rows of one cross-attention layer a second time."""
+        if module.is_causal or (self.layers is not None and module.layer_idx not in self.layers):
+            return  # self-attention of the same layer, or a layer that is not asked for
+        rows = slice(query.shape[2] - self.completion_length, None)
+        seen = torch.ones((1, 1, 1, key.shape[2]), dtype=torch.bool, device=query.device)
+        if mask is not None:
+            seen = mask if mask.ndim == 4 else mask[:, None, None, :].bool()
+        seen = (seen if seen.shape[2] == 1 else seen[:, :, rows]).expand(-1, -1, self.completion_length, -1)
+        bias = options.get("position_bias")
+        if bias is not None:  # T5 adds one, all zeros, to its cross-attention
+            added = torch.where(seen, 0.0, float("-inf")) if seen.dtype == torch.bool else seen
+            seen = added + bias[:, :, rows]
+        scaling = options.get("scaling")
+        scoring = AttentionScoring(scaling=query.shape[3] ** -0.5 if scaling is None else scaling)
+        mass = segment_mass(query[:, :, rows], key, seen, self.indicator.to(query.device), scoring)
+        self.by_layer.setdefault(module.layer_idx, {})[0] = mass
 
 
 # The recording of each attention module: filled during a pass, and weak in case the pass never ends.

@@ -107,16 +107,17 @@ def seq2seq_trainer(
             )
     documents = document_ids(model, tokenizer, [chats.rendered(row) for row in rows])
     library: Any = datasets
+    trained: Any = model
     if adapters is not None:
         set_seed(arguments.seed)  # adapters begin with random numbers
-        model = get_peft_model(model, adapters)
-    base = model if adapters is None else model.get_base_model()
+        with_adapters: Any = get_peft_model
+        trained = with_adapters(model, adapters)
     return Trainer(
-        model=model,
+        model=trained,
         args=arguments,
         train_dataset=library.Dataset.from_dict({"input_ids": documents, "labels": labels}),
         processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=base),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
     )
 
 
