@@ -27,6 +27,11 @@ READERS = {
     "whole, in RGB": 'sum(frame.to_ndarray(format="rgb24").size for frame in av.open(file).decode(video=0))',
 }
 """Ways of reading a clip: ours, decoding every frame, and that with the pixels, as readers of whole files do."""
+SETTINGS: dict[str, Any] = {
+    **{"max_steps": STEPS, "per_device_train_batch_size": PROMPTS * GENERATIONS, "num_generations": GENERATIONS},
+    **{"max_completion_length": 24, "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no"},
+    "disable_tqdm": True,
+}
 CHILD = """
 import resource, sys, time
 from pathlib import Path
@@ -77,18 +82,7 @@ def step_share(folder: Path) -> tuple[float, float]:
     trainer: Any = CreditGRPOTrainer(
         model=model,
         reward_funcs=lambda completions, **columns: [float(index % 3) for index in range(len(completions))],
-        args=GRPOConfig(
-            output_dir=str(folder / "out"),
-            max_steps=STEPS,
-            per_device_train_batch_size=PROMPTS * GENERATIONS,
-            num_generations=GENERATIONS,
-            max_completion_length=24,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            save_strategy="no",
-            disable_tqdm=True,
-        ),
+        args=GRPOConfig(output_dir=str(folder / "out"), **SETTINGS),
         train_dataset=prompt_dataset(
             rows, list(rows), ChatFormat(processor=processor, with_format_instruction=False), Timed(folder)
         ),
