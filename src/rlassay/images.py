@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,6 +29,20 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> how the pixels are turned for display; 1 leaves them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clip:
+    """The frames of a clip that a prompt shows by the processor's video input."""
+
+    frames: tuple[Image.Image, ...]
+    """RGB, all of one size."""
+    times: tuple[float, ...]
+    """Seconds of each from the first frame of the clip."""
+    duration: float
+    """Length of the clip, seconds."""
+    fps: float
+    """Frames per second of the clip, on average."""
 
 
 class StudyImages:

@@ -52,6 +52,11 @@ class Media(Record):
     fps: float = 0.0
     """For a video, its frames per second, on average."""
 
+    @property
+    def shown(self) -> str:
+        """Path of the image that shows it: itself, or the film strip of a video."""
+        return self.path if self.kind == "image" else self.strip
+
 
 class PromptRow(Record):
     """One prompt with its gold answer; the key `prompt_id` follows it through every later file."""

@@ -15,7 +15,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}"
-    "{{ '<|vision_start|><|image_pad|><|vision_end|>' if part['type'] == 'image' else part['text'] }}"
+    "{{ '<|vision_start|><|' + part['type'] + '_pad|><|vision_end|>' if part['type'] != 'text' else part['text'] }}"
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -111,3 +111,49 @@ def save_qwen(folder: Path) -> Path:
     qwen_model(processor.tokenizer).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def qwen3_processor() -> Any:
+    """The processor of Qwen3-VL for small clips, which writes the times of frames into prompts; needs torchvision."""
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    limits = {"patch_size": 16, "min_pixels": 32 * 32, "max_pixels": 64 * 64}
+    return Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**limits),
+        tokenizer=qwen_tokenizer(),
+        video_processor=Qwen3VLVideoProcessor(
+            patch_size=16, size={"shortest_edge": 2 * 32 * 32, "longest_edge": 8 * 64 * 64}
+        ),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def qwen3_model(tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Two layers of width 128, the same weights at every call."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
+    about_text = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    rope = {**TEXT["rope_parameters"], "mrope_interleaved": True}
+    text = {**TEXT, "num_hidden_layers": 2, "head_dim": 32, "rope_parameters": rope}
+    vision = {name: VISION[name] for name in ("depth", "hidden_size", "intermediate_size", "num_heads")}
+    config = Qwen3VLConfig(
+        text_config={**text, **about_text, "vocab_size": len(tokenizer)},
+        vision_config={
+            **vision,
+            **{"out_hidden_size": 128, "patch_size": 16, "initializer_range": 0.1},
+            **{"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen3VLForConditionalGeneration(config)
+    for about in (model.config, model.generation_config):
+        about.pad_token_id, about.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return model

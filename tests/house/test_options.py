@@ -17,7 +17,6 @@ USERS = "for the files of users"
 INGREDIENTS = "an ingredient may be any part of a recipe; arms that are written out use the same part"
 REASONS = {
     "Builtin.seed": DRAWS,
-    "ClipPolicy.base_interval": "the built-in clips have a default of their own, and s3_video sets its inverse",
     "Columns.answer_is": USERS,
     "Columns.choices": USERS,
     "Columns.images": USERS,

@@ -13,6 +13,7 @@ from rlassay.config import Study, StudyError
 from rlassay.config.data import DataConfig, Hub, TableSection
 from rlassay.config.fingerprints import code_digest, data_id
 from rlassay.config.inputs import data_inputs, hub_commit
+from rlassay.config.model import HubModel
 from rlassay.data.builtin import digits
 from rlassay.data.docstrings import docstrings, headlines
 from rlassay.data.images import ImageStore
@@ -63,7 +64,7 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         ingestor = _ingestor(study.data, source, images)
         states = _states(study, source)
         facts = {split: _prepare_split(split, study, layout, ingestor, states[split]) for split in states}
-        _check_kinds(facts)
+        _check_kinds(facts, study)
         # 3. Replace the old rows, and delete everything that belongs to an earlier version of the study.
         for split in facts:
             layout.split_part(split).replace(layout.split(split))
@@ -194,8 +195,14 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
     return facts
 
 
-def _check_kinds(facts: Mapping[str, SplitFacts]) -> None:
-    """StudyError if a training split has rows with images or clips beside rows without: TRL takes one kind a batch."""
+def _check_kinds(facts: Mapping[str, SplitFacts], study: Study) -> None:
+    """StudyError if a training split has rows with images or clips beside rows without: TRL takes one kind a batch.
+
+    Models that all take clips by their video input may have both, since `VideoTrainer` gives each row its own media.
+    """
+    models = [arm.recipe.model for arm in study.arms.values()]
+    if all(isinstance(model, HubModel) and model.clips.show == "video" for model in models):
+        return
     for split in TRAINING_SPLITS:
         media = facts[split].media if split in facts else {}
         without, rows = media.get("0", 0), sum(media.values())

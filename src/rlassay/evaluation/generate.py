@@ -37,9 +37,11 @@ from rlassay.models.policy import (
     training_rows,
 )
 from rlassay.models.seq2seq import is_encoder_decoder
+from rlassay.models.video_input import images_and_clips, video_options
 from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
+from rlassay.signals.segments import vision_token_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,10 @@ class Answerer:
         """The completions of a batch, in its order."""
         rows = [row for row, _ in batch.items]
         chats = [self.chat_format.prompt(row) for row in rows]
-        images = [self.images(self.chat_format.images(row)) for row in rows]
+        images = [
+            [*self.images(self.chat_format.images(row)), *self.chat_format.video_clips(row, self.images)]
+            for row in rows
+        ]
         decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
         signals = self._signals(batch, chats, images, [each.ids for each in decoded])
         return [
@@ -223,7 +228,7 @@ def decode_batch(
 
     Args:
         conversations: chat messages of each prompt.
-        images: PIL images of each prompt in their order; empty lists for text.
+        images: PIL images of each prompt in their order, then its clips; empty lists for text.
     """
     config = _generation_config(model, processor, how)
     cast(Any, torch).manual_seed(how.seed)
@@ -253,13 +258,15 @@ def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence
     options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": False}
     if not isinstance(processor, ProcessorMixin):
         return template(texts, **options)
-    return template(text=texts, images=list(images) if any(images) else None, **options)
+    pictures, clips = zip(*(images_and_clips(each) for each in images), strict=True)
+    options |= video_options([clip for of_prompt in clips for clip in of_prompt])
+    return template(text=texts, images=list(pictures) if any(pictures) else None, **options)
 
 
 def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
     # Every choice is spelled out: transformers fills in any other from the model's own file, such as top_k=20.
     temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
-    images = [model.config.image_token_id] if isinstance(processor, ProcessorMixin) else None
+    media = vision_token_ids(model.config) if isinstance(processor, ProcessorMixin) else None
     search: dict[str, Any] = {"num_beams": 1, "no_repeat_ngram_size": 0}
     if how.beams is not None:  # keys that are left out are those of the model's own file
         search = how.beams.model_dump(exclude_none=True)
@@ -273,7 +280,7 @@ def _generation_config(model: Model, processor: Processor, how: Decoding) -> Gen
         **search,
         eos_token_id=end_token_ids(model, processor),
         pad_token_id=tokenizer_of(processor).pad_token_id,
-        suppress_tokens=images,  # a sampled image token would have no image
+        suppress_tokens=media,  # a sampled image or video token would have no pixels
         disable_compile=True,
     )
 

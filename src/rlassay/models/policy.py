@@ -20,7 +20,7 @@ from transformers.utils import logging
 from rlassay.config.explain import StudyError
 from rlassay.config.model import ClipView, HubModel, ModelConfig, TinyLM, TinySeq2Seq, TinyVLM, Tune
 from rlassay.config.training import Recipe
-from rlassay.images import frame_path
+from rlassay.images import Clip, StudyImages, frame_path
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor, load_pretrained
 from rlassay.models.seq2seq import check_seq2seq, is_encoder_decoder, reads_documents
@@ -55,6 +55,9 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
         key, name = ("name", config.name) if isinstance(config, HubModel) else ("kind", config.kind)
         problem = f"{num_with_images} of {len(rows)} rows show images, but {name!r} reads text only"
         raise StudyError([f"model.{key}: {problem}; choose an image-text-to-text model"])
+    # A processor has a video processor only if its model knows videos.
+    if isinstance(config, HubModel) and config.clips.show == "video" and not hasattr(processor, "video_processor"):
+        raise StudyError([f"model.clips.show: video, but {config.name!r} has no video input; take 'frames'"])
     return model, processor
 
 
@@ -203,9 +206,18 @@ class ChatFormat:
         """Paths of the images that the prompt shows, for `StudyImages`; frames of clips are images unless `video`."""
         return [path for item in row.media for path in self._paths(item) if not self._is_video(item)]
 
-    def clip_frames(self, row: PromptRow) -> list[list[str]]:
-        """For each clip that goes to the processor's video input, paths of its frames, for `StudyImages`."""
-        return [self._paths(item) for item in row.media if self._is_video(item)]
+    def video_clips(self, row: PromptRow, images: StudyImages) -> list[Clip]:
+        """The clips of the row that go to the processor's video input; none unless `clips.show` is `video`."""
+        return [
+            Clip(
+                frames=tuple(images(self._paths(item))),
+                times=tuple(item.times[index] for index in shown_frames(item, self.clips.max_frames)),
+                duration=item.duration,
+                fps=item.fps,
+            )
+            for item in row.media
+            if self._is_video(item)
+        ]
 
     def _paths(self, item: Media) -> list[str]:
         if item.kind == "image":

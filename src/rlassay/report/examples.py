@@ -42,7 +42,7 @@ def _example(results: Results, prompt_id: str, reason: str, shown: dict[str, dic
         question=prompt.question,
         choices=prompt.choices,
         answer=prompt.answer,
-        images=tuple(f"../data/{media.path}" for media in prompt.media),
+        images=tuple(f"../data/{media.shown}" for media in prompt.media if media.shown),
         reason=reason,
         completions=tuple(found[prompt_id] for found in shown.values()),
     )

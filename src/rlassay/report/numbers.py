@@ -307,7 +307,7 @@ class SampleRow(Record):
     images: tuple[str, ...]
     """Paths relative to the report folder."""
     clips: tuple[str, ...]
-    """File names of the video clips."""
+    """File names of the video clips, with their lengths and the times of the frames that are shown."""
 
 
 class DataSplit(SplitFacts):

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlassay.config.arms import differences, undeclared
 from rlassay.config.study import Study
-from rlassay.records import PromptRow, parse_row
+from rlassay.records import Media, PromptRow, parse_row
 from rlassay.report.gather import PolicyRow, Results, column_or_nan, reading
 from rlassay.report.numbers import (
     Command,
@@ -206,9 +206,16 @@ def _sample(row: PromptRow) -> SampleRow:
         choices=tuple(shortened(choice, LONGEST) for choice in row.choices),
         answer=shortened(row.answer, LONGEST),
         demonstration=None if row.demonstration is None else shortened(row.demonstration, LONGEST),
-        images=tuple(f"../data/{item.path}" for item in row.media if item.kind == "image"),
-        clips=tuple(Path(item.path).name for item in row.media if item.kind == "video"),
+        images=tuple(f"../data/{item.shown}" for item in row.media if item.shown),
+        clips=tuple(_clip_facts(item) for item in row.media if item.kind == "video"),
     )
+
+
+def _clip_facts(clip: Media) -> str:
+    """Name, length and shown frames of a clip: `a.mp4 (3 s, 4 frames/s; shown at 0, 0.5, 1 s)`."""
+    times = ", ".join(f"{time:g}" for time in clip.times)
+    about = f" ({clip.duration:g} s, {clip.fps:g} frames/s; shown at {times} s)" if clip.times else ""
+    return f"{Path(clip.path).name}{about}"
 
 
 # Provenance and cost of the trained policies, in table order.

@@ -13,6 +13,7 @@ from transformers import ProcessorMixin
 
 from rlassay.models.hub import Processor
 from rlassay.models.policy import tokenizer_of
+from rlassay.models.video_input import identities, images_and_clips, process_prompt, video_options
 from rlassay.signals.passes import SharedPrompts
 
 Prompt = str | list[dict[str, Any]]
@@ -46,7 +47,7 @@ class ModelInputs:
     by_token: dict[str, Int[Tensor, "batch keys"]]
     """`input_ids`, `attention_mask` and any other tensor with one value per position."""
     by_image: tuple[dict[str, Tensor], ...]
-    """Tensors of each sample's images (pixels, grids), to be concatenated over the batch; empty without images."""
+    """Tensors of each sample's images and clips (pixels, grids), to be concatenated over the batch; empty without."""
     completion_length: int
     """C, the longest completion, tokens."""
     system_lengths: tuple[int, ...]
@@ -59,8 +60,8 @@ class ModelInputs:
 
     @property
     def has_image(self) -> list[bool]:
-        """Whether each sample has an image."""
-        return ["pixel_values" in each for each in self.by_image]
+        """Whether each sample has an image or a clip."""
+        return ["pixel_values" in each or "pixel_values_videos" in each for each in self.by_image]
 
     def batch(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Arguments of `forward` for some of the samples."""
@@ -99,7 +100,7 @@ def model_inputs(
     Args:
         processor: the model's processor, or its tokenizer for a text model.
         prompts: one per completion.
-        images: PIL images of each prompt in their order; None without images.
+        images: PIL images of each prompt in their order, and its clips; None without any.
         completion_ids: (B, C), padded on the right.
         completion_mask: (B, C), 1 where a completion has a token; 0 after its end.
     """
@@ -107,7 +108,7 @@ def model_inputs(
     keys: list[Hashable] = []
     for prompt, of_prompt in zip(prompts, _lists(images, len(prompts)), strict=True):
         text = _rendered(processor, prompt, {})
-        keys.append((text, *map(id, of_prompt)))
+        keys.append((text, *identities(of_prompt)))
         if keys[-1] not in processed:
             made = _processed(processor, text, of_prompt, with_special_tokens=isinstance(prompt, str))
             length = 0 if isinstance(prompt, str) else system_length(processor, prompt, made.by_token["input_ids"])
@@ -129,7 +130,7 @@ def sampled_inputs(
 
     Args:
         processor, prompts, completion_ids, completion_mask: see `model_inputs`.
-        images: PIL images of each prompt in their order, then those of its completion; None without images.
+        images: PIL images of each prompt in their order, and its clips, then images of its completion; None without.
         sampled: the prompts' token ids, and how their conversations were rendered.
     """
     processed: dict[Hashable, _Processed] = {}
@@ -138,7 +139,7 @@ def sampled_inputs(
         ids = torch.tensor(sampled.token_ids[row])
         # Completions with images of their own share no prompt: a prompt alone has fewer placeholders than images.
         own = row if sampled.images_in_completions else None
-        keys.append((own, *sampled.token_ids[row], *map(id, of_row)))
+        keys.append((own, *sampled.token_ids[row], *identities(of_row)))
         if keys[-1] not in processed:
             by_token = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             by_image: dict[str, Tensor] = {}
@@ -178,14 +179,18 @@ def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequ
     Args:
         processor: the model's processor.
         inputs: inputs made from the original images.
-        images: PIL images of each sample, as many as before.
+        images: PIL images of each sample, and its clips, as many as before.
 
     Errors: ValueError if a sample has too few or too many images, or if they give tensors of other names or shapes.
     """
     image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
     by_image = []
     for sample, (of_sample, before) in enumerate(zip(images, inputs.by_image, strict=True)):
-        made = dict(image_processor(images=list(of_sample), return_tensors="pt")) if of_sample else {}
+        pictures, clips = images_and_clips(of_sample or ())
+        made = dict(image_processor(images=pictures, return_tensors="pt")) if pictures else {}
+        if clips:
+            video_processor: Any = processor.video_processor  # pyright: ignore[reportAttributeAccessIssue]
+            made |= video_processor(**video_options(clips), return_tensors="pt")
         after = {**before, **made}
         shapes = [{name: tuple(values.shape) for name, values in each.items()} for each in (before, after)]
         if shapes[0] != shapes[1] or bool(of_sample) != inputs.has_image[sample]:
@@ -213,20 +218,14 @@ def _rendered(processor: Any, prompt: Prompt, rendering: Mapping[str, Any]) -> s
     return processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **rendering)
 
 
-def _processed(processor: Any, text: str, images: list[Any], *, with_special_tokens: bool) -> _Processed:
+def _processed(processor: Any, text: str, media: list[Any], *, with_special_tokens: bool) -> _Processed:
     # A chat template has already written the begin-of-sequence token, if there is one; plain text has not.
-    options: dict[str, Any] = {"return_tensors": "pt", "add_special_tokens": with_special_tokens}
     if isinstance(processor, ProcessorMixin):
-        made = processor(text=[text], images=images or None, **options)  # pyright: ignore[reportCallIssue]
+        by_token, by_image = process_prompt(processor, text, media, with_special_tokens=with_special_tokens)
     else:
-        made = processor([text], **options)
-    per_token = made["input_ids"].shape
-    by_token = {name: values[0] for name, values in made.items() if values.shape == per_token}
-    return _Processed(
-        by_token=by_token,
-        by_image={name: values for name, values in made.items() if name not in by_token},
-        system_length=0,
-    )
+        made = processor([text], return_tensors="pt", add_special_tokens=with_special_tokens)
+        by_token, by_image = {name: values[0] for name, values in made.items()}, {}
+    return _Processed(by_token=by_token, by_image=by_image, system_length=0)
 
 
 def _retokenized(processor: Any, by_token: dict[str, Tensor], ids: Int[Tensor, "positions"]) -> dict[str, Tensor]:

@@ -1,14 +1,16 @@
 """Images with random blocks masked, to measure how much a completion depends on the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from torch import Tensor
 
-from rlassay.models.hub import Processor
+from rlassay.images import Clip
+from rlassay.models.video_input import images_and_clips
 from rlassay.signals.inputs import ModelInputs, with_images
 
 NOISE_STD = 189
@@ -29,7 +31,7 @@ class Masking:
     probability: float = 0.5
     """Probability that a block is masked."""
     block: int = 14
-    """Side of a block, pixels."""
+    """Side of a block, pixels; one as large as the images masks whole images, and whole frames of clips."""
     mode: Mode = "black"
     """Content of a masked block: black, the image with Gaussian noise, the blurred image, or grey."""
 
@@ -57,9 +59,9 @@ def masked_images(images: Sequence[Image.Image], masking: Masking, generator: np
 
 
 def masked_inputs(
-    processor: Processor,
+    processor: Any,
     inputs: ModelInputs,
-    images: Sequence[Sequence[Image.Image] | None],
+    images: Sequence[Sequence[Image.Image | Clip] | None],
     generators: Sequence[np.random.Generator],
     masking: Masking,
 ) -> ModelInputs:
@@ -71,14 +73,20 @@ def masked_inputs(
     Args:
         processor: the model's processor.
         inputs: prompts and completions with the original images.
-        images: PIL images of each sample.
+        images: PIL images of each sample, and its clips; each frame is masked like an image, with a mask of its own.
         generators: one per sample.
         masking: probability, block, mode.
     """
-    masked: list[list[Image.Image]] = []
+    masked: list[list[Image.Image | Clip]] = []
     for tensors, of_sample, generator in zip(inputs.by_image, images, generators, strict=True):
-        resized = _resized(processor, tensors, of_sample or ())
-        masked.append(masked_images(resized, masking, generator))
+        pictures, clips = images_and_clips(of_sample or ())
+        resized = _resized(processor.image_processor, tensors.get("image_grid_thw"), pictures)
+        own: list[Image.Image | Clip] = [*masked_images(resized, masking, generator)]
+        for number, clip in enumerate(clips):
+            grid = tensors["video_grid_thw"][number].expand(len(clip.frames), 3)
+            frames = _resized(processor.video_processor, grid, clip.frames)
+            own.append(replace(clip, frames=tuple(masked_images(frames, masking, generator))))
+        masked.append(own)
     return with_images(processor, inputs, masked)
 
 
@@ -104,13 +112,11 @@ def _mask_content(image: Image.Image, pixels: Pixels, mode: Mode, generator: np.
             return noisy.clip(0, 255).astype(np.uint8)
 
 
-def _resized(processor: Any, tensors: dict[str, Any], images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Images at the size to which the processor resized them, where it did."""
-    if "image_grid_thw" not in tensors:
+def _resized(processor: Any, grid: Tensor | None, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Images at the size to which their image or video processor resized them, where it did."""
+    if grid is None:
         return list(images)
-    image_processor: Any = processor.image_processor
-    side = image_processor.patch_size
-    sizes = [(columns * side, rows * side) for _, rows, columns in tensors["image_grid_thw"].tolist()]
-    return [
-        image.convert("RGB").resize(size, image_processor.resample) for image, size in zip(images, sizes, strict=True)
-    ]
+    side = processor.patch_size
+    grids: list[list[int]] = cast(Any, grid).tolist()
+    sizes = [(columns * side, rows * side) for _, rows, columns in grids]
+    return [image.convert("RGB").resize(size, processor.resample) for image, size in zip(images, sizes, strict=True)]

@@ -79,7 +79,7 @@ class RolloutBatch:
     prompts: list[Any]
     """Texts, or conversations that end where the completion begins."""
     images: list[list[Any]]
-    """PIL images of each prompt, in its order."""
+    """PIL images of each prompt, in its order, and its clips."""
     completion_ids: list[list[int]]
     """Token ids, including the end-of-sequence token."""
     prompt_ids: list[str]
@@ -111,7 +111,7 @@ class SignalBatch:
     """Signals of the completions on this process; None where not measured."""
 
     has_image_B: Bool[Tensor, "batch"]
-    """Whether the prompt has an image."""
+    """Whether the prompt has an image or a clip."""
     entropy_BT: Float[Tensor, "batch time"] | None = None
     """Entropy, nats."""
     logps_BT: Float[Tensor, "batch time"] | None = None

@@ -142,9 +142,10 @@ class GenerationBatch:
 
     @property
     def images(self) -> list[list[Any]]:
-        """(B), the images of each prompt, then those that tools added to its completion."""
+        """(B), the images of each prompt, its clips, then the images that tools added to its completion."""
         added = self.tool_images or [[] for _ in self.prompts]
-        return [[*images_of(prompt), *(own or ())] for prompt, own in zip(self.prompts, added, strict=True)]
+        own = zip(self.prompts, added, strict=True)
+        return [[*images_of(prompt), *clips_of(prompt), *(of_tools or ())] for prompt, of_tools in own]
 
 
 def gathered_signals(
@@ -243,7 +244,16 @@ def turn_text(content: str | list[dict[str, Any]] | None) -> str:
 
 def images_of(prompt: str | list[dict[str, Any]]) -> list[Any]:
     """The images of a conversation in order; a plain prompt has none."""
+    return _shown(prompt, "image")
+
+
+def clips_of(prompt: str | list[dict[str, Any]]) -> list[Any]:
+    """The clips of a conversation in order, for the processor's video input; a plain prompt has none."""
+    return _shown(prompt, "video")
+
+
+def _shown(prompt: str | list[dict[str, Any]], kind: str) -> list[Any]:
     if isinstance(prompt, str):
         return []
     parts = [part for turn in prompt if isinstance(turn.get("content"), list) for part in turn["content"]]
-    return [part["image"] for part in parts if part["type"] == "image"]
+    return [part[kind] for part in parts if part["type"] == kind]

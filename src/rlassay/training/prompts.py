@@ -43,6 +43,8 @@ def prompt_dataset(
 ) -> datasets.Dataset:
     """The columns `prompt_id`, `prompt` (chat messages) and, if any row has some, `images` (RGB).
 
+    Where clips go to the processor's video input, images and clips are inside the messages, see `VideoTrainer`.
+
     Args:
         rows: the prompts by `prompt_id`.
         order: their ids in the order in which the trainer draws them.
@@ -52,16 +54,18 @@ def prompt_dataset(
     Messages and images are made when a batch is drawn: a table would give every part of a message the keys of all
     parts, and would decode an image once per completion.
 
-    Errors: ValueError if some rows show images and others none, which TRL cannot train on in one batch.
+    Errors: ValueError if some rows show images and others none, which TRL cannot train on in one batch; where a row
+    shows a clip by the video input, `VideoTrainer` can.
     """
+    columns = _MakeColumns(rows, chat_format, images)
     without = [prompt_id for prompt_id, row in rows.items() if not row.media]
-    if without and len(without) < len(rows):
+    if without and len(without) < len(rows) and not columns.with_video:
         raise ValueError(
             f"the train split has {len(without)} rows without an image, such as {without[0]}, beside "
             f"{len(rows) - len(without)} with one; TRL cannot train on both in one batch: keep one kind"
         )
     library: Any = datasets
-    return library.Dataset.from_dict({"prompt_id": list(order)}).with_transform(_MakeColumns(rows, chat_format, images))
+    return library.Dataset.from_dict({"prompt_id": list(order)}).with_transform(columns)
 
 
 class _MakeColumns:
@@ -70,6 +74,8 @@ class _MakeColumns:
     def __init__(self, rows: Mapping[str, PromptRow], chat_format: ChatFormat, images: StudyImages) -> None:
         self.rows = rows
         self.with_images = any(row.media for row in rows.values())
+        kinds = {item.kind for row in rows.values() for item in row.media}
+        self.with_video = "video" in kinds and chat_format.clips.show == "video"
         self.chat_format = chat_format
         self.images = images
 
@@ -79,9 +85,28 @@ class _MakeColumns:
             **batch,
             "prompt": [self.chat_format.prompt(row) for row in rows],
         }
-        if self.with_images:
+        if self.with_video:  # see `VideoTrainer`: TRL's own columns are for images only
+            columns["prompt"] = [self._with_media(row) for row in rows]
+        elif self.with_images:
             columns["images"] = [self.images(self.chat_format.images(row)) for row in rows]
         return columns
+
+    def _with_media(self, row: PromptRow) -> list[dict[str, Any]]:
+        """The row's messages with its images and clips inside."""
+        media = {
+            "image": iter(self.images(self.chat_format.images(row))),
+            "video": iter(self.chat_format.video_clips(row, self.images)),
+        }
+        return [
+            {
+                **turn,
+                "content": [
+                    part if part["type"] == "text" else {**part, part["type"]: next(media[part["type"]])}
+                    for part in turn["content"]
+                ],
+            }
+            for turn in self.chat_format.prompt(row)
+        ]
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         # `datasets` fingerprints a transform by pickling it; prompt ids are digests of the rows' content.

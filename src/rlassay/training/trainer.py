@@ -49,7 +49,6 @@ from rlassay.signals.measuring import (
 from rlassay.training.algorithms.advantages import AdvantageStep
 from rlassay.training.algorithms.choice import GroupChooser, GroupPlan, dropped_rollout
 from rlassay.training.algorithms.critic import CriticOptions
-from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.algorithms.sampling import generated as generated_by
 from rlassay.training.algorithms.sampling import rewards_of
 from rlassay.training.batch import (
@@ -69,10 +68,11 @@ from rlassay.training.reward_metrics import (
     zero_advantage,
 )
 from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_records, token_values
+from rlassay.training.video import VideoTrainer
 from rlassay.training.vllm_images import patch_vllm_images
 
 
-class CreditGRPOTrainer(KLTrainer):
+class CreditGRPOTrainer(VideoTrainer):
     """`trl.GRPOTrainer` with token credit, corrected reward metrics and a record of every completion.
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword:

@@ -1,0 +1,70 @@
+# pyright: basic
+# transformers' processors are untyped.
+"""Clips as the video input of a processor, and as model inputs of one prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlassay.images import Clip
+
+
+def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Keyword arguments with which a processor takes clips whose frames are already chosen; empty without clips.
+
+    The metadata give the times of the frames: without them processors assume 24 frames per second, and without
+    `do_sample_frames=False` some drop frames again.
+    """
+    if not clips:
+        return {}
+    from transformers.video_utils import VideoMetadata
+
+    metadata = [
+        VideoMetadata(
+            total_num_frames=max(len(clip.times), round(clip.duration * clip.fps)),
+            fps=clip.fps,
+            duration=clip.duration,
+            frames_indices=[round(time * clip.fps) for time in clip.times],
+        )
+        for clip in clips
+    ]
+    videos = [np.stack([np.asarray(frame) for frame in clip.frames]) for clip in clips]
+    return {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+
+
+def images_and_clips(media: Sequence[Any]) -> tuple[list[Any], list[Clip]]:
+    """The images among the media of a prompt, and the clips among them."""
+    clips = [item for item in media if isinstance(item, Clip)]
+    return [item for item in media if not isinstance(item, Clip)], clips
+
+
+def identities(media: Sequence[Any]) -> list[int]:
+    """What tells media apart: recent images and frames of a study are the same objects."""
+    return [id(image) for item in media for image in (item.frames if isinstance(item, Clip) else (item,))]
+
+
+def process_prompt(
+    processor: Any, text: str, media: Sequence[Any], *, with_special_tokens: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The processor's tensors of one prompt: those with one value per position, and those of its images and clips.
+
+    Args:
+        processor: a processor with a chat template's text as input.
+        text: the rendered prompt.
+        media: PIL images of the prompt in their order, and clips in theirs.
+        with_special_tokens: whether the text lacks the begin-of-sequence token; a chat template has written it.
+    """
+    options: dict[str, Any] = {"return_tensors": "pt", "add_special_tokens": with_special_tokens}
+    images, clips = images_and_clips(media)
+    made = processor(text=[text], images=images or None, **video_options(clips), **options)
+    tensors = {
+        name: values if isinstance(values, Tensor) else torch.tensor(values)
+        for name, values in made.items()
+        if name != "video_metadata"
+    }
+    per_token = tensors["input_ids"].shape
+    by_token = {name: values[0] for name, values in tensors.items() if values.shape == per_token}
+    return by_token, {name: values for name, values in tensors.items() if name not in by_token}

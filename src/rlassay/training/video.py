@@ -1,0 +1,141 @@
+# pyright: basic
+# (TRL leaves most attributes of a trainer open)
+"""TRL's trainer for prompts with clips, which TRL itself shows to sampling only.
+
+A prompt with clips holds them, and its images, in its messages: `{"type": "video", "video": Clip}`. TRL's own columns
+are left out, or it would process the prompts a second time. The processor runs once per distinct prompt; its tensors
+travel as one object per completion through TRL's shuffling and splitting, and each pass that computes log-probabilities
+gets those of its rows. So rows with clips, with images and with text alone may share a batch. The loss is TRL's.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from rlassay.advantages import reads
+from rlassay.models.video_input import identities, process_prompt
+from rlassay.training.algorithms.kl_trainer import KLTrainer
+from rlassay.training.batch import clips_of, images_of
+
+MEDIA = "xp_media"
+"""Key of the media of a generation batch, beside TRL's own."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptMedia:
+    """What the processor made of one prompt."""
+
+    by_token: dict[str, Tensor]
+    """Tensors with one value per position of the prompt, such as its token types; without ids and mask."""
+    by_media: dict[str, Tensor]
+    """Tensors of its images and clips (pixels, grids, seconds per grid); empty for text."""
+
+
+class VideoTrainer(KLTrainer):
+    """`KLTrainer` that also trains on prompts with clips; without clips it is `KLTrainer`.
+
+    Raises (when a batch with clips is drawn):
+        ValueError: vLLM samples, or completions are sampled anew, replayed, or compared with greedy ones or a critic,
+            which work with images only.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.xp_media: list[PromptMedia] | None = None
+        super().__init__(*args, **kwargs)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self.xp_media = None
+        output = super()._generate_and_score_completions(inputs)
+        return output if self.xp_media is None else {**output, MEDIA: self.xp_media}
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, ...]:
+        if not any(clips_of(prompt) for prompt in prompts):
+            return super()._tokenize_prompts(prompts)
+        self._xp_check_video()
+        processed: dict[Hashable, tuple[list[int], PromptMedia]] = {}
+        keys: list[Hashable] = []
+        for prompt in prompts:
+            text = self._xp_text(prompt)
+            shown = [*images_of(prompt), *clips_of(prompt)]
+            keys.append((text, *identities(shown)))
+            if keys[-1] not in processed:
+                by_token, by_media = process_prompt(self.processing_class, text, shown)
+                ids = by_token.pop("input_ids").tolist()
+                by_token.pop("attention_mask")
+                processed[keys[-1]] = ids, PromptMedia(by_token=by_token, by_media=by_media)
+        self.xp_media = [processed[key][1] for key in keys]
+        names = {name for media in self.xp_media for name in media.by_token}
+        types = {name: [media.by_token[name].tolist() for media in self.xp_media] for name in names}
+        return [processed[key][0] for key in keys], None, {**types, **joined_media(self.xp_media)}
+
+    def _get_per_token_logps_and_entropies(self, model: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.xp_media is None:
+            return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
+        media, kept = iter(self.xp_media), args[1] if len(args) > 1 else kwargs["logits_to_keep"]
+
+        def with_media(**inputs: Any) -> Any:
+            ids = inputs["input_ids"]
+            rows = [next(media) for _ in range(len(ids))]  # TRL takes the chunks of a batch in order
+            added = {**token_media(rows, ids, ids.shape[1] - kept), **joined_media(rows)}
+            return model(**inputs, **{name: values.to(ids.device) for name, values in added.items()})
+
+        return super()._get_per_token_logps_and_entropies(with_media, input_ids, *args, **kwargs)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self.xp_media = inputs.get(MEDIA)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.xp_media = None
+
+    def _xp_text(self, prompt: list[dict[str, Any]]) -> str:
+        given: Any = self.chat_template_kwargs
+        options: dict[str, Any] = {"chat_template": self.chat_template, **given}
+        render: Any = self.processing_class
+        return render.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+
+    def _xp_check_video(self) -> None:
+        """Refuse what cannot take clips; keep the model from sampling a placeholder of a video, which has no pixels."""
+        trainer: Any = self  # a `CreditGRPOTrainer`
+        plan, advantages = trainer.xp_groups.plan, trainer.xp_advantages
+        images_only = {
+            "use_vllm": self.use_vllm,
+            "tools": bool(self.tools),
+            "dynamic sampling": plan.dynamic_sampling is not None,
+            "replay": plan.replay is not None,
+            "a critic": advantages.critic is not None,
+            "advantages from greedy completions": "greedy_rewards" in reads(advantages.estimator),
+        }
+        refused = [name for name, used in images_only.items() if used]
+        if refused:
+            raise ValueError(f"prompts with clips for the processor's video input, but {', '.join(refused)}: images "
+                             "only; show clips as frames")  # fmt: skip
+        if not isinstance(self.processing_class, ProcessorMixin):
+            raise ValueError(f"prompts with clips, but {type(self.processing_class).__name__} reads text only")
+        model: Any = self.model
+        token = model.config.video_token_id
+        suppressed = list(self.generation_config.suppress_tokens or [])
+        if token not in suppressed:
+            self.generation_config.suppress_tokens = [*suppressed, token]
+
+
+def joined_media(rows: Sequence[PromptMedia]) -> dict[str, Tensor]:
+    """The tensors of all rows' images and clips, one row after the other."""
+    names = sorted({name for row in rows for name in row.by_media})
+    return {name: torch.cat([row.by_media[name] for row in rows if name in row.by_media]) for name in names}
+
+
+def token_media(rows: Sequence[PromptMedia], ids: Tensor, prompt_length: int) -> dict[str, Tensor]:
+    """Tensors per position, (rows, positions): prompts end at `prompt_length`; 0 before them and in completions."""
+    made: dict[str, Tensor] = {}
+    for name in sorted({name for row in rows for name in row.by_token}):
+        table = torch.zeros_like(ids)
+        for row, media in zip(table, rows, strict=True):
+            own = media.by_token[name]
+            row[prompt_length - len(own) : prompt_length] = own.to(row.device)
+        made[name] = table
+    return made
