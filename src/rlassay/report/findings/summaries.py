@@ -78,9 +78,8 @@ def _curve_area(results: Results, row: PolicyRow, confidence: float) -> Estimate
     if any(not np.isfinite(curve).any() for curve in curves):
         return None
     means = np.array([float(np.nanmean(curve)) for curve in curves])
-    return over_seeds(
-        means, int(sum(results.rollouts[folder]["completions"].sum() for folder in row.folders.values())), confidence
-    )  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] pandas has no stubs
+    counts = [float(column_or_nan(results.rollouts[folder], "completions").sum()) for folder in row.folders.values()]
+    return over_seeds(means, int(sum(counts)), confidence)
 
 
 def _tokens(results: Results, row: PolicyRow) -> int:
