@@ -34,8 +34,9 @@ from rlassay.models.policy import (
     tokenizer_of,
     training_rows,
 )
+from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
-from rlassay.training.process import require_gpus
+from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.state import RunPlan, open_run
 
 CODE = "rlassay.training.sft"
@@ -60,6 +61,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
     if sft is None or policy.stage != "sft":
         raise ValueError(f"{policy.folder} is not a warm start")
     require_gpus(study.gpus)
+    join_processes(study.num_processes, on_cpu=study.gpus == 0)
     plan = _plan(study, layout, policy, sft)
     with open_run(layout, plan) as run:
         if run.finished:
@@ -77,7 +79,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             callbacks=[run.callback()],
         )
         trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
-        trainer.train(resume_from_checkpoint=run.resume_from)
+        restorable(trainer).train(resume_from_checkpoint=run.resume_from)
         if isinstance(trainer.model, PeftModel):
             trainer.model = merged(trainer, model_config, run.state / "adapter")
         run.finish(trainer)
@@ -95,6 +97,7 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
     """
     adapted = trainer.model
     trainer.save_model(str(folder))  # merging overwrites the base model's weights
+    wait_for_all()
     rows = [trainer.train_dataset[index] for index in range(min(PROBE_ROWS, len(trainer.train_dataset)))]
     probe = trainer.data_collator(rows)
     before = _logits(adapted, probe)
@@ -112,7 +115,9 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
         device = model.device
         del adapted, model
         model = on_device(load_policy(config, folder)[0], str(device))
-    shutil.rmtree(folder)
+    wait_for_all()
+    if is_main():
+        shutil.rmtree(folder)
     return model
 
 
