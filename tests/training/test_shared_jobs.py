@@ -1,11 +1,16 @@
-"""Jobs that two processes share on CPU, by gloo, give the results of one process."""
+"""Jobs that two processes share on CPU, by gloo: the results of one process, and what happens when a rank dies."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,10 +19,12 @@ from safetensors.torch import load_file
 from rlassay.config import Study
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
+from tests.training.launcher import wait_until
 from tests.training.short_run import (
     MAX_STEPS,
     RUN,
     fresh_layout,
+    has_logged,
     load_short,
     proof,
     rollouts,
@@ -96,3 +103,32 @@ def test_a_run_of_two_processes_writes_what_one_writes(shared: Path, uninterrupt
 def files_of(layout: Layout) -> list[str]:
     folder = layout.state(RUN)
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_killed_rank_ends_the_job_which_resumes_with_the_weights_of_an_undisturbed_one(shared: Path, tmp_path: Path):
+    study = load_short(tmp_path, **HALF)
+    layout = fresh_layout(tmp_path / "results")
+    policy = warm_start(study)
+    (layout.root / policy).parent.mkdir()
+    os.symlink(layout_of(shared).root / policy, layout.root / policy)
+    job = start(tmp_path, "rl_train", "--policy", RUN)
+    wait_until(partial(has_logged, layout, 3))
+    victim = ranks_below(job.pid)["1"]
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    output, _ = job.communicate(timeout=60)
+    assert time.monotonic() - killed < 60
+    assert job.returncode == 1
+    assert "SIGKILL" in output
+    assert not layout.train_manifest(RUN).exists()
+    run(tmp_path, "rl_train", "--policy", RUN)
+    assert proof(layout)["sha256"] == proof(layout_of(shared))["sha256"]
+    assert timeless_metrics(layout) == timeless_metrics(layout_of(shared))
+    assert rollouts(layout) == rollouts(layout_of(shared))
+    assert proof(layout)["resumes"][0]["step"] >= 2
+
+
+def ranks_below(pid: int) -> dict[str, int]:
+    """Rank -> process id, of the processes that a job has started."""
+    (agent,) = psutil.Process(pid).children()
+    return {each.environ()["RANK"]: each.pid for each in agent.children()}
