@@ -35,19 +35,19 @@ def test_the_built_in_study():
 
 
 @pytest.mark.parametrize(
-    ("rl", "gpus", "expected"),
+    ("rl", "processes", "expected"),
     [
-        ({}, 0, 60 * 128),
-        ({"gradient_accumulation_steps": 4}, 0, 60 * 4 * 128),
-        ({"steps_per_generation": 4, "save_steps": 20}, 0, 15 * 128 * 4),
-        ({"num_iterations": 2}, 0, 30 * 128),
-        ({"num_iterations": 7, "save_steps": 7}, 0, 9 * 128),  # 60 / 7 = 8.6: the ninth batch is begun
+        ({}, 1, 60 * 128),
+        ({"gradient_accumulation_steps": 4}, 1, 60 * 4 * 128),
+        ({"steps_per_generation": 4, "save_steps": 20}, 1, 15 * 128 * 4),
+        ({"num_iterations": 2}, 1, 30 * 128),
+        ({"num_iterations": 7, "save_steps": 7}, 1, 9 * 128),  # 60 / 7 = 8.6: the ninth batch is begun
         ({}, 4, 60 * 128 * 4),
     ],
 )
-def test_rollout_completions(rl: dict, gpus: int, expected: int):
+def test_rollout_completions(rl: dict, processes: int, expected: int):
     edits = {f"rl__{key}": value for key, value in rl.items()}
-    assert rollout_completions(study(**edits).arms["base"].recipe.rl, gpus) == expected
+    assert rollout_completions(study(**edits).arms["base"].recipe.rl, processes) == expected
 
 
 def test_no_warm_start_is_no_job():

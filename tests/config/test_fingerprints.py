@@ -47,6 +47,7 @@ EDITS = [
     ({"arms__dr_grpo__rl__beta": 0.1, "arms__dr_grpo__varies": ["rl"]}, set()),
     ({"rewards__choice_accuracy__timeout": 2.0, "rewards__choice_accuracy__max_failures": 0.5}, set()),
     # What decides some.
+    ({"processes": 2}, {"sft", "rl"}),
     ({"rl__max_steps": 61}, {"rl"}),
     ({"rl__save_steps": 30}, {"rl"}),
     ({"arms__base__rl": {"beta": 0.1}, "arms__dr_grpo__rl__beta": 0.1, "arms__dr_grpo__varies": ["rl"]}, {"rl"}),

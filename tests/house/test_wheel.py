@@ -42,7 +42,9 @@ def test_the_wheel_holds_every_module_template_and_the_license(wheel: Path):
 
     package = ROOT / "src"
     expected = {
-        str(file.relative_to(package)) for file in package.rglob("*") if file.suffix in (".py", ".jinja", ".css", ".js")
+        str(file.relative_to(package))
+        for file in package.rglob("*")
+        if file.suffix in (".py", ".jinja", ".css", ".js", ".yaml")
     }
     assert expected - names == set()
     assert "rlassay/py.typed" in names

@@ -14,7 +14,7 @@ rule generate:
         LAYOUT.root / "benchmarks/{policy}/generate-{set}.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads
+    threads: SETTINGS.resources.threads * STUDY.num_processes
     resources:
         gpu=STUDY.gpus,
     params:

@@ -11,7 +11,7 @@ rule rl_train:
         LAYOUT.root / "benchmarks/{policy}/train.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads
+    threads: SETTINGS.resources.threads * STUDY.num_processes
     resources:
         gpu=STUDY.gpus,
     params:

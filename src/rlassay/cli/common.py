@@ -10,6 +10,7 @@ from rlassay.config.inputs import snapshot
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.names import unknown
+from rlassay.ranks import note_refusal
 from rlassay.rewards.outcomes import RewardError
 from rlassay.training.process import RefusedError
 
@@ -63,5 +64,6 @@ def run_parsed(run: Callable[[argparse.Namespace], int], args: argparse.Namespac
         with snapshot():
             return run(args)
     except (StudyError, RefusedError, RewardError) as error:
+        note_refusal()
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

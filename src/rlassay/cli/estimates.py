@@ -75,10 +75,10 @@ def split_rows(study: Study) -> dict[str, int | None]:
     return rows
 
 
-def rollout_completions(rl: RLConfig, gpus: int) -> int:
+def rollout_completions(rl: RLConfig, processes: int) -> int:
     """Completions that one RL run samples, a batch for every steps_per_generation x num_iterations micro-batches."""
     batches = -(-rl.max_steps * rl.gradient_accumulation_steps // (rl.steps_per_generation * rl.num_iterations))
-    return batches * rl.per_device_train_batch_size * rl.steps_per_generation * max(1, gpus)
+    return batches * rl.per_device_train_batch_size * rl.steps_per_generation * processes
 
 
 def parameters(model: ModelConfig) -> int | None:
@@ -120,7 +120,9 @@ def _sft(starts: list[Policy]) -> StageEstimate:
 
 
 def _rl(study: Study, runs: list[Policy]) -> StageEstimate:
-    sampled = [(rollout_completions(run.recipe.rl, study.gpus), run.recipe.rl.max_completion_length) for run in runs]
+    sampled = [
+        (rollout_completions(run.recipe.rl, study.num_processes), run.recipe.rl.max_completion_length) for run in runs
+    ]
     tokens = sum(completions * length for completions, length in sampled)
     completions = sum(completions for completions, _ in sampled)
     weights = _training_disk(runs)

@@ -11,6 +11,7 @@ from rlassay.config import Study
 from rlassay.config.policies import policies
 from rlassay.files import read_json, write_json
 from rlassay.layout import Layout
+from rlassay.ranks import is_launched
 
 EVALUATION = ("generate", "score")
 """Stages that run for each evaluation set."""
@@ -44,14 +45,20 @@ class Failure:
 
 @contextmanager
 def noted(layout: Layout, stage: str, policy: str | None, split: str | None) -> Generator[None]:
-    """Remove the note of an earlier attempt; leave one if the body fails. A kill leaves none."""
+    """Remove the note of an earlier attempt; leave one if the body fails. A kill leaves none.
+
+    Of several processes the first that fails leaves its note: the others fail because it does.
+    """
     path = layout.failure(stage, policy, split)
-    path.unlink(missing_ok=True)
+    if not is_launched():  # else the launcher did
+        path.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
         about = {"stage": stage, "policy": policy, "split": split, "error": f"{type(error).__name__}: {error}"}
         if not layout.root.is_dir():  # refused before anything was written
+            raise
+        if is_launched() and path.exists():
             raise
         with suppress(OSError):  # the disk itself may have failed
             write_json(path, about | {"ended": time.time()})

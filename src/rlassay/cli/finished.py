@@ -94,7 +94,7 @@ def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, fl
     models = [arm.recipe.model for arm in study.arms.values()]
     rows = split_rows(other)
     for policy in policies(other).values():
-        if policy.recipe.model not in models or other.gpus != study.gpus:
+        if policy.recipe.model not in models or _hardware(other) != _hardware(study):
             continue
         for name in other.evaluation.sets:
             seconds, prompts = _benchmark(layout.benchmark(policy.folder, f"generate-{name}")), rows[name]
@@ -102,13 +102,17 @@ def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, fl
                 samples = sum(other.evaluation.modes.values())
                 yield "generate", seconds / (prompts * samples * other.evaluation.max_completion_length)
         if policy.stage != "model" and (seconds := _training_seconds(layout, policy)) is not None:
-            yield policy.stage, seconds / _work(policy, other.gpus)
+            yield policy.stage, seconds / _work(policy, other.num_processes)
 
 
-def _work(policy: Policy, gpus: int) -> int:
+def _hardware(study: Study) -> tuple[int, int]:
+    return study.gpus, study.processes
+
+
+def _work(policy: Policy, processes: int) -> int:
     sft, rl = policy.recipe.sft, policy.recipe.rl
     if policy.stage == "rl":
-        return rollout_completions(rl, gpus) * rl.max_completion_length
+        return rollout_completions(rl, processes) * rl.max_completion_length
     assert sft is not None  # an sft policy has one
     return sft.max_steps * sft.per_device_train_batch_size * sft.gradient_accumulation_steps
 

@@ -139,7 +139,7 @@ def _costs(study: Study, speed: Speed) -> tuple[float, float]:
     in_seconds = speed.rl is not None and speed.generate is not None
     rl, generate = (speed.rl or 1.0, speed.generate or 1.0) if in_seconds else (1.0, 1.0)
     recipes = [arm.recipe.rl for arm in study.arms.values()]
-    tokens = sum(rollout_completions(each, study.gpus) * each.max_completion_length for each in recipes)
+    tokens = sum(rollout_completions(each, study.num_processes) * each.max_completion_length for each in recipes)
     return rl * tokens / len(recipes), generate * study.evaluation.max_completion_length
 
 

@@ -55,9 +55,17 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{study.title}\n{study.id}, seeds {seeds}, to {layout.root}/", markup=False, highlight=False)
     console.print(_arms(study))
     console.print(_stages(stages))
+    console.print(_hardware(study, settings), markup=False, highlight=False)
     for line in [*_forecast(args, study, layout, settings, stages), *_rows(study, layout)]:
         console.print(line, markup=False, highlight=False)
     return 0
+
+
+def _hardware(study: Study, settings: Settings) -> str:
+    """Processes, GPUs and CPU threads of a job that trains or generates."""
+    count = study.num_processes
+    of_each = "a GPU" if study.gpus else f"{settings.resources.threads} CPU threads"
+    return f"Each training and generation job: {count} process{'es' if count > 1 else ''} with {of_each} each"
 
 
 def _forecast(
@@ -103,7 +111,7 @@ def _arms(study: Study) -> Table:
         table.add_column(title, justify="right")
     for name, arm in study.arms.items():
         varies = "the baseline" if name == study.baseline else ", ".join(arm.varies)
-        numbers = (len(study.seeds), arm.recipe.rl.max_steps, rollout_completions(arm.recipe.rl, study.gpus))
+        numbers = (len(study.seeds), arm.recipe.rl.max_steps, rollout_completions(arm.recipe.rl, study.num_processes))
         table.add_row(name, escape(varies), *(f"{number:,}" for number in numbers))
     return table
 

@@ -2,14 +2,19 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from rlassay import ranks
 from rlassay.cli.common import add_study_arguments, check_fingerprint, chosen_policy, known, load, run_parsed
 from rlassay.cli.failures import noted
+from rlassay.cli.gpus import handed_out
 from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import data_id, evaluation_id
 from rlassay.layout import Layout
+from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
 ANY_POLICY = "runs/<arm>/seed<k>, sft/<id>[/seed<k>] or models/<id>"
 
@@ -44,6 +49,8 @@ class Stage:
     """Whether it needs `--set`, an evaluation set."""
     takes_fingerprint: bool = False
     """Whether it accepts `--fingerprint`, that of the job that was planned."""
+    in_processes: bool = False
+    """Whether the study's processes share it."""
     takes_partial: bool = False
     """Whether it accepts `--partial`."""
 
@@ -63,10 +70,9 @@ def sft_train(job: Job) -> None:
     args, study, layout = job.args, job.study, job.layout
     policy = chosen_policy(study, args.policy, stage="sft")
     check_fingerprint(args, policy.fingerprint)
-    from rlassay.tracking import follow
     from rlassay.training.sft import run_sft
 
-    with follow(study, layout, job.settings, policy.folder):
+    with _tracked(job, policy.folder):
         run_sft(study, layout, policy)
 
 
@@ -75,11 +81,17 @@ def rl_train(job: Job) -> None:
     args, study, layout = job.args, job.study, job.layout
     policy = chosen_policy(study, args.policy, stage="rl")
     check_fingerprint(args, policy.fingerprint)
-    from rlassay.tracking import follow
     from rlassay.training.rl import run_rl
 
-    with follow(study, layout, job.settings, policy.folder):
+    with _tracked(job, policy.folder):
         run_rl(study, layout, policy, job.settings.diagnostics)
+
+
+def _tracked(job: Job, policy: str) -> AbstractContextManager[None]:
+    """Feed MLflow while the body trains a policy; one of several processes does."""
+    from rlassay.tracking import follow
+
+    return follow(job.study, job.layout, job.settings, policy) if ranks.is_main() else nullcontext()
 
 
 def generate(job: Job) -> None:
@@ -128,6 +140,7 @@ STAGES = {
         run=sft_train,
         policy="warm start to train: sft/<id> or sft/<id>/seed<k>",
         takes_fingerprint=True,
+        in_processes=True,
     ),
     "rl_train": Stage(
         about="train one arm with one seed by reinforcement learning",
@@ -135,6 +148,7 @@ STAGES = {
         run=rl_train,
         policy="run to train: runs/<arm>/seed<k>",
         takes_fingerprint=True,
+        in_processes=True,
     ),
     "generate": Stage(
         about="let a policy answer an evaluation set, sampled and greedily",
@@ -143,6 +157,7 @@ STAGES = {
         policy=ANY_POLICY,
         takes_set=True,
         takes_fingerprint=True,
+        in_processes=True,
     ),
     "score": Stage(
         about="score the completions of a policy with the rewards of the study's arms",
@@ -176,6 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, stage in STAGES.items():
         _add_arguments(commands.add_parser(name, help=stage.about, description=stage.about), stage)
     args = parser.parse_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
+    ranks.show_life()
     return run_parsed(_run, args)
 
 
@@ -196,9 +213,36 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
 def _run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
     stage = STAGES[args.stage]
-    with noted(layout, args.stage, args.policy if stage.policy else None, args.set if stage.takes_set else None):
+    with handed_out(_gpus(stage, study)):
+        if stage.in_processes and study.num_processes > 1 and not ranks.is_launched():
+            from rlassay.cli.launch import launch
+
+            layout.failure(*_job(args)).unlink(missing_ok=True)
+            return launch(study, args.argv, settings.resources.threads)
+        return _run_here(args, study, layout, settings)
+
+
+def _gpus(stage: Stage, study: Study) -> int:
+    """GPUs that this process takes: those of the whole job, which a launcher has taken already for its ranks."""
+    if ranks.is_launched():
+        return 0
+    if stage.in_processes:
+        return study.gpus
+    reads_models = stage.run is score and bool(IN_THEIR_OWN_PROCESS & set(study.rewards))
+    return min(1, study.gpus) if reads_models else 0
+
+
+def _run_here(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> int:
+    stage = STAGES[args.stage]
+    with noted(layout, *_job(args)):
         stage.run(Job(args=args, study=study, layout=layout, settings=settings))
     return 0
+
+
+def _job(args: argparse.Namespace) -> tuple[str, str | None, str | None]:
+    """Stage, policy and evaluation set of a job."""
+    stage = STAGES[args.stage]
+    return args.stage, args.policy if stage.policy else None, args.set if stage.takes_set else None
 
 
 if __name__ == "__main__":

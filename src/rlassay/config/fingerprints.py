@@ -1,6 +1,7 @@
 """Fingerprints of results: short digests of the config sections and of the code that decide them.
 
-Titles, labels, colours, questions, the comparison family and the number of GPUs decide no result and enter no digest.
+Titles, labels, colours, questions, and the comparison family decide no result and enter no digest.
+The number of processes decides the batches of training, and enters where it is above one.
 """
 
 import ast
@@ -74,7 +75,13 @@ def sft_id(study: Study, recipe: Recipe) -> str:
     """Identifies the warm start, which arms with the same model and `sft` sections share; ValueError without one."""
     if recipe.sft is None:
         raise ValueError("this recipe has no sft section, so there is no warm start to identify")
-    return _digest(recipe.warm_start_model, recipe.sft, data_id(study), *_if_any(model_inputs(recipe.model)))
+    inputs = model_inputs(recipe.model) | _shared_by(study)
+    return _digest(recipe.warm_start_model, recipe.sft, data_id(study), *_if_any(inputs))
+
+
+def _shared_by(study: Study) -> dict[str, str]:
+    """How many processes share a training job, which decides its batches and draws; nothing for one process."""
+    return {"processes": str(study.num_processes)} if study.num_processes > 1 else {}
 
 
 def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
@@ -97,7 +104,7 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """
     recipe = study.arms[arm_name].recipe
     trained = recipe.model_dump(mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}})
-    inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards)
+    inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards) | _shared_by(study)
     start = sft_policy(study, recipe, seed)
     return _digest(trained, _own_rewards(recipe.rewards), start, data_id(study), seed, *_if_any(inputs))
 

@@ -62,7 +62,7 @@ class Resources(Section):
     """Limits on the resources of the jobs."""
 
     threads: int = Field(default=1, ge=1)
-    """CPU threads of each training or generation job; Snakemake runs cores/threads jobs at once."""
+    """CPU threads of each process of a training or generation job; Snakemake packs the jobs into its cores."""
 
 
 LogName = Annotated[str, Field(pattern=r"^[\w.-]+\.md$")]

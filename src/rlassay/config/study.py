@@ -102,7 +102,10 @@ class StudyKeys(Section):
     seeds: tuple[Seed, ...] = Field(min_length=1)
     """One run per arm and seed."""
     gpus: int = Field(default=0, ge=0)
-    """GPUs that each training and generation job needs; 0 runs on CPU."""
+    """GPUs that each training and generation job needs, one process on each; 0 runs on CPU."""
+    processes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
+    """Without GPUs, processes that share each training and generation job, on this machine. Each takes
+    `per_device_train_batch_size` samples, so that two of them double a batch."""
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation
@@ -126,6 +129,11 @@ class Study(StudyKeys):
     """The labels of the design's ingredients by name; empty for explicit arms."""
     arms: dict[Name, Arm] = Field(min_length=1)
     """The arms by name."""
+
+    @property
+    def num_processes(self) -> int:
+        """Processes of each training and generation job: one per GPU, or `processes` on CPU."""
+        return max(self.gpus, self.processes)
 
     @property
     def id(self) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, ProcessorMixin
 
+from rlassay import ranks
 from rlassay.bar import progress_bar
 from rlassay.config.credit import AttentionSignal
 from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
@@ -42,6 +44,9 @@ from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_row
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
 from rlassay.signals.segments import vision_token_ids
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long a process waits for the others, which may have longer completions; the launcher ends hanging ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +102,15 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
     rows = list(read_rows(layout.split(split)))
     batches = plan_batches(rows, study.evaluation)
     target = layout.completions(policy.folder, split)
-    with WorkFile(layout.completions_part(policy.folder, split), _key(study, layout, policy, split)) as work:
-        waiting = [batch for batch in batches if batch.number not in work.done]
+    part = layout.completions_part(policy.folder, split)
+    with WorkFile(part, _key(study, layout, policy, split)) as work:
+        # By number, since another process may have finished batches of its own before this one reads its file.
+        own = batches[ranks.rank() :: ranks.world_size()]
+        waiting = [batch for batch in own if batch.number not in work.done]
         if waiting:
             model, processor = _open_policy(layout, policy)
             answerer = Answerer(
-                model=on_device(model, "cuda" if study.gpus else "cpu"),
+                model=on_device(model, f"cuda:{ranks.local_rank()}" if study.gpus else "cpu"),
                 processor=processor,
                 images=StudyImages(layout.data),
                 evaluation=study.evaluation,
@@ -112,8 +120,21 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
             )
             for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
                 work.add(batch.number, answerer.answer(batch))
-        write_rows(target, (row for batch in batches for row in work.done[batch.number]))
-    work.path.unlink()
+    _wait_for_all()
+    if ranks.is_main():
+        done = work.done | work.of_all()
+        write_rows(target, (row for batch in batches for row in done[batch.number]))
+        for file in work.files():
+            file.unlink()
+
+
+def _wait_for_all() -> None:
+    """Wait until every process that shares the job has answered its batches."""
+    if ranks.world_size() > 1:
+        group: Any = torch.distributed
+        group.init_process_group("gloo", timeout=LONGEST_WAIT)
+        group.barrier()
+        group.destroy_process_group()
 
 
 def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
@@ -300,18 +321,22 @@ def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: 
 
 
 class WorkFile:
-    """One line per finished batch: `{"key", "batch", "rows"}`. Lines that are torn or have another key do not count."""
+    """One line per finished batch: `{"key", "batch", "rows"}`. Lines that are torn or have another key do not count.
+
+    Processes that share the job write a file each, and read the files of all.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
-        self.path = path
+        self.shared = path
+        """The file of the main process; the other processes' lie beside it."""
+        self.path = path if ranks.is_main() else path.with_name(f"{path.name}.rank{ranks.rank()}")
         self.done: dict[int, list[CompletionRow]] = {}
         """Finished batches by number."""
         self._key = key
 
     def __enter__(self) -> "WorkFile":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self._read()
+        self.done |= self.of_all()
         self._out = self.path.open("a", encoding="utf-8")
         return self
 
@@ -328,13 +353,24 @@ class WorkFile:
         self._out.write(f"\n{line}\n")
         self._out.flush()
 
-    def _read(self) -> None:
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+    def files(self) -> list[Path]:
+        """The files of all processes, of an earlier attempt with more of them too."""
+        return sorted(self.shared.parent.glob(f"{self.shared.name}*"))
+
+    def of_all(self) -> dict[int, list[CompletionRow]]:
+        """The finished batches of all files, by number."""
+        done: dict[int, list[CompletionRow]] = {}
+        for file in self.files():
+            self._read(file, done)
+        return done
+
+    def _read(self, file: Path, done: dict[int, list[CompletionRow]]) -> None:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 content = json.loads(line)
                 if content["key"] == self._key:
                     rows = [CompletionRow.model_validate(row) for row in content["rows"]]
-                    self.done[content["batch"]] = rows
+                    done[content["batch"]] = rows
             except (ValueError, KeyError, TypeError):  # pydantic raises ValueError
                 continue
 

@@ -14,6 +14,7 @@ from rlassay.bar import progress_bar
 from rlassay.files import replacing
 from rlassay.layout import checkpoint
 from rlassay.training.checkpoints import seal
+from rlassay.training.process import wait_for_all
 
 
 class JobCallback(TrainerCallback):
@@ -71,6 +72,7 @@ class JobCallback(TrainerCallback):
             bar.set_postfix(shown, refresh=False)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        wait_for_all()  # each process writes files of its own, such as the states of its random numbers
         if state.is_world_process_zero:
             seal(checkpoint(Path(str(args.output_dir)), state.global_step))
 

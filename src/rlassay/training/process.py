@@ -11,12 +11,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from types import FrameType
+from typing import Any, TypeVar
 
 import psutil
 from filelock import FileLock, Timeout
 
 from rlassay.files import read_json
 from rlassay.layout import LOCK, RUN_RECORD
+from rlassay.ranks import is_launched
+
+Value = TypeVar("Value")
 
 SECONDS_FOR_A_PROBE = 2.0
 """How long a job waits for the lock: `rlassay.progress.is_held` takes it for an instant."""
@@ -74,14 +78,74 @@ def require_gpus(declared: int) -> None:
 
     Errors: RefusedError naming both counts.
     """
-    import torch
-
-    visible = torch.cuda.device_count()
+    visible = visible_gpus()
     if visible < declared:
         raise RefusedError(
             f"the study declares gpus: {declared}, but this job sees {visible}. Raise the cap "
             "(`resources: gpu=` in profiles/default/profile.yaml), free a device, or lower `gpus` in the study."
         )
+
+
+def visible_gpus() -> int:
+    """How many GPUs this process sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def join_processes(declared: int, *, on_cpu: bool) -> None:
+    """Join the processes that share this job, and check that they are as many as the study declares.
+
+    Errors: RefusedError naming both counts, where the launcher started fewer or none.
+    """
+    from accelerate import PartialState
+
+    if declared == 1 and not is_launched():
+        return
+    joined = PartialState(cpu=on_cpu).num_processes if is_launched() else 1
+    if joined != declared:
+        raise RefusedError(
+            f"the study declares {declared} processes for each job, but {joined} share this one. Start it by "
+            "`python -m rlassay.cli.stages`, which launches them, rather than through a launcher of its own."
+        )
+
+
+def wait_for_all() -> None:
+    """Wait until every process that shares this job is here."""
+    if is_launched():
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def of_main(value: Value) -> Value:
+    """The value that the main process of this job has."""
+    if is_launched():
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+    return value
+
+
+def leave_processes() -> None:
+    """Leave the group of processes that share this job, once all of them are done."""
+    if is_launched():
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+
+
+def restorable(trainer: Any) -> Any:
+    """The transformers trainer, able to load its checkpoints on several CPU processes too.
+
+    The device of such a process is `cpu:0`, which `torch.load` cannot map tensors to.
+    """
+    if is_launched() and trainer.args.device.type == "cpu":
+        import torch
+
+        trainer.args.__dict__["_setup_devices"] = torch.device("cpu")
+    return trainer
 
 
 def peak_memory_mb() -> float:

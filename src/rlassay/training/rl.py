@@ -26,6 +26,7 @@ from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import build_policy, chat_format, end_token_ids, load_policy, peft_config, training_rows
 from rlassay.models.seq2seq import is_encoder_decoder
 from rlassay.models.tuning import freeze
+from rlassay.ranks import is_main
 from rlassay.records import PromptRow, read_rows
 from rlassay.rewards.sandbox.guard import guarded
 from rlassay.rewards.weights import weight_at
@@ -38,7 +39,7 @@ from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
 from rlassay.training.algorithms.kl_control import KLControl
 from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
-from rlassay.training.process import require_gpus
+from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
@@ -60,6 +61,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
     """
     # 1. Refuse a job that cannot succeed, and lock the run directory.
     require_gpus(study.gpus)
+    join_processes(study.num_processes, on_cpu=study.gpus == 0)
     with open_run(layout, _plan(study, layout, policy)) as run:
         if run.finished:
             return
@@ -90,7 +92,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         trainer.xp_stateful |= {"guard": guard} if guard else {}
         trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
         # 4. Train from the newest checkpoint, and write the manifest.
-        trainer.train(resume_from_checkpoint=run.resume_from)
+        restorable(trainer).train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
 
 
@@ -178,6 +180,8 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2s
 
 def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics) -> list[Callable[[Rollout], None]]:
     """The writers of rollouts: parquet shards for the later stages, and Markdown for people."""
+    if not is_main():  # it takes part in gathering the rollout, and the main process writes it
+        return [lambda rollout: None]
     shards: list[Callable[[Rollout], None]] = [
         ShardWriter(run.rollouts, rollout_table),
         ShardWriter(run.tokens, token_table),
@@ -200,9 +204,11 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
     packed = isinstance(recipe.model, HubModel) and recipe.model.in_4bit
     if packed or (recipe.rl.beta == 0 and recipe.rl.kl is None):
         return model, processor
-    for part in (model, processor):
-        saved: Any = part
-        saved.save_pretrained(str(folder))
+    if is_main():
+        for part in (model, processor):
+            saved: Any = part
+            saved.save_pretrained(str(folder))
+    wait_for_all()
     return load_policy(recipe.model, folder)
 
 

@@ -35,8 +35,9 @@ from rlassay.models.policy import (
     training_rows,
 )
 from rlassay.models.seq2seq import decoder_positions, document_ids, is_encoder_decoder, label_ids
+from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
-from rlassay.training.process import require_gpus
+from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.state import RunPlan, open_run
 
 CODE = "rlassay.training.sft"
@@ -61,6 +62,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
     if sft is None or policy.stage != "sft":
         raise ValueError(f"{policy.folder} is not a warm start")
     require_gpus(study.gpus)
+    join_processes(study.num_processes, on_cpu=study.gpus == 0)
     plan = _plan(study, layout, policy, sft)
     with open_run(layout, plan) as run:
         if run.finished:
@@ -81,7 +83,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
             )
         trainer.add_callback(run.callback())
         trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
-        trainer.train(resume_from_checkpoint=run.resume_from)
+        restorable(trainer).train(resume_from_checkpoint=run.resume_from)
         # Merged into four bits, an adapter would be rounded away: RL trains it further.
         packed = isinstance(model_config, HubModel) and model_config.in_4bit
         if isinstance(trainer.model, PeftModel) and not packed:
@@ -133,6 +135,7 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
     """
     adapted = trainer.model
     trainer.save_model(str(folder))  # merging overwrites the base model's weights
+    wait_for_all()
     rows = [trainer.train_dataset[index] for index in range(min(PROBE_ROWS, len(trainer.train_dataset)))]
     probe = trainer.data_collator(rows)
     before = _logits(adapted, probe)
@@ -150,7 +153,9 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
         device = model.device
         del adapted, model
         model = on_device(load_policy(config, folder)[0], str(device))
-    shutil.rmtree(folder)
+    wait_for_all()
+    if is_main():
+        shutil.rmtree(folder)
     return model
 
 

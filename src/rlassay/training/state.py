@@ -24,7 +24,7 @@ import platform
 import shutil
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +32,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rlassay.files import read_json, sha256, write_json
 from rlassay.layout import CHECKPOINTS, COMPLETE, LOCK, RUN_RECORD, WEIGHT_FILES, WEIGHTS, Layout, checkpoint_step
+from rlassay.ranks import is_main
 from rlassay.training.checkpoints import newest_sound
-from rlassay.training.process import locked, peak_memory_mb, signals_as_exceptions, workflow_process
+from rlassay.training.process import (
+    leave_processes,
+    locked,
+    of_main,
+    peak_memory_mb,
+    signals_as_exceptions,
+    workflow_process,
+)
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -102,6 +110,11 @@ class Run:
 
     def prepare(self) -> None:
         """Find out whether the job is finished, resumes or starts from step 0, and prepare the directory for it."""
+        if is_main():
+            self._decide()
+        self.finished, self.resume_from = of_main((self.finished, self.resume_from))
+
+    def _decide(self) -> None:
         previous = read_json(self.state / RUN_RECORD) or {}
         choice = _choose(read_json(self.manifest), self.complete.exists(), previous, self.plan)
         if choice == "finished":
@@ -124,6 +137,8 @@ class Run:
 
     def record(self, status: str, error: str | None = None) -> None:
         """Write `run.json`; any status but "running" ends this attempt."""
+        if not is_main():
+            return
         ended = None if status == "running" else time.time()
         self._attempts[-1]["ended"] = ended
         about = {"pid": os.getpid(), "host": platform.node(), "started": self._attempts[-1]["started"], "ended": ended}
@@ -151,14 +166,18 @@ class Run:
         self.collapse = None if collapse is None else asdict(collapse)
         if steps != self.plan.max_steps and collapse is None:
             raise RuntimeError(f"{self.plan.policy}: training stopped at step {steps} of {self.plan.max_steps}")
-        unfinished = self.weights.with_name(f"{WEIGHTS}.unfinished")
-        trainer.save_model(str(unfinished))
+        trainer.save_model(str(_unfinished(self.weights)))
+        if is_main():
+            self._publish(trainer, generated_tokens)
+
+    def _publish(self, trainer: "Trainer", generated_tokens: int) -> None:
+        unfinished = _unfinished(self.weights)
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
         write_json(
             self.manifest,
-            self._manifest_content(steps, generated_tokens)
+            self._manifest_content(trainer.state.global_step, generated_tokens)
             | {"hub_commit": _hub_commit(trainer)}
             | ({} if self.collapse is None else {"collapsed": self.collapse}),
         )
@@ -192,6 +211,10 @@ class Run:
             drop_shards_after(folder, self.resumed_step)
 
 
+def _unfinished(weights: Path) -> Path:
+    return weights.with_name(f"{WEIGHTS}.unfinished")
+
+
 def _hub_commit(trainer: "Trainer") -> str | None:
     """The commit that transformers loaded the model from; None for a folder, or a model that is built here."""
     config: Any = getattr(cast(Any, trainer).model, "config", None)
@@ -214,7 +237,7 @@ def open_run(layout: Layout, plan: RunPlan) -> Generator[Run, None, None]:
     """
     run = Run(layout, plan)
     run.state.mkdir(parents=True, exist_ok=True)
-    with locked(run.state), signals_as_exceptions():
+    with locked(run.state) if is_main() else nullcontext(), signals_as_exceptions():
         run.prepare()
         if run.finished:
             yield run
@@ -228,6 +251,7 @@ def open_run(layout: Layout, plan: RunPlan) -> Generator[Run, None, None]:
             run.record("failed", f"{type(error).__name__}: {error}")
             raise
         run.record_end()
+        leave_processes()
 
 
 def _choose(

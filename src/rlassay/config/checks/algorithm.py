@@ -77,7 +77,7 @@ def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
         if rl.beta == 0:
             yield "rl.beta: 0, but an adaptive controller multiplies it and never leaves 0; expected a number above 0"
         micro_batches = rl.steps_per_generation if kl.where == "reward" else rl.gradient_accumulation_steps
-        completions = rl.per_device_train_batch_size * micro_batches * max(1, study.gpus)
+        completions = rl.per_device_train_batch_size * micro_batches * study.num_processes
         if completions >= 5 * kl.controller.horizon:
             yield (
                 f"rl.kl.controller.horizon: {kl.controller.horizon:g}, but each of its steps is for {completions} "

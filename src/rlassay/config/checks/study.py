@@ -39,7 +39,7 @@ LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 
 def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
-    of_study = [_seeds, _data, _evaluation, _primary]
+    of_study = [_seeds, _processes, _data, _evaluation, _primary]
     of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
     of_recipe += [_seq2seq, *ALGORITHM_CHECKS]
     problems = [problem for check in of_study for problem in check(study)]
@@ -178,6 +178,14 @@ def _weights(_: Study, recipe: Recipe) -> Iterator[str]:
             yield (f"rewards: every weight is 0{when}, so nothing would be learned; expected at least one other than 0")
 
 
+def _processes(study: Study) -> Iterator[str]:
+    if study.gpus and study.processes > 1:
+        yield (
+            f"processes: {study.processes}, but gpus is {study.gpus}, and each GPU has a process of its own; "
+            "leave processes out, or set gpus to 0"
+        )
+
+
 def _groups(_: Study, recipe: Recipe) -> Iterator[str]:
     rl = recipe.rl
     completions = rl.per_device_train_batch_size * rl.steps_per_generation
@@ -193,7 +201,7 @@ def _groups(_: Study, recipe: Recipe) -> Iterator[str]:
 def _prompts(study: Study, recipe: Recipe) -> Iterator[str]:
     """TRL drops a generation batch that the split cannot fill, and then trains on nothing."""
     rl, rows = recipe.rl, study.data.splits.get("train")
-    completions = rl.per_device_train_batch_size * rl.steps_per_generation * max(1, study.gpus)
+    completions = rl.per_device_train_batch_size * rl.steps_per_generation * study.num_processes
     if rows is not None and rows * rl.num_generations < completions:
         yield (
             f"rl.per_device_train_batch_size: a generation batch takes {completions // rl.num_generations} prompts "

@@ -1,0 +1,88 @@
+"""Hand out the GPUs of this machine: jobs side by side never share one.
+
+Each GPU has a lock file, which the kernel frees however a job ends. A job sees the GPUs that it holds and no other.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rlassay.training.process import RefusedError, visible_gpus
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+CLUSTER = "SLURM_JOB_ID"
+"""Set where a cluster has given the job GPUs of its own, whose numbers mean nothing to other jobs."""
+POLL = 1.0
+"""Seconds between two attempts."""
+
+
+@contextmanager
+def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], None, None]:
+    """Hold `count` GPUs while the body runs, with `CUDA_VISIBLE_DEVICES` naming them; wait while others hold them.
+
+    Args:
+        count: GPUs of the job; 0 changes nothing.
+        locks: folder of the lock files; None takes one that all jobs on this machine share.
+
+    Errors: RefusedError naming both counts, where the machine has fewer.
+    """
+    if count == 0 or CLUSTER in os.environ:
+        yield []
+        return
+    devices = _devices()
+    if len(devices) < count:
+        raise RefusedError(
+            f"the study declares gpus: {count}, but this job sees {len(devices)}"
+            f"{' (' + ', '.join(devices) + ')' if devices else ''}. Lower `gpus` in the study, or run it on a machine "
+            f"that has them; {VISIBLE} limits which GPUs a job sees."
+        )
+    folder = locks or Path(tempfile.gettempdir()) / "rlassay-gpus"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get(VISIBLE)
+    with ExitStack() as held:
+        os.environ[VISIBLE] = ",".join(own := _taken(devices, count, folder, held))
+        try:
+            yield own
+        finally:
+            if before is None:
+                del os.environ[VISIBLE]
+            else:
+                os.environ[VISIBLE] = before
+
+
+def _devices() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    given = os.environ.get(VISIBLE)
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    numbered = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
+    devices = sorted((name for name in numbered if name.isdigit()), key=int)
+    return devices or [str(index) for index in range(visible_gpus())]  # without device files, as under WSL
+
+
+def _taken(devices: list[str], count: int, folder: Path, held: ExitStack) -> list[str]:
+    """Lock `count` of the devices, all or none at a time, so that two jobs never wait for each other."""
+    waits = False
+    while True:
+        with ExitStack() as attempt:
+            own: list[str] = []
+            for device in devices:
+                lock = FileLock(folder / f"{device}.lock", timeout=0, mode=0o666)
+                try:
+                    attempt.enter_context(lock)
+                except Timeout:
+                    continue
+                own.append(device)
+                if len(own) == count:
+                    held.push(attempt.pop_all())
+                    return own
+        if not waits:
+            print(f"waiting for {count} of the GPUs {', '.join(devices)}: other jobs hold them", file=sys.stderr)
+            waits = True
+        time.sleep(POLL)

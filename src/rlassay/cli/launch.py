@@ -1,0 +1,121 @@
+"""Start a stage as several processes by `accelerate launch`, watch them, and end all of them when one fails.
+
+A rank that ends takes the others with it, which `torch.distributed` sees to. A rank that is stopped or hangs outside of
+Python is seen here: it shows no more signs of life (`rlassay.ranks`). However this process ends, its ranks end too.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rlassay import ranks
+from rlassay.cli.common import USER_ERROR
+from rlassay.config import Study
+from rlassay.files import read_json
+from rlassay.training.process import signals_as_exceptions
+
+SILENCE = 30.0
+"""Seconds without a sign of life after which a rank counts as hanging."""
+POLL = 0.5
+"""Seconds between two looks at the ranks."""
+PATIENCE = 20.0
+"""Seconds that ranks get to end by themselves."""
+FAILED = 1
+
+
+def launch(study: Study, arguments: Sequence[str], threads: int) -> int:
+    """Run `python -m rlassay.cli.stages <arguments>` as `study.num_processes` ranks; the exit code of the job.
+
+    The code is 0, 2 where a rank refused the job, 1 where one failed, died or hung. SIGTERM and Ctrl-C end the ranks
+    and raise SystemExit.
+
+    Args:
+        study: says how many processes.
+        arguments: those of the stage.
+        threads: CPU threads of each process.
+    """
+    with TemporaryDirectory(prefix="rlassay-ranks-") as name, signals_as_exceptions():
+        folder = Path(name)
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "accelerate.commands.launch", *_options(study), *arguments],
+            env=_environment(study, folder, threads),
+            start_new_session=True,  # Ctrl-C is for this process, which ends the ranks in order
+            preexec_fn=partial(ranks.die_with_parent, signal.SIGTERM),  # noqa: PLW1509  # this process has no threads
+        )
+        try:
+            status = _watch(launcher, folder, study.num_processes)
+        finally:
+            _end(launcher, folder)
+        if status and ranks.refused(folder).exists():
+            return USER_ERROR
+        return FAILED if status else 0
+
+
+def _options(study: Study) -> list[str]:
+    config = files("rlassay") / "launch" / "ddp.yaml"
+    return ["--config_file", str(config), "--num_processes", str(study.num_processes), "-m", "rlassay.cli.stages"]
+
+
+def _environment(study: Study, folder: Path, threads: int) -> dict[str, str]:
+    on_cpu = {"ACCELERATE_USE_CPU": "true"} if study.gpus == 0 else {}
+    return os.environ | on_cpu | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
+
+
+def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int) -> int:
+    """The exit status of the launcher; it is ended when a rank hangs."""
+    silent = dict.fromkeys(range(count), 0.0)
+    last: dict[int, object] = {}
+    looked = time.monotonic()
+    while launcher.poll() is None:
+        time.sleep(POLL)
+        # Where the whole machine was suspended, the ranks were too: one look counts as two at most.
+        passed, looked = min(time.monotonic() - looked, 2 * POLL), time.monotonic()
+        for number in silent:
+            sign = read_json(ranks.alive(folder, number))
+            silent[number] = 0.0 if sign is None or sign != last.get(number) else silent[number] + passed
+            last[number] = sign
+        hanging = [number for number, seconds in silent.items() if seconds > SILENCE]
+        if hanging:
+            _report(hanging, folder, count)
+            return FAILED
+    return launcher.returncode
+
+
+def _report(hanging: list[int], folder: Path, count: int) -> None:
+    which = ", ".join(str(number) for number in hanging)
+    print(
+        f"error: rank {which} of {count} has shown no sign of life for {SILENCE:g} s; the job ends, and resumes from "
+        "its newest checkpoint when it is started again. The stacks of the ranks that can still print them:",
+        file=sys.stderr,
+        flush=True,
+    )
+    _signal_ranks(folder, ranks.STACKS)
+    time.sleep(1)
+
+
+def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """End what still runs: first the launcher, which ends its ranks, then by force."""
+    if launcher.poll() is None:
+        launcher.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            launcher.wait(PATIENCE)
+    _signal_ranks(folder, signal.SIGKILL)
+    if launcher.poll() is None:
+        launcher.kill()
+        launcher.wait()
+
+
+def _signal_ranks(folder: Path, number: int) -> None:
+    for file in folder.glob("*.alive.json"):
+        sign = read_json(file)
+        if sign is not None:
+            with suppress(ProcessLookupError):
+                os.kill(sign["pid"], number)
