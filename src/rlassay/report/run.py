@@ -8,6 +8,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from rich.console import Console
 from rich.text import Text
 
+from rlassay.config.policies import seeds_by_arm
 from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, TABLES, Layout
@@ -18,6 +19,7 @@ from rlassay.report.examples import build_examples
 from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.records import Attribution
+from rlassay.report.findings.rounds import build_rounds
 from rlassay.report.gather import Results, gather
 from rlassay.report.numbers import Table
 from rlassay.report.page import write_page
@@ -80,6 +82,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         missing=results.missing,
         arms=tuple(_arm_facts(results, name) for name in results.study.arms),
         verdicts=tuple(verdicts),
+        rounds=build_rounds(results),
         attribution=build_attribution(results, confidence),
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
@@ -106,7 +109,7 @@ def _study_facts(results: Results, confidence: float) -> StudyFacts:
         id=study.id,
         title=study.title,
         question=study.question,
-        seeds=study.seeds,
+        seeds=max(seeds_by_arm(study, results.layout).values(), key=len),
         baseline=study.baseline,
         primary=primary_column(results).key,
         smallest_effect=study.primary.smallest_effect,
@@ -208,6 +211,8 @@ def announce(content: Content, folder: Path) -> None:
     console.print(Text(f"\n{content.study.title}", style="bold"))
     for verdict in content.verdicts:
         console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
+    if content.rounds is not None:
+        console.print(Text(f"  {content.rounds.sentence}"))
     for sign in content.hacking:
         if sign.alarm:
             label = next(arm.label for arm in content.arms if arm.name == sign.arm)
