@@ -31,6 +31,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/sft.smk"
 include: "workflow/rules/rl.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/rounds.smk"
 include: "workflow/rules/report.smk"
 
 

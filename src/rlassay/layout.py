@@ -125,6 +125,10 @@ class Layout:
         """Snakemake's measurements of one job of a policy, such as `generate-test`."""
         return self.root / "benchmarks" / policy / f"{job}.tsv"
 
+    def decision(self, look: int | str) -> Path:
+        """What a look at sequential seeds decided; looks count from 1."""
+        return self.root / "looks" / f"look{look}.json"
+
     @property
     def report(self) -> Path:
         """Folder of the report."""

@@ -8,8 +8,8 @@ from filelock import FileLock
 
 import rlassay
 from rlassay.cli.stages import STAGES, shell_prefix
-from rlassay.config.fingerprints import code_digest, data_id, evaluation_id, score_id
-from rlassay.config.policies import policies
+from rlassay.config.fingerprints import code_digest, data_id, decision_id, evaluation_id, score_id
+from rlassay.config.policies import asked_policies, policies, undecided_arms
 
 POLICIES = policies(STUDY)
 CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
@@ -27,6 +27,7 @@ shell.prefix(shell_prefix(SETTINGS))
 wildcard_constraints:
     policy="|".join(POLICIES),
     set="|".join(STUDY.evaluation.sets),
+    look=r"\d+",
 
 
 def fingerprint(wildcards):

@@ -1,8 +1,8 @@
 # Write the report; print its verdicts and the page's path.
 rule ablation_report:
     input:
-        training=[manifest(policy) for policy in POLICIES.values() if policy.stage != "model"],
-        scores=[LAYOUT.scores(folder, name) for folder in POLICIES for name in STUDY.evaluation.sets],
+        decisions=decisions,
+        results=reported,
     output:
         page=LAYOUT.report / PAGE,
         numbers=LAYOUT.report / REPORT_NUMBERS,

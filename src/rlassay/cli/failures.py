@@ -72,7 +72,7 @@ def failures(study: Study, layout: Layout, since: float = 0.0) -> list[Failure]:
     paths += [layout.failure(f"{each.stage}_train", folder) for folder, each in every.items() if each.stage != "model"]
     sets = study.evaluation.sets
     paths += [layout.failure(stage, folder, name) for stage in EVALUATION for folder in every for name in sets]
-    paths += [layout.failure("ablation_report")]
+    paths += [layout.failure("decide"), layout.failure("ablation_report")]
     notes = [note for path in paths if (note := read_json(path)) is not None]
     return [failure for note in notes if (failure := Failure(**note)).ended >= since]
 

@@ -1,4 +1,4 @@
-"""The six stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
+"""The seven stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
 
 import argparse
 import shlex
@@ -53,6 +53,8 @@ class Stage:
     """Whether the study's processes share it."""
     takes_partial: bool = False
     """Whether it accepts `--partial`."""
+    takes_look: bool = False
+    """Whether it needs `--look`."""
 
 
 def prepare_data(job: Job) -> None:
@@ -117,6 +119,13 @@ def score(job: Job) -> None:
     run_score(study, layout, policy, split)
 
 
+def decide(job: Job) -> None:
+    """Decide which arms get more seeds."""
+    from rlassay.report.decide import run_decide
+
+    run_decide(job.study, job.layout, job.settings, job.args.look)
+
+
 def ablation_report(job: Job) -> None:
     """Write the report and print its verdicts."""
     args, study, layout = job.args, job.study, job.layout
@@ -166,6 +175,12 @@ STAGES = {
         policy=ANY_POLICY,
         takes_set=True,
     ),
+    "decide": Stage(
+        about="compare the arms after a round of sequential seeds, and name those that get more",
+        module="rlassay.report.decide",
+        run=decide,
+        takes_look=True,
+    ),
     "ablation_report": Stage(
         about="write a study's report: verdicts, tables, figures and page",
         module="rlassay.report.run",
@@ -204,6 +219,8 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
         parser.add_argument("--set", required=True, help="one of the study's evaluation sets")
     if stage.takes_fingerprint:
         parser.add_argument("--fingerprint", metavar="HEX", help="refuse to run unless the job still has this one")
+    if stage.takes_look:
+        parser.add_argument("--look", type=int, required=True, help="number of the look, from 1")
     if stage.takes_partial:
         parser.add_argument(
             "--partial", action="store_true", help="report on the finished runs and list the missing ones"

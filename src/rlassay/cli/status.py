@@ -17,7 +17,7 @@ from rich.text import Text
 from rlassay.cli.common import add_study_arguments, load
 from rlassay.cli.failures import Failure, failures
 from rlassay.config import Study
-from rlassay.config.policies import Policy, policies
+from rlassay.config.policies import Policy, asked_policies
 from rlassay.files import read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.progress import Progress, read_progress
@@ -129,7 +129,7 @@ def status_rows(study: Study, layout: Layout) -> list[Row]:
     found = failures(study, layout)
     return [
         _row(study, layout, policy, [failure for failure in found if failure.policy == policy.folder])
-        for policy in policies(study).values()
+        for policy in asked_policies(study, layout).values()
     ]
 
 

@@ -120,6 +120,9 @@ def _is_seq2seq(model: dict[str, Any]) -> bool:
 def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """Lay an overlay on sections; a warm start or a reward that the sections lack stays absent."""
     over = {key: section for key, section in overlay.items() if key != "sft" or sections.get("sft")}
+    rounds = over.pop("sequential_seeds", {})
+    if is_mapping(sections.get("seeds")):
+        over["seeds"] = rounds
     if "rewards" in over:
         over["rewards"] = {name: reward for name, reward in over["rewards"].items() if name in sections["rewards"]}
     laid = merge(sections, over)

@@ -96,7 +96,7 @@ def locate(model: type[Section], location: tuple[str | int, ...]) -> Place:
         children = tuple(child for option in types for child in _children(option, part))
         if chosen:
             types = tuple(chosen)
-        elif children or (part != "[key]" and any(is_section(option) for option in types)):
+        elif children or (not str(part).startswith("[") and any(is_section(option) for option in types)):
             path, parents, types = (*path, part), types, children
     return Place(path=path, parents=parents, types=types)
 

@@ -126,6 +126,12 @@ def score_id(study: Study) -> str:
     return _digest(rewards, _own_rewards(study.rewards), *_if_any(reward_inputs(study.rewards)))
 
 
+def decision_id(study: Study) -> str:
+    """Identifies what a look at sequential seeds decides, besides the scores."""
+    rounds = {} if study.sequential is None else study.sequential.model_dump(mode="json")
+    return _digest(rounds, study.primary, study.baseline, study.family, sorted(study.arms))
+
+
 def _own_rewards(rewards: Mapping[str, RewardConfig]) -> Any:
     """The statements of the files with the user's own rewards, and of the files beside them that they import.
 

@@ -18,7 +18,7 @@ from rlassay.config.designs import design_arms, ingredient_labels, members
 from rlassay.config.explain import StudyError, explain
 from rlassay.config.section import Section, is_mapping, merge, to_json
 from rlassay.config.settings import Settings
-from rlassay.config.study import AlgorithmFile, Arm, DesignKeys, ScaleFile, Study, StudyFile, StudyKeys
+from rlassay.config.study import AlgorithmFile, Arm, DesignKeys, ScaleFile, SequentialSeeds, Study, StudyFile, StudyKeys
 from rlassay.names import nearest, one_of
 
 CONFIG = Path("config")
@@ -237,8 +237,11 @@ def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale:
     others = tuple(name for name in arms if name != written.baseline)
     family = others if written.family is None else tuple(name for name in written.family if name not in left_out)
     shared: dict[str, Any] = {key: getattr(written, key) for key in StudyKeys.model_fields}
+    rounds = written.seeds if isinstance(written.seeds, SequentialSeeds) else None
     return Study(
         **shared,
+        seeds=tuple(range(1, rounds.max + 1)) if rounds else written.seeds,
+        sequential=rounds,
         scale=scale,
         design=written.design,
         ingredients=ingredient_labels(content),

@@ -7,6 +7,7 @@ from rlassay.config.fingerprints import model_id, rl_id, sft_id
 from rlassay.config.inputs import snapshot
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
+from rlassay.files import read_json
 from rlassay.layout import Layout
 
 SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
@@ -49,6 +50,39 @@ def policies(study: Study) -> dict[str, Policy]:
     """The policies by folder: models before training, then warm starts, then runs, each in the order of the study."""
     with snapshot():
         return _policies(study)
+
+
+def asked_policies(study: Study, layout: Layout, before: int | None = None) -> dict[str, Policy]:
+    """The policies that a study needs so far: all of them, or with sequential seeds those that its looks asked for.
+
+    Args:
+        study: the study.
+        layout: paths of its files.
+        before: count only the looks before this one, of which the first is 1; None counts all.
+    """
+    every, seeds = policies(study), seeds_by_arm(study, layout, before)
+    runs = {folder: one for folder, one in every.items() if one.arm is not None and one.seed in seeds.get(one.arm, ())}
+    starts = {one.start.folder for one in runs.values() if one.start is not None}
+    return {folder: one for folder, one in every.items() if folder in runs or folder in starts or one.stage == "model"}
+
+
+def seeds_by_arm(study: Study, layout: Layout, before: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Arm -> the seeds that it needs so far; see `asked_policies`."""
+    rounds = study.sequential
+    if rounds is None:
+        return dict.fromkeys(study.arms, study.seeds)
+    counts = dict.fromkeys(study.arms, rounds.start)
+    for look, seeds in enumerate(rounds.looks[1:], 1):
+        undecided = [] if before is not None and look >= before else undecided_arms(layout, look)
+        if not undecided:
+            break
+        counts |= dict.fromkeys((*undecided, study.baseline), seeds)
+    return {arm: study.seeds[:count] for arm, count in counts.items()}
+
+
+def undecided_arms(layout: Layout, look: int) -> list[str]:
+    """The arms that get more seeds after a look; empty if it decided all, or has not been taken."""
+    return list((read_json(layout.decision(look)) or {}).get("undecided", []))
 
 
 def _policies(study: Study) -> dict[str, Policy]:

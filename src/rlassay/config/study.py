@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
-from pydantic import Field, create_model
+from pydantic import Discriminator, Field, Tag, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
@@ -99,8 +99,6 @@ class StudyKeys(Section):
     """Headline of the report."""
     question: str
     """The question of the study, in a sentence or two."""
-    seeds: tuple[Seed, ...] = Field(min_length=1)
-    """One run per arm and seed."""
     gpus: int = Field(default=0, ge=0)
     """GPUs that each training and generation job needs, one process on each; 0 runs on CPU."""
     processes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
@@ -116,9 +114,41 @@ class StudyKeys(Section):
     """The arm that the others are compared with."""
 
 
+class SequentialSeeds(Section):
+    """Seeds in rounds: after each, only arms whose comparison with the baseline is undecided get more.
+
+    Tests and intervals hold over all looks together, by alpha spending (`rlassay.stats.sequential`).
+    """
+
+    start: int = Field(ge=2)
+    """Seeds of every arm before the first look."""
+    max: int = Field(ge=3)
+    """The most seeds of an arm: the budget."""
+    step: int = Field(default=1, ge=1)
+    """Seeds that a round adds."""
+    stop: Literal["decided", "decided_or_hopeless"] = "decided"
+    """When an arm gets no more seeds: once it has a verdict; or also once its interval excludes a gain as large as
+    `primary.smallest_effect`, which drops it."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance that the study, over all looks and all arms of the family, has a false verdict."""
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds at each look; the last is `max`."""
+        return (*range(self.start, self.max, self.step), self.max)
+
+
+def _form_of_seeds(seeds: Any) -> str:
+    return "[rounds]" if isinstance(seeds, dict | SequentialSeeds) else "[list]"
+
+
 class Study(StudyKeys):
     """One resolved study; `load_study` returns it."""
 
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    """One run per arm and seed; with sequential seeds, those that an arm may have at most, in their order."""
+    sequential: SequentialSeeds | None = None
+    """How seeds are added in rounds; null runs all of them."""
     scale: str | None = None
     """The scale that was applied."""
     family: tuple[Name, ...]
@@ -255,6 +285,11 @@ class StudyFile(StudyKeys, DesignKeys, _PresetKey, Recipe):
     """Another study, by the name of its file or a path, of which this file states the differences; an entry of its
     arms, rewards or ingredients that is null is removed."""
 
+    seeds: Annotated[
+        Annotated[tuple[Seed, ...], Field(min_length=1), Tag("[list]")] | Annotated[SequentialSeeds, Tag("[rounds]")],
+        Discriminator(_form_of_seeds),
+    ]
+    """One run per arm and seed; or rounds that add seeds until every comparison is decided."""
     family: tuple[Name, ...] | None = None
     """The arms whose p-values are corrected together; null takes all but the baseline."""
     arms: dict[Name, ArmFile] = Field(min_length=1)
@@ -265,7 +300,7 @@ class StudyFile(StudyKeys, DesignKeys, _PresetKey, Recipe):
 _OVERLAID: dict[str, tuple[Any, Any]] = {
     key: (dict[str, Any], Field(default=dict[str, Any](), description=f"Differences in the {key} section."))
     for key, field in StudyFile.model_fields.items()
-    if key not in ("arms", *DesignKeys.model_fields) and _has_keys(field)
+    if key not in ("arms", "seeds", *DesignKeys.model_fields) and _has_keys(field)
 }
 
 
@@ -282,6 +317,8 @@ class ScaleFile(Overlay):
 
     seeds: list[Any] | None = None
     """Replaces the study's seeds."""
+    sequential_seeds: dict[str, Any] = Field(default={})
+    """Differences in the seeds of a study that adds them in rounds."""
     gpus: int | None = None
     """Replaces the study's number of GPUs."""
     adds_warm_start: bool = False

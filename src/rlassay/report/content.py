@@ -6,7 +6,7 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
-from rlassay.report.findings.records import ArmSummary, Attribution, Equivalence, Flips, HackingSign, Needed
+from rlassay.report.findings.records import ArmSummary, Attribution, Equivalence, Flips, HackingSign, Needed, Rounds
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -263,6 +263,8 @@ class Content(Record):
     """The arms in the study's order."""
     verdicts: tuple[Comparison, ...]
     """Each other arm against the baseline."""
+    rounds: Rounds | None = None
+    """Looks at sequential seeds; null for a study with fixed seeds."""
     attribution: Attribution | None = None
     """What each ingredient of a design adds; null for a study whose arms are written by hand."""
     gains: tuple[Comparison, ...]

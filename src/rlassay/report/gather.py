@@ -20,7 +20,7 @@ from jaxtyping import Float
 from rlassay.config import StudyError
 from rlassay.config.inputs import changed_inputs, data_inputs
 from rlassay.config.load import Commands
-from rlassay.config.policies import SHARED_LABELS, Policy, policies
+from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
@@ -135,7 +135,9 @@ class Results:
     """Absent files; a policy that lacks one is left out."""
 
 
-def gather(study: Study, layout: Layout, settings: Settings, partial: bool = False) -> Results:
+def gather(
+    study: Study, layout: Layout, settings: Settings, partial: bool = False, before: int | None = None
+) -> Results:
     """Read all results of a study.
 
     Args:
@@ -143,12 +145,13 @@ def gather(study: Study, layout: Layout, settings: Settings, partial: bool = Fal
         layout: paths of its files.
         settings: for the commands that make a file.
         partial: leave out unfinished policies instead of raising.
+        before: as in `asked_policies`.
 
     Raises:
         ResultsError: a file is missing (unless `partial`), damaged, or belongs to another version of the study.
     """
     commands = Commands(settings)
-    every = policies(study)
+    every = asked_policies(study, layout, before)
     missing = list(_missing_files(study, layout, commands, every))
     if missing and not partial:
         raise ResultsError(_problems(missing, layout, commands))

@@ -26,6 +26,7 @@ from rlassay.report.numbers import Example
 
 SECTIONS = {
     "verdicts": "Answer",
+    "rounds": "Rounds of seeds",
     "attribution": "Attribution",
     "results": "Results",
     "design": "Design",
@@ -109,6 +110,7 @@ def _style(environment: Environment, marks: dict[str, Mark], content: Content) -
 def _sections(content: Content) -> dict[str, str]:
     """Section id -> heading, without the sections that are empty in this study."""
     empty = {
+        "rounds": content.rounds is None or not content.rounds.taken,
         "attribution": content.attribution is None,
         "training": not content.curves,
         "hacking": not content.hacking,

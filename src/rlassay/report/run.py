@@ -8,6 +8,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from rich.console import Console
 from rich.text import Text
 
+from rlassay.config.policies import seeds_by_arm
 from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, TABLES, Layout
@@ -20,6 +21,7 @@ from rlassay.report.export.latex import latex_tables
 from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.records import Attribution
+from rlassay.report.findings.rounds import build_rounds
 from rlassay.report.findings.summaries import build_summaries
 from rlassay.report.gather import Results, gather, reading
 from rlassay.report.numbers import Table
@@ -84,6 +86,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         missing=results.missing,
         arms=tuple(_arm_facts(results, name) for name in results.study.arms),
         verdicts=tuple(verdicts),
+        rounds=build_rounds(results),
         attribution=build_attribution(results, confidence),
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
@@ -111,7 +114,7 @@ def _study_facts(results: Results, confidence: float) -> StudyFacts:
         id=study.id,
         title=study.title,
         question=study.question,
-        seeds=study.seeds,
+        seeds=max(seeds_by_arm(study, results.layout).values(), key=len),
         baseline=study.baseline,
         primary=primary_column(results).key,
         smallest_effect=study.primary.smallest_effect,
@@ -269,6 +272,8 @@ def announce(content: Content, folder: Path) -> None:
     console.print(Text(f"\n{content.study.title}", style="bold"))
     for verdict in content.verdicts:
         console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
+    if content.rounds is not None:
+        console.print(Text(f"  {content.rounds.sentence}"))
     for sign in content.hacking:
         if sign.alarm:
             label = next(arm.label for arm in content.arms if arm.name == sign.arm)

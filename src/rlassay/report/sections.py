@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from rlassay.config.arms import differences, undeclared
+from rlassay.config.policies import seeds_by_arm
 from rlassay.config.study import Study
 from rlassay.records import Media, PromptRow, parse_row
 from rlassay.report.gather import PolicyRow, Results, column_or_nan, reading
@@ -276,10 +277,11 @@ def build_resumes(results: Results) -> list[PolicyResumes]:
 def build_commands(results: Results) -> list[Command]:
     """Commands that make the report, and that train each run again from step 0."""
     layout, remake = results.layout, results.commands.remake
+    seeds = seeds_by_arm(results.study, layout)
     runs = [
         Command(target=f"{arm.label}, seed {seed}", command=remake(layout.train_manifest(layout.run(name, seed))))
         for name, arm in results.study.arms.items()
-        for seed in results.study.seeds
+        for seed in seeds[name]
     ]
     return [Command(target="everything that is missing or out of date", command=results.commands.report()), *runs]
 

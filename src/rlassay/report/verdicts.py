@@ -8,6 +8,7 @@ from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
 from rlassay.report.findings.answer import answer, headline, metric_name, what_it_takes
 from rlassay.report.findings.effects import equivalence_p, flips, improvement, needed
 from rlassay.report.findings.records import Equivalence, Needed
+from rlassay.report.findings.rounds import difference_over_looks, equivalence_over_looks
 from rlassay.report.gather import SHARED_KINDS, PolicyRow, Results
 from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.tables import (
@@ -31,12 +32,13 @@ def compare_with_baseline(results: Results, confidence: float, plan: bool = True
 
     Args:
         results: the study's results.
-        confidence: level of the intervals.
+        confidence: level of the intervals; sequential seeds declare their own.
         plan: also compute what would find the declared smallest effect, which takes most of the time.
     """
     study = results.study
     pairs = [(results.rows[name], results.rows[study.baseline]) for name in study.arms if name != study.baseline]
-    return _compare(results, pairs, set(study.family), confidence, plan)
+    level = confidence if study.sequential is None else 1 - study.sequential.alpha
+    return _compare(results, pairs, set(study.family), level, plan)
 
 
 def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
@@ -92,7 +94,7 @@ def _compare(
     results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str], confidence: float, plan: bool
 ) -> list[Comparison]:
     column = primary_column(results)
-    found = {arm.key: _difference(results, arm, reference, column, confidence) for arm, reference in pairs}
+    found = {arm.key: _over_looks(results, arm, reference, column, confidence) for arm, reference in pairs}
     tested = {
         name: one for name, one in found.items() if name in family and one is not None and one.p_value is not None
     }
@@ -151,7 +153,11 @@ def _equivalences(
         ours, theirs = _paired_scores(results, arm, reference, column)
         if ours.shape == theirs.shape and not np.isnan(ours - theirs).all():
             matched = _are_matched(results, arm, reference)
-            found[arm.key] = equivalence_p(ours, theirs, margin, matched_seeds=matched)
+            rounds = results.study.sequential if reference.kind == "arm" else None
+            if rounds is None:
+                found[arm.key] = equivalence_p(ours, theirs, margin, matched_seeds=matched)
+            else:
+                found[arm.key] = equivalence_over_looks(rounds, ours, theirs, margin, matched)
     tested = {name: p_value for name, p_value in found.items() if name in family and p_value is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {
@@ -172,6 +178,17 @@ def _difference(
     if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
         return None
     return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+
+
+def _over_looks(
+    results: Results, arm: PolicyRow, reference: PolicyRow, column: Column, confidence: float
+) -> PairedDifference | None:
+    """`_difference`; with sequential seeds, that from the baseline holds over all looks."""
+    found, rounds = _difference(results, arm, reference, column, confidence), results.study.sequential
+    if found is None or rounds is None or reference.kind != "arm":
+        return found
+    ours, theirs = _paired_scores(results, arm, reference, column)
+    return difference_over_looks(rounds, ours, theirs, column, _are_matched(results, arm, reference))
 
 
 def _paired_scores(

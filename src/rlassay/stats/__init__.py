@@ -16,12 +16,14 @@ from rlassay.stats.power import (
 )
 from rlassay.stats.proportions import pass_at_k, share_interval, wilson
 from rlassay.stats.seeds import SeedBand, seed_band
+from rlassay.stats.sequential import SequentialTest, local_levels
 
 __all__ = [
     "Deviations",
     "Interval",
     "PlannedTest",
     "SeedBand",
+    "SequentialTest",
     "contrast",
     "crossed_interval",
     "deviations_of",
@@ -30,6 +32,7 @@ __all__ = [
     "holm",
     "iqm",
     "items_needed",
+    "local_levels",
     "minimum_detectable_effect",
     "paired_difference",
     "pass_at_k",

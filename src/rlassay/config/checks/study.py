@@ -72,6 +72,14 @@ def _ingredient(study: Study, arms: set[str]) -> str | None:
 def _seeds(study: Study) -> Iterator[str]:
     for seed in sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1}):
         yield f"seeds: {seed} appears twice in the list; expected different seeds"
+    rounds = study.sequential
+    if rounds is not None and rounds.max <= rounds.start:
+        yield f"seeds.max: got the number {rounds.max}, expected more than seeds.start, which is {rounds.start}"
+    if rounds is not None and rounds.stop == "decided_or_hopeless" and study.primary.smallest_effect is None:
+        yield (
+            "seeds.stop: decided_or_hopeless, but primary.smallest_effect is null, so that no gain is too small to "
+            "matter; declare one, or set seeds.stop to decided"
+        )
 
 
 def _data(study: Study) -> Iterator[str]:

@@ -155,3 +155,55 @@ class Attribution(Record):
     """The ways; interactions last, and only with two or more ingredients."""
     note: str
     """Interactions that a fractional design cannot tell from main effects, in a sentence; empty = none."""
+
+
+SequentialOutcome = Literal["better", "worse", "equivalent", "continue", "inconclusive"]
+
+
+class ArmAtLook(Record):
+    """One arm at one look at sequential seeds."""
+
+    arm: str
+    """The arm."""
+    outcome: SequentialOutcome
+    """`continue` = it gets more seeds; `inconclusive` = it gets none, and there is no verdict."""
+    dropped: bool
+    """Whether it gets no more seeds because a gain of the declared size is excluded."""
+    seeds: int
+    """Its seeds so far."""
+    difference: PairedDifference | None
+    """Its difference from the baseline; the interval and the p-value hold over all looks."""
+
+
+class Look(Record):
+    """What one look at sequential seeds decided; the content of `looks/look<k>.json`."""
+
+    look: int
+    """The look, counted from 1."""
+    seeds: int
+    """Seeds of the arms that were undecided before it."""
+    arms: tuple[ArmAtLook, ...]
+    """Each arm but the baseline."""
+    undecided: tuple[str, ...]
+    """The arms that get more seeds."""
+
+
+class Rounds(Record):
+    """The declared looks of a study with sequential seeds, those that were taken, and what they saved."""
+
+    alpha: float
+    """Chance of a false verdict over all looks and arms."""
+    margin: float | None
+    """Declared `primary.smallest_effect`."""
+    looks: tuple[int, ...]
+    """Seeds at each declared look."""
+    drops: bool
+    """Whether arms are dropped once a gain of the declared size is excluded."""
+    taken: tuple[Look, ...]
+    """The looks so far."""
+    runs: int
+    """Runs of all arms so far."""
+    planned_runs: int
+    """Runs of the fixed design: the most seeds, for every arm."""
+    sentence: str
+    """What the rounds saved, in words."""

@@ -1,0 +1,52 @@
+LOOKS = () if STUDY.sequential is None else STUDY.sequential.looks
+
+
+def decisions(wildcards):
+    """The decisions of the looks that a job waits for: those before its own look, or for the report all."""
+    taken = []
+    for look in range(1, int(wildcards.get("look", len(LOOKS) + 1))):
+        taken.append(checkpoints.decide.get(look=look).output.decision)
+        if not undecided_arms(LAYOUT, look):
+            break
+    return taken
+
+
+def results_of(asked):
+    """The files of policies that a comparison reads."""
+    training = [manifest(policy) for policy in asked.values() if policy.stage != "model"]
+    return training + [LAYOUT.scores(folder, name) for folder in asked for name in STUDY.evaluation.sets]
+
+
+def reported(wildcards):
+    """The results of every policy that the study needs; sequential seeds know them after the last look."""
+    decisions(wildcards)
+    return results_of(asked_policies(STUDY, LAYOUT))
+
+
+def looked_at(wildcards):
+    """The results of every policy that a look needs."""
+    decisions(wildcards)
+    return results_of(asked_policies(STUDY, LAYOUT, before=int(wildcards.look)))
+
+
+# With sequential seeds: compare the arms after a round and write which get more seeds.
+checkpoint decide:
+    input:
+        decisions=decisions,
+        results=looked_at,
+    output:
+        decision=LAYOUT.decision("{look}"),
+    log:
+        LAYOUT.root / "logs/decide-{look}.log",
+    benchmark:
+        LAYOUT.root / "benchmarks/decide-{look}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        fingerprint=decision_id(STUDY),
+        code=CODE["decide"],
+    message:
+        "Look {wildcards.look}: which arms need more seeds?"
+    shell:
+        'python -m rlassay.cli.stages decide "$@" --look {wildcards.look} 2>> {log:q} | tee -a {log:q}'
