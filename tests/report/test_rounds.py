@@ -16,6 +16,8 @@ from tests.report.by_hand import hand_results
 
 ROUNDS = SequentialSeeds(start=3, max=9, step=2, stop="decided_or_hopeless")
 ITEMS = 50
+UNSURE = 0.05
+"""The effect of an arm whose seeds differ too much for a verdict."""
 
 
 def sequential(
@@ -26,6 +28,8 @@ def sequential(
     scores = {"sft": np.full((1, ITEMS), 0.4)}
     for arm, effect in effects.items():
         noise = rng.normal(0, 0.01, (num_seeds.get(arm, max(num_seeds.values())), 1))
+        if effect == UNSURE:
+            noise = 0.08 * (-1.0) ** np.arange(len(noise))[:, None]
         scores[arm] = np.clip(0.5 + effect + noise + rng.normal(0, 0.02, (len(noise), ITEMS)), 0, 1)
     found = hand_results(scores)
     primary = found.study.primary.model_copy(update={"smallest_effect": margin})
@@ -122,8 +126,6 @@ def test_the_page_counts_what_the_rounds_saved(tmp_path):
     assert rounds is not None
     assert first.undecided == ("dr_grpo",)
     assert (rounds.runs, rounds.planned_runs, len(rounds.taken)) == (13, 27, 2)
-    assert rounds.sentence == (
-        "Sequential seeds took 13 runs; 9 seeds for every arm would have taken 27. Saved: 52 %."
-    )
+    assert rounds.sentence == ("Sequential seeds took 13 runs; 9 seeds for every arm would have taken 27. Saved: 52 %.")
     line = look_summary(first, {"accuracy_only": "accuracy only", "dr_grpo": "Dr. GRPO"}, 4)
     assert line == "Look 1 of 4 at 3 seeds: better: “accuracy only”; continue: “Dr. GRPO”"
