@@ -61,7 +61,7 @@ def write_long_clip(path: Path, minutes: float) -> None:
 
 def step_share(folder: Path) -> tuple[float, float]:
     """Seconds of a training step of the study `clips`, and of opening its frames in that step, both the median."""
-    from trl import GRPOConfig
+    from trl.trainer.grpo_config import GRPOConfig
 
     from rlassay.models.policy import ChatFormat, build_policy
     from rlassay.training import CreditGRPOTrainer

@@ -73,7 +73,7 @@ def show_life() -> None:
     """
     if not is_launched():
         return
-    faulthandler.register(STACKS, file=sys.__stderr__, all_threads=True)
+    faulthandler.register(STACKS, file=sys.__stderr__ or sys.stderr, all_threads=True)
     die_with_parent(signal.SIGKILL)
     file = alive(Path(os.environ[FOLDER]), rank())
     threading.Thread(target=_beat, args=(file,), daemon=True).start()

@@ -33,7 +33,7 @@ def test_a_run_has_the_fingerprint_that_it_has_with_listed_seeds():
         ({"seeds": {"start": 3, "max": 3}}, "seeds.max: got the number 3, expected more than seeds.start"),
         ({"seeds": {"start": 1, "max": 3}}, "seeds.start: got the number 1, expected a number of at least 2"),
         ({"seeds": {**SEEDS, "stop": "decide"}}, "did you mean 'decided'?"),
-        ({"seeds": {**SEEDS, "stpe": 1}}, "did you mean 'step'?"),
+        ({"seeds": {**SEEDS, "steps": 1}}, "did you mean 'step'?"),
         (
             {"seeds": {**SEEDS, "stop": "decided_or_hopeless"}, "primary": {"set": "test"}},
             "declare one, or set seeds.stop to decided",

@@ -70,7 +70,7 @@ def test_arms_have_the_keys_of_the_recipe_and_scales_those_that_hold_keys():
         *StudyKeys.model_fields,
         *DesignKeys.model_fields,
         *Recipe.model_fields,
-        *("algorithm", "extends", "family", "arms"),
+        *("algorithm", "extends", "seeds", "family", "arms"),
     }
     plain = {"credit", "credit_denominator", "entropy_penalty_coef"}
     assert set(Overlay.model_fields) == {*Recipe.model_fields, "data", "evaluation", "primary"} - plain

@@ -45,6 +45,7 @@ SMALL_MODULES = {
     "rlassay.cli.validate": "entry point",
     "rlassay.config.schema": "entry point",
     "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
+    "rlassay.report.decide": "entry point of a stage",
     "rlassay.rewards.sandbox.worker": "entry point of a process",
     "rlassay.stats.aggregates": "one procedure per file, exported by the package",
     "rlassay.stats.equivalence": "one procedure per file, exported by the package",

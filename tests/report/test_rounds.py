@@ -16,6 +16,8 @@ from tests.report.by_hand import hand_results
 
 ROUNDS = SequentialSeeds(start=3, max=9, step=2, stop="decided_or_hopeless")
 ITEMS = 50
+UNSURE = 0.05
+"""The effect of an arm whose seeds differ too much for a verdict."""
 
 
 def sequential(
@@ -26,6 +28,8 @@ def sequential(
     scores = {"sft": np.full((1, ITEMS), 0.4)}
     for arm, effect in effects.items():
         noise = rng.normal(0, 0.01, (num_seeds.get(arm, max(num_seeds.values())), 1))
+        if effect == UNSURE:
+            noise = 0.08 * (-1.0) ** np.arange(len(noise))[:, None]
         scores[arm] = np.clip(0.5 + effect + noise + rng.normal(0, 0.02, (len(noise), ITEMS)), 0, 1)
     found = hand_results(scores)
     primary = found.study.primary.model_copy(update={"smallest_effect": margin})

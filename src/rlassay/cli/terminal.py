@@ -144,8 +144,9 @@ def held_out(study: Study, layout: Layout, policy: str, split: str) -> float | N
     if split != primary.set or not path.exists():
         return None
     wanted = [("metric", "==", primary.metric), ("mode", "==", primary.mode)]
-    table: Any = pq.read_table(path, columns=["value"], filters=wanted)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] pyarrow has no stubs
-    values = cast("list[float]", table["value"].drop_null().to_pylist())
+    table = cast(Any, pq.read_table)(path, columns=["value"], filters=wanted)  # pyright: ignore[reportUnknownMemberType] pyarrow has no stubs
+    column: Any = table["value"].drop_null()
+    values: list[float] = column.to_pylist()
     return sum(values) / len(values) if values else None
 
 

@@ -240,7 +240,7 @@ def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale:
     rounds = written.seeds if isinstance(written.seeds, SequentialSeeds) else None
     return Study(
         **shared,
-        seeds=tuple(range(1, rounds.max + 1)) if rounds else written.seeds,
+        seeds=written.seeds if isinstance(written.seeds, tuple) else tuple(range(1, written.seeds.max + 1)),
         sequential=rounds,
         scale=scale,
         design=written.design,

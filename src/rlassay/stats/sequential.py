@@ -24,6 +24,7 @@ Statistical Society A 132, 235-244 (the recursion); Jennison and Turnbull (1989)
 (sequential p-values); Slepian (1962), Bell System Technical Journal 41, 463-501.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +43,7 @@ REACH = 9.0
 """Standard deviations below 0 at which the quadrature begins."""
 SMALLEST = 1e-12
 """Smallest overall level of the table."""
-_LEVELS = np.exp(np.linspace(np.log(SMALLEST), np.log(0.5), 120))
+_LEVELS: Grid = np.geomspace(SMALLEST, 0.5, 120)
 
 
 def quadratic_spending(fraction: float, level: float) -> float:
@@ -75,7 +76,7 @@ def local_levels(
     for k in range(1, times.size):
         spread = float(times[k] - times[k - 1]) ** 0.5
         bound = _bound(points, density, spread, spent[k] - spent[k - 1])
-        levels.append(float(ndtr(-bound / times[k] ** 0.5)))
+        levels.append(float(ndtr(-bound / float(times[k]) ** 0.5)))
         points, density = _carried(points, density, spread, (-REACH * float(times[k]) ** 0.5, bound))
     return np.array(levels)
 
@@ -157,4 +158,5 @@ def _overall(tail: float, levels: Grid) -> float:
     """The overall one-sided level whose local level is `tail`; 1 above the table."""
     if tail > levels[-1]:
         return 1.0
-    return float(np.exp(np.interp(np.log(max(tail, 1e-300)), np.log(levels), np.log(_LEVELS))))
+    logarithm = np.interp(math.log(max(tail, 1e-300)), np.log(levels), np.log(_LEVELS))
+    return math.exp(float(logarithm))

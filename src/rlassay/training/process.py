@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psutil
 from filelock import FileLock, Timeout
@@ -98,11 +98,9 @@ def join_processes(declared: int, *, on_cpu: bool) -> None:
 
     Errors: RefusedError naming both counts, where the launcher started fewer or none.
     """
-    from accelerate import PartialState
-
     if declared == 1 and not is_launched():
         return
-    joined = PartialState(cpu=on_cpu).num_processes if is_launched() else 1
+    joined: int = _processes(cpu=on_cpu).num_processes if is_launched() else 1
     if joined != declared:
         raise RefusedError(
             f"the study declares {declared} processes for each job, but {joined} share this one. Start it by "
@@ -110,30 +108,33 @@ def join_processes(declared: int, *, on_cpu: bool) -> None:
         )
 
 
+def _processes(**options: Any) -> Any:
+    """Accelerate's record of the processes that share this job."""
+    import accelerate  # pyright: ignore[reportMissingTypeStubs] - takes seconds to import
+
+    return cast(Any, accelerate).PartialState(**options)
+
+
 def wait_for_all() -> None:
     """Wait until every process that shares this job is here."""
     if is_launched():
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        _processes().wait_for_everyone()
 
 
 def of_main(value: Value) -> Value:
     """The value that the main process of this job has."""
     if is_launched():
-        from accelerate.utils import broadcast_object_list
+        import accelerate  # pyright: ignore[reportMissingTypeStubs] - takes seconds to import
 
-        return broadcast_object_list([value])[0]
+        return cast(Any, accelerate).utils.broadcast_object_list([value])[0]
     return value
 
 
 def leave_processes() -> None:
     """Leave the group of processes that share this job, once all of them are done."""
     if is_launched():
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
-        PartialState().destroy_process_group()
+        _processes().wait_for_everyone()
+        _processes().destroy_process_group()
 
 
 def restorable(trainer: Any) -> Any:
