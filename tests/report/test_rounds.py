@@ -128,4 +128,4 @@ def test_the_page_counts_what_the_rounds_saved(tmp_path):
     assert (rounds.runs, rounds.planned_runs, len(rounds.taken)) == (13, 27, 2)
     assert rounds.sentence == ("Sequential seeds took 13 runs; 9 seeds for every arm would have taken 27. Saved: 52 %.")
     line = look_summary(first, {"accuracy_only": "accuracy only", "dr_grpo": "Dr. GRPO"}, 4)
-    assert line == "Look 1 of 4 at 3 seeds: better: “accuracy only”; continue: “Dr. GRPO”"
+    assert line == "Look 1 of 4 at 3 seeds: better: 'accuracy only'; continue: 'Dr. GRPO'"
