@@ -76,8 +76,8 @@ def local_levels(
     for k in range(1, times.size):
         spread = float(times[k] - times[k - 1]) ** 0.5
         bound = _bound(points, density, spread, spent[k] - spent[k - 1])
-        deviation = float(times[k]) ** 0.5
-        levels.append(float(ndtr(-bound / deviation)))
+        tail = np.asarray(ndtr(-bound / float(times[k]) ** 0.5), dtype=float)
+        levels.append(float(tail))
         points, density = _carried(points, density, spread, (-REACH * float(times[k]) ** 0.5, bound))
     return np.array(levels)
 
