@@ -9,9 +9,11 @@ Run from the project's root: python -m benchmarks.verdicts [--studies N]
 import argparse
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from rlassay.report.gather import Results
 from rlassay.report.verdicts import compare_with_baseline
 from tests.report.by_hand import hand_results
 
@@ -57,6 +59,14 @@ def _rates(
 
 def outcomes_of(rng: np.random.Generator, effects: tuple[float, ...], size: tuple[int, int, float]) -> tuple[str, ...]:
     """Outcomes of the arms of one simulated study with the planted effects."""
+    results = declared(simulated_scores(rng, effects, size))
+    return tuple(one.outcome for one in compare_with_baseline(results, 0.95, plan=False))
+
+
+def simulated_scores(
+    rng: np.random.Generator, effects: tuple[float, ...], size: tuple[int, int, float]
+) -> dict[str, np.ndarray]:
+    """Scores (seeds, items) of the warm start, a baseline and the arms of a study with the planted effects."""
     num_seeds, num_items, spread = size
     chance = rng.uniform(0.25, 0.65, num_items)
     scores = {"sft": rng.binomial(SAMPLES, chance, (1, num_items)) / SAMPLES}
@@ -64,11 +74,14 @@ def outcomes_of(rng: np.random.Generator, effects: tuple[float, ...], size: tupl
         varied = 0.0 if arm == "base" else rng.normal(0, 0.05, num_items)
         shifted = chance + effect + varied - np.mean(varied) + rng.normal(0, spread, (num_seeds, 1))
         scores[arm] = rng.binomial(SAMPLES, np.clip(shifted, 0, 1)) / SAMPLES
+    return scores
+
+
+def declared(scores: dict[str, np.ndarray], **study: Any) -> Results:
+    """Results with those scores, of a study that declares the margin and the given keys."""
     results = hand_results(scores, SAMPLES)
     primary = results.study.primary.model_copy(update={"smallest_effect": MARGIN})
-    study = results.study.model_copy(update={"primary": primary})
-    declared = replace(results, study=study)
-    return tuple(one.outcome for one in compare_with_baseline(declared, 0.95, plan=False))
+    return replace(results, study=results.study.model_copy(update={"primary": primary, **study}))
 
 
 def false_verdicts(outcomes: tuple[str, ...], effects: tuple[float, ...]) -> np.ndarray:

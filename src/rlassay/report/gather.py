@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from rlassay.config import StudyError
 from rlassay.config.inputs import changed_inputs, data_inputs
 from rlassay.config.load import Commands
-from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies
+from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.layout import Layout, shards
@@ -133,6 +134,11 @@ class Results:
     """Run folder -> sums over the completions of each step."""
     missing: tuple[MissingFile, ...]
     """Absent files; a policy that lacks one is left out."""
+
+    @cached_property
+    def planned(self) -> dict[str, Policy]:
+        """Every policy of the study by its folder, finished or not."""
+        return policies(self.study)
 
 
 def gather(

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from rlassay.config.policies import Policy, policies
+from rlassay.config.policies import Policy
 from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
 from rlassay.report.findings.answer import answer, headline, metric_name, what_it_takes
 from rlassay.report.findings.effects import equivalence_p, flips, improvement, needed
@@ -82,7 +82,7 @@ def start_note(results: Results) -> str:
 
 def _start(results: Results, arm: str) -> Policy:
     """The policy before RL of an arm's first seed."""
-    start = policies(results.study)[results.layout.run(arm, results.study.seeds[0])].start
+    start = results.planned[results.layout.run(arm, results.study.seeds[0])].start
     assert start is not None  # a run always has one
     return start
 

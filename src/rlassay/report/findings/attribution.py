@@ -17,7 +17,6 @@ from itertools import combinations, product
 
 import numpy as np
 
-from rlassay.config.policies import policies
 from rlassay.config.study import Study
 from rlassay.report.findings.records import Attribution, AttributionKind, AttributionMethod, IngredientEffect
 from rlassay.report.gather import Results
@@ -72,7 +71,7 @@ def build_attribution(results: Results, confidence: float) -> Attribution | None
 
 
 def _cells(results: Results, planned: Mapping[Subset, str]) -> dict[Subset, _Cell]:
-    column, every, first = primary_column(results), policies(results.study), results.study.seeds[0]
+    column, every, first = primary_column(results), results.planned, results.study.seeds[0]
     cells: dict[Subset, _Cell] = {}
     for subset, name in planned.items():
         row, start = results.rows[name], every[results.layout.run(name, first)].start
