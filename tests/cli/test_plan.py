@@ -32,14 +32,14 @@ def test_arms_and_stages_are_listed_with_their_work(tmp_path: Path, capsys: pyte
     # 8 runs x 4 steps x 16 completions of at most 24 tokens; 10 policies x 24 prompts x 5 completions.
     assert cells(printed, "rl_train")[:5] == ["rl_train", "8", "32", "512", "12,288"]
     assert cells(printed, "generate")[:5] == ["generate", "10", "-", "1,200", "28,800"]
-    assert "Each training and generation job: 1 process with 1 CPU threads each" in printed
+    assert "Each training and generation job: 1 process with 1 CPU thread" in printed
     assert "WARNING" not in printed
     assert not (tmp_path / "not").exists()
 
 
 def test_processes_and_their_gpus_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for edits, shown in (
-        ({"processes": 2}, "2 processes with 1 CPU threads each"),
+        ({"processes": 2}, "2 processes with 1 CPU thread each"),
         ({"gpus": 4}, "4 processes with a GPU"),
     ):
         path = write(tmp_path / "study.yaml", content(rl__per_device_train_batch_size=8, **edits))
@@ -48,6 +48,14 @@ def test_processes_and_their_gpus_are_shown(tmp_path: Path, capsys: pytest.Captu
         assert f"Each training and generation job: {shown}" in printed
         completions = 60 * 8 * (edits.get("processes") or edits["gpus"])
         assert cells(printed, "base")[-1] == f"{completions:,}"
+
+
+def test_the_most_of_seeds_in_rounds_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = write(tmp_path / "study.yaml", content(seeds={"start": 3, "max": 5}))
+    assert main(["plan", "--study", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "seeds in rounds (all numbers below are those of the most: looks at 3, 4, 5 seeds)" in printed
+    assert cells(printed, "base")[2] == "5"
 
 
 def test_a_small_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

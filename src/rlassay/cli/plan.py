@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
     stages = estimate_stages(study)
     console = Console()
-    seeds = ", ".join(str(seed) for seed in study.seeds)
-    console.print(f"{study.title}\n{study.id}, seeds {seeds}, to {layout.root}/", markup=False, highlight=False)
+    console.print(f"{study.title}\n{study.id}, {_seeds(study)}, to {layout.root}/", markup=False, highlight=False)
     console.print(_arms(study))
     console.print(_stages(stages))
     console.print(_hardware(study, settings), markup=False, highlight=False)
@@ -61,11 +60,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _seeds(study: Study) -> str:
+    if study.sequential is None:
+        return f"seeds {', '.join(map(str, study.seeds))}"
+    looks = ", ".join(map(str, study.sequential.looks))
+    return f"seeds in rounds (all numbers below are those of the most: looks at {looks} seeds)"
+
+
 def _hardware(study: Study, settings: Settings) -> str:
     """Processes, GPUs and CPU threads of a job that trains or generates."""
     count = study.num_processes
-    of_each = "a GPU" if study.gpus else f"{settings.resources.threads} CPU threads"
-    return f"Each training and generation job: {count} process{'es' if count > 1 else ''} with {of_each} each"
+    threads = settings.resources.threads
+    of_each = "a GPU" if study.gpus else f"{threads} CPU thread{'s' if threads > 1 else ''}"
+    each = f"{count} processes with {of_each} each" if count > 1 else f"1 process with {of_each}"
+    return f"Each training and generation job: {each}"
 
 
 def _forecast(
