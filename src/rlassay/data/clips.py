@@ -2,7 +2,8 @@
 
 import io
 from bisect import bisect_right
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -254,22 +255,35 @@ def _seek_frames(
     """The frames at the target times, each decoded from the last key frame before it; misses are left out."""
     found: dict[int, Image.Image] = {}
     shown = [pts for pts, _ in keys]
-    frames: Any = None
+    packets: Iterator[Any] = iter(())
+    decoded: deque[Any] = deque()
     at = -1  # index of the key frame that decoding began from
     for target in targets:
         key = bisect_right(shown, target) - 1
         if key < 0:
             continue
-        if frames is None or key > at:
+        if key > at:
             # The time of decoding: seeking to the time of presentation misses frames where the order differs.
             container.seek(keys[key][1], stream=stream)
-            frames, at = container.decode(stream), key
-        for frame in frames:
-            if frame.pts is not None and frame.pts >= target:
-                if frame.pts == target and not frame.is_corrupt:
-                    found[target] = _image(frame, policy)
-                break
+            packets, decoded, at = container.demux(stream), deque[Any](), key
+        frame = _first_from(target, packets, decoded, stream.codec_context)
+        if frame is not None and frame.pts == target and not frame.is_corrupt:
+            found[target] = _image(frame, policy)
     return found
+
+
+def _first_from(target: int, packets: Iterator[Any], decoded: deque[Any], codec: Any) -> Any:
+    """The first frame from a time on, None at the end; those before it to which no frame refers are not decoded."""
+    while True:
+        while decoded:
+            frame = decoded.popleft()
+            if frame.pts is not None and frame.pts >= target:
+                return frame
+        packet = next(packets, None)
+        if packet is None:
+            return None
+        codec.skip_frame = "NONREF" if packet.pts is not None and packet.pts < target else "DEFAULT"
+        decoded.extend(packet.decode())
 
 
 def _read_frames(
