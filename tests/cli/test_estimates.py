@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.cli.estimates import (
+from rlassay.cli.plans.estimates import (
     checkpoint_bytes,
     estimate_stages,
     parameters,

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlassay.cli.estimates import estimate_stages
-from rlassay.cli.finished import Noise, Speed, noise_of, speed_of
-from rlassay.cli.forecast import best_split, guessed_noise, power_lines, time_line, tokens_line
 from rlassay.cli.main import main
+from rlassay.cli.plans.estimates import estimate_stages
+from rlassay.cli.plans.finished import Noise, Speed, noise_of, speed_of
+from rlassay.cli.plans.forecast import best_split, guessed_noise, power_lines, time_line, tokens_line
 from rlassay.config import Study
 from rlassay.config.policies import policies
 from rlassay.layout import Layout

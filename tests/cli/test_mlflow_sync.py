@@ -30,11 +30,12 @@ def test_it_writes_what_is_missing_and_then_nothing(
 ) -> None:
     assert main([*arguments, reader.uri]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"digits-tiny: {2 * STEPS} values written to {reader.uri}\n"
+    link = "The arms side by side: after the report is written\n"
+    assert printed.out == f"{link}digits-tiny: {2 * STEPS} values written to {reader.uri}\n"
     assert "11/11" in printed.err  # ten policies and the report
     before = reader.dump()
     assert main([*arguments, reader.uri]) == 0
-    assert capsys.readouterr().out == f"digits-tiny: {reader.uri} had everything already\n"
+    assert capsys.readouterr().out == f"{link}digits-tiny: {reader.uri} had everything already\n"
     assert reader.dump() == before
 
 

@@ -21,7 +21,7 @@ MODULES = {
     for file in (ROOT / "src").rglob("*.py")
 }
 BASIC_TYPES = {
-    "cli/finished.py",
+    "cli/plans/finished.py",
     *("data/values.py", "report/curves.py", "report/examples.py", "report/figures.py", "report/figures_style.py"),
     *(
         "report/completions/collect.py",

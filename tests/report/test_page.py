@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from rlassay.report.findings.records import ArmAtLook, Look, Rounds
 from rlassay.report.page import SECTIONS, folded_sections, write_page
 from rlassay.report.typeset import interval, number, printable, size
 from tests.report.fake_content import ARMS, HOSTILE, fake_content, fake_partial
@@ -112,13 +113,31 @@ def page(tmp_path_factory):
 
 def test_every_section_is_there_in_order(page):
     headings = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
-    shown = [name for name in SECTIONS if name != "attribution"]
+    shown = [name for name in SECTIONS if name not in ("attribution", "rounds")]
     assert headings == shown
     targets = [attributes["href"] for tag, attributes in page.elements if tag == "a" and "#" in attributes["href"]]
     folded = folded_sections(fake_content())
     assert targets == [f"#{name}-matter" if name in folded else f"#{name}" for name in shown]
     ids = {attributes.get("id") for _, attributes in page.elements}
     assert {target[1:] for target in targets} <= ids
+
+
+def test_the_looks_at_sequential_seeds_are_a_table(tmp_path):
+    content = fake_content()
+    arms = [one.arm for one in content.verdicts]
+    words = [("better", False), ("inconclusive", True), *[("continue", False)] * len(arms)]
+    looked = tuple(
+        ArmAtLook(arm=one.arm, outcome=word, dropped=dropped, seeds=3, difference=one.difference)
+        for one, (word, dropped) in zip(content.verdicts, words, strict=False)
+    )
+    look = Look(look=1, seeds=3, arms=looked, undecided=tuple(arms[2:]))
+    facts = {"alpha": 0.05, "margin": 0.03, "looks": (3, 5), "drops": True, "runs": 9, "planned_runs": 20}
+    rounds = Rounds(**facts, taken=(look,), sentence="Sequential seeds took 9 runs.")
+    page = Page(written(content.model_copy(update={"rounds": rounds}), tmp_path))
+    assert "rounds" in [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert "Sequential seeds took 9 runs." in page.text
+    for words_shown in ("dropped", "looks at 3, 5 seeds", "a false verdict in at most 5 % of studies"):
+        assert words_shown in page.text
 
 
 def test_sections_that_the_arms_do_not_vary_are_folded():
@@ -303,4 +322,4 @@ def test_a_study_of_one_arm_has_no_verdict_and_no_empty_section(tmp_path):
     assert "The baseline is the only arm" in page.text
     shown = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
     empty = ("training", "rewards", "credit", "parsing", "examples", "cost")
-    assert shown == [name for name in SECTIONS if name not in {*empty, "attribution"}]
+    assert shown == [name for name in SECTIONS if name not in {*empty, "attribution", "rounds"}]

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlassay.cli.common import add_study_arguments, load
-from rlassay.cli.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
+from rlassay.cli.plans.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
 from rlassay.cli.terminal import kept_rows
 from rlassay.config import Settings, Study, StudyError, load_study
 from rlassay.config.fingerprints import data_id
@@ -24,7 +24,7 @@ from rlassay.files import read_json
 from rlassay.layout import Layout
 
 if TYPE_CHECKING:
-    from rlassay.cli.finished import Noise
+    from rlassay.cli.plans.finished import Noise
 
 PREVIEWED_BYTES = 4 * 2**20
 """Data files of more bytes together are not read by the plan, since preparing their rows takes minutes."""
@@ -80,8 +80,8 @@ def _forecast(
     args: argparse.Namespace, study: Study, layout: Layout, settings: Settings, stages: list[StageEstimate]
 ) -> list[str]:
     """Tokens, time, disk, and what the study can find out."""
-    from rlassay.cli.finished import speed_of  # loads pyarrow and scipy
-    from rlassay.cli.forecast import power_lines, time_line, tokens_line
+    from rlassay.cli.plans.finished import speed_of  # loads pyarrow and scipy
+    from rlassay.cli.plans.forecast import power_lines, time_line, tokens_line
 
     speed = speed_of(study, layout)
     lines = [tokens_line(stages), time_line(stages, speed)]
@@ -94,8 +94,8 @@ def _forecast(
 
 def _noise(args: argparse.Namespace, study: Study, settings: Settings) -> "Noise | None":
     """Deviations as the arguments say: a guess, or those of a finished study; StudyError if they cannot be had."""
-    from rlassay.cli.finished import noise_of  # loads pyarrow and scipy
-    from rlassay.cli.forecast import guessed_noise
+    from rlassay.cli.plans.finished import noise_of  # loads pyarrow and scipy
+    from rlassay.cli.plans.forecast import guessed_noise
 
     if args.budget is not None and args.budget < 2 * len(study.arms):
         raise StudyError(

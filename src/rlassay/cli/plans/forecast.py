@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rlassay.cli.estimates import StageEstimate, rollout_completions, split_rows
-from rlassay.cli.finished import Noise, Speed
+from rlassay.cli.plans.estimates import StageEstimate, rollout_completions, split_rows
+from rlassay.cli.plans.finished import Noise, Speed
 from rlassay.config import Study
 from rlassay.stats import items_needed, minimum_detectable_effect, seeds_needed
 

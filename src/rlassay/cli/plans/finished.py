@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlassay.cli.estimates import rollout_completions, split_rows
+from rlassay.cli.plans.estimates import rollout_completions, split_rows
 from rlassay.config import Study, StudyError, load_study
 from rlassay.config.load import CONFIG
 from rlassay.config.policies import Policy, policies

@@ -1,0 +1,1 @@
+"""What a study will take: jobs, tokens, hours, disk and detectable effects."""
