@@ -12,10 +12,13 @@ import signal
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from rlassay.files import write_json
 
+LONGEST_WAIT = timedelta(days=7)
+"""Longest wait for slower ranks; the launcher ends ranks that hang."""
 FOLDER = "RLASSAY_RANKS"
 """Environment variable of the launched processes: the folder for their signs of life."""
 BEAT = 1.0

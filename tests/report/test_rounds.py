@@ -57,6 +57,23 @@ def decided(results: Results, look: int):
     return decide_look(results, compare_with_baseline(results, 0.95, plan=False), look)
 
 
+def test_an_arm_that_was_dropped_stays_dropped_at_the_last_look():
+    effects = {"base": 0.0, "dr_grpo": -0.045, "format_only": UNSURE}
+    look = decided(sequential(effects, {"base": 9, "format_only": 9, "dr_grpo": 3}), 4)
+    assert {one.arm: (one.outcome, one.dropped, one.seeds) for one in look.arms} == {
+        "dr_grpo": ("inconclusive", True, 3),
+        "format_only": ("inconclusive", False, 9),
+    }
+
+
+def test_seeds_after_the_last_look_change_no_number():
+    three, four = (decided(sequential({"base": 0.0, "dr_grpo": 0.02}, {"base": n}), 1).arms[0] for n in (3, 4))
+    assert three.difference is not None
+    assert four.difference is not None
+    assert four.difference.num_seeds == 3
+    assert four.difference.effect == pytest.approx(three.difference.effect, abs=0.02)
+
+
 def test_equal_arms_are_equivalent_and_stop():
     look = decided(sequential({"base": 0.0, "dr_grpo": 0.0}, {"base": 7}), 3)
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,6 +44,9 @@ def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], No
         )
     folder = locks or Path(tempfile.gettempdir()) / "rlassay-gpus"
     folder.mkdir(parents=True, exist_ok=True)
+    if locks is None:
+        with suppress(PermissionError):  # the folder of another user, who has opened it to all
+            folder.chmod(0o777)
     before = os.environ.get(VISIBLE)
     with ExitStack() as held:
         os.environ[VISIBLE] = ",".join(own := _taken(devices, count, folder, held))
@@ -62,12 +65,13 @@ def _devices() -> list[str]:
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
     numbered = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
-    devices = sorted((name for name in numbered if name.isdigit()), key=int)
-    return devices or [str(index) for index in range(visible_gpus())]  # without device files, as under WSL
+    count = sum(name.isdigit() for name in numbered) or visible_gpus()  # WSL has no device files
+    # CUDA counts from 0 whatever the files are called: a container that is given GPU 3 has nvidia3 alone.
+    return [str(index) for index in range(count)]
 
 
 def _taken(devices: list[str], count: int, folder: Path, held: ExitStack) -> list[str]:
-    """Lock `count` of the devices, all or none at a time, so that two jobs never wait for each other."""
+    """Lock `count` devices at once or none, so that two jobs cannot deadlock."""
     waits = False
     while True:
         with ExitStack() as attempt:

@@ -16,6 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
+
 from rlassay import ranks
 from rlassay.cli.common import USER_ERROR
 from rlassay.config import Study
@@ -80,7 +82,9 @@ def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int) -> int
         passed, looked = min(time.monotonic() - looked, 2 * POLL), time.monotonic()
         for number in silent:
             sign = read_json(ranks.alive(folder, number))
-            silent[number] = 0.0 if sign is None or sign != last.get(number) else silent[number] + passed
+            # A rank that has ended is not hanging: others may still write results.
+            ended = sign is not None and not psutil.pid_exists(sign["pid"])
+            silent[number] = 0.0 if sign is None or ended or sign != last.get(number) else silent[number] + passed
             last[number] = sign
         hanging = [number for number, seconds in silent.items() if seconds > SILENCE]
         if hanging:
@@ -117,5 +121,5 @@ def _signal_ranks(folder: Path, number: int) -> None:
     for file in folder.glob("*.alive.json"):
         sign = read_json(file)
         if sign is not None:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(sign["pid"], number)

@@ -240,7 +240,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _gpus(stage: Stage, study: Study) -> int:
-    """GPUs that this process takes: those of the whole job, which a launcher has taken already for its ranks."""
+    """GPUs to lock here; 0 in a rank, whose launcher holds them."""
     if ranks.is_launched():
         return 0
     if stage.in_processes:

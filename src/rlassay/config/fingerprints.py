@@ -61,7 +61,7 @@ def package_version(package: str) -> str | None:
 
 
 def model_id(study: Study, recipe: Recipe) -> str:
-    """Identifies the policy before any training; adapters start as the identity, so they play no part but their bits.
+    """Identifies the policy before any training; adapters start as the identity and do not count, 4-bit loading does.
 
     A built-in model learns its vocabulary from the study's prompts, so that its data belong to it.
     """

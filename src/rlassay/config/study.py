@@ -23,7 +23,7 @@ SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_leni
 
 
 class Beams(Section):
-    """Beam search; what is null is as the model's own generation config says."""
+    """Beam search; null keys take the value of the model's generation config."""
 
     num_beams: int | None = Field(default=None, ge=1)
     """Beams of the search."""
@@ -100,7 +100,8 @@ class StudyKeys(Section):
     question: str
     """The question of the study, in a sentence or two."""
     gpus: int = Field(default=0, ge=0)
-    """GPUs that each training and generation job needs, one process on each; 0 runs on CPU."""
+    """GPUs of each training and generation job, with one process per GPU; each process takes
+    `per_device_train_batch_size` samples. 0 runs on CPU."""
     processes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
     """Without GPUs, processes that share each training and generation job, on this machine. Each takes
     `per_device_train_batch_size` samples, so that two of them double a batch."""

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -44,9 +43,6 @@ from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_row
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
 from rlassay.signals.segments import vision_token_ids
-
-LONGEST_WAIT = timedelta(days=7)
-"""How long a process waits for the others, which may have longer completions; the launcher ends hanging ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +128,7 @@ def _wait_for_all() -> None:
     """Wait until every process that shares the job has answered its batches."""
     if ranks.world_size() > 1:
         group: Any = torch.distributed
-        group.init_process_group("gloo", timeout=LONGEST_WAIT)
+        group.init_process_group("gloo", timeout=ranks.LONGEST_WAIT)
         group.barrier()
         group.destroy_process_group()
 
@@ -289,7 +285,7 @@ def _generation_config(model: Model, processor: Processor, how: Decoding) -> Gen
     temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
     media = vision_token_ids(model.config) if isinstance(processor, ProcessorMixin) else None
     search: dict[str, Any] = {"num_beams": 1, "no_repeat_ngram_size": 0}
-    if how.beams is not None:  # keys that are left out are those of the model's own file
+    if how.beams is not None:
         search = how.beams.model_dump(exclude_none=True)
     return GenerationConfig(
         max_new_tokens=how.max_completion_length,

@@ -53,7 +53,7 @@ def freeze(model: Model, tune: Tune | None) -> None:
     Source: S3 (ChristianLin0420/Qwen2.5-VL-Video), `set_model`. Departure: there the head of the language model trains
     whatever the flags say, since they are set on its module and not on its weights.
 
-    Errors: StudyError if the model has no such parts, or none is left to train.
+    Errors: StudyError if the model lacks one of the parts.
     """
     if tune is None:
         return

@@ -42,7 +42,7 @@ def images_and_clips(media: Sequence[Any]) -> tuple[list[Any], list[Clip]]:
 
 
 def identities(media: Sequence[Any]) -> list[int]:
-    """What tells media apart: recent images and frames of a study are the same objects."""
+    """Identities of images and frames: equal media of a study are the same object while they are cached."""
     return [id(image) for item in media for image in (item.frames if isinstance(item, Clip) else (item,))]
 
 

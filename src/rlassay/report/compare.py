@@ -15,7 +15,7 @@ from rlassay.report.typeset import quoted, shortened
 
 MUST_MATCH = ("metric", "mode", "set")
 """Keys of `primary` that two studies must share."""
-DECODING = ("num_samples", "temperature", "top_p", "max_completion_length", "greedy")
+DECODING = ("num_samples", "temperature", "top_p", "max_completion_length", "greedy", "beams")
 """Keys of `evaluation` that two studies must share, as other decoding changes the metric."""
 LONGEST = 160
 """Characters of the settings named in a note."""
@@ -127,9 +127,10 @@ def _settings(first: Results, second: Results) -> Iterator[str]:
         ours: dict[str, Any] = getattr(first.study, section).model_dump()
         theirs: dict[str, Any] = getattr(second.study, section).model_dump()
         for key in keys:
-            if ours[key] != theirs[key]:
+            if ours.get(key) != theirs.get(key):
                 yield (
-                    f"{section}.{key}: {first.study.id} has {ours[key]!r}, {second.study.id} has {theirs[key]!r}; "
+                    f"{section}.{key}: {first.study.id} has {ours.get(key)!r}, "
+                    f"{second.study.id} has {theirs.get(key)!r}; "
                     "expected the same, since numbers of other metrics or decoding cannot be compared"
                 )
 

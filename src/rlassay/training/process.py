@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from rlassay.files import read_json
 from rlassay.layout import LOCK, RUN_RECORD
-from rlassay.ranks import is_launched
+from rlassay.ranks import LONGEST_WAIT, is_launched
 
 Value = TypeVar("Value")
 
@@ -100,11 +100,11 @@ def join_processes(declared: int, *, on_cpu: bool) -> None:
     """
     if declared == 1 and not is_launched():
         return
-    joined: int = _processes(cpu=on_cpu).num_processes if is_launched() else 1
+    joined: int = _processes(cpu=on_cpu, timeout=LONGEST_WAIT).num_processes if is_launched() else 1
     if joined != declared:
         raise RefusedError(
-            f"the study declares {declared} processes for each job, but {joined} share this one. Start it by "
-            "`python -m rlassay.cli.stages`, which launches them, rather than through a launcher of its own."
+            f"the study declares {declared} processes for each job, but {joined} share this one. Start it with "
+            "`python -m rlassay.cli.stages`, which launches the processes itself; do not use torchrun or accelerate."
         )
 
 

@@ -39,8 +39,8 @@ class VideoTrainer(KLTrainer):
     """`KLTrainer` that also trains on prompts with clips; without clips it is `KLTrainer`.
 
     Raises (when a batch with clips is drawn):
-        ValueError: vLLM samples, or completions are sampled anew, replayed, or compared with greedy ones or a critic,
-            which work with images only.
+        ValueError: the study uses vLLM, tools, dynamic sampling, replay, a critic or greedy baselines, which take
+            images only.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +53,9 @@ class VideoTrainer(KLTrainer):
         return output if self.xp_media is None else {**output, MEDIA: self.xp_media}
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, ...]:
-        if not any(clips_of(prompt) for prompt in prompts):
+        with_images = {bool(images_of(prompt)) for prompt in prompts}
+        # TRL takes images in all prompts or in none.
+        if not any(clips_of(prompt) for prompt in prompts) and len(with_images) == 1:
             return super()._tokenize_prompts(prompts)
         self._xp_check_video()
         processed: dict[Hashable, tuple[list[int], PromptMedia]] = {}

@@ -35,6 +35,8 @@ def difference_over_looks(
     confidence = test.confidence(max(0, len(taken) - 1), rounds.alpha)
     # Before the first look nothing is decided, whatever the interval says.
     p_value = tidy_p(test.p_value(p_values)) if taken else 1.0
+    if taken:
+        ours, theirs = ours[: taken[-1]], theirs[: taken[-1]]
     found = difference(ours, theirs, column.unit, confidence, matched_seeds)
     return found.model_copy(update={"p_value": p_value})
 
@@ -72,13 +74,10 @@ def decide_look(results: Results, verdicts: Sequence[Comparison], look: int) -> 
         mine = 0 if found is None else found.num_seeds
         word = DECIDED.get(one.outcome)
         # An arm that got no seeds for this look had been dropped before.
-        dropped = word is None and (mine < seeds or _is_hopeless(rounds, study.primary.smallest_effect, found, column))
+        hopeless = not is_last and _is_hopeless(rounds, study.primary.smallest_effect, found, column)
+        dropped = word is None and (mine < seeds or hopeless)
         open_word: SequentialOutcome = "inconclusive" if dropped or is_last else "continue"
-        arms.append(
-            ArmAtLook(
-                arm=one.arm, outcome=word or open_word, dropped=dropped and not is_last, seeds=mine, difference=found
-            )
-        )
+        arms.append(ArmAtLook(arm=one.arm, outcome=word or open_word, dropped=dropped, seeds=mine, difference=found))
     undecided = tuple(one.arm for one in arms if one.outcome == "continue")
     return Look(look=look, seeds=seeds, arms=tuple(arms), undecided=undecided)
 
