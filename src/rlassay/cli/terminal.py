@@ -23,6 +23,8 @@ LONGEST = 200
 """Characters of one reason for a job; a change of params quotes both values."""
 TRAINING = ("sft_train", "rl_train")
 EVALUATION = ("generate", "score")
+REPLACED = ("JOB_FINISHED", "PROGRESS")
+"""Events of which the study's own lines tell."""
 NOISE = re.compile(r"Select jobs to execute\.\.\.|Execute \d+ jobs?\.\.\.")
 """Lines of Snakemake's scheduler, two per job, that none of its own settings leaves out."""
 
@@ -34,7 +36,7 @@ def shorten_lines() -> None:
 
 def follow_jobs(study: Study, layout: Layout) -> None:
     """Print how far the study is whenever a job has finished that trained, scored or prepared data, or has failed."""
-    logging.getLogger(SNAKEMAKE_LOG).addHandler(StudyLines(study, layout))
+    logging.getLogger(SNAKEMAKE_LOG).addFilter(StudyLines(study, layout).replaces)
 
 
 def shortened(record: logging.LogRecord) -> bool:
@@ -80,6 +82,11 @@ class StudyLines(logging.Handler):
         self._jobs: dict[int, tuple[str, dict[str, str], float]] = {}
         self._seconds: dict[str, list[float]] = {}
         """Rule -> seconds that its finished jobs took."""
+
+    def replaces(self, record: logging.LogRecord) -> bool:
+        """Print the lines about a record; False for one that they replace, so that Snakemake prints none."""
+        self.handle(record)
+        return getattr(vars(record).get("event"), "name", None) not in REPLACED
 
     def emit(self, record: logging.LogRecord) -> None:
         about: dict[str, Any] = vars(record)
