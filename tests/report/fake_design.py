@@ -1,6 +1,7 @@
 """Results of a designed study with planted effects of its ingredients."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -51,4 +52,4 @@ def designed(
     members = {name_of(has): tuple(sorted(has)) for has in arms}
     made = {name: arm.model_copy(update={"has": members[name]}) for name, arm in study.arms.items()}
     study = study.model_copy(update={"design": design, "ingredients": LABELS, "arms": made})
-    return Results(**(vars(results) | {"study": study}))
+    return replace(results, **({"study": study}))

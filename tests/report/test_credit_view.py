@@ -1,5 +1,6 @@
 """The credit viewer: choice of prompts, scenes by hand, ranked words by hand, and what is left out."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -302,7 +303,7 @@ def test_a_fine_grid_is_pooled_by_means():
 def hand(tmp_path) -> Results:
     """Two arms x two seeds on an empty folder."""
     made = hand_results({"base": np.zeros((2, 2)), "dr_grpo": np.zeros((2, 2)), "sft": np.zeros((1, 2))})
-    return Results(**(vars(made) | {"layout": Layout(root=tmp_path)}))
+    return replace(made, **({"layout": Layout(root=tmp_path)}))
 
 
 def _write(results: Results, arm: str, seed: int, tokens: list[str], weight: list[float], steps: int = 1) -> None:

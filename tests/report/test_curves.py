@@ -1,5 +1,7 @@
 """Learning curves: means and bands over seeds, also for runs that logged different steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ def _run(values: dict[int, float]) -> pd.DataFrame:
 def _series(*runs: pd.DataFrame) -> Series:
     results = hand_results({"base": np.zeros((len(runs), 2)), "sft": np.zeros((1, 2))})
     metrics = dict(zip(results.rows["base"].folders.values(), runs, strict=True))
-    (curve,) = build_curves(Results(**(vars(results) | {"metrics": metrics})), 0.95)
+    (curve,) = build_curves(replace(results, **({"metrics": metrics})), 0.95)
     assert (curve.metric, curve.group) == ("reward", "reward")
     return curve.series[0]
 
@@ -68,7 +70,7 @@ def test_metrics_of_a_custom_reward_have_curves_among_the_rewards():
         run[metric] = counts
     results = hand_results({"base": np.zeros((3, 2)), "sft": np.zeros((1, 2))})
     metrics = dict(zip(results.rows["base"].folders.values(), runs, strict=True))
-    reward, curve = build_curves(Results(**(vars(results) | {"metrics": metrics})), 0.95)
+    reward, curve = build_curves(replace(results, **({"metrics": metrics})), 0.95)
     assert reward.metric == "reward"
     assert (curve.metric, curve.title, curve.group) == (metric, "brevity/metrics/long words", "reward")
     # Step 1: the third run returned none. Step 2: (8 + 6 + 13) / 3.
@@ -123,7 +125,7 @@ def test_the_spread_of_the_scale_is_a_metric_of_its_run():
     metrics = pd.DataFrame({"reward": [0.1, 0.2]}, index=pd.Index([1, 2], name="step"))
     rollouts = pd.DataFrame({"scale_spread": [0.5]}, index=pd.Index([2], name="step"))
     changes = {"metrics": {"runs/base/seed1": metrics}, "rollouts": {"runs/base/seed1": rollouts}}
-    joined = credit_metrics(Results(**(vars(made) | changes)))["runs/base/seed1"]
+    joined = credit_metrics(replace(made, **(changes)))["runs/base/seed1"]
     assert joined["scale_spread"].tolist() == pytest.approx([np.nan, 0.5], nan_ok=True)
     assert joined["reward"].tolist() == [0.1, 0.2]
 
@@ -135,7 +137,7 @@ def test_share_of_missing_images_has_a_curve_only_if_it_is_not_0():
         "runs/base/seed1": pd.DataFrame({"no_image_fraction": [0.0, np.nan], "reward": 1.0}, index=steps),
         "runs/dr_grpo/seed1": pd.DataFrame({"no_image_fraction": [0.0, 0.25], "reward": 1.0}, index=steps),
     }
-    curves = {curve.metric: curve for curve in build_curves(Results(**(vars(made) | {"metrics": metrics})), 0.95)}
+    curves = {curve.metric: curve for curve in build_curves(replace(made, **({"metrics": metrics})), 0.95)}
     assert [one.arm for one in curves["no_image_fraction"].series] == ["dr_grpo"]
     assert curves["no_image_fraction"].series[0].mean == (0.0, 0.25)
     assert [one.arm for one in curves["reward"].series] == ["base", "dr_grpo"]

@@ -1,5 +1,7 @@
 """Equivalence, what would decide, flips and improvement, from scores whose numbers are known by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,7 +110,7 @@ def declared():
     )
     primary = results.study.primary.model_copy(update={"smallest_effect": 0.05})
     study = results.study.model_copy(update={"primary": primary})
-    return type(results)(**(vars(results) | {"study": study}))
+    return replace(results, **({"study": study}))
 
 
 def test_outcomes_with_a_declared_effect(declared):
@@ -145,7 +147,7 @@ def test_the_headline_groups_the_arms(declared):
 def test_without_a_declared_effect_nothing_is_called_equivalent(declared):
     primary = declared.study.primary.model_copy(update={"smallest_effect": None})
     study = declared.study.model_copy(update={"primary": primary})
-    found = compare_with_baseline(type(declared)(**(vars(declared) | {"study": study})), 0.95)
+    found = compare_with_baseline(replace(declared, **({"study": study})), 0.95)
     assert [one.outcome for one in found] == ["better", "not resolved", "not resolved"]
     assert {(one.equivalence, one.needed, one.takes) for one in found} == {(None, None, "")}
 

@@ -1,5 +1,7 @@
 """Completions side by side: the choice of prompts and of completions."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlassay.config.study import Study
@@ -62,7 +64,7 @@ def test_prompts_that_no_rule_selects_are_in_order(results: Results):
     alike = results.scores["runs/base/seed1", "test"]
     columns = [column for column in alike.means.columns if column[1] != "grading_disagreement"]
     same = type(alike)(means=alike.means[columns], counts=alike.counts[columns], binary=alike.binary)
-    flat = Results(**(vars(results) | {"scores": dict.fromkeys(results.scores, same)}))
+    flat = replace(results, **({"scores": dict.fromkeys(results.scores, same)}))
     examples = build_examples(flat, 2)
     assert [example.reason for example in examples] == [IN_ORDER, IN_ORDER]
     assert [example.prompt_id for example in examples] == sorted(results.prompts["test"])[:2]

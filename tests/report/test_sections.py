@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,7 @@ def _reward_parts(
 ) -> list[RewardPart]:
     """The reward parts of these rollouts; without `metrics`, nothing was logged per group."""
     logged = metrics or {folder: pd.DataFrame() for folder in rollouts}
-    return build_reward_parts(Results(**(vars(results) | {"rollouts": rollouts, "metrics": logged})), 0.95)
+    return build_reward_parts(replace(results, **({"rollouts": rollouts, "metrics": logged})), 0.95)
 
 
 def test_parts_by_hand():
@@ -243,7 +244,7 @@ def test_every_trained_policy_has_provenance(results: Results):
 def test_several_weight_files_have_one_digest(results: Results):
     files = {"b.safetensors": "2", "a.safetensors": "1"}
     manifests = results.manifests | {"runs/base/seed1": results.manifests["runs/base/seed1"] | {"sha256": files}}
-    facts = build_policies(Results(**(vars(results) | {"manifests": manifests})))
+    facts = build_policies(replace(results, **({"manifests": manifests})))
     text = json.dumps({"a.safetensors": "1", "b.safetensors": "2"})
     assert facts[1].sha256 == hashlib.sha256(text.encode()).hexdigest()
 
@@ -261,7 +262,7 @@ def test_costs_are_from_manifests_and_timed_steps(results: Results):
 def test_resumes_have_their_steps(results: Results):
     resumed = results.manifests["runs/base/seed1"] | {"resumes": [{"step": 4, "time": 1.0}, {"step": 8, "time": 2.0}]}
     manifests = results.manifests | {"runs/base/seed1": resumed}
-    found = {one.policy: one.steps for one in build_resumes(Results(**(vars(results) | {"manifests": manifests})))}
+    found = {one.policy: one.steps for one in build_resumes(replace(results, **({"manifests": manifests})))}
     assert found["runs/base/seed1"] == (4, 8)
     assert found["runs/base/seed2"] == ()
 

@@ -1,5 +1,7 @@
 """Tables: their columns, and cells and differences computed from the scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,7 +64,7 @@ def test_pass_at_1_is_the_mean_and_pass_at_k_grows(results: Results):
 def test_without_greedy_decoding_there_is_no_greedy_column(results: Results):
     evaluation = results.study.evaluation.model_copy(update={"greedy": False})
     study = results.study.model_copy(update={"evaluation": evaluation})
-    tables = build_tables(Results(**(vars(results) | {"study": study})), 0.95)
+    tables = build_tables(replace(results, **({"study": study})), 0.95)
     assert {column.mode for table in tables.values() for column in table.columns} == {"sampled"}
 
 
@@ -71,7 +73,7 @@ def test_columns_of_several_sets_have_the_set_in_their_title(results: Results):
     study = results.study.model_copy(update={"evaluation": evaluation})
     scores = results.scores | {(folder, "hard"): one for (folder, _), one in results.scores.items()}
     prompts = results.prompts | {"hard": results.prompts["test"]}
-    both = Results(**(vars(results) | {"study": study, "scores": scores, "prompts": prompts}))
+    both = replace(results, **({"study": study, "scores": scores, "prompts": prompts}))
     main = build_tables(both, 0.95)["main"]
     assert [column.set for column in main.columns] == ["test"] * 6 + ["hard"] * 6
     assert main.columns[6].title == "hard: accuracy, avg@4"
@@ -81,7 +83,7 @@ def test_columns_of_several_sets_have_the_set_in_their_title(results: Results):
 def test_a_primary_metric_between_0_and_1_has_no_pass_at_k(results: Results):
     primary = results.study.primary.model_copy(update={"metric": "soft_overlong"})
     study = results.study.model_copy(update={"primary": primary})
-    graded = Results(**(vars(results) | {"study": study}))
+    graded = replace(results, **({"study": study}))
     tables = build_tables(graded, 0.95)
     assert set(tables) == {"main", "length", "parsing"}
     assert tables["main"].columns[0].key == primary_column(graded).key == "test/soft_overlong/sampled"
@@ -101,7 +103,7 @@ def test_prompts_without_options_have_no_columns_of_choice_metrics(results: Resu
     primary = results.study.primary.model_copy(update={"metric": "think_answer_format"})
     study = results.study.model_copy(update={"primary": primary})
     scores = {key: without_options(one) for key, one in results.scores.items()}
-    tables = build_tables(Results(**(vars(results) | {"study": study, "scores": scores})), 0.95)
+    tables = build_tables(replace(results, **({"study": study, "scores": scores})), 0.95)
     assert "parsing" not in tables
     assert [column.metric for column in tables["main"].columns] == [
         "think_answer_format",

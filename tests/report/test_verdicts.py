@@ -1,5 +1,6 @@
 """Verdicts from scores with known differences: outcome, numbers and sentence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_arms_are_compared_on_the_seeds_that_both_have():
 
 def test_an_arm_outside_the_family_has_an_uncorrected_p_value(results: Results):
     study = results.study.model_copy(update={"family": ("format_only", "dr_grpo")})
-    narrowed = Results(**(vars(results) | {"study": study}))
+    narrowed = replace(results, **({"study": study}))
     outside, inside, _ = compare_with_baseline(narrowed, 0.95)
     assert "outside the declared family, uncorrected p < 0.001" in outside.sentence
     assert outside.difference is not None
@@ -148,7 +149,7 @@ def test_where_lower_is_better_a_fall_is_an_improvement(results: Results):
         for key, one in results.scores.items()
     }
     study = results.study.model_copy(update={"primary": primary})
-    found = compare_with_baseline(Results(**(vars(results) | {"study": study, "scores": scores})), 0.95)
+    found = compare_with_baseline(replace(results, **({"study": study, "scores": scores})), 0.95)
     assert [one.outcome for one in found] == ["worse", "better", "not resolved"]
 
 
