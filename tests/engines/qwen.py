@@ -85,21 +85,33 @@ def qwen_model(tokenizer: PreTrainedTokenizerFast) -> Any:
     """Four layers of width 128 with grouped queries, the same weights at every call."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
     about_text = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = Qwen2_5_VLConfig(
         text_config={**TEXT, **about_text, "vocab_size": len(tokenizer)},
         vision_config=VISION,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        **_tokens_of(tokenizer),
         tie_word_embeddings=True,
         dtype="float32",
     )
+    return _from_seed(Qwen2_5_VLForConditionalGeneration, config, tokenizer)
+
+
+def _tokens_of(tokenizer: Any) -> dict[str, int]:
+    """The special tokens of vision, as both configs name them."""
+    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
+    return {
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+    }
+
+
+def _from_seed(model_class: Any, config: Any, tokenizer: Any) -> Any:
+    """A model with the same weights at every call, which ends and pads as its tokenizer does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Qwen2_5_VLForConditionalGeneration(config)
+        model = model_class(config)
     for about in (model.config, model.generation_config):
         about.pad_token_id, about.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     return model
@@ -132,7 +144,6 @@ def qwen3_model(tokenizer: PreTrainedTokenizerFast) -> Any:
     """Two layers of width 128, the same weights at every call."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
     about_text = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     rope = {**TEXT["rope_parameters"], "mrope_interleaved": True}
     text = {**TEXT, "num_hidden_layers": 2, "head_dim": 32, "rope_parameters": rope}
@@ -144,16 +155,8 @@ def qwen3_model(tokenizer: PreTrainedTokenizerFast) -> Any:
             **{"out_hidden_size": 128, "patch_size": 16, "initializer_range": 0.1},
             **{"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
         },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        **_tokens_of(tokenizer),
         tie_word_embeddings=True,
         dtype="float32",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Qwen3VLForConditionalGeneration(config)
-    for about in (model.config, model.generation_config):
-        about.pad_token_id, about.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
-    return model
+    return _from_seed(Qwen3VLForConditionalGeneration, config, tokenizer)

@@ -22,6 +22,7 @@ from rlassay.training.batch import clips_of, images_of
 from rlassay.training.prompts import prompt_dataset
 from tests.engines.qwen import qwen3_model, qwen3_processor, qwen_model, qwen_processor
 from tests.engines.vllm_process import needs_torchvision
+from tests.training.sampled_steps import sampled_steps
 
 pytestmark = needs_torchvision
 
@@ -126,17 +127,7 @@ def test_every_pass_sees_its_own_clips(tmp_path: Path, kind: str):
 def test_log_probs_agree_with_sampling_and_follow_the_clip(tmp_path: Path, kind: str):
     trainer = video_trainer(tmp_path, kind)
     trainer.model.train()
-    steps: list[torch.Tensor] = []
-    sample = trainer._generate_single_turn
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        hook = trainer.model.register_forward_hook(lambda *of_pass: steps.append(of_pass[-1].logits[:, -1]))
-        try:
-            return sample(*args, **kwargs)
-        finally:
-            hook.remove()
-
-    trainer._generate_single_turn = watched
+    steps = sampled_steps(trainer)
     rows = [trainer.train_dataset[index] for index in range(len(SHOWN)) for _ in range(SIZE)]
     with torch.no_grad():
         output = trainer._generate_and_score_completions(rows)

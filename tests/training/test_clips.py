@@ -22,6 +22,7 @@ from rlassay.training.batch import scored_by_trl
 from rlassay.training.prompts import prompt_dataset
 from rlassay.training.sft import sft_dataset
 from tests.models.hubs import SMALLEST, TEXTS
+from tests.training.sampled_steps import sampled_steps
 
 SIZE = 2
 MEDIA = (("video", 3), ("video", 2), ("image", 1), ("both", 4))
@@ -127,17 +128,7 @@ def test_every_pass_sees_the_frames_of_its_own_clips(tmp_path: Path, settings: d
 def test_log_probs_agree_between_passes_and_follow_the_clip(tmp_path: Path):
     trainer = clip_trainer(tmp_path)
     trainer.model.train()
-    steps: list[torch.Tensor] = []
-    sample = trainer._generate_single_turn
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        hook = trainer.model.register_forward_hook(lambda *of_pass: steps.append(of_pass[-1].logits[:, -1]))
-        try:
-            return sample(*args, **kwargs)
-        finally:
-            hook.remove()
-
-    trainer._generate_single_turn = watched
+    steps = sampled_steps(trainer)
     rows = [trainer.train_dataset[index] for index in (0, 1, 3) for _ in range(SIZE)]
     with torch.no_grad():
         output = trainer._generate_and_score_completions(rows)

@@ -119,7 +119,7 @@ def _listed(values: tuple[int, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-# What makes two studies incomparable.
+# Differences that make two studies incomparable.
 
 
 def _settings(first: Results, second: Results) -> Iterator[str]:

@@ -14,8 +14,8 @@ too little for Student's t on two degrees of freedom ever to cross.
 Looks add seeds to the same items. The part of the variance that comes from items, V_b, does not shrink, so that the
 true information `(V_b + V_a / n_max) / (V_b + V_a / n_k)` is at least the planned fraction n_k / n_max: looks are more
 alike than planned for, and the chance of any crossing is smaller (Slepian). The test is conservative, never liberal.
-The p-value of each look stands for its score, as is usual for Student's t; `benchmarks/sequential_seeds.py` measures
-the rates that follow.
+The p-value of each look is used in place of its score, as is usual for Student's t; `benchmarks/sequential_seeds.py`
+measures the rates that follow.
 
 Source: Lan and DeMets (1983), Discrete sequential boundaries for clinical trials, Biometrika 70, 659-663; Kim and
 DeMets (1987), Biometrika 74, 149-154 (a(t) = alpha t^rho, here rho = 2); Armitage, McPherson and Rowe (1969), J. Royal

@@ -27,7 +27,7 @@ MEDIA = "xp_media"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptMedia:
-    """What the processor made of one prompt."""
+    """One prompt after the processor."""
 
     by_token: dict[str, Tensor]
     """Tensors with one value per position of the prompt, such as its token types; without ids and mask."""

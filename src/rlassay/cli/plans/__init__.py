@@ -1,1 +1,1 @@
-"""What a study will take: jobs, tokens, hours, disk and detectable effects."""
+"""The cost and power of a study before it runs: jobs, tokens, hours, disk and detectable effects."""

@@ -256,7 +256,7 @@ def _credit_images(study: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _seq2seq(_: Study, recipe: Recipe) -> Iterator[str]:
-    """What only causal models have, and what only encoder-decoders have."""
+    """Options of causal models alone, and options of encoder-decoders alone."""
     if not recipe.is_seq2seq:
         if recipe.rl.beam_sampling:
             yield "rl.beam_sampling: true, but only encoder-decoders sample so; set it to false"

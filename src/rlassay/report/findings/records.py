@@ -176,7 +176,7 @@ class ArmAtLook(Record):
 
 
 class Look(Record):
-    """What one look at sequential seeds decided; the content of `looks/look<k>.json`."""
+    """Decisions of one look at sequential seeds; the content of `looks/look<k>.json`."""
 
     look: int
     """The look, counted from 1."""
@@ -206,4 +206,4 @@ class Rounds(Record):
     planned_runs: int
     """Runs of the fixed design: the most seeds, for every arm."""
     sentence: str
-    """What the rounds saved, in words."""
+    """The runs saved, as a sentence."""

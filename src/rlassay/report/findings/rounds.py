@@ -57,7 +57,7 @@ def _taken(rounds: SequentialSeeds, num_seeds: int) -> list[int]:
 
 
 def decide_look(results: Results, verdicts: Sequence[Comparison], look: int) -> Look:
-    """What a look decides: one of five words for every arm, and the arms that get more seeds.
+    """Decide a look: one of five words for every arm, and the arms that get more seeds.
 
     Args:
         results: the results of all seeds up to this look.
@@ -121,7 +121,7 @@ def build_rounds(results: Results) -> Rounds | None:
 
 
 def look_summary(look: Look, labels: dict[str, str], num_looks: int) -> str:
-    """What a look decided, in one line of the terminal."""
+    """The decisions of a look, in one line of the terminal."""
     words: dict[str, list[str]] = {}
     for one in look.arms:
         word = "dropped" if one.dropped else one.outcome
