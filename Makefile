@@ -11,7 +11,7 @@ IN_VENV := export PATH="$(CURDIR)/.venv/bin:$$PATH";
 # Targets with a description after `##` are what `make help` lists. Each builds .venv first when it is missing or out of date.
 help:  ## this list
 	@sed -nE 's/^([a-z_.-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
-	@echo "  Options of ablation_report: STUDY=<name or file>  SCALE=tiny  CORES=<number>"
+	@echo "  Options of ablation_report: STUDY=<name or file>  SCALE=tiny  ENGINE=vllm  CORES=<number>"
 
 .venv:  ## the Python environment
 	@command -v $(PYTHON) >/dev/null || { echo "rlassay needs Python 3.11 or newer, and $(PYTHON) was not found" >&2; exit 1; }
@@ -20,8 +20,8 @@ help:  ## this list
 .venv-vllm: .venv  ## a second environment with vLLM and torchvision; `make test` then runs tests/engines too
 	@.venv/bin/python workflow/build_vllm.py
 
-ablation_report: .venv  ## run a study, from data to report (the default target)
-	@$(IN_VENV) snakemake --cores $(CORES) ablation_report $(if $(STUDY)$(SCALE),--config $(if $(STUDY),$(call QUOTED,study=$(STUDY))) $(if $(SCALE),$(call QUOTED,scale=$(SCALE))))
+ablation_report: $(if $(filter vllm,$(ENGINE)),.venv-vllm,.venv)  ## run a study, from data to report (the default target)
+	@$(IN_VENV) $(if $(filter vllm,$(ENGINE)),.venv-vllm/bin/python -m )snakemake --cores $(CORES) ablation_report $(if $(STUDY)$(SCALE)$(ENGINE),--config $(if $(STUDY),$(call QUOTED,study=$(STUDY))) $(if $(SCALE),$(call QUOTED,scale=$(SCALE))) $(if $(ENGINE),$(call QUOTED,engine=$(ENGINE))))
 
 lint: .venv  ## style, types, import contracts
 	@$(IN_VENV) ruff check .

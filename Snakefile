@@ -1,10 +1,11 @@
-"""From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny]"""
+"""From data to report: snakemake --cores all ablation_report [--config study=NAME scale=tiny engine=vllm]"""
 
 from pathlib import Path
 
 from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
+from rlassay.cli.engines import require_engines
 from rlassay.cli.failures import report_failures
 from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
@@ -17,9 +18,10 @@ configfile: "config/config.yaml"
 
 try:
     SETTINGS = settings_from_snakemake(config)
-    if SETTINGS != load_settings(study=SETTINGS.study, scale=SETTINGS.scale or "null", results=SETTINGS.results):
-        raise StudyError(["--config takes study, scale and results; write other settings into config/config.yaml"])
-    STUDY = load_study(SETTINGS.study, SETTINGS.scale)
+    CHOSEN = {"scale": SETTINGS.scale or "null", "engine": SETTINGS.engine or "null", "results": SETTINGS.results}
+    if SETTINGS != load_settings(study=SETTINGS.study, **CHOSEN):
+        raise StudyError(["--config takes study, scale, engine and results; write other settings into config/config.yaml"])
+    STUDY = load_study(SETTINGS.study, SETTINGS.scale, SETTINGS.engine)
     LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
     shorten_lines()
 except StudyError as error:
@@ -39,6 +41,10 @@ workflow.default_target = "ablation_report"  # an included file sets no default
 
 
 onstart:
+    try:
+        require_engines(STUDY)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
     try:
         STUDY_LOCK.acquire(timeout=0)
     except Timeout:

@@ -10,7 +10,8 @@ from PIL import Image
 from trl import GRPOConfig
 
 from rlassay.config.model import ClipView
-from rlassay.evaluation.generate import Decoding, decode_batch
+from rlassay.evaluation.by_transformers import decode_batch
+from rlassay.evaluation.decoding import Decoding
 from rlassay.images import StudyImages
 from rlassay.models.policy import ChatFormat
 from rlassay.models.video_input import process_prompt

@@ -9,16 +9,9 @@ from PIL import Image
 
 from rlassay.config import Study
 from rlassay.evaluation import generate
-from rlassay.evaluation.generate import (
-    Answerer,
-    Decoded,
-    Decoding,
-    WorkFile,
-    _decoded,
-    decode_batch,
-    plan_batches,
-    run_generate,
-)
+from rlassay.evaluation.by_transformers import _decoded, decode_batch
+from rlassay.evaluation.decoding import Decoded, Decoding
+from rlassay.evaluation.generate import Answerer, WorkFile, plan_batches, run_generate
 from rlassay.evaluation.score import run_score
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor

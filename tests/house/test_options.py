@@ -37,6 +37,12 @@ REASONS = {
     "Lora.load_in_4bit": "needs bitsandbytes, which is not installed where committed studies are checked",
     "PromptLimit.trust_remote_code": "off for safety",
     "SFTConfig.seed": DRAWS,
+    "TransformersEngine.kind": "the default, for an arm or a command that takes another engine than the study",
+    "VLLMSampler.importance_sampling_clip_min": "TRL's bound; the committed study takes its default",
+    **{
+        f"VLLMSampler.{key}": "needs several GPUs, or memory that a small model does not fill"
+        for key in ("mode", "server_base_url", "sleep_level", "tensor_parallel_size")
+    },
     "Table.preset": USERS,
     "TinyModel.seed": DRAWS,
     "DesignKeys.select_arms": "for a first look at a study of the user's own",

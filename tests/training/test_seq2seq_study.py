@@ -18,7 +18,9 @@ from rlassay.config.load import resolve_study
 from rlassay.config.model import HubModel, Lora, TinySeq2Seq
 from rlassay.config.policies import policies
 from rlassay.config.study import Study
-from rlassay.evaluation.generate import Decoding, decode_batch, run_generate
+from rlassay.evaluation.by_transformers import decode_batch
+from rlassay.evaluation.decoding import Decoding
+from rlassay.evaluation.generate import run_generate
 from rlassay.evaluation.score import run_score
 from rlassay.layout import Layout
 from rlassay.models.policy import build_policy, chat_format, load_policy

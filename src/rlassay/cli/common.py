@@ -19,17 +19,18 @@ USER_ERROR = 2
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--study`, `--scale`, `--results` and `--config`; an argument overrides the settings file."""
+    """Add `--study`, `--scale`, `--engine`, `--results` and `--config`; an argument overrides the settings file."""
     parser.add_argument("--study", help="a file's name in config/studies/ or a path [config.yaml: study]")
     parser.add_argument("--scale", help="a file's name in config/scales/ or a path; null for none [config.yaml: scale]")
+    parser.add_argument("--engine", help="vllm or transformers, in place of the study's own engines; null for these")
     parser.add_argument("--results", help="folder that receives everything [config.yaml: results]")
     parser.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="settings file [%(default)s]")
 
 
 def load(args: argparse.Namespace) -> tuple[Study, Layout, Settings]:
     """Load the study that the arguments name; StudyError lists everything that is wrong with it."""
-    settings = load_settings(args.config, study=args.study, scale=args.scale, results=args.results)
-    study = load_study(settings.study, settings.scale)
+    settings = load_settings(args.config, study=args.study, scale=args.scale, engine=args.engine, results=args.results)
+    study = load_study(settings.study, settings.scale, settings.engine)
     return study, Layout(root=Path(settings.results) / study.id), settings
 
 

@@ -14,6 +14,7 @@ from rlassay.cli.gpus import handed_out
 from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import data_id, evaluation_id
 from rlassay.layout import Layout
+from rlassay.models.vllm_engine import set_environment
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
 ANY_POLICY = "runs/<arm>/seed<k>, sft/<id>[/seed<k>] or models/<id>"
@@ -195,7 +196,8 @@ def shell_prefix(settings: Settings) -> str:
 
     Braces in names are doubled, since Snakemake formats the line.
     """
-    where = ["--study", settings.study, "--scale", settings.scale or "null", "--results", settings.results]
+    where = ["--study", settings.study, "--scale", settings.scale or "null", "--engine", settings.engine or "null"]
+    where += ["--results", settings.results]
     return f"set -euo pipefail; set -- {shlex.join(where)}; ".replace("{", "{{").replace("}", "}}")
 
 
@@ -251,6 +253,8 @@ def _gpus(stage: Stage, study: Study) -> int:
 
 def _run_here(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> int:
     stage = STAGES[args.stage]
+    if study.uses_vllm and stage.in_processes:
+        set_environment(on_cpu=study.gpus == 0)
     with noted(layout, *_job(args)):
         stage.run(Job(args=args, study=study, layout=layout, settings=settings))
     return 0

@@ -3,6 +3,7 @@
 import argparse
 
 from rlassay.cli.common import add_study_arguments, load
+from rlassay.cli.engines import require_engines
 from rlassay.config import StudyError
 
 
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one line about a sound study, and one for each thing not tried; 0. StudyError lists the problems."""
     study, _, settings = load(args)
+    require_engines(study)
     from rlassay.cli.trial import try_study  # loads torch
 
     trial = try_study(study, deep=args.deep)

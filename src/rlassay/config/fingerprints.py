@@ -17,6 +17,7 @@ from typing import Any
 
 import rlassay
 from rlassay.config.data import PackageTexts
+from rlassay.config.engine import PLACEMENT
 from rlassay.config.inputs import data_inputs, model_inputs, reward_inputs
 from rlassay.config.section import Section
 from rlassay.config.study import Study
@@ -103,7 +104,9 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     these are raised.
     """
     recipe = study.arms[arm_name].recipe
-    trained = recipe.model_dump(mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}})
+    trained = recipe.model_dump(
+        mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}, "rl": {"engine": PLACEMENT}}
+    )
     inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards) | _shared_by(study)
     start = sft_policy(study, recipe, seed)
     return _digest(trained, _own_rewards(recipe.rewards), start, data_id(study), seed, *_if_any(inputs))
@@ -112,7 +115,8 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
 def evaluation_id(study: Study, recipe: Recipe) -> str:
     """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
     measured = recipe.signals.attention if reads_signals(study) else None
-    return _digest(study.evaluation, data_id(study), recipe.sft is None, measured)
+    asked = study.evaluation.model_dump(mode="json", exclude={"engine": PLACEMENT})
+    return _digest(asked, data_id(study), recipe.sft is None, measured)
 
 
 def reads_signals(study: Study) -> bool:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rlassay.config.arms import expand_arms, fit_scale, lay_scale, unknown_sources
 from rlassay.config.checks import check_design, check_study
 from rlassay.config.designs import design_arms, ingredient_labels, members
+from rlassay.config.engine import EngineName
 from rlassay.config.explain import StudyError, explain
 from rlassay.config.section import Section, is_mapping, merge, to_json
 from rlassay.config.settings import Settings
@@ -25,12 +26,13 @@ CONFIG = Path("config")
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def load_study(name_or_path: str | Path, scale: str | Path | None = None) -> Study:
+def load_study(name_or_path: str | Path, scale: str | Path | None = None, engine: EngineName | None = None) -> Study:
     """Load, merge and check one study; every arm is validated before anything runs.
 
     Args:
         name_or_path: a file's name in `config/studies/` without `.yaml`, or a path.
         scale: a file's name in `config/scales/`, or a path, laid over the study; None runs it as written.
+        engine: samples in RL and evaluation in place of the study's own engines; None keeps these.
 
     Raises:
         StudyError: lists every problem: key path, value found, values expected, the nearest valid name.
@@ -40,9 +42,9 @@ def load_study(name_or_path: str | Path, scale: str | Path | None = None) -> Stu
     if path.parent == CONFIG / "studies" and content.get("name", path.stem) != path.stem:
         raise StudyError([f"name: got {content['name']!r}, expected {path.stem!r}, the name of its file"], str(path))
     study = resolve_study(content, source=str(path))
-    if scale is None:
+    if scale is None and engine is None:
         return study
-    return scale_study(content, _find(scale, "scales"), source=str(path))
+    return scale_study(content, None if scale is None else _find(scale, "scales"), source=str(path), engine=engine)
 
 
 def expand_design(study: Study | dict[str, Any]) -> dict[str, Arm]:
@@ -64,14 +66,27 @@ def resolve_study(content: dict[str, Any], source: str = "study") -> Study:
     return study
 
 
-def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "study") -> Study:
-    """The resolved study with a scale laid over it; its design was checked as written, since a scale may level arms."""
-    scale = _read(overlay_path)
-    _validated(ScaleFile, scale, str(overlay_path))
-    _raise_if_any(unknown_sources(scale), str(overlay_path))
-    content, overlay = fit_scale(_written_out(content, source), scale)
-    source = f"{source} with {overlay_path} laid over it"
-    study = _build(content, overlay, source, scale=overlay_path.stem)
+def scale_study(
+    content: dict[str, Any],
+    overlay_path: Path | None,
+    source: str = "study",
+    engine: EngineName | None = None,
+) -> Study:
+    """The resolved study with a scale and an engine laid over it.
+
+    Its design was checked as written, since a scale may level arms.
+    """
+    content, overlay = _written_out(content, source), {}
+    if overlay_path is not None:
+        scale = _read(overlay_path)
+        _validated(ScaleFile, scale, str(overlay_path))
+        _raise_if_any(unknown_sources(scale), str(overlay_path))
+        content, overlay = fit_scale(content, scale)
+        source = f"{source} with {overlay_path} laid over it"
+    if engine is not None:
+        overlay = merge(overlay, {section: {"engine": {"kind": engine}} for section in ("rl", "evaluation")})
+    name = None if overlay_path is None else overlay_path.stem
+    study = _build(content, overlay, source).model_copy(update={"scale": name, "engine": engine})
     _raise_if_any(check_study(study), source)
     return study
 
@@ -79,12 +94,11 @@ def scale_study(content: dict[str, Any], overlay_path: Path, source: str = "stud
 def load_settings(path: Path | str = CONFIG / "config.yaml", **overrides: Any) -> Settings:
     """`config/config.yaml` with command-line overrides, of which None means not given.
 
-    The text `null` or no text as `scale` overrides the file's scale with none. The environment variable
+    The text `null` or no text as `scale` or `engine` overrides the file's with none. The environment variable
     MLFLOW_TRACKING_URI overrides `tracking.uri`. Raises StudyError as `load_study` does.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
-    if given.get("scale") in ("", "null"):
-        given["scale"] = None
+    given |= {key: None for key in ("scale", "engine") if given.get(key) in ("", "null")}
     if not Path(path).is_file():
         raise StudyError([f"{path}: No such file or directory{_project_hint()}"])
     return _validated(Settings, _with_tracking_uri(merge(_read(Path(path)), given)), str(path))
@@ -95,8 +109,7 @@ def settings_from_snakemake(config: dict[str, Any]) -> Settings:
 
     Raises StudyError, which for a key of the study says where to write it instead.
     """
-    if config.get("scale") in ("", "null", "None"):
-        config = {**config, "scale": None}
+    config = {**config, **{key: None for key in ("scale", "engine") if config.get(key) in ("", "null", "None")}}
     config = _with_tracking_uri(config)
     source = "config/config.yaml or --config"
     misplaced = [
@@ -139,6 +152,7 @@ def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> l
         leave_out: values that need no argument, since Snakemake takes them anyway.
     """
     chosen = {"study": settings.study, "scale": settings.scale or "null", "results": settings.results}
+    chosen |= {"engine": settings.engine} if settings.engine else {}
     return [f"{key}={_yaml_text(value)}" for key, value in chosen.items() if leave_out.get(key) != value]
 
 
@@ -216,7 +230,7 @@ def _on_preset(section: Any, place: str, problems: list[str]) -> Any:
     return merge(preset, written)
 
 
-def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale: str | None = None) -> Study:
+def _build(content: dict[str, Any], overlay: dict[str, Any], source: str) -> Study:
     """The study of a parsed file; StudyError holds the problems of its shared sections and of all its arms together.
 
     The overlay applies to the shared sections, and to each arm after the arm's own differences.
@@ -242,7 +256,6 @@ def _build(content: dict[str, Any], overlay: dict[str, Any], source: str, scale:
         **shared,
         seeds=written.seeds if isinstance(written.seeds, tuple) else tuple(range(1, written.seeds.max + 1)),
         sequential=rounds,
-        scale=scale,
         design=written.design,
         ingredients=ingredient_labels(content),
         family=family,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from rlassay.config.engine import EngineName
 from rlassay.config.section import Section
 
 
@@ -98,6 +99,8 @@ class Settings(Section):
     """Name of a file in `config/studies/`, or a path."""
     scale: str | None = None
     """Name of an overlay in `config/scales/`; null runs the study as written."""
+    engine: EngineName | None = None
+    """`vllm` or `transformers` for RL and evaluation in place of the study's own engines; null keeps these."""
     results: str = "results"
     """Folder that receives everything."""
     tracking: Tracking = Tracking()

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
+from rlassay.config.engine import DEFAULT_ENGINE, EngineName, EvaluationEngine, is_default_engine
 from rlassay.config.section import Section, alternatives, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.records import Mode
@@ -36,6 +37,8 @@ class Beams(Section):
 class Evaluation(Section):
     """How trained policies are evaluated."""
 
+    engine: EvaluationEngine = Field(default=DEFAULT_ENGINE, exclude_if=is_default_engine)
+    """The library that samples completions; by default transformers."""
     sets: tuple[str, ...] = Field(default=("test",), min_length=1)
     """Splits that each policy answers."""
     num_samples: int = Field(default=8, ge=1)
@@ -44,6 +47,10 @@ class Evaluation(Section):
     """Sampling temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus (top-p) of the sampling."""
+    top_k: int = Field(default=0, ge=0, exclude_if=lambda given: given == 0)
+    """Number of likeliest tokens to sample from; 0 takes all."""
+    min_p: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda given: given == 0)
+    """Smallest probability of a sampled token, as a share of the likeliest token's; 0 takes all."""
     greedy: bool = True
     """Also decode each prompt once greedily."""
     beams: Beams | None = Field(default=None, exclude_if=is_none)
@@ -152,6 +159,8 @@ class Study(StudyKeys):
     """How seeds are added in rounds; null runs all of them."""
     scale: str | None = None
     """The scale that was applied."""
+    engine: EngineName | None = None
+    """The engine that was put in place of the study's own."""
     family: tuple[Name, ...]
     """The arms whose p-values are corrected together (Holm)."""
     design: Design = "explicit"
@@ -168,8 +177,14 @@ class Study(StudyKeys):
 
     @property
     def id(self) -> str:
-        """Name of its results folder: `<study>` or `<study>-<scale>`."""
-        return self.name if self.scale is None else f"{self.name}-{self.scale}"
+        """Name of its results folder: `<study>[-<scale>][-<engine>]`."""
+        return "-".join(part for part in (self.name, self.scale, self.engine) if part is not None)
+
+    @property
+    def uses_vllm(self) -> bool:
+        """Whether vLLM samples in RL of any arm, or in the evaluation."""
+        engines = [self.evaluation.engine, *(arm.recipe.rl.engine for arm in self.arms.values())]
+        return any(engine.kind == "vllm" for engine in engines)
 
     @property
     def rewards(self) -> dict[str, RewardConfig]:

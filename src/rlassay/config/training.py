@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rlassay.config.algorithm import AdvantageConfig, GroupChoice, GRPOAdvantage, GuardConfig, KLConfig
 from rlassay.config.credit import CreditConfig, SignalsConfig, UniformCredit
+from rlassay.config.engine import DEFAULT_ENGINE, RLEngine, is_default_engine
 from rlassay.config.model import ModelConfig, Tune
 from rlassay.config.section import Section, is_false, is_none
 from rlassay.rewards.weights import Phase, early_steps, weight_phases
@@ -114,6 +115,8 @@ class GRPOArguments(Optimisation):
 class RLConfig(GroupChoice, GRPOArguments):
     """GRPO on the `train` split: TRL's settings, and ours."""
 
+    engine: RLEngine = Field(default=DEFAULT_ENGINE, exclude_if=is_default_engine)
+    """The library that samples completions; by default transformers."""
     advantage: AdvantageConfig = GRPOAdvantage(kind="grpo")
     """How rewards become advantages."""
     kl: KLConfig | None = Field(default=None, exclude_if=is_none)

@@ -1,48 +1,39 @@
 """The stage `generate`: one policy answers every prompt of one evaluation set.
 
-Steps: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`, `decode_batch`) -> a working file
-(`WorkFile`), which survives kills -> `<split>.completions.jsonl`. `decode_batch` is the one function that another
-engine would replace.
+Steps: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`) -> a working file
+(`WorkFile`), which survives kills -> `<split>.completions.jsonl`. An engine, of transformers or of vLLM, decodes.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, ProcessorMixin
 
 from rlassay import ranks
 from rlassay.bar import progress_bar
 from rlassay.config.credit import AttentionSignal
 from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
 from rlassay.config.policies import Policy
-from rlassay.config.study import Beams, Evaluation, Study
+from rlassay.config.study import Evaluation, Study
+from rlassay.evaluation.by_transformers import decode_batch
+from rlassay.evaluation.by_vllm import VLLMDecoder
+from rlassay.evaluation.decoding import Decoding, Engine
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
-from rlassay.models import seq2seq
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import (
-    ChatFormat,
-    build_policy,
-    chat_format,
-    end_token_ids,
-    load_policy,
-    on_device,
-    tokenizer_of,
-    training_rows,
-)
-from rlassay.models.seq2seq import is_encoder_decoder
-from rlassay.models.video_input import images_and_clips, video_options
+from rlassay.models.policy import ChatFormat, build_policy, chat_format, load_policy, on_device, training_rows
 from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
-from rlassay.signals.segments import vision_token_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,36 +46,6 @@ class Batch:
     """How they are decoded."""
     items: tuple[tuple[PromptRow, int], ...]
     """Each completion's prompt, and its index among that prompt's completions of this mode."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How to decode a batch."""
-
-    sampled: bool
-    """Whether to sample; False takes the likeliest token each time."""
-    temperature: float
-    """Temperature of the sampled distribution."""
-    top_p: float
-    """Nucleus of the sampled distribution."""
-    max_completion_length: int
-    """Longest completion, tokens."""
-    seed: int
-    """Seed of the sampling."""
-    beams: Beams | None = None
-    """Beam search in place of the likeliest token each time; None does not search."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """One completion."""
-
-    ids: list[int]
-    """Its tokens, the end-of-sequence token included."""
-    text: str
-    """Without special tokens."""
-    finished: bool
-    """Whether it ended by itself."""
 
 
 def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> None:
@@ -104,24 +65,48 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
         own = batches[ranks.rank() :: ranks.world_size()]
         waiting = [batch for batch in own if batch.number not in work.done]
         if waiting:
-            model, processor = _open_policy(layout, policy)
-            answerer = Answerer(
-                model=on_device(model, f"cuda:{ranks.local_rank()}" if study.gpus else "cpu"),
-                processor=processor,
-                images=StudyImages(layout.data),
-                evaluation=study.evaluation,
-                seed=policy.seed or 0,
-                chat_format=chat_format(processor, policy.recipe),
-                attention=policy.recipe.signals.attention if reads_signals(study) else None,
-            )
-            for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
-                work.add(batch.number, answerer.answer(batch))
+            with _answerer(study, layout, policy) as answerer:
+                for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
+                    work.add(batch.number, answerer.answer(batch))
     _wait_for_all()
     if ranks.is_main():
         done = work.done | work.of_all()
         write_rows(target, (row for batch in batches for row in done[batch.number]))
         for file in work.files():
             file.unlink()
+
+
+@contextmanager
+def _answerer(study: Study, layout: Layout, policy: Policy) -> Generator["Answerer", None, None]:
+    """The policy in the study's engine; with vLLM, transformers' copy of it stays only to measure attention."""
+    device = f"cuda:{ranks.local_rank()}" if study.gpus else "cpu"
+    attention = policy.recipe.signals.attention if reads_signals(study) else None
+    model, processor = _open_policy(layout, policy)
+    with TemporaryDirectory() as copy:
+        chosen = study.evaluation.engine
+        if chosen.kind == "vllm":
+            decode: Engine = VLLMDecoder(
+                model,
+                processor,
+                section=policy.recipe.model,
+                weights=_weights(layout, policy),
+                copy=Path(copy),
+                engine=chosen,
+                batch_size=study.evaluation.batch_size,
+                on_cpu=study.gpus == 0,
+            )
+        else:
+            decode = partial(decode_batch, on_device(model, device), processor)
+        yield Answerer(
+            decode=decode,
+            model=None if attention is None else on_device(model, device),
+            processor=processor,
+            images=StudyImages(layout.data),
+            evaluation=study.evaluation,
+            seed=policy.seed or 0,
+            chat_format=chat_format(processor, policy.recipe),
+            attention=attention,
+        )
 
 
 def _wait_for_all() -> None:
@@ -141,13 +126,20 @@ def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
 
 
 def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
-    if policy.stage == "model":
+    weights = _weights(layout, policy)
+    if weights is None:
         return build_policy(policy.recipe.model, training_rows(layout))
+    return load_policy(policy.recipe.model, weights)
+
+
+def _weights(layout: Layout, policy: Policy) -> Path | None:
+    """The folder of the policy's weights or adapter; None for a model before any training."""
+    if policy.stage == "model":
+        return None
     manifest = layout.train_manifest(policy.folder, policy.stage)
     if not manifest.exists():
         raise ValueError(f"{policy.folder} is not trained yet: there is no {manifest}")
-    weights = json.loads(manifest.read_bytes())["weights"]
-    return load_policy(policy.recipe.model, layout.root / policy.folder / weights)
+    return layout.root / policy.folder / json.loads(manifest.read_bytes())["weights"]
 
 
 def plan_batches(rows: list[PromptRow], evaluation: Evaluation) -> list[Batch]:
@@ -165,8 +157,10 @@ def plan_batches(rows: list[PromptRow], evaluation: Evaluation) -> list[Batch]:
 class Answerer:
     """A policy that answers batches."""
 
-    model: Model
-    """The policy."""
+    decode: Engine
+    """The policy in an engine."""
+    model: Model | None
+    """The policy, loaded by transformers, to measure its attention; None where no reward reads it."""
     processor: Processor
     """Prepares its inputs."""
     images: StudyImages
@@ -188,7 +182,7 @@ class Answerer:
             [*self.images(self.chat_format.images(row)), *self.chat_format.video_clips(row, self.images)]
             for row in rows
         ]
-        decoded = decode_batch(self.model, self.processor, chats, images, self._decoding(batch))
+        decoded = self.decode(chats, images, self._decoding(batch))
         signals = self._signals(batch, chats, images, [each.ids for each in decoded])
         return [
             CompletionRow(
@@ -207,7 +201,7 @@ class Answerer:
         self, batch: Batch, chats: list[Any], images: list[list[Any]], ids: list[list[int]]
     ) -> list[dict[str, float]]:
         """Signals that rewards read, per completion: the policy's attention while it wrote the completion."""
-        if self.attention is None:
+        if self.attention is None or self.model is None:
             return [{} for _ in ids]
         plan = SignalPlan(attention=True, layers=self.attention.layers)
         how = ScoringConfig(temperature=self.evaluation.temperature, batch_size=self.evaluation.batch_size)
@@ -228,92 +222,12 @@ class Answerer:
             sampled=batch.mode == "sampled",
             temperature=self.evaluation.temperature,
             top_p=self.evaluation.top_p,
+            top_k=self.evaluation.top_k,
+            min_p=self.evaluation.min_p,
             max_completion_length=self.evaluation.max_completion_length,
             seed=int(seeds.generate_state(1)[0]),
             beams=self.evaluation.beams if batch.mode == "beams" else None,
         )
-
-
-def decode_batch(
-    model: Model,
-    processor: Processor,
-    conversations: Sequence[Any],
-    images: Sequence[list[Any]],
-    how: Decoding,
-) -> list[Decoded]:
-    """One completion per conversation, determined by the arguments alone.
-
-    Args:
-        conversations: chat messages of each prompt.
-        images: PIL images of each prompt in their order, then its clips; empty lists for text.
-    """
-    config = _generation_config(model, processor, how)
-    cast(Any, torch).manual_seed(how.seed)
-    if is_encoder_decoder(model):
-        ids, mask = _documents(model, processor, conversations)
-        with torch.inference_mode():
-            completions = seq2seq.generate(model, ids, mask, config, own_defaults=how.beams is not None)
-        return _decoded(completions, processor, end_token_ids(model, processor))
-    inputs = _inputs(processor, conversations, images).to(model.device)
-    with torch.inference_mode():
-        sequences = cast(Any, model).generate(**inputs, generation_config=config)
-    return _decoded(sequences[:, inputs["input_ids"].shape[1] :], processor, end_token_ids(model, processor))
-
-
-def _documents(model: Model, processor: Any, conversations: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of what the encoder reads, (batch, keys), padded on the right."""
-    texts = [processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
-    ids = seq2seq.document_ids(model, processor, texts)
-    padded = processor.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-    return padded["input_ids"], padded["attention_mask"]
-
-
-def _inputs(processor: Processor, conversations: Sequence[Any], images: Sequence[list[Any]]) -> Any:
-    template: Any = processor
-    texts = [template.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
-    # The template has already written the begin-of-sequence token where there is one.
-    options: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": False}
-    if not isinstance(processor, ProcessorMixin):
-        return template(texts, **options)
-    pictures, clips = zip(*(images_and_clips(each) for each in images), strict=True)
-    options |= video_options([clip for of_prompt in clips for clip in of_prompt])
-    return template(text=texts, images=list(pictures) if any(pictures) else None, **options)
-
-
-def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
-    # Every choice is spelled out: transformers fills in any other from the model's own file, such as top_k=20.
-    temperature, top_p, top_k = (how.temperature, how.top_p, 0) if how.sampled else (1.0, 1.0, 50)
-    media = vision_token_ids(model.config) if isinstance(processor, ProcessorMixin) else None
-    search: dict[str, Any] = {"num_beams": 1, "no_repeat_ngram_size": 0}
-    if how.beams is not None:
-        search = how.beams.model_dump(exclude_none=True)
-    return GenerationConfig(
-        max_new_tokens=how.max_completion_length,
-        do_sample=how.sampled,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=1.0,
-        **search,
-        eos_token_id=end_token_ids(model, processor),
-        pad_token_id=tokenizer_of(processor).pad_token_id,
-        suppress_tokens=media,  # a sampled image or video token would have no pixels
-        disable_compile=True,
-    )
-
-
-def _decoded(completion_ids: torch.Tensor, processor: Processor, eos_token_ids: list[int]) -> list[Decoded]:
-    """Cut each row of `(batch, time)` after its first end-of-sequence token and decode it."""
-    is_eos = torch.isin(completion_ids, torch.tensor(eos_token_ids, device=completion_ids.device))
-    finished = is_eos.any(dim=1)
-    counts = torch.where(finished, is_eos.int().argmax(dim=1) + 1, completion_ids.shape[1])
-    columns: Any = (completion_ids, counts, finished)
-    sampled, lengths, ended = (column.tolist() for column in columns)
-    rows: list[list[int]] = [ids[:count] for ids, count in zip(sampled, lengths, strict=True)]
-    texts: list[str] = cast(Any, tokenizer_of(processor)).batch_decode(rows, skip_special_tokens=True)
-    return [
-        Decoded(ids=ids, text=text, finished=by_itself) for text, ids, by_itself in zip(texts, rows, ended, strict=True)
-    ]
 
 
 class WorkFile:

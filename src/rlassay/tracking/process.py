@@ -95,6 +95,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
 def backfill_command(settings: Settings) -> str:
     """The command that writes missing values to MLflow."""
     scale = [] if settings.scale is None else ["--scale", settings.scale]
+    scale += [] if settings.engine is None else ["--engine", settings.engine]
     where = ["--results", settings.results, "--uri", settings.tracking.uri]
     return shlex.join(["rlassay", "mlflow-sync", "--study", settings.study, *scale, *where])
 

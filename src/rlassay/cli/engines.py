@@ -1,0 +1,52 @@
+"""Refuses a study before any job where this machine cannot sample as it asks."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlassay.config import Study, StudyError
+from rlassay.config.engine import VLLMEngine
+from rlassay.config.model import HubModel
+from rlassay.config.training import Recipe
+from rlassay.files import read_json
+from rlassay.models.vllm_engine import is_installed, set_environment, unknown_architectures
+
+
+def require_engines(study: Study) -> None:
+    """Raise StudyError, with all problems, unless the engines of a study are installed and have its models.
+
+    Architectures are known before any job where the model is a local folder; a model on the hub is first seen by a job.
+    """
+    if study.uses_vllm and (problems := list(_problems(study))):
+        raise StudyError(problems)
+
+
+def _problems(study: Study) -> Iterator[str]:
+    if not is_installed():
+        yield (
+            f"engine: vllm, but vLLM is not installed in {sys.prefix}; run `make .venv-vllm` and give `make` the "
+            "option ENGINE=vllm, or install `rlassay[vllm]`; or set kind: transformers"
+        )
+        return
+    found = {name: arm for arm in _recipes(study) if (name := _architecture(arm)) is not None}
+    if found:
+        set_environment(on_cpu=study.gpus == 0)
+        for name in unknown_architectures(found):
+            model = found[name].model
+            assert isinstance(model, HubModel)
+            yield f"model.name: {model.name} is a {name}, which vLLM does not have; set kind: transformers for engine"
+
+
+def _recipes(study: Study) -> Iterator[Recipe]:
+    """The recipes whose model vLLM loads."""
+    everywhere = isinstance(study.evaluation.engine, VLLMEngine)
+    yield from (arm.recipe for arm in study.arms.values() if everywhere or arm.recipe.rl.engine.kind == "vllm")
+
+
+def _architecture(recipe: Recipe) -> str | None:
+    """The architecture of a local model; None for others."""
+    if not isinstance(recipe.model, HubModel):
+        return None
+    config = read_json(Path(recipe.model.name) / "config.json") or {}
+    names: list[str] = config.get("architectures") or []
+    return names[0] if names else None

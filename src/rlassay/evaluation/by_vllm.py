@@ -1,0 +1,137 @@
+"""The engine `vllm`: completions by vLLM in the job's own process."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import ProcessorMixin
+
+from rlassay.config.engine import VLLMEngine
+from rlassay.config.model import HubModel, ModelConfig
+from rlassay.evaluation.by_transformers import processor_inputs
+from rlassay.evaluation.decoding import Decoded, Decoding
+from rlassay.models.hub import Model, Processor
+from rlassay.models.policy import end_token_ids, tokenizer_of
+from rlassay.models.video_input import identities
+from rlassay.models.vllm_engine import (
+    NEVER,
+    adapter_request,
+    check_prompts,
+    collapse_runs,
+    open_llm,
+    served,
+    vllm_module,
+)
+from rlassay.signals.segments import vision_token_ids
+
+
+class VLLMDecoder:
+    """A policy in vLLM; calling it decodes a batch, see `rlassay.evaluation.decoding.Engine`.
+
+    The token ids of the completions are those that vLLM sampled; nothing is tokenised again.
+
+    Args:
+        model: the policy, loaded by transformers: its special tokens, and weights that lie nowhere on disk.
+        processor: its processor.
+        section: the study's model section.
+        weights: folder of its trained weights or adapter; None before training.
+        copy: an empty folder, for weights that vLLM cannot load as they lie.
+        engine: the study's engine section.
+        batch_size: most completions at a time.
+        on_cpu: whether no GPU is used.
+    """
+
+    def __init__(  # noqa: PLR0913  # each set by keyword, once
+        self,
+        model: Model,
+        processor: Processor,
+        *,
+        section: ModelConfig,
+        weights: Path | None,
+        copy: Path,
+        engine: VLLMEngine,
+        batch_size: int,
+        on_cpu: bool,
+    ) -> None:
+        hub = section if isinstance(section, HubModel) else None
+        self.processor = processor
+        self.ends = end_token_ids(model, processor)
+        is_vlm = isinstance(processor, ProcessorMixin)
+        never = vision_token_ids(model.config) if is_vlm else []
+        self.bias = dict.fromkeys(never, NEVER)  # a sampled image or video token would have no pixels
+        self.image_token: int | None = cast(Any, processor).image_token_id if is_vlm else None
+        self.policy = served(
+            model,
+            processor,
+            name=None if hub is None else hub.name,
+            weights=weights,
+            revision=None if hub is None else hub.revision,
+            copy=copy,
+        )
+        self.llm = open_llm(
+            self.policy,
+            dtype="float32" if hub is None else hub.dtype,
+            on_cpu=on_cpu,
+            batch_size=batch_size,
+            gpu_memory_utilization=engine.gpu_memory_utilization,
+            max_model_len=engine.max_model_length,
+            enable_prefix_caching=engine.enable_prefix_caching,
+            trust_remote_code=None if hub is None else hub.trust_remote_code,
+        )
+
+    def __call__(self, conversations: Sequence[Any], images: Sequence[list[Any]], how: Decoding) -> list[Decoded]:
+        """One completion per conversation; each has a seed of its own, so that the batch decides nothing."""
+        self.llm.reset_prefix_cache()  # keys and values of an earlier batch would depend on what it was
+        prompts = self._prompt_ids(conversations, images)
+        outputs = self.llm.generate(
+            [self._request(ids, shown) for ids, shown in zip(prompts, images, strict=True)],
+            [self._sampling(how, index) for index in range(len(prompts))],
+            lora_request=adapter_request(self.policy),
+            use_tqdm=False,
+        )
+        check_prompts(prompts, [each.prompt_token_ids for each in outputs])
+        answers = [each.outputs[0] for each in outputs]
+        ids = [list(answer.token_ids) for answer in answers]
+        texts: list[str] = cast(Any, tokenizer_of(self.processor)).batch_decode(ids, skip_special_tokens=True)
+        ended = [answer.finish_reason == "stop" for answer in answers]
+        return [
+            Decoded(ids=each, text=text, finished=by_itself)
+            for each, text, by_itself in zip(ids, texts, ended, strict=True)
+        ]
+
+    def _prompt_ids(self, conversations: Sequence[Any], images: Sequence[list[Any]]) -> list[list[int]]:
+        """The ids of each prompt as the processor writes them; each distinct prompt is processed once."""
+        render: Any = self.processor
+        keys: list[Hashable] = []
+        distinct: dict[Hashable, int] = {}
+        for index, (chat, shown) in enumerate(zip(conversations, images, strict=True)):
+            text = render.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            keys.append((text, *identities(shown)))
+            distinct.setdefault(keys[-1], index)
+        first = list(distinct.values())
+        inputs = processor_inputs(self.processor, [conversations[i] for i in first], [images[i] for i in first])
+        rows = [
+            ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
+        of_key = dict(zip(distinct, rows, strict=True))
+        return [of_key[key] for key in keys]
+
+    def _request(self, ids: list[int], images: list[Any]) -> dict[str, Any]:
+        if not images or self.image_token is None:
+            return {"prompt_token_ids": ids}
+        return {"prompt_token_ids": collapse_runs(ids, self.image_token), "multi_modal_data": {"image": images}}
+
+    def _sampling(self, how: Decoding, index: int) -> Any:
+        options: dict[str, Any] = {"temperature": 0.0}
+        if how.sampled:
+            options = {"temperature": how.temperature, "top_p": how.top_p, "top_k": how.top_k, "min_p": how.min_p}
+        return vllm_module().SamplingParams(
+            **options,
+            seed=(how.seed + index) % 2**63,
+            max_tokens=how.max_completion_length,
+            # Exactly the ends of the other engine, whatever the model's own files say.
+            ignore_eos=True,
+            stop_token_ids=self.ends,
+            logit_bias=self.bias or None,
+            detokenize=False,
+        )
