@@ -62,6 +62,7 @@ POLICY_METRICS: dict[str, tuple[str, Unit]] = {
     "entropy": ("entropy per token", "nats"),
     "kl": ("KL from the policy before RL", "nats"),
     "frac_reward_zero_std": ("groups with zero reward variance", "share"),
+    "sampling/sampling_logp_difference/mean": ("gap between vLLM and the trainer, per token", "nats"),
     "loss": ("loss", "value"),
     "grad_norm": ("gradient norm", "value"),
 }

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from trl.trainer.grpo_config import GRPOConfig
 
+from rlassay.config.engine import VLLMSampler
 from rlassay.config.training import GRPOArguments
+from rlassay.training.rl import vllm_arguments
 
 PAGE = Path("docs/grpo_config.md")
 
@@ -23,7 +25,9 @@ OWNED = {
     "min_p": "null, for the same reason",
     "repetition_penalty": "1.0, for the same reason",
     "generation_kwargs": "null, or the beams of `rl.beam_sampling`",
-    "use_vllm": "false: the training stage samples with transformers",
+    "use_vllm": "true if `rl.engine` is vllm",
+    "vllm_enable_sleep_mode": "true if `rl.engine.sleep_level` is 2",
+    "vllm_importance_sampling_correction": "true: its pass measures the gap; `rl.engine` says whether ratios are used",
     "shuffle_dataset": "false: the order of the whole run is fixed beforehand, so that it resumes exactly",
     "disable_dropout": "false, TRL's default of this release, pinned",
     "top_entropy_quantile": "1.0: the credit part `entropy_filter` selects tokens",
@@ -37,6 +41,9 @@ OWNED = {
     "disable_tqdm": "true: the log has one line per step",
 }
 """Fields that the RL stage sets, and their values."""
+
+VLLM = sorted(set(vllm_arguments(VLLMSampler(kind="vllm"))) - set(OWNED))
+"""Fields that a study sets in `rl.engine`, without their prefix."""
 
 NOT_OFFERED = {
     "follows from the model section": "model_init_kwargs trust_remote_code cast_lm_head_to_fp32 router_aux_loss_coef "
@@ -53,11 +60,9 @@ NOT_OFFERED = {
     "a study has one way to render and to sample": "chat_template_kwargs cache_implementation "
     "max_tool_calling_iterations use_transformers_continuous_batching transformers_continuous_batching_config "
     "use_transformers_paged ds3_gather_for_generation",
-    "belongs to vLLM, which the stage does not use": "vllm_mode vllm_model_impl vllm_enable_sleep_mode "
-    "vllm_structured_outputs_regex vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout "
-    "vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size "
-    "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max "
-    "vllm_importance_sampling_clip_min vllm_importance_sampling_cap",
+    "vllm_server_base_url says where a server is; vLLM's own choice otherwise": "vllm_model_impl "
+    "vllm_structured_outputs_regex vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port "
+    "vllm_importance_sampling_cap",
     "the entropy bonus has a fixed weight, see entropy_coef": "use_adaptive_entropy entropy_coef_min "
     "entropy_coef_max entropy_coef_delta "
     "entropy_target",
@@ -96,6 +101,7 @@ def destinations() -> dict[str, str]:
     Errors: ValueError unless every field has exactly one destination.
     """
     listed = [(name, f"`rl.{name}`") for name in GRPOArguments.model_fields]
+    listed += [(name, f"`rl.engine.{name.removeprefix('vllm_')}`") for name in VLLM]
     listed += [(name, f"set by the stage: {value}") for name, value in OWNED.items()]
     listed += [(name, f"not offered: {reason}") for reason, names in NOT_OFFERED.items() for name in names.split()]
     known, names = [each.name for each in fields(GRPOConfig)], [name for name, _ in listed]

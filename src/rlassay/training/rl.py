@@ -11,6 +11,7 @@ from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.advantages import ADVANTAGES, AdvantageEstimator
+from rlassay.config.engine import RLEngine, VLLMSampler
 from rlassay.config.fingerprints import code_digest, reads_signals
 from rlassay.config.model import HubModel
 from rlassay.config.policies import Policy
@@ -46,6 +47,7 @@ from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, ro
 from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
 from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
+from rlassay.training.vllm_sampler import VLLMPlan
 
 CODE = "rlassay.training.rl"
 KEPT_CHECKPOINTS = 2  # the newest, and the one before as its fallback
@@ -108,6 +110,7 @@ def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2seq
         "credit_denominator": recipe.credit_denominator,
         "entropy_penalty": recipe.entropy_penalty_coef,
         "signals": signal_plan(study, recipe, diagnostics, seq2seq=seq2seq),
+        "vllm": vllm_plan(recipe),
     }
 
 
@@ -192,8 +195,9 @@ def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics)
 def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) -> tuple[Model, Processor]:
     """The policy that RL starts from: the arm's warm start, or the model before any training.
 
-    With a KL term TRL loads the reference model from the policy's own path, so that a model without a warm start is
-    first saved to `folder`. Adapters on weights in four bits need no copy: the model without them is the reference.
+    With a KL term TRL loads the reference model from the policy's own path, and with vLLM the sizes of a built-in
+    model, so that a model without a warm start is first saved to `folder`. Adapters on weights in four bits need no
+    copy: the model without them is the reference.
     """
     recipe = policy.recipe
     start = policy.start
@@ -201,8 +205,9 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
         weights = layout.root / start.folder / _manifest(layout, start)["weights"]
         return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
-    packed = isinstance(recipe.model, HubModel) and recipe.model.in_4bit
-    if packed or (recipe.rl.beta == 0 and recipe.rl.kl is None):
+    hub = recipe.model if isinstance(recipe.model, HubModel) else None
+    reads_path = recipe.rl.beta != 0 or recipe.rl.kl is not None or (recipe.rl.engine.kind == "vllm" and hub is None)
+    if (hub is not None and hub.in_4bit) or not reads_path:
         return model, processor
     if is_main():
         for part in (model, processor):
@@ -236,6 +241,7 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         **{name: getattr(recipe.rl, name) for name in GRPOArguments.model_fields},
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         generation_kwargs=beam_sampling(recipe.rl),
+        **vllm_arguments(recipe.rl.engine),
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,
@@ -243,7 +249,6 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         top_k=0,
         min_p=None,
         repetition_penalty=1.0,
-        use_vllm=False,
         shuffle_dataset=False,  # the dataset is in the order of the whole run
         disable_dropout=False,
         top_entropy_quantile=1.0,
@@ -255,6 +260,33 @@ def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool
         dataloader_pin_memory=not on_cpu,
         report_to="none",
         disable_tqdm=True,
+    )
+
+
+def vllm_arguments(engine: RLEngine) -> dict[str, Any]:
+    """TRL's arguments for an engine. The correction is always on, since its pass measures the gap, see `VLLMPlan`."""
+    if not isinstance(engine, VLLMSampler):
+        return {"use_vllm": False}
+    passed = engine.model_dump(exclude={"kind", "sleep_level", *VLLMPlan.__dataclass_fields__})
+    return {
+        "use_vllm": True,
+        "vllm_enable_sleep_mode": engine.sleep_level > 0,
+        "vllm_importance_sampling_correction": True,
+        **{f"vllm_{name}": value for name, value in passed.items()},
+    }
+
+
+def vllm_plan(recipe: Recipe) -> VLLMPlan | None:
+    """What TRL's arguments leave open about vLLM; None for another engine."""
+    engine = recipe.rl.engine
+    if not isinstance(engine, VLLMSampler):
+        return None
+    return VLLMPlan(
+        dtype=recipe.model.dtype if isinstance(recipe.model, HubModel) else "float32",
+        enable_prefix_caching=engine.enable_prefix_caching,
+        load_format="dummy",
+        importance_sampling_correction=engine.importance_sampling_correction,
+        max_logp_difference=engine.max_logp_difference,
     )
 
 

@@ -69,7 +69,7 @@ from rlassay.training.reward_metrics import (
 )
 from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_records, token_values
 from rlassay.training.video import VideoTrainer
-from rlassay.training.vllm_images import patch_vllm_images
+from rlassay.training.vllm_sampler import VLLMPlan, VLLMSampling
 
 
 class CreditGRPOTrainer(VideoTrainer):
@@ -86,6 +86,7 @@ class CreditGRPOTrainer(VideoTrainer):
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
     - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
+    - `vllm`, what TRL's arguments leave open with `use_vllm`, and when the run stops, see `VLLMPlan`;
     - `kl`, a penalty for leaving the reference policy in place of TRL's `beta`, see `KLControl`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
@@ -135,6 +136,7 @@ class CreditGRPOTrainer(VideoTrainer):
         advantage: AdvantageEstimator | str | None = None,
         critic: CriticOptions | None = None,
         groups: GroupPlan | None = None,
+        vllm: VLLMPlan | None = None,
         **kwargs: Any,
     ) -> None:
         self.xp_credit_parts = as_parts(credit)
@@ -144,20 +146,21 @@ class CreditGRPOTrainer(VideoTrainer):
         self.xp_advantages = AdvantageStep(as_estimator(advantage), critic)
         self.xp_groups = GroupChooser(groups or GroupPlan())
         self.xp_signal_plan = signals or SignalPlan()
+        self.xp_sampling = VLLMSampling(vllm)
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
         check_parts(self.xp_credit_parts)
         check_penalty(entropy_penalty)
         if "reward_funcs" in kwargs:
             kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
-        super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
+        with self.xp_sampling.opening():
+            super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self.xp_parts = [self.xp_advantages, self.xp_groups]
         self._xp_check()
         for part in self.xp_parts:
             part.prepare(self)
         processor: Any = self.processing_class
-        if self.use_vllm and self.vllm_mode == "colocate" and self._is_vlm:
-            patch_vllm_images(self.vllm_generation, processor.image_token_id)
+        self.xp_sampling.prepare(self)
         scoring = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
         needed = needs(self.xp_credit_parts)
         self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
@@ -211,6 +214,7 @@ class CreditGRPOTrainer(VideoTrainer):
         # this attribute is the one way to hand the batch over. Only `_calculate_rewards` reads it.
         self.xp_batch = batch
         output = super()._generate_and_score_completions(self.xp_groups.choose(self, batch))
+        self.xp_sampling.check(self, output)
         batch.seconds["generation"] = time.perf_counter() - began - sum(batch.seconds.values())
         self._xp_advantage(batch, output)
         self.xp_groups.settle(self, batch, output)

@@ -1,0 +1,182 @@
+# pyright: basic
+# (TRL leaves most attributes of a trainer open)
+"""vLLM as the sampler of TRL's trainer: how it is opened, its seeds, its images, and its gap to the trainer."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from trl.generation import vllm_generation
+
+from rlassay.models.vllm_engine import NEVER, RENAMED, check_prompts, collapse_runs, reloadable_on_cpu, vllm_name
+from rlassay.training.process import RefusedError
+
+GAP = "sampling/sampling_logp_difference/mean"
+"""TRL's metric: mean absolute difference of the log-probs of sampled tokens, vLLM's and the trainer's, nats."""
+
+
+class SamplerGapError(RefusedError):
+    """vLLM samples from another distribution than the policy that is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLLMPlan:
+    """Settings of vLLM under the trainer that TRL has no argument for.
+
+    The gap is measured in the pass that TRL's importance-sampling correction makes. Without the correction, leave TRL's
+    argument on and set `importance_sampling_correction=False` here: the pass is made, and its ratios are replaced by 1.
+    """
+
+    dtype: str | None = None
+    """Type of its weights; None is vLLM's choice, which is half precision for a model in single."""
+    enable_prefix_caching: bool | None = None
+    """Whether prompts that begin alike share their keys and values; None is vLLM's choice."""
+    load_format: str | None = None
+    """`dummy` reads no weights from disk: the trainer pushes its own before the first completion."""
+    importance_sampling_correction: bool = True
+    """Whether the loss is multiplied by TRL's ratios."""
+    max_logp_difference: float | None = None
+    """Largest value of `sampling/sampling_logp_difference/mean`, nats; beyond it the run stops. None never stops it."""
+
+
+class VLLMSampling:
+    """vLLM under one trainer; without `use_vllm` it does nothing."""
+
+    def __init__(self, plan: VLLMPlan | None) -> None:
+        self.plan = plan or VLLMPlan()
+        self.calls = (-1, 0)
+        """Step of the last call of vLLM, and the calls at that step."""
+
+    @contextmanager
+    def opening(self) -> Generator[None, None, None]:
+        """Within it TRL opens vLLM with the plan's options; on CPU weights can be pushed and nothing is compiled."""
+        trl: Any = vllm_generation
+        known = getattr(trl, "LLM", None)
+        if known is None:  # vLLM is not installed
+            yield
+            return
+        on_cpu = not torch.cuda.is_available()
+        names = ("dtype", "enable_prefix_caching", "load_format")
+        options = {name: value for name in names if (value := getattr(self.plan, name)) is not None}
+        trl.LLM = partial(known, **options | ({"enforce_eager": True} if on_cpu else {}))
+        try:
+            with reloadable_on_cpu(on_cpu=on_cpu):
+                yield
+        finally:
+            trl.LLM = known
+
+    def prepare(self, trainer: Any) -> None:
+        """Seed vLLM, and make it see images as the trained policy does."""
+        if not trainer.use_vllm:
+            return
+        generation = trainer.vllm_generation
+        self._seed(trainer, generation)
+        if trainer.vllm_mode != "colocate":
+            return
+        if trainer._is_vlm:
+            patch_vllm_images(generation, trainer.processing_class.image_token_id)
+        if trainer.accelerator.unwrap_model(trainer.model).config.model_type in RENAMED:
+            _rename(generation)
+
+    def _seed(self, trainer: Any, generation: Any) -> None:
+        """Give every call of vLLM a seed of its own: from the run's seed, the step and the calls at that step.
+
+        A resumed run thereby samples what an uninterrupted one would. TRL seeds a colocated vLLM by the number of the
+        process alone. The trainer's own random state is left as it was.
+        """
+        if trainer.vllm_mode == "server":
+            generate, given = generation.generate, generation.generation_kwargs
+
+            def seeded_on_server(*args: Any, **options: Any) -> Any:
+                generation.generation_kwargs = {**given, "seed": self._next_seed(trainer, 0)}
+                return generate(*args, **options)
+
+            generation.generate = seeded_on_server
+            return
+        # The processes of one tensor-parallel group have to draw the same tokens.
+        group = trainer.accelerator.process_index // generation.tensor_parallel_size
+        sample = generation.llm.generate
+
+        def seeded(*args: Any, **options: Any) -> Any:
+            devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(self._next_seed(trainer, group))
+                return sample(*args, **options)
+
+        generation.llm.generate = seeded
+
+    def _next_seed(self, trainer: Any, group: int) -> int:
+        step = trainer.state.global_step
+        last, count = self.calls
+        self.calls = (step, count + 1 if last == step else 0)
+        seeds = np.random.SeedSequence([trainer.args.seed, *self.calls, group])
+        return int(seeds.generate_state(1)[0])
+
+    def check(self, trainer: Any, output: dict[str, Any]) -> None:
+        """Stop the run if vLLM is too far from the trainer; without correction, set TRL's ratios to 1.
+
+        Errors: SamplerGapError naming step, gap and limit.
+        """
+        if not trainer.use_vllm:
+            return
+        if not self.plan.importance_sampling_correction and "importance_sampling_ratio" in output:
+            output["importance_sampling_ratio"] = torch.ones_like(output["importance_sampling_ratio"])
+        gaps, limit = (
+            trainer._metrics["train" if trainer.model.training else "eval"][GAP],
+            self.plan.max_logp_difference,
+        )
+        if limit is not None and gaps and not gaps[-1] <= limit:  # NaN stops it too
+            raise SamplerGapError(
+                f"step {trainer.state.global_step + 1}: the log-probs of vLLM and of the trainer differ by "
+                f"{gaps[-1]:.3g} nats per token on average, expected at most {limit:g} "
+                "(rl.engine.max_logp_difference). vLLM samples with other weights (stale, or without the adapter), "
+                "other images, or another template than the trainer; or it computes in another precision: then raise "
+                "the limit"
+            )
+
+
+def _rename(generation: Any) -> None:
+    """Push the layers of a vision tower under the names that vLLM knows them by."""
+    params = generation._iter_named_params
+
+    def renamed() -> Generator[tuple[str, Any], None, None]:
+        for name, param in params():
+            yield vllm_name(name), param
+
+    generation._iter_named_params = renamed
+
+
+def patch_vllm_images(generation: Any, image_token_id: int) -> None:
+    """Make vLLM see the images of a prompt as the trained policy does.
+
+    - TRL sends prompts in which the processor has already expanded each image into its image tokens. vLLM takes the
+      first of them for the whole image and expands it again. Here each run of image tokens is sent as the one token
+      that vLLM expects, and the prompt that vLLM read is compared with TRL's.
+    - vLLM caches the vision tower's output per image; here the cache is emptied whenever new weights arrive.
+    - Image tokens are never sampled, since no image would belong to them. Without vLLM TRL already suppresses them.
+
+    Args:
+        generation: TRL's `VLLMGeneration` in `colocate` mode.
+        image_token_id: the token that each part of an image has in a prompt.
+
+    Errors: ValueError, from `generation.generate`, if vLLM read another prompt than the trainer's.
+
+    Source: https://github.com/huggingface/trl/issues/6294 and https://github.com/huggingface/trl/issues/7198
+    """
+    generate, sync_weights = generation.generate, generation.sync_weights
+    generation.generation_kwargs = {"logit_bias": {image_token_id: NEVER}, **generation.generation_kwargs}
+
+    def generate_as_trained(prompts: list[list[int]], **others: Any) -> tuple[Any, ...]:
+        results = generate(prompts=[collapse_runs(ids, image_token_id) for ids in prompts], **others)
+        check_prompts(prompts, results[0])
+        return results
+
+    def sync_and_empty_image_cache() -> None:
+        sync_weights()
+        generation.llm.llm_engine.reset_encoder_cache()
+
+    generation.generate, generation.sync_weights = generate_as_trained, sync_and_empty_image_cache

@@ -1,0 +1,58 @@
+"""A short study whose completions vLLM samples: seeds, resume after a kill, the gap, and answers by both engines."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlassay.layout import Layout
+from rlassay.training.rl import run_rl
+from rlassay.training.sft import run_sft
+from rlassay.training.vllm_sampler import GAP
+from tests.engines.vllm_process import needs_vllm, vllm_process
+from tests.evaluation.tiny import only
+from tests.training.short_run import RUN, fresh_layout, load_short, policy_of, rollouts, timeless_metrics
+
+pytestmark = [needs_vllm, pytest.mark.filterwarnings("ignore")]
+ENGINE = {"kind": "vllm", "max_model_length": 128}
+VLLM: dict[str, Any] = {"rl__engine": ENGINE, "evaluation__engine": ENGINE, "rl__max_steps": 4}
+SAMPLED: dict[str, Any] = {"evaluation__num_samples": 1, "evaluation__max_completion_length": 6}
+BETWEEN_ENGINES = 0.01
+"""The trainer's log-probs count the image token, which neither engine samples: an untrained model gives it 1/300."""
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study after its warm start (`before`), and after the training of two seeds (`results`)."""
+    folder = tmp_path_factory.mktemp("study")
+    study, layout = load_short(folder, **VLLM, **SAMPLED), fresh_layout(folder / "results")
+    run_sft(study, layout, only(study, "sft"))
+    shutil.copytree(layout.root, folder / "before/digits")
+    for seed in (1, 2):
+        with vllm_process():
+            run_rl(study, layout, policy_of(study, f"runs/base/seed{seed}"))
+    return folder
+
+
+def results(folder: Path) -> Layout:
+    return Layout(root=folder / "results/digits")
+
+
+def completions(layout: Layout, run: str = RUN) -> list[tuple[int, str, str]]:
+    return [(row["step"], row["prompt_id"], row["completion"]) for row in rollouts(layout, run)]
+
+
+def test_vllm_samples_from_the_policy_of_every_step(study_folder: Path):
+    metrics = timeless_metrics(results(study_folder))[:4]
+
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4]
+    assert all(line[GAP] < BETWEEN_ENGINES for line in metrics)
+    assert all(line["grad_norm"] > 0 for line in metrics)
+
+
+def test_two_seeds_differ_in_the_first_rollout(study_folder: Path):
+    by_seed = [completions(results(study_folder), f"runs/base/seed{seed}") for seed in (1, 2)]
+    one, other = ({text for step, _, text in each if step == 1} for each in by_seed)
+
+    assert len(one & other) < len(one) / 2
