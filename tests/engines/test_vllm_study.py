@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trl.generation.vllm_generation import VLLMGeneration
 
 from rlassay.layout import Layout
 from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft
-from rlassay.training.vllm_sampler import GAP
+from rlassay.training.vllm_sampler import GAP, SamplerGapError
 from tests.engines.vllm_process import needs_vllm, vllm_process
 from tests.evaluation.tiny import only
 from tests.training.short_run import RUN, fresh_layout, load_short, policy_of, rollouts, timeless_metrics
@@ -56,3 +57,18 @@ def test_two_seeds_differ_in_the_first_rollout(study_folder: Path):
     one, other = ({text for step, _, text in each if step == 1} for each in by_seed)
 
     assert len(one & other) < len(one) / 2
+
+
+def test_stale_weights_stop_the_run(study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    limited = {"rl__engine": {**ENGINE, "max_logp_difference": 0.02}}
+    shutil.copytree(study_folder / "before", tmp_path / "results")
+    study, sync, calls = load_short(tmp_path, **VLLM | limited), VLLMGeneration.sync_weights, []
+
+    def first_only(generation: Any) -> None:
+        calls.append(generation)
+        if len(calls) == 1:
+            sync(generation)
+
+    monkeypatch.setattr(VLLMGeneration, "sync_weights", first_only)
+    with vllm_process(), pytest.raises(SamplerGapError, match="step 2: the log-probs of vLLM and of the trainer"):
+        run_rl(study, results(tmp_path), policy_of(study))
