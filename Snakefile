@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from filelock import Timeout
 from snakemake.exceptions import WorkflowError
 
-from rlassay.cli.engines import require_engines
 from rlassay.cli.failures import report_failures
+from rlassay.cli.status import conclusion
 from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
@@ -20,7 +19,9 @@ try:
     SETTINGS = settings_from_snakemake(config)
     CHOSEN = {"scale": SETTINGS.scale or "null", "engine": SETTINGS.engine or "null", "results": SETTINGS.results}
     if SETTINGS != load_settings(study=SETTINGS.study, **CHOSEN):
-        raise StudyError(["--config takes study, scale, engine and results; write other settings into config/config.yaml"])
+        raise StudyError(
+            ["--config takes study, scale, engine and results; write other settings into config/config.yaml"]
+        )
     STUDY = load_study(SETTINGS.study, SETTINGS.scale, SETTINGS.engine)
     LAYOUT = Layout(root=Path(SETTINGS.results) / STUDY.id)
     shorten_lines()
@@ -29,6 +30,7 @@ except StudyError as error:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/sft.smk"
 include: "workflow/rules/rl.smk"
@@ -41,19 +43,14 @@ workflow.default_target = "ablation_report"  # an included file sets no default
 
 
 onstart:
-    try:
-        require_engines(STUDY)
-    except StudyError as error:
-        raise WorkflowError(str(error)) from None
-    try:
-        STUDY_LOCK.acquire(timeout=0)
-    except Timeout:
-        raise WorkflowError(f"Another Snakemake is running on {LAYOUT.root}; wait for it or stop it.") from None
+    begin()
     follow_jobs(STUDY, LAYOUT)
     print(f"{STUDY.title}\nWatch from another terminal: rlassay status (progress), mlflow ui (curves)")
 
 
 onsuccess:
+    if not workflow.local_exec:  # else the job has printed them here
+        print("\n".join(conclusion(STUDY, LAYOUT)))
     print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(LAYOUT.tracking) or ''}")
 
 

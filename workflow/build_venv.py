@@ -49,7 +49,7 @@ def build():
     else:
         create()  # none yet, or the rest of an interrupted build
     print("Installing the packages of pyproject.toml into .venv (minutes, the first time) ...", flush=True)
-    run(VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "-e", ".[dev]")
+    run(VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "-e", ".[cluster,dev]")
 
 
 def create():

@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from rlassay.layout import LOCK, Layout
+from rlassay.locks import is_locked
 
 Condition = Literal["running", "finished", "collapsed", "killed", "failed"]
 TAIL_BYTES = 65_536
@@ -78,14 +77,8 @@ def read_progress(layout: Layout, policy: str) -> Progress | None:
 
 
 def is_held(state: Path) -> bool:
-    """Whether a live process works in a `state/` folder: it holds the lock, which the kernel frees when it ends."""
-    if not (state / LOCK).exists():
-        return False
-    try:
-        with FileLock(state / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
+    """Whether a live process works in a `state/` folder: it holds the lock."""
+    return is_locked(state / LOCK)
 
 
 def _newest_lines(metrics: Path) -> Iterator[dict[str, Any]]:

@@ -5,13 +5,14 @@ rank 0 alone. Every rank shows that it runs by changing a file in the launcher's
 changes, or a rank ends, the launcher ends all of them.
 """
 
+import atexit
 import ctypes
 import faulthandler
 import os
+import platform
 import signal
 import sys
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,13 +49,18 @@ def world_size() -> int:
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
+def spans_machines() -> bool:
+    """Whether several machines share the job."""
+    return is_launched() and int(os.environ["LOCAL_WORLD_SIZE"]) < world_size()
+
+
 def is_main() -> bool:
     """Whether this process writes the files of the job."""
     return rank() == 0
 
 
 def alive(folder: Path, number: int) -> Path:
-    """The file that a rank keeps changing; it holds its process id."""
+    """The file that a rank keeps changing: `{"pid", "host", "beats", "ended"}`."""
     return folder / f"rank{number}.alive.json"
 
 
@@ -78,8 +84,10 @@ def show_life() -> None:
         return
     faulthandler.register(STACKS, file=sys.__stderr__ or sys.stderr, all_threads=True)
     die_with_parent(signal.SIGKILL)
-    file = alive(Path(os.environ[FOLDER]), rank())
-    threading.Thread(target=_beat, args=(file,), daemon=True).start()
+    file, over = alive(Path(os.environ[FOLDER]), rank()), threading.Event()
+    beating = threading.Thread(target=_beat, args=(file, over), daemon=True)
+    beating.start()
+    atexit.register(_end, over, beating)
 
 
 def die_with_parent(number: int) -> None:
@@ -88,12 +96,21 @@ def die_with_parent(number: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
-def _beat(file: Path) -> None:
+def _beat(file: Path, over: threading.Event) -> None:
     beats = 0
     while True:
         beats += 1
+        ended = over.is_set()
         try:
-            write_json(file, {"pid": os.getpid(), "beats": beats})
+            write_json(file, {"pid": os.getpid(), "host": platform.node(), "beats": beats, "ended": ended})
         except OSError:  # the launcher has ended and removed its folder
             return
-        time.sleep(BEAT)
+        if ended:
+            return
+        over.wait(BEAT)
+
+
+def _end(over: threading.Event, beating: threading.Thread) -> None:
+    """Say that this process has ended, which a launcher on another machine cannot see."""
+    over.set()
+    beating.join(2 * BEAT)

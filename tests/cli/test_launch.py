@@ -33,13 +33,16 @@ def test_a_stopped_rank_ends_the_job_with_a_message(
     members[1].send_signal(signal.SIGSTOP)
     agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     began = time.monotonic()
-    assert launcher._watch(agent, tmp_path, 2) == launcher.FAILED
+    notes: list[str] = []
+    assert launcher._watch(agent, tmp_path, 2, notes.append) == launcher.FAILED
     launcher._end(agent, tmp_path)
     assert 3 <= time.monotonic() - began < 30
     assert [each.wait() for each in members] == [-signal.SIGKILL, -signal.SIGKILL]
     assert agent.wait() == -signal.SIGTERM
     errors = capfd.readouterr().err
     assert "error: rank 1 of 2 has shown no sign of life for 3 s" in errors
+    (note,) = notes
+    assert note.startswith("rank 1 of 2 has shown no sign of life for 3 s; the job ends")
     assert "Current thread" in errors  # the stacks of rank 0, which can still print them
 
 

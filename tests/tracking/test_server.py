@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from rlassay.config import Settings
+from rlassay.config.settings import Tracking
+from rlassay.tracking import process
 from rlassay.tracking.sync import sync_study
 from tests.tracking.folders import STEPS, FakeJob, small_folder, small_study
 from tests.tracking.reading import Reader
@@ -98,3 +101,13 @@ def test_mlflow_ui_shows_runs_and_artifacts_and_accepts_a_sync_over_http(
     remote = reader.runs("remote")["base seed 1 rl"][0]
     assert remote.info.status == "FINISHED"
     assert json.loads(server.text("get-artifact", run_id=remote.info.run_id, path="rollouts.json"))["data"] != []
+
+    # A job whose settings name the server feeds it while it runs.
+    monkeypatch.setattr(process, "PATIENCE", 90)
+    job.study = study.model_copy(update={"name": "fed"})
+    settings = Settings(tracking=Tracking(uri=server.uri, interval=0.2))
+    with process.follow(job.study, job.layout, settings, "runs/base/seed1"):
+        pass
+    fed = reader.runs("fed")["base seed 1 rl"][0]
+    points = server.query_api("metrics/get-history", run_id=fed.info.run_id, metric_key="reward")["metrics"]
+    assert [point["step"] for point in points] == list(range(1, STEPS + 1))

@@ -4,9 +4,8 @@ import hashlib
 import os
 import sys
 
-from filelock import FileLock
-
 import rlassay
+from rlassay.cli.cluster.requests import requests
 from rlassay.cli.stages import STAGES, shell_prefix
 from rlassay.config.fingerprints import code_digest, data_id, decision_id, evaluation_id, score_id
 from rlassay.config.policies import asked_policies, policies, undecided_arms
@@ -16,8 +15,8 @@ CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
 # The report depends on labels, colours and titles too, and on the templates of the page.
 TEMPLATES = [file.read_text() for file in sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())]
 SHOWN = hashlib.sha256(repr((STUDY, SETTINGS.report, TEMPLATES)).encode()).hexdigest()[:8]
-# `kill -9` leaves Snakemake's own lock behind; the kernel frees this one however the process ends.
-STUDY_LOCK = FileLock(LAYOUT.root / ".lock")
+# What a job of each rule asks of a cluster.
+REQUESTS = {name: requests(STUDY, SETTINGS, name) for name in STAGES}
 # Jobs run the Python that runs Snakemake, even where its environment is not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 # The place of the study's files identifies no result, so it is no param of the jobs.

@@ -9,10 +9,12 @@ rule prepare_data:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        **REQUESTS["prepare_data"],
     params:
         fingerprint=data_id(STUDY),
         code=CODE["prepare_data"],
     message:
         "Prepare the data"
     shell:
-        'python -m rlassay.cli.stages prepare_data "$@" --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'
+        'keep_log {log:q}; python -m rlassay.cli.stages prepare_data "$@" --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'

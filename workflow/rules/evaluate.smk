@@ -1,6 +1,3 @@
-from rlassay.rewards import IN_THEIR_OWN_PROCESS
-
-
 # Sample a policy's completions of an evaluation set.
 rule generate:
     input:
@@ -14,16 +11,16 @@ rule generate:
         LAYOUT.root / "benchmarks/{policy}/generate-{set}.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads * STUDY.num_processes
+    threads: SETTINGS.resources.threads * STUDY.processes_per_node
     resources:
-        gpu=STUDY.gpus,
+        **REQUESTS["generate"],
     params:
         fingerprint=evaluation_fingerprint,
         code=CODE["generate"],
     message:
         "Answer {wildcards.set} with {wildcards.policy}"
     shell:
-        'python -m rlassay.cli.stages generate "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} '
+        'keep_log {log:q}; python -m rlassay.cli.stages generate "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} '
         "--fingerprint {params.fingerprint:q} >> {log:q} 2>&1"
 
 
@@ -41,11 +38,11 @@ rule score:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=min(1, STUDY.gpus) if IN_THEIR_OWN_PROCESS & set(STUDY.rewards) else 0,
+        **REQUESTS["score"],
     params:
         fingerprint=score_id(STUDY),
         code=CODE["score"],
     message:
         "Score {wildcards.set} of {wildcards.policy}"
     shell:
-        'python -m rlassay.cli.stages score "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} >> {log:q} 2>&1'
+        'keep_log {log:q}; python -m rlassay.cli.stages score "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} >> {log:q} 2>&1'

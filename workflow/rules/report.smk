@@ -13,13 +13,15 @@ rule ablation_report:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        **REQUESTS["ablation_report"],
     params:
         shown=SHOWN,
         code=CODE["ablation_report"],
     message:
         "Write the report"
     shell:
-        'python -m rlassay.cli.stages ablation_report "$@" 2>> {log:q} | tee -a {log:q}'
+        'keep_log {log:q}; python -m rlassay.cli.stages ablation_report "$@" 2>> {log:q} | tee -a {log:q}'
 
 
 # Write the report on the policies that are finished.
@@ -29,7 +31,9 @@ rule partial_report:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        **REQUESTS["ablation_report"],
     message:
         "Write the report on finished policies"
     shell:
-        'python -m rlassay.cli.stages ablation_report "$@" --partial 2>> {log:q} | tee -a {log:q}'
+        'keep_log {log:q}; python -m rlassay.cli.stages ablation_report "$@" --partial 2>> {log:q} | tee -a {log:q}'

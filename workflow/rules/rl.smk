@@ -11,13 +11,13 @@ rule rl_train:
         LAYOUT.root / "benchmarks/{policy}/train.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads * STUDY.num_processes
+    threads: SETTINGS.resources.threads * STUDY.processes_per_node
     resources:
-        gpu=STUDY.gpus,
+        **REQUESTS["rl_train"],
     params:
         fingerprint=fingerprint,
         code=CODE["rl_train"],
     message:
         "Train {wildcards.policy}"
     shell:
-        'python -m rlassay.cli.stages rl_train "$@" --policy {wildcards.policy:q} --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'
+        'keep_log {log:q}; python -m rlassay.cli.stages rl_train "$@" --policy {wildcards.policy:q} --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'

@@ -43,10 +43,12 @@ checkpoint decide:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        **REQUESTS["decide"],
     params:
         fingerprint=decision_id(STUDY),
         code=CODE["decide"],
     message:
         "Look {wildcards.look}: which arms need more seeds?"
     shell:
-        'python -m rlassay.cli.stages decide "$@" --look {wildcards.look} 2>> {log:q} | tee -a {log:q}'
+        'keep_log {log:q}; python -m rlassay.cli.stages decide "$@" --look {wildcards.look} 2>> {log:q} | tee -a {log:q}'

@@ -10,13 +10,13 @@ rule sft_train:
         LAYOUT.root / "benchmarks/{policy}/train.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads * STUDY.num_processes
+    threads: SETTINGS.resources.threads * STUDY.processes_per_node
     resources:
-        gpu=STUDY.gpus,
+        **REQUESTS["sft_train"],
     params:
         fingerprint=fingerprint,
         code=CODE["sft_train"],
     message:
         "Warm start {wildcards.policy}"
     shell:
-        'python -m rlassay.cli.stages sft_train "$@" --policy {wildcards.policy:q} --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'
+        'keep_log {log:q}; python -m rlassay.cli.stages sft_train "$@" --policy {wildcards.policy:q} --fingerprint {params.fingerprint:q} >> {log:q} 2>&1'

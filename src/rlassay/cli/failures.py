@@ -55,14 +55,17 @@ def noted(layout: Layout, stage: str, policy: str | None, split: str | None) -> 
     try:
         yield
     except Exception as error:
-        about = {"stage": stage, "policy": policy, "split": split, "error": f"{type(error).__name__}: {error}"}
-        if not layout.root.is_dir():  # refused before anything was written
-            raise
-        if is_launched() and path.exists():
-            raise
-        with suppress(OSError):  # the disk itself may have failed
-            write_json(path, about | {"ended": time.time()})
+        note_once(layout, stage, policy, split, f"{type(error).__name__}: {error}")
         raise
+
+
+def note_once(layout: Layout, stage: str, policy: str | None, split: str | None, error: str) -> None:
+    """Leave a note of a failed job, unless one of its processes has."""
+    path = layout.failure(stage, policy, split)
+    if not layout.root.is_dir() or path.exists():  # refused before anything was written
+        return
+    with suppress(OSError):  # the disk itself may have failed
+        write_json(path, {"stage": stage, "policy": policy, "split": split, "error": error, "ended": time.time()})
 
 
 def failures(study: Study, layout: Layout, since: float = 0.0) -> list[Failure]:

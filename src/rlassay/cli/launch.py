@@ -5,20 +5,23 @@ Python is seen here: it shows no more signs of life (`rlassay.ranks`). However t
 """
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
 from rlassay import ranks
+from rlassay.cli.cluster import nodes
 from rlassay.cli.common import USER_ERROR
 from rlassay.config import Study
 from rlassay.files import read_json
@@ -33,32 +36,48 @@ PATIENCE = 20.0
 FAILED = 1
 
 
-def launch(study: Study, arguments: Sequence[str], threads: int) -> int:
+def launch(
+    study: Study, arguments: Sequence[str], threads: int, shared: Path, note: Callable[[str], None] = print
+) -> int:
     """Run `python -m rlassay.cli.stages <arguments>` as `study.num_processes` ranks; the exit code of the job.
 
     The code is 0, 2 where a rank refused the job, 1 where one failed, died or hung. SIGTERM and Ctrl-C end the ranks
     and raise SystemExit.
 
     Args:
-        study: says how many processes.
+        study: says how many processes, and on how many machines.
         arguments: those of the stage.
         threads: CPU threads of each process.
+        shared: folder for the signs of life of ranks on several machines, which all of them see.
+        note: takes the reason why the job failed, which its ranks may not have been able to leave.
+
+    Errors: RefusedError for several machines outside of Slurm; see `cluster.nodes.meeting`.
     """
-    with TemporaryDirectory(prefix="rlassay-ranks-") as name, signals_as_exceptions():
+    command = _command(study, [*_options(study), *arguments])
+    place = shared if study.nodes > 1 else None
+    with TemporaryDirectory(prefix=".rlassay-ranks-", dir=place) as name, signals_as_exceptions():
         folder = Path(name)
         launcher = subprocess.Popen(
-            [sys.executable, "-m", "accelerate.commands.launch", *_options(study), *arguments],
+            command,
             env=_environment(study, folder, threads),
             start_new_session=True,  # Ctrl-C is for this process, which ends the ranks in order
             preexec_fn=partial(ranks.die_with_parent, signal.SIGTERM),  # noqa: PLW1509  # this process has no threads
         )
         try:
-            status = _watch(launcher, folder, study.num_processes)
+            status = _watch(launcher, folder, study.num_processes, note)
         finally:
             _end(launcher, folder)
         if status and ranks.refused(folder).exists():
             return USER_ERROR
+        if status:
+            note(f"the processes of the job ended with status {status}; the log has the first one's last words")
         return FAILED if status else 0
+
+
+def _command(study: Study, options: list[str]) -> list[str]:
+    if study.nodes > 1:
+        return nodes.command(study, options)
+    return [sys.executable, "-m", "accelerate.commands.launch", *options]
 
 
 def _options(study: Study) -> list[str]:
@@ -71,7 +90,7 @@ def _environment(study: Study, folder: Path, threads: int) -> dict[str, str]:
     return os.environ | on_cpu | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
 
 
-def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int) -> int:
+def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int, note: Callable[[str], None]) -> int:
     """The exit status of the launcher; it is ended when a rank hangs."""
     silent = dict.fromkeys(range(count), 0.0)
     last: dict[int, object] = {}
@@ -83,24 +102,24 @@ def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int) -> int
         for number in silent:
             sign = read_json(ranks.alive(folder, number))
             # A rank that has ended is not hanging: others may still write results.
-            ended = sign is not None and not psutil.pid_exists(sign["pid"])
+            ended = sign is not None and (sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"])))
             silent[number] = 0.0 if sign is None or ended or sign != last.get(number) else silent[number] + passed
             last[number] = sign
         hanging = [number for number, seconds in silent.items() if seconds > SILENCE]
         if hanging:
-            _report(hanging, folder, count)
+            _report(hanging, folder, count, note)
             return FAILED
     return launcher.returncode
 
 
-def _report(hanging: list[int], folder: Path, count: int) -> None:
+def _report(hanging: list[int], folder: Path, count: int, note: Callable[[str], None]) -> None:
     which = ", ".join(str(number) for number in hanging)
-    print(
-        f"error: rank {which} of {count} has shown no sign of life for {SILENCE:g} s; the job ends, and resumes from "
-        "its newest checkpoint when it is started again. The stacks of the ranks that can still print them:",
-        file=sys.stderr,
-        flush=True,
+    reason = (
+        f"rank {which} of {count} has shown no sign of life for {SILENCE:g} s; the job ends, and resumes from its "
+        "newest checkpoint when it is started again"
     )
+    note(reason)
+    print(f"error: {reason}. The stacks of the ranks that can still print them:", file=sys.stderr, flush=True)
     _signal_ranks(folder, ranks.STACKS)
     time.sleep(1)
 
@@ -120,6 +139,11 @@ def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
 def _signal_ranks(folder: Path, number: int) -> None:
     for file in folder.glob("*.alive.json"):
         sign = read_json(file)
-        if sign is not None:
+        if sign is not None and _is_here(sign):  # Slurm ends those on other machines, with the step that they are
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(sign["pid"], number)
+
+
+def _is_here(sign: dict[str, Any]) -> bool:
+    """Whether a rank runs on this machine, so that its process id means something here."""
+    return sign["host"] == platform.node()

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from rlassay import ranks
 from rlassay.cli.common import add_study_arguments, check_fingerprint, chosen_policy, known, load, run_parsed
-from rlassay.cli.failures import noted
+from rlassay.cli.failures import note_once, noted
 from rlassay.cli.gpus import handed_out
 from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import data_id, evaluation_id
@@ -17,6 +18,12 @@ from rlassay.layout import Layout
 from rlassay.models.vllm_engine import set_environment
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
+KEEP_LOG = (
+    'keep_log() { touch "$1.all"; ln -f "$1.all" "$1" 2> /dev/null || true; '
+    'echo "== $(date "+%F %T") on $(hostname)" >> "$1"; }; '
+)
+"""A shell function that keeps the lines of earlier attempts: Snakemake removes the log before it starts a job, and the
+file lives on by its other name, `<log>.all`."""
 ANY_POLICY = "runs/<arm>/seed<k>, sft/<id>[/seed<k>] or models/<id>"
 
 
@@ -192,13 +199,13 @@ STAGES = {
 
 
 def shell_prefix(settings: Settings) -> str:
-    """Prefix of each shell line of a rule: it makes the study's arguments the shell's own, "$@".
+    """Prefix of each shell line of a rule: the study's arguments become the shell's own, "$@", and logs can be kept.
 
     Braces in names are doubled, since Snakemake formats the line.
     """
     where = ["--study", settings.study, "--scale", settings.scale or "null", "--engine", settings.engine or "null"]
     where += ["--results", settings.results]
-    return f"set -euo pipefail; set -- {shlex.join(where)}; ".replace("{", "{{").replace("}", "}}")
+    return f"set -euo pipefail; set -- {shlex.join(where)}; {KEEP_LOG}".replace("{", "{{").replace("}", "}}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -236,8 +243,9 @@ def _run(args: argparse.Namespace) -> int:
         if stage.in_processes and study.num_processes > 1 and not ranks.is_launched():
             from rlassay.cli.launch import launch
 
-            layout.failure(*_job(args)).unlink(missing_ok=True)
-            return launch(study, args.argv, settings.resources.threads)
+            job = _job(args)
+            layout.failure(*job).unlink(missing_ok=True)
+            return launch(study, args.argv, settings.resources.threads, layout.root, partial(note_once, layout, *job))
         return _run_here(args, study, layout, settings)
 
 

@@ -33,7 +33,7 @@ PACKAGE = Path(rlassay.__file__).parent
 _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 PATIENCE = {"timeout", "max_failures"}
 """Keys of a reward that enter no fingerprint."""
-DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.")
+DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.locks.")
 """Left out of the digest of code: results of config are in the fingerprints, and the others change no result."""
 
 

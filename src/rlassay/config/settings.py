@@ -1,6 +1,6 @@
 """`config/config.yaml`: which study to run, and settings that do not change its results."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -59,11 +59,29 @@ class ReportSettings(Section):
     """When the page warns of reward hacking."""
 
 
+Stage = Literal["prepare_data", "sft_train", "rl_train", "generate", "score", "decide", "ablation_report"]
+MINUTES: dict[Stage, int] = {
+    **{"prepare_data": 240, "sft_train": 1440, "rl_train": 1440},
+    **{"generate": 480, "score": 240, "decide": 60, "ablation_report": 60},
+}
+"""By stage: longest time of a job on a cluster, unless the settings say otherwise."""
+
+
 class Resources(Section):
     """Limits on the resources of the jobs."""
 
     threads: int = Field(default=1, ge=1)
     """CPU threads of each process of a training or generation job; Snakemake packs the jobs into its cores."""
+    minutes: dict[Stage, Annotated[int, Field(ge=1)]] = Field(default={})
+    """Longest time of a job on a cluster, by stage; stages left out get that of `MINUTES`. A training job that is
+    ended by it resumes from its newest checkpoint."""
+    memory_mb: dict[Stage, Annotated[int, Field(ge=1)]] = Field(default={})
+    """MiB that a job asks of a cluster on each of its nodes, by stage; stages left out get an estimate from the size
+    of the study's models. A job that is sent again asks for more."""
+
+    def minutes_of(self, stage: Stage) -> int:
+        """Longest time of a stage's job on a cluster."""
+        return self.minutes.get(stage, MINUTES[stage])
 
 
 LogName = Annotated[str, Field(pattern=r"^[\w.-]+\.md$")]

@@ -112,6 +112,9 @@ class StudyKeys(Section):
     processes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
     """Without GPUs, processes that share each training and generation job, on this machine. Each takes
     `per_device_train_batch_size` samples, so that two of them double a batch."""
+    nodes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
+    """Machines that share each training and generation job, each with `gpus` or `processes` of its own; more than one
+    needs Slurm."""
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation
@@ -171,9 +174,14 @@ class Study(StudyKeys):
     """The arms by name."""
 
     @property
-    def num_processes(self) -> int:
-        """Processes of each training and generation job: one per GPU, or `processes` on CPU."""
+    def processes_per_node(self) -> int:
+        """Processes of each training and generation job on one machine: one per GPU, or `processes` on CPU."""
         return max(self.gpus, self.processes)
+
+    @property
+    def num_processes(self) -> int:
+        """Processes of each training and generation job, on all its machines."""
+        return self.nodes * self.processes_per_node
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from rlassay.config import Study, StudyError
 from rlassay.config.data import DataConfig, Hub, TableSection
@@ -25,6 +25,7 @@ from rlassay.data.raw_examples import Source
 from rlassay.data.tables import aokvqa, gsm8k, summarization, table
 from rlassay.files import sha256, write_json
 from rlassay.layout import Layout
+from rlassay.locks import file_lock, patience
 from rlassay.records import TRAINING_SPLITS, PromptRow, SplitFacts, parse_row
 
 SOURCES: dict[str, Callable[[Any], Source]] = {
@@ -119,14 +120,14 @@ def _pinned(section: DataConfig) -> tuple[DataConfig, str | None]:
 def _unfinished(layout: Layout) -> Generator[None, None, None]:
     """Lock the folder of unfinished work, which a killed attempt leaves for the next one.
 
-    The folder is deleted at the end, and after a StudyError too, since fixing its cause changes the input. The kernel
-    frees the lock however the process ends.
+    The folder is deleted at the end, and after a StudyError too, since fixing its cause changes the input.
 
     Errors: StudyError if another process holds the lock.
     """
     layout.data_parts.mkdir(parents=True, exist_ok=True)
+    lock = layout.data_parts / "lock"
     try:
-        with FileLock(layout.data_parts / "lock", timeout=0):
+        with file_lock(lock, patience(lock, 0.0)):
             try:
                 yield
             except StudyError:

@@ -22,6 +22,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from rlassay.locks import file_lock
 from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY, Point
 from rlassay.tracking.runs import RunDescription
 
@@ -60,7 +61,7 @@ class Store:
         self.uri = uri
         self.study = study
         locks.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(locks / "runs.lock")
+        self._lock = file_lock(locks / "runs.lock")
         self._parents: dict[tuple[str, str], str] = {}
         with self._lock:
             self.experiment = self._experiment(database)

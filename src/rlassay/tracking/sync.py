@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs]
 import yaml
-from filelock import FileLock
 
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout, shards
+from rlassay.locks import file_lock
 from rlassay.progress import Progress, read_progress
 from rlassay.tracking.names import MetricsFile, legal_name
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
@@ -99,7 +99,7 @@ class Feed:
         self.layout = layout
         self.policy = policy
         self.metrics = MetricsFile(layout.metrics(policy.folder))
-        self._lock = FileLock(layout.tracking / f"{policy.folder.replace('/', '-')}.lock")
+        self._lock = file_lock(layout.tracking / f"{policy.folder.replace('/', '-')}.lock")
         self._identity = ""
         self._run_id = ""
         self._sampled = 0.0

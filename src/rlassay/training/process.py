@@ -4,27 +4,32 @@ A job refuses to run (`RefusedError`) where it cannot succeed: another process h
 has fewer GPUs than the study declares.
 """
 
+import platform
 import resource
 import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any, TypeVar, cast
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from rlassay.files import read_json
 from rlassay.layout import LOCK, RUN_RECORD
-from rlassay.ranks import LONGEST_WAIT, is_launched
+from rlassay.locks import file_lock, patience
+from rlassay.ranks import LONGEST_WAIT, is_launched, spans_machines
 
 Value = TypeVar("Value")
 
 SECONDS_FOR_A_PROBE = 2.0
 """How long a job waits for the lock: `rlassay.progress.is_held` takes it for an instant."""
 BYTES_PER_MB = 2**20
+COMPARED = ("torch", "transformers", "trl", "accelerate", "rlassay")
+"""Libraries that machines which share a job must have alike."""
 
 
 class RefusedError(RuntimeError):
@@ -39,9 +44,9 @@ class RunBusyError(RefusedError):
 def locked(state: Path) -> Generator[None, None, None]:
     """Hold the lock of a `state/` folder, or raise RunBusyError naming pid and host of its holder.
 
-    The kernel frees the lock however the process ends, `kill -9` included.
+    The lock of a process that has ended is free, `kill -9` included.
     """
-    lock = FileLock(state / LOCK, timeout=SECONDS_FOR_A_PROBE)
+    lock = file_lock(state / LOCK, patience(state / LOCK, SECONDS_FOR_A_PROBE))
     try:
         lock.acquire()
     except Timeout:
@@ -105,6 +110,23 @@ def join_processes(declared: int, *, on_cpu: bool) -> None:
         raise RefusedError(
             f"the study declares {declared} processes for each job, but {joined} share this one. Start it with "
             "`python -m rlassay.cli.stages`, which launches the processes itself; do not use torchrun or accelerate."
+        )
+    if spans_machines():
+        _check_versions()
+
+
+def _check_versions() -> None:
+    """Refuse a job whose machines have different libraries.
+
+    Errors: RefusedError naming both machines and what differs.
+    """
+    own = {name: version(name) for name in COMPARED}
+    host, main = of_main((platform.node(), own))
+    differing = [f"{name} {own[name]} here and {main[name]} there" for name in COMPARED if own[name] != main[name]]
+    if differing:
+        raise RefusedError(
+            f"{platform.node()} and {host} share this job and have different libraries: {', '.join(differing)}. Let "
+            "all nodes see one environment, under the same path."
         )
 
 

@@ -2,7 +2,7 @@
 
 Files of `<policy>/state/`, written by the one process that holds the lock:
 
-    lock              flock; freed by the kernel however the process ends
+    lock              freed however the process ends (`rlassay.locks`)
     run.json          record of the job; see below
     metrics.jsonl     one line per logged step
     checkpoints/      checkpoint-<step>/, each with a manifest that is written last
@@ -272,7 +272,7 @@ def _wipe(state: Path) -> None:
     for path in state.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif not path.name.startswith(LOCK):
             path.unlink()
 
 

@@ -1,0 +1,69 @@
+"""What each rule's job asks of a cluster: time, memory, GPUs, nodes and tasks, from the study and the settings."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rlassay.cli.plans.estimates import parameters
+from rlassay.config import Settings, Study
+from rlassay.config.settings import Stage
+from rlassay.rewards import IN_THEIR_OWN_PROCESS
+
+SHARED = ("sft_train", "rl_train", "generate")
+"""Stages whose jobs the processes of a study share."""
+BASE = 2500
+"""MiB of a process besides weights: Python, torch, rows, and the processes of Snakemake and of MLflow around it."""
+UNKNOWN = 48_000
+"""MiB of a process whose model does not tell its size in its name."""
+COPIES = {"sft_train": 4, "rl_train": 5, "generate": 2}
+"""Copies of the weights, float32, that a process on CPU holds: weights, gradients, AdamW's moments, a reference."""
+COPIES_ON_GPU = 2
+"""Copies of the weights that pass through host memory while they are loaded or saved."""
+BYTES = 4
+"""Of a weight in float32, as the estimate counts them; files in bfloat16 are half of that."""
+MIB = 2**20
+
+Memory = Callable[[Any, int], int]
+"""Wildcards and the number of the attempt, from 1 -> MiB."""
+
+
+def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
+    """The `resources` of a rule; a local Snakemake heeds `gpu` alone, since nothing caps the others.
+
+    `mem_mb` grows with each attempt, for a job that ran out of memory. A job of several nodes is one task per node,
+    which the plug-in calls MPI.
+    """
+    shared = stage in SHARED
+    asked: dict[str, Any] = {
+        "mem_mb": _growing(memory_mb(study, settings, stage)),
+        "runtime": settings.resources.minutes_of(stage),
+    }
+    if shared and study.nodes > 1:
+        gpus = {"gres": f"gpu:{study.gpus}", "tasks_per_gpu": 0} if study.gpus else {}
+        return asked | {"nodes": study.nodes, "tasks": study.nodes, "mpi": "srun"} | gpus
+    return asked | {"gpu": study.gpus if shared else _scorers(study) if stage == "score" else 0}
+
+
+def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
+    """MiB that a job needs on each of its nodes: the setting, or an estimate from the size of the models."""
+    given = settings.resources.memory_mb.get(stage)
+    if given is not None:
+        return given
+    if stage not in SHARED:
+        return 2 * BASE
+    copies = COPIES_ON_GPU if study.gpus else COPIES[stage]
+    counts = [parameters(arm.recipe.model) for arm in study.arms.values()]
+    known = [count for count in counts if count is not None]
+    each = BASE + copies * max(known) * BYTES // MIB if len(known) == len(counts) else UNKNOWN
+    return study.processes_per_node * each
+
+
+def _scorers(study: Study) -> int:
+    """GPUs of a job that scores: one where rewards read models, in a process of their own."""
+    return min(1, study.gpus) if IN_THEIR_OWN_PROCESS & set(study.rewards) else 0
+
+
+def _growing(amount: int) -> Memory:
+    def memory(wildcards: Any, attempt: int) -> int:
+        return amount * attempt
+
+    return memory
