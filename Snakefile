@@ -49,8 +49,7 @@ onstart:
 
 
 onsuccess:
-    if not workflow.local_exec:  # else the job has printed them here
-        print("\n".join(conclusion(STUDY, LAYOUT)))
+    print("" if workflow.local_exec else "\n".join(conclusion(STUDY, LAYOUT)))  # a local job has printed them
     print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(LAYOUT.tracking) or ''}")
 
 

@@ -90,8 +90,8 @@ def queued(names: list[str]) -> list[str]:
 def check_executor(study: Study, settings: Settings, *, local: bool) -> None:
     """Refuse what cannot work where Snakemake is about to run its jobs.
 
-    Errors: StudyError for an engine that is not installed; RefusedError for jobs of several nodes without a cluster, or a tracking database that jobs on several
-    machines would damage.
+    Errors: StudyError for an engine that is not installed; RefusedError for jobs of several nodes without a cluster,
+    or a tracking database that jobs on several machines would damage.
     """
     require_engines(study)
     if local:
