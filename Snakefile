@@ -5,11 +5,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from rlassay.cli.failures import report_failures
-from rlassay.cli.status import conclusion
 from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
-from rlassay.tracking.views import read_link
 
 
 configfile: "config/config.yaml"
@@ -49,8 +47,7 @@ onstart:
 
 
 onsuccess:
-    print("" if workflow.local_exec else "\n".join(conclusion(STUDY, LAYOUT)))  # a local job has printed them
-    print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(LAYOUT.tracking) or ''}")
+    conclude()
 
 
 onerror:
