@@ -47,6 +47,17 @@ def model(shape: str = "t5") -> Any:
     return policy.eval()
 
 
+def own_attention(shape: str, document: list[int], decoder: list[int]) -> tuple[torch.Tensor, ...]:
+    """The cross-attention (batch, heads, rows, keys) of each layer that the model itself returns."""
+    policy = model(shape)
+    for part in (policy, policy.get_encoder(), policy.get_decoder()):  # T5's stacks have configs of their own
+        part.config._attn_implementation = "eager"
+    arguments: dict[str, Any] = {"decoder_input_ids": torch.tensor([decoder]), "output_attentions": True}
+    layers = policy(torch.tensor([document]), **arguments, use_cache=False).cross_attentions
+    assert len(layers) == (2 if shape == "t5" else 1)
+    return layers
+
+
 def _build(shape: str) -> Any:
     ids: dict[str, Any] = {"vocab_size": len(WORDS), "pad_token_id": 0, "eos_token_id": 1}
     if shape == "t5":
@@ -100,7 +111,7 @@ def make_trainer(trainer_class: Any, folder: Path, shape: str = "t5", **changes:
     )
     ours = {name: changes.pop(name) for name in own if name in changes}
     policy = ours.pop("model", None) or model(shape)
-    if changes.get("beta") and "peft_config" not in ours:
+    if changes.get("beta") and "peft_config" not in ours and not policy.config._name_or_path:
         save_as_start(policy, folder)
     arguments: dict[str, Any] = {
         "reward_funcs": [even_digits, brevity],

@@ -120,7 +120,23 @@ def seq2seq_trainer(
         train_dataset=library.Dataset.from_dict({"input_ids": documents, "labels": labels}),
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        compute_loss_func=mean_over_tokens,
     )
+
+
+def mean_over_tokens(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    """Cross-entropy of the labels, mean over the label tokens of an optimiser step, nats.
+
+    The models' own loss is the mean over one micro-batch on one process. `Trainer` takes it for this one, and then
+    multiplies it by the number of processes and adds it up over micro-batches.
+
+    Args:
+        outputs: of the model, with `logits` (B, T, V).
+        labels: (B, T); -100 does not count.
+        num_items_in_batch: label tokens of the step, over all micro-batches and processes; None counts these.
+    """
+    total = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    return total / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
