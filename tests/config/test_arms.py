@@ -233,6 +233,17 @@ def test_a_scale_reaches_a_reward_only_where_there_is_one():
     assert lay_scale(sections, over) == {"rewards": {"a": {"weight": 2, "options": {"x": 1, "y": 9}}}}
 
 
+@pytest.mark.parametrize("over", [{"target_modules": "all-linear"}, None])
+def test_adapters_stay_where_the_model_is_replaced_by_one_of_another_kind(over: dict | None):
+    scale = {"model": {"kind": "tiny_lm"}, **({} if over is None else {"lora": over})}
+    adapted = {"model": {"kind": "hub", "name": "x", "lora": {"r": 4, "target_modules": ["q_proj"]}}}
+    kept = {"lora": {"r": 4, "target_modules": "all-linear"}} if over else {}
+    assert lay_scale(adapted, scale) == {"model": {"kind": "tiny_lm", **kept}}
+    assert lay_scale({"model": {"kind": "hub", "name": "x"}}, scale) == {"model": {"kind": "tiny_lm"}}
+    same = {"model": {"kind": "tiny_lm", "lora": {"target_modules": ["q_proj"]}}}
+    assert lay_scale(same, scale) == same
+
+
 def test_splits_are_replaced_and_not_merged():
     sections = {"data": {"seed": 7, "splits": {"train": 500, "more": None}}}
     over = {"data": {"splits": {"train": 5}}}

@@ -76,7 +76,7 @@ def lay_arms(
         sections = merge(sections, {key: arm[key] for key in Recipe.model_fields if key in arm})
     if isinstance(sections.get("rewards"), dict) and chain:
         sections["rewards"] = {name: reward for name, reward in sections["rewards"].items() if reward is not None}
-    sections = lay_scale(sections, {key: overlay[key] for key in Recipe.model_fields if key in overlay})
+    sections = lay_scale(sections, {key: overlay[key] for key in (*Recipe.model_fields, "lora") if key in overlay})
     try:
         return Recipe.model_validate_json(to_json(sections)), []
     except ValidationError as error:
@@ -118,8 +118,13 @@ def _is_seq2seq(model: dict[str, Any]) -> bool:
 
 
 def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """Lay an overlay on sections; a warm start or a reward that the sections lack stays absent."""
+    """Lay an overlay on sections; a warm start, a reward or adapters that the sections lack stay absent.
+
+    Where the overlay replaces the model by one of another kind, adapters stay, with the overlay's `lora` over them.
+    """
     over = {key: section for key, section in overlay.items() if key != "sft" or sections.get("sft")}
+    of_adapters = over.pop("lora", None)
+    written = sections.get("model", {})
     rounds = over.pop("sequential_seeds", {})
     if is_mapping(sections.get("seeds")):
         over["seeds"] = rounds
@@ -128,6 +133,8 @@ def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, An
     laid = merge(sections, over)
     if "splits" in over.get("data", {}):
         laid["data"] = {**laid["data"], "splits": over["data"]["splits"]}
+    if of_adapters is not None and written.get("lora") and laid["model"].get("kind") != written.get("kind"):
+        laid["model"] = {**laid["model"], "lora": merge(written["lora"], of_adapters)}
     return laid
 
 

@@ -50,7 +50,7 @@ class Tune(Section):
 
 
 class TinyModel(Section):
-    """Fields of both built-in models: a small Llama with a tokenizer of its own."""
+    """Fields of the built-in models, which have a tokenizer of their own."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the initial weights."""
@@ -60,6 +60,15 @@ class TinyModel(Section):
     """Width of the language model; heads are 32 wide."""
     vocab_size: int = Field(default=400, ge=300)
     """Size of the byte-pair vocabulary learned from the study's own training prompts."""
+    lora: Lora | None = Field(default=None, exclude_if=is_none)
+    """Adapters to train; null trains every weight."""
+
+    @field_validator("lora")
+    @classmethod
+    def _is_whole(cls, lora: Lora | None) -> Lora | None:
+        if lora is not None and lora.load_in_4bit:
+            raise ValueError("load_in_4bit: built-in models have 32 bits; set it to false, or take a model of the hub")
+        return lora
 
 
 class TinyLM(TinyModel):
@@ -76,8 +85,6 @@ class TinySeq2Seq(TinyModel):
     """Selects this section."""
     layers: int = Field(default=2, ge=1)
     """Layers of the encoder, and of the decoder."""
-    lora: Lora | None = Field(default=None, exclude_if=is_none)
-    """Adapters to train; null trains every weight."""
 
 
 class TinyVLM(TinyModel):

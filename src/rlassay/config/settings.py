@@ -93,7 +93,8 @@ class Diagnostics(Section):
     realtime_rollout_logging: bool = True
     """Whether the watched completions of each step are written with their rewards and token weights."""
     compute_attention_metrics: bool = True
-    """Whether attention to text and to images is measured in arms whose rewards and credit do not ask for it."""
+    """Whether attention to text and to images, or of an encoder-decoder to its document, is measured in arms whose
+    rewards and credit do not ask for it."""
     rollout_log_path: LogName = "rollout_results.md"
     """File of the completions."""
     attention_diag_log_path: LogName = "attention_diagnostics.md"

@@ -347,6 +347,9 @@ class ScaleFile(Overlay):
     """Replaces the study's number of GPUs."""
     adds_warm_start: bool = False
     """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
+    lora: dict[str, Any] = Field(default={})
+    """Differences in the adapters (`model.lora`) of arms whose model is replaced by one of another kind; without this
+    key it has none."""
     seq2seq: Overlay | None = None
     """Merged over all the rest for a study of encoder-decoders."""
     by_source: dict[str, Overlay] = Field(default={})

@@ -198,7 +198,7 @@ class Recipe(Section):
     @property
     def warm_start_model(self) -> ModelConfig:
         """The model as the warm start trains it."""
-        lora = getattr(self.model, "lora", None)
+        lora = self.model.lora
         return self.model if lora is None or lora.in_warm_start else self.model.model_copy(update={"lora": None})
 
     @property

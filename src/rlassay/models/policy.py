@@ -112,7 +112,7 @@ def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) 
 
 def peft_config(config: ModelConfig, tune: Tune | None = None, *, seq2seq: bool = False) -> "LoraConfig | None":
     """PEFT's configuration of the adapters to train, in the parts that `tune` names; None trains every weight."""
-    if not isinstance(config, HubModel | TinySeq2Seq) or config.lora is None:
+    if config.lora is None:
         return None
     from peft import LoraConfig
 

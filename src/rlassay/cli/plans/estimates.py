@@ -100,10 +100,8 @@ def weight_bytes(model: ModelConfig) -> int | None:
     total = parameters(model)
     if total is None:
         return None
-    if not isinstance(model, HubModel):
-        return 4 * total
     share = 1.0 if model.lora is None else min(1.0, _LORA_SHARE_PER_RANK * model.lora.r)
-    return round(total * share * _BYTES_PER_PARAMETER[model.dtype])
+    return round(total * share * (_BYTES_PER_PARAMETER[model.dtype] if isinstance(model, HubModel) else 4))
 
 
 def _sft(starts: list[Policy]) -> StageEstimate:

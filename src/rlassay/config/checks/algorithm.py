@@ -64,7 +64,7 @@ def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
     rl, kl = recipe.rl, recipe.rl.kl
     if rl.sync_ref_model and rl.beta == 0 and kl is None:
         yield "rl.sync_ref_model: true, but without beta or kl there is no reference policy; set one of them, or false"
-    if rl.sync_ref_model and isinstance(recipe.model, HubModel) and recipe.model.lora is not None:
+    if rl.sync_ref_model and recipe.model.lora is not None:
         yield "rl.sync_ref_model: true, but adapters are compared with the model that they started from; expected false"
     if kl is None:
         return
