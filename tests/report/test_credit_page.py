@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rlassay.report.content import Content, Heat
+from rlassay.report.content import Content, DocumentWord, Heat, ReadDocument
 from rlassay.report.credit_page import (
     Shading,
     heat_paths,
@@ -21,7 +21,7 @@ from rlassay.report.figures_style import Drawing
 from rlassay.report.page import render_markdown, render_page
 from rlassay.report.run import build_frames
 from tests.report.fake_content import fake_content
-from tests.report.fake_credit import fake_credit
+from tests.report.fake_credit import HOSTILE, fake_credit
 
 
 def _page(content: Content, folder: Path, *drawings: Drawing) -> str:
@@ -102,13 +102,46 @@ def test_the_viewer_is_on_the_page(tmp_path: Path):
     assert text.count("<script") == 1  # that of the page
 
 
+def with_document() -> Content:
+    """The fake report with a document that one arm of the first scene has read."""
+    content = fake_content()
+    assert content.credit is not None
+    words = (("", "Sort", 0.05), (" ", HOSTILE, 0.2), (" ", "rows", 0.0))
+    read = ReadDocument(
+        words=tuple(DocumentWord(before=before, text=text, attention=share) for before, text, share in words),
+        omitted=7,
+        total=0.25,
+    )
+    first, *others = content.credit.scenes
+    base, *arms = first.completions
+    scene = first.model_copy(update={"completions": (base.model_copy(update={"document": read}), *arms)})
+    return content.model_copy(update={"credit": content.credit.model_copy(update={"scenes": (scene, *others)})})
+
+
+def test_the_words_of_a_document_are_shaded_by_the_attention_on_them(tmp_path: Path):
+    content = with_document()
+    text = _page(content, tmp_path).replace("&nbsp;", " ")
+    # Shares of the highest: a quarter rounds to the first of five shades.
+    assert '<span class="a1" title="5.0 % of the attention">Sort</span>' in text
+    assert '<span class="a5" title="20.0 % of the attention">&lt;script&gt;' in text
+    assert '<span title="0.0 % of the attention">rows</span><span class="gap"> … 7 words left out</span>' in text
+    assert text.count("Attention per word of the document") == text.count("What it rests on") == 1
+    assert "· 25.0 % of the attention on the document" in text
+    assert (
+        "25.0 % of its attention is on the document, most on `<script>alert('inert?')</script>` (20.0 %), `Sort`"
+        in (render_markdown(content, []))
+    )
+    frame = build_frames(content)["credit_documents"]
+    assert frame[["arm", "text", "attention"]].iloc[0].tolist() == ["base", "Sort", 0.05]
+
+
 def test_a_missing_image_is_reported(tmp_path: Path):
     text = _page(fake_content(), tmp_path)
     assert text.count("The image ../digit.png is missing.") == 2
     assert "<use" not in text
 
 
-@pytest.mark.parametrize("group", ["attention", "layers", "selection", "scaling"])
+@pytest.mark.parametrize("group", ["document", "attention", "layers", "selection", "scaling"])
 def test_a_section_of_curves_only_says_why_there_are_no_words(tmp_path: Path, group: str):
     content = fake_content()
     curve = content.curves[0].model_copy(update={"group": group, "metric": "attention/all/mdi"})

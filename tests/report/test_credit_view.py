@@ -13,6 +13,7 @@ from rlassay.report import credit_view
 from rlassay.report.content import Scene
 from rlassay.report.credit_view import (
     MAX_CELLS,
+    MAX_DOCUMENT_WORDS,
     MAX_STEPS,
     MAX_WORDS,
     MIN_COUNT,
@@ -220,6 +221,8 @@ ROW: dict[str, Any] = {
     "dominance": None,
     "vision_attention": [0.1, 0.0, 0.05, 0.2, 0.0, 0.05],
     "vision_grid": [2, 3],
+    "document_tokens": None,
+    "document_attention": None,
     "advantage": 0.5,
     "reward": 1.5,
     "scale": None,
@@ -276,6 +279,37 @@ def test_a_long_completion_shows_its_two_ends():
 )
 def test_no_heat_without_one_number_per_cell(change: dict[str, Any]):
     assert _scene(change).completions[0].heat is None
+
+
+def test_a_document_by_hand():
+    # `ing.` crosses no blank; the token `s I` belongs half to `files` and half to `I`.
+    document = {"document_tokens": ["Read", "ing", " file", "s I", "!"], "document_attention": [0.1, 0.2, 0.05, 0.1, 0]}
+    (shown,) = _scene(document).completions
+    assert shown.document is not None
+    assert [(word.before, word.text, word.attention) for word in shown.document.words] == [
+        ("", "Reading", 0.3),
+        (" ", "files", 0.1),
+        (" ", "I!", 0.05),
+    ]
+    assert (shown.document.omitted, shown.document.total) == (0, 0.45)
+
+
+def test_a_long_document_loses_its_end():
+    count = MAX_DOCUMENT_WORDS + 9
+    (shown,) = _scene({"document_tokens": [" a"] * count, "document_attention": [0.5 / count] * count}).completions
+    assert shown.document is not None
+    assert (len(shown.document.words), shown.document.omitted) == (MAX_DOCUMENT_WORDS, 9)
+    assert shown.document.total == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("attention", [None, [0.1], [0.1, float("nan")]])
+def test_no_document_without_one_number_per_token(attention: list[float] | None):
+    assert _scene({"document_tokens": ["a", " b"], "document_attention": attention}).completions[0].document is None
+
+
+def test_shards_of_earlier_versions_have_no_document(copied_credit: tuple[Study, Layout]):
+    path = watched_steps(copied_credit[1].tokens("runs/base/seed1"))[1]
+    assert {row["document_tokens"] for row in read_watched(path)} == {None}
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -1,13 +1,11 @@
 """Attention of an encoder-decoder to its document, against the weights that the model itself returns."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from rlassay.models.seq2seq import decoder_prefix
 from rlassay.signals import attention_mass
-from tests.training.tiny_seq2seq import SHAPES, model
+from tests.training.tiny_seq2seq import SHAPES, model, own_attention
 
 DOCUMENTS = ([3, 4], [3, 5, 6, 7, 8], [9, 10, 5])
 COMPLETIONS = ([4, 1], [13, 12, 11, 5], [7, 7, 1])
@@ -32,11 +30,8 @@ def test_the_mass_is_that_of_the_models_own_cross_attention(shape: str, left: bo
     policy = model(shape)
     batch, segments = inputs(left)
     mass = attention_mass(policy, batch, segments, 4)
-    policy.set_attn_implementation("eager")
     for row, (document, completion) in enumerate(zip(DOCUMENTS, COMPLETIONS, strict=True)):
-        decoder = torch.tensor([[*decoder_prefix(policy), *completion[:-1]]])
-        arguments: dict[str, Any] = {"decoder_input_ids": decoder, "output_attentions": True, "use_cache": False}
-        layers = policy(torch.tensor([document]), **arguments).cross_attentions
+        layers = own_attention(shape, document, [*decoder_prefix(policy), *completion[:-1]])
         for layer, weights in enumerate(layers):
             of_tokens = weights[0].mean(dim=0)[-len(completion) :]
             for segment in range(4):

@@ -42,6 +42,8 @@ def test_the_log_of_attention_is_a_table_of_the_measured_metrics():
     assert len(lines) == 3
     assert lines[2] == "| late | 10.7800 | 2.6900 | n/a | n/a | n/a | n/a | n/a |"
     assert attention_section({"entropy": 1.0}) == ""
+    of_document = attention_section({"attention/late/attended_tokens": 3.5, "attention/text_tokens": 9.0})
+    assert of_document == "| layers | attended_tokens |\n|---|---|\n| late | 3.5000 |\n"
 
 
 def test_a_log_grows_step_by_step_and_a_resumed_job_drops_later_steps(tmp_path: Path):

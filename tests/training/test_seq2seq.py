@@ -198,6 +198,45 @@ def test_credit_from_images_is_refused_with_the_reason(tmp_path: Path):
         make_trainer(Seq2SeqGRPOTrainer, tmp_path, credit="perception_filter")
 
 
+def test_rewards_logs_and_records_have_the_attention_on_the_document(tmp_path: Path):
+    read: list[dict[str, float]] = []
+    seen: list[Rollout] = []
+
+    def attentive(completions: Any, completion_signals: list[dict[str, float]], **columns: Any) -> list[float]:
+        read.extend(completion_signals)
+        return [signals["attended_tokens/late"] for signals in completion_signals]
+
+    measured, plain = (
+        make_trainer(Seq2SeqGRPOTrainer, tmp_path / name, "bart", max_steps=1, signals=plan, **rewards)
+        for name, plan, rewards in (
+            ("measured", SignalPlan(attention=True), {"reward_funcs": [attentive]}),
+            ("plain", None, {}),
+        )
+    )
+    measured.xp_listeners.append(seen.append)
+    measured.train()
+    # The documents are words of one token each, of which attention is spread over one at least.
+    assert all(1 <= signals["attended_tokens/late"] <= signals["text_tokens"] for signals in read)
+    assert len({signals["text_tokens"] for signals in read}) > 1
+    logged = measured.state.log_history[0]
+    mean = sum(signals["attended_tokens/late"] for signals in read) / len(read)
+    assert logged["attention/late/attended_tokens"] == logged["reward"] == pytest.approx(mean, rel=1e-5)
+    for record in seen[0].token_records:
+        assert record.document_tokens is not None
+        assert record.document_attention is not None
+        assert "".join(record.document_tokens) == dataset()[int(record.prompt_id[1:])]["prompt"]
+        assert sum(record.document_attention) == pytest.approx(1, abs=1e-5)
+    plain.train()
+    assert "attention/late/attended_tokens" not in plain.state.log_history[0]
+
+
+def test_attention_that_cannot_be_recorded_is_refused_before_training(tmp_path: Path):
+    policy = model("bart")
+    policy.config._attn_implementation = "flex_attention"
+    with pytest.raises(ValueError, match=r"signals.attention: true, but that of Bart.* set diagnostics.comp"):
+        make_trainer(Seq2SeqGRPOTrainer, tmp_path, model=policy, signals=SignalPlan(attention=True))
+
+
 def test_the_reward_rises_and_dropout_stays_off(tmp_path: Path):
     settings = {"max_steps": 12, "per_device_train_batch_size": 16, "learning_rate": 5e-2}
     trainer = make_trainer(Seq2SeqGRPOTrainer, tmp_path, reward_funcs=[even_digits], **settings)
@@ -280,9 +319,8 @@ def bad_tokenizer() -> Any:
         ({"processing_class": bad_tokenizer()}, "has no padding token, with which the encoder's batches are filled"),
         ({"max_completion_length": 24}, "the decoder of BartForConditionalGeneration has 24 positions, 1 of which"),
         ({"train_dataset": Dataset.from_list([{"prompt": " "}] * 4)}, "row 0: prompt: got ' ', an empty document"),
-        ({"signals": SignalPlan(attention=True)}, "signals.attention: not available for encoder-decoders"),
     ],
-    ids=["causal", "pad", "positions", "empty", "attention"],
+    ids=["causal", "pad", "positions", "empty"],
 )
 def test_bad_input_is_refused_before_training(changes: dict[str, Any], message: str, tmp_path: Path):
     if changes.get("model"):

@@ -106,6 +106,52 @@ def test_the_built_in_model_goes_through_every_stage(tmp_path: Path):
     assert sum(len(pq.read_table(shard)) for shard in shards) == 16
 
 
+def test_credit_of_text_and_rewards_that_read_signals_go_through_a_study(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def focus(item):\n    return 1 / item['signals']['attended_tokens/late']\n")
+    focus = {"kind": "custom", "weight": 1.0, "path": f"{tmp_path / 'mine.py'}:focus"}
+    credit = [{"kind": "entropy_filter", "fraction": 0.5}, {"kind": "shuffled_weights"}]
+    study = make_study(
+        {"kind": "tiny_seq2seq", "layers": 1, "width": 32},
+        sft=None,
+        credit=credit,
+        rewards={"focus": focus},
+        primary={"metric": "focus"},
+    )
+    layout = Layout(root=tmp_path / "results")
+    write_rows(layout.split("train"), rows(6))
+    of_rl = next(policy for policy in policies(study).values() if policy.stage == "rl")
+    run_rl(study, layout, of_rl)
+    assert all(0 < step["combined_token_fraction"] < 1 for step in steps(layout, of_rl.folder))
+    assert "| late |" in (layout.state(of_rl.folder) / "attention_diagnostics.md").read_text()
+    documents = {row.prompt_id: row.question for row in rows(6)}
+    shards = [pq.read_table(shard) for shard in sorted(layout.tokens(of_rl.folder).glob("*.parquet"))]
+    for row in [row for shard in shards for row in shard.to_pylist()]:
+        assert "".join(row["document_tokens"]) == documents[row["prompt_id"]]
+        assert len(row["document_attention"]) == len(row["document_tokens"])
+        assert sum(row["document_attention"]) == pytest.approx(1, abs=1e-5)  # no control tokens in this document
+    for row in [
+        row for each in sorted(layout.rollouts(of_rl.folder).iterdir()) for row in pq.read_table(each).to_pylist()
+    ]:
+        assert row["raw.focus"] == pytest.approx(1 / row["signal.attended_tokens/late"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tiny_seq2seq", "tiny_lm"])
+def test_adapters_on_a_built_in_model_find_it_again_without_a_warm_start(kind: str, tmp_path: Path):
+    study = make_study({"kind": kind, "layers": 1, "width": 32, "lora": {"r": 2}}, sft=None)
+    layout = Layout(root=tmp_path)
+    write_rows(layout.split("train"), rows(6))
+    of_rl = next(policy for policy in policies(study).values() if policy.stage == "rl")
+    run_rl(study, layout, of_rl)
+    manifest = json.loads(layout.train_manifest(of_rl.folder, "rl").read_text())
+    model, _ = load_policy(of_rl.recipe.model, layout.root / of_rl.folder / manifest["weights"])
+    assert isinstance(model, PeftModel)
+    untrained, _ = build_policy(of_rl.recipe.model, rows(6))
+    base = model.get_base_model().state_dict()
+    for name, value in untrained.state_dict().items():
+        adapted = name if name in base else name.replace(".weight", ".base_layer.weight")
+        assert torch.equal(base[adapted], value), name
+
+
 def test_beams_are_those_of_a_plain_generate_call_with_the_models_own_settings(tmp_path: Path):
     section = bart(tmp_path / "bart", None)
     changes = {"rl": {"max_steps": 1, "learning_rate": 1e-3, "beam_sampling": True} | RL, "sft": None}

@@ -32,6 +32,8 @@ def record(**changes: Any) -> TokenRecord:
         "dominance": None,
         "vision_attention": [0.125, 0.25],
         "vision_grid": [1, 2],
+        "document_tokens": ["Mean", " of"],
+        "document_attention": [0.5, 0.25],
         "advantage": -0.5,
         "reward": 2.0,
         "scale": None,

@@ -60,6 +60,28 @@ class Heat(Record):
     """Attention share of the whole image."""
 
 
+class DocumentWord(Record):
+    """One word of the document that an encoder-decoder reads."""
+
+    before: str
+    """White space before it."""
+    text: str
+    """The word; untrusted text."""
+    attention: float
+    """Share of the completion's attention on its tokens; a token of two words counts half for each."""
+
+
+class ReadDocument(Record):
+    """Attention on the words of a document, as a mean over the completion's tokens and the late layers."""
+
+    words: tuple[DocumentWord, ...]
+    """Its first words."""
+    omitted: int
+    """Words left out after them."""
+    total: float
+    """Attention share of the whole document; control tokens have the rest."""
+
+
 class WatchedCompletion(Record):
     """One completion of one arm, recorded token by token."""
 
@@ -79,6 +101,8 @@ class WatchedCompletion(Record):
     """Words omitted between the two halves of `words`."""
     heat: Heat | None
     """Its attention on the image; null = not measured, or the prompt does not have exactly one image."""
+    document: ReadDocument | None = None
+    """Its attention on the document; null = not measured, or no encoder-decoder."""
 
 
 class Scene(Record):

@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from rlassay.report.content import Content, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion
+from rlassay.report.content import (
+    Content,
+    CreditWord,
+    DocumentWord,
+    Heat,
+    ReadDocument,
+    Scene,
+    TokenCredit,
+    WatchedCompletion,
+)
 from rlassay.report.typeset import counted, number, thumbnail
 
 SHADES = 5
@@ -36,6 +45,8 @@ def viewer_variables(content: Content, folder: Path) -> dict[str, object]:
         "numbers_of": numbers_of,
         "heat_top": heat_top,
         "heat_paths": heat_paths,
+        "document_top": document_top,
+        "document_class": document_class,
         "places": {arm.name: place for place, arm in enumerate(content.arms)},
     }
 
@@ -104,6 +115,18 @@ def heat_paths(heat: Heat, top: float) -> list[tuple[float, str]]:
     return [(opacity(level), "".join(found)) for level, found in sorted(paths.items())]
 
 
+def document_top(scene: Scene) -> float:
+    """The highest attention on a word of the document in any arm; the arms of a scene share this scale."""
+    documents = [one.document for one in scene.completions if one.document is not None]
+    return max((word.attention for document in documents for word in document.words), default=0.0)
+
+
+def document_class(attention: float, top: float) -> Markup:
+    """The class attribute of a word of the document, its share of `top` rounded to a shade; empty for none."""
+    level = round(attention / (top or 1.0) * SHADES)
+    return Markup(' class="a{}"').format(level) if level else Markup()
+
+
 def opacity(level: int) -> float:
     """Opacity of a tint, 0 to `TINTS`."""
     return round(0.85 * level / TINTS, 3)
@@ -129,6 +152,11 @@ def numbers_of(word: CreditWord) -> str:
         value = getattr(word, signal)
         parts += [] if value is None else [f"{signal} {number(value, 'value')} {unit}".rstrip()]
     return " · ".join(parts)
+
+
+def most_attended(document: ReadDocument, count: int = 5) -> list[DocumentWord]:
+    """The words of a document with the most attention, most first."""
+    return sorted(document.words, key=lambda word: -word.attention)[:count]
 
 
 def weighted_text(completion: WatchedCompletion) -> str:

@@ -5,7 +5,7 @@ at one step, with one completion of every arm) and, per arm, the words with the 
 choices follow fixed rules.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
@@ -15,7 +15,17 @@ import numpy as np
 from jaxtyping import Float
 
 from rlassay.records import PromptRow, read_rows
-from rlassay.report.content import ArmWords, CreditWord, Heat, Scene, TokenCredit, WatchedCompletion, WordCredit
+from rlassay.report.content import (
+    ArmWords,
+    CreditWord,
+    DocumentWord,
+    Heat,
+    ReadDocument,
+    Scene,
+    TokenCredit,
+    WatchedCompletion,
+    WordCredit,
+)
 from rlassay.report.gather import PolicyRow, Results, Watched, read_watched, reading, watched_steps
 from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
 from rlassay.report.typeset import quoted
@@ -25,6 +35,8 @@ MAX_COMPLETIONS = 24
 """Completions in all scenes together."""
 MAX_WORDS = 100
 """Words shown of a completion; the middle of a longer one is left out."""
+MAX_DOCUMENT_WORDS = 300
+"""Words shown of a document; the end of a longer one is left out."""
 MAX_CELLS = 24
 """Cells along one side of an image; finer grids are pooled."""
 MIN_COUNT = 10
@@ -112,6 +124,7 @@ def _has_signals(scene: Scene) -> bool:
     """Whether anything besides weights was recorded."""
     return any(
         completion.heat is not None
+        or completion.document is not None
         or completion.scale is not None
         or any(getattr(word, signal) is not None for word in completion.words for signal in SIGNALS)
         for completion in scene.completions
@@ -226,12 +239,33 @@ def _completion(arm: str, group: Group, has_image: bool) -> WatchedCompletion:
         words=tuple(_word(piece, signals) for piece in kept),
         omitted=len(words) - len(kept),
         heat=_heat(row["vision_attention"], row["vision_grid"]) if has_image else None,
+        document=_document(row["document_tokens"], row["document_attention"]),
     )
 
 
 def _word(piece: Word, signals: dict[str, Sequence[float | None] | None]) -> CreditWord:
     means = {name: _finite(word_mean(piece, values)) for name, values in signals.items()}
     return CreditWord(before=piece.before, text=piece.text, num_tokens=len(piece.tokens), **means)
+
+
+def _document(tokens: list[str] | None, attention: list[float | None] | None) -> ReadDocument | None:
+    """The words of a document with their attention; None unless each token has a finite number."""
+    if not tokens or attention is None or len(attention) != len(tokens):
+        return None
+    finite = [value for value in attention if value is not None and isfinite(value)]
+    if len(finite) != len(tokens):
+        return None
+    words = split_words([*tokens, " "])  # a document has no end token
+    shared = Counter(index for word in words for index in word.tokens)
+    shown = [
+        DocumentWord(
+            before=word.before,
+            text=word.text,
+            attention=float(f"{sum(finite[index] / shared[index] for index in word.tokens):.4g}"),
+        )
+        for word in words[:MAX_DOCUMENT_WORDS]
+    ]
+    return ReadDocument(words=tuple(shown), omitted=len(words) - len(shown), total=round(sum(finite), STORED_DECIMALS))
 
 
 def _heat(attention: list[float | None] | None, grid: list[int] | None) -> Heat | None:
@@ -327,7 +361,8 @@ def _means_of_runs(word: str, sums: list[WeightSums]) -> Float[np.ndarray, " run
 
 
 def credit_rows(credit: TokenCredit) -> dict[str, list[dict[str, Any]]]:
-    """Rows of two tables: `credit_words`, the ranked words; `credit_scenes`, every word of the scenes."""
+    """Rows of tables: `credit_words`, the ranked words; `credit_scenes`, every word of the scenes; `credit_documents`,
+    where there are any, every word of their documents."""
     ranked = [
         {"arm": arm.arm, "end": end, "word": one.word, **one.weight.model_dump()}
         for arm in credit.words
@@ -340,4 +375,10 @@ def credit_rows(credit: TokenCredit) -> dict[str, list[dict[str, Any]]]:
         for one in scene.completions
         for word in one.words
     ]
-    return {"credit_words": ranked, "credit_scenes": shown}
+    read = [
+        {"step": scene.step, "prompt_id": scene.prompt_id, "arm": one.arm, "sample": one.sample, **word.model_dump()}
+        for scene in credit.scenes
+        for one in scene.completions
+        for word in (() if one.document is None else one.document.words)
+    ]
+    return {"credit_words": ranked, "credit_scenes": shown} | ({"credit_documents": read} if read else {})

@@ -26,6 +26,9 @@ NO_FIGURE_AT_ZERO = ("no_image_fraction", "unmeasured_token_fraction")
 """Metrics that get no figure if they are 0 throughout."""
 
 CREDIT_CURVES: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
+    "document": {
+        f"attention/{part}/attended_tokens": (f"document tokens attended to, {part}", "tokens") for part in LAYERS
+    },
     "attention": {f"attention/all/{name}": (title, "value") for name, title in ATTENTION_METRICS.items()},
     "layers": {
         f"attention/{part}/{name}": (f"{title}, {part}", "value")

@@ -41,9 +41,11 @@ MANIFEST_KEYS = frozenset(
 """Keys of every manifest of a training job."""
 TOKEN_LISTS = ("weight", "entropy", "perception", "dominance")
 """Columns of a token shard with one value per token."""
+DOCUMENT_COLUMNS = ("document_tokens", "document_attention")
+"""Columns that token shards of earlier versions lack."""
 TOKEN_COLUMNS = (
     *("step", "prompt_id", "sample", "tokens", *TOKEN_LISTS),
-    *("vision_attention", "vision_grid", "advantage", "reward", "scale"),
+    *("vision_attention", "vision_grid", *DOCUMENT_COLUMNS, "advantage", "reward", "scale"),
 )
 Watched = dict[str, Any]
 """One row of a token shard: a completion recorded token by token."""
@@ -384,10 +386,11 @@ def watched_steps(folder: Path) -> dict[int, Path]:
 
 def read_watched(path: Path, columns: Sequence[str] = TOKEN_COLUMNS) -> Iterator[Watched]:
     """Completions of a token shard; ValueError if a column is absent or lacks values for some tokens."""
-    table = pq.read_table(path, columns=list(columns))
-    if absent := sorted(set(columns) - set(table.column_names)):
+    earlier = set(DOCUMENT_COLUMNS) - set(pq.read_schema(path).names)
+    table = pq.read_table(path, columns=[name for name in columns if name not in earlier])
+    if absent := sorted(set(columns) - set(table.column_names) - earlier):
         raise ValueError(f"it lacks {', '.join(absent)}")
-    for row in table.to_pylist():
+    for row in (dict.fromkeys(columns) | found for found in table.to_pylist()):
         for name in set(TOKEN_LISTS) & set(columns):
             if row[name] is not None and len(row[name]) != len(row["tokens"]):
                 raise ValueError(f"{name} has {len(row[name])} values for {len(row['tokens'])} tokens")

@@ -130,7 +130,7 @@ class Series(Record):
     """Upper end of the pointwise interval over seeds; null with one seed."""
 
 
-CurveGroup = Literal["reward", "length", "policy", "attention", "layers", "selection", "scaling"]
+CurveGroup = Literal["reward", "length", "policy", "document", "attention", "layers", "selection", "scaling"]
 
 
 class Curve(Record):

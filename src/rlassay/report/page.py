@@ -17,7 +17,7 @@ from markupsafe import Markup
 from rlassay.layout import COMPLETIONS_PAGE, FIGURES, PAGE, REPORT_TEXT
 from rlassay.report import typeset
 from rlassay.report.content import Content
-from rlassay.report.credit_page import switch_rules, viewer_variables, weighted_text
+from rlassay.report.credit_page import most_attended, switch_rules, viewer_variables, weighted_text
 from rlassay.report.export.plotted import plotted_rows
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
@@ -170,7 +170,10 @@ def render_markdown(content: Content, drawings: list[Drawing]) -> str:
     filters = {"code": code_span, "block": code_block, "link": link}
     environment = typeset.template_environment(filters, finalize=_escape_value, lstrip_blocks=True)
     return environment.get_template("report.md.jinja").render(
-        **sentences.template_variables(content), drawings=drawings, weighted_text=weighted_text
+        **sentences.template_variables(content),
+        drawings=drawings,
+        weighted_text=weighted_text,
+        most_attended=most_attended,
     )
 
 

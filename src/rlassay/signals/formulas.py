@@ -72,6 +72,21 @@ def attention_efficiency(
     return torch.where(defined, share * (tokens + other_tokens) / tokens, torch.nan)
 
 
+def effective_number(mass: Float[Tensor, "*axes keys"]) -> Float[Tensor, "*axes"]:
+    """Number of tokens over which attention is spread: `exp(-sum p ln p)` of the shares p of the mass, its perplexity.
+
+    1 if all mass is on one token, K if K tokens have equal mass; no scale matters. NaN without any mass.
+
+    Args:
+        mass: attention mass on each token, not negative.
+
+    Source: the number of equally common kinds with the same Shannon entropy (Hill 1973, order 1).
+    """
+    shares = mass / mass.sum(dim=-1, keepdim=True)
+    terms = cast("Tensor", torch.special.entr(shares))  # pyright: ignore[reportUnknownMemberType]
+    return terms.sum(dim=-1).exp()
+
+
 def perception(
     per_token_logps: Float[Tensor, "batch time"], masked_per_token_logps: Float[Tensor, "batch time"]
 ) -> Float[Tensor, "batch time"]:

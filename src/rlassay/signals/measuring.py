@@ -18,8 +18,10 @@ from torch import Tensor
 
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import tokenizer_of
+from rlassay.models.seq2seq import is_encoder_decoder
 from rlassay.names import unknown
 from rlassay.signals.attention import attention_mass
+from rlassay.signals.document import DocumentAttention, document_attention
 from rlassay.signals.formulas import (
     DIVERGENCES,
     IMAGE_SIGNALS,
@@ -46,7 +48,8 @@ class SignalPlan:
     also: Set[str] = frozenset()
     """Signals to measure in addition to those that the credit parts need: names of `SIGNALS`."""
     attention: bool = False
-    """Whether to measure attention to text and images even if no credit part needs it, for rewards and logs."""
+    """Whether to measure attention to text and images even if no credit part needs it, for rewards and logs; that of an
+    encoder-decoder is to its document."""
     layers: Literal["thirds", "paper"] = "thirds"
     """How layers are divided into early, middle and late, see `layer_segments`."""
     dominance: Literal["early", "middle", "late", "all"] | int = "late"
@@ -122,6 +125,8 @@ class SignalBatch:
     """Uniform random draws in [0, 1)."""
     attention: AttentionSummary | None = None
     """Attention to text and image."""
+    document: DocumentAttention | None = None
+    """Attention of an encoder-decoder to its document."""
     inputs: ModelInputs | None = None
     """Model inputs of the scoring pass; None if no signal needed one."""
     segments: Int[Tensor, "batch keys"] | None = None
@@ -157,9 +162,15 @@ class SignalComputer:
             drawn = draws(self.seed, batch.step, batch.prompt_ids, batch.samples, length)
             signals = replace(signals, draws_BT=drawn.to(device))
         scored = self._scored_signals(has_images=any(batch.images))
-        if not scored:
+        reads_document = self.plan.attention and is_encoder_decoder(model)
+        if not scored and not reads_document:
             return signals
         inputs = self._inputs(batch, with_system="dominance" in scored, device=device)
+        if reads_document:
+            of_document = document_attention(model, inputs, self.processor, self.plan.layers, self.scoring.batch_size)
+            signals = replace(signals, document=of_document)
+        if not scored:
+            return signals
         segments = segment_ids(inputs, self.processor, model.config) if "dominance" in scored else None
         masked = self._masked_inputs(inputs, batch) if "perception" in scored else None
         # On TRL's own tokens the pass is TRL's own, positions included, so that entropy is that of its loss.
@@ -274,9 +285,10 @@ def summarise_attention(
 
 def completion_signals(measured: "SignalBatch") -> list[dict[str, float]]:
     """Signals of each completion by name, for rewards; undefined ones (NaN or infinite) are left out."""
-    if measured.attention is None:
+    summary = measured.attention or measured.document
+    if summary is None:
         return [{} for _ in measured.has_image_B]
-    columns = {name: floats(values) for name, values in measured.attention.per_completion.items()}
+    columns = {name: floats(values) for name, values in summary.per_completion.items()}
     rows = zip(*columns.values(), strict=True)
     return [{name: value for name, value in zip(columns, row, strict=True) if math.isfinite(value)} for row in rows]
 
@@ -291,17 +303,19 @@ def attention_metrics(columns: Mapping[str, Float[Tensor, "batch"]], ratio: floa
     """Attention metrics to log: means over the completions where they are finite.
 
     For each layer segment `attention/<layers>/` with `mdi`, `aei_text`, `aei_vision`, `text_ratio` MDI / (1 + MDI),
-    `vision_ratio` 1 / (1 + MDI), `mdi_balance` clip(1 - |ln MDI| / ln R, 0, 1) and `mdi_penalty` 1 - balance; and the
-    token counts `attention/text_tokens` and `attention/vision_tokens`.
+    `vision_ratio` 1 / (1 + MDI), `mdi_balance` clip(1 - |ln MDI| / ln R, 0, 1) and `mdi_penalty` 1 - balance, or for
+    encoder-decoders `attended_tokens`; and the token counts `attention/text_tokens` and `attention/vision_tokens`.
 
     Args:
-        columns: per-completion metrics of the whole batch, see `AttentionSummary`.
+        columns: per-completion metrics of the whole batch, see `AttentionSummary` and `DocumentAttention`.
         ratio: R.
 
     Source: the metrics of JuncyLu/trl_DAPO, branch trl.
     """
     logged = {f"attention/{name}": columns[name] for name in ("text_tokens", "vision_tokens") if name in columns}
     for layers in LAYER_SEGMENTS:
+        if f"attended_tokens/{layers}" in columns:
+            logged[f"attention/{layers}/attended_tokens"] = columns[f"attended_tokens/{layers}"]
         if f"modality_dominance/{layers}" in columns:
             dominance = columns[f"modality_dominance/{layers}"]
             balance = (1 - dominance.log().abs() / math.log(ratio)).clamp(0, 1)

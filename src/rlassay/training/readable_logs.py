@@ -59,7 +59,7 @@ def readable_logs(
         logs.append(log(settings.rollout_log_path, "Completions", completions))
         logs.append(log(settings.token_weights_log_path, "Words and the mean weight of their tokens", weights_section))
     if settings.compute_attention_metrics:
-        title = "Attention to text and to images, by layers"
+        title = "Attention by layers"
         logs.append(log(settings.attention_diag_log_path, title, lambda rollout: attention_section(rollout.metrics)))
     return [*logs, print_first_completion] if settings.colorize_output else logs
 
@@ -92,7 +92,9 @@ def weights_section(rollout: Rollout) -> str:
 
 def attention_section(metrics: Mapping[str, float]) -> str:
     """A table of the attention metrics of a step by layer segment; empty if none were measured."""
-    columns = ("mdi", "aei_text", "aei_vision", "text_ratio", "vision_ratio", "mdi_balance", "mdi_penalty")
+    known = ("mdi", "aei_text", "aei_vision", "text_ratio", "vision_ratio", "mdi_balance", "mdi_penalty")
+    to_document = any(f"attention/{segment}/attended_tokens" in metrics for segment in LAYER_SEGMENTS)
+    columns = ("attended_tokens",) if to_document else known
     lines = ["| layers | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for segment in LAYER_SEGMENTS:
         values = [metrics.get(f"attention/{segment}/{column}") for column in columns]

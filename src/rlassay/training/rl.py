@@ -87,7 +87,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
             peft_config=adapters,
-            **_plug_ins(study, recipe, diagnostics or Diagnostics(), seq2seq=seq2seq),
+            **_plug_ins(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
         trainer.remove_callback(PrinterCallback)
@@ -98,7 +98,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
 
 
-def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2seq: bool) -> dict[str, Any]:
+def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[str, Any]:
     """The arguments of our trainer that TRL's does not have."""
     return {
         "weight_phases": list(recipe.weight_phases.values()),
@@ -109,7 +109,7 @@ def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2seq
         "credit": credit_parts(recipe),
         "credit_denominator": recipe.credit_denominator,
         "entropy_penalty": recipe.entropy_penalty_coef,
-        "signals": signal_plan(study, recipe, diagnostics, seq2seq=seq2seq),
+        "signals": signal_plan(study, recipe, diagnostics),
         "vllm": vllm_plan(recipe),
     }
 
@@ -161,18 +161,17 @@ def collapse_guard(rl: RLConfig) -> CollapseGuard | None:
     return None if rl.guard is None else CollapseGuard(rl.guard.limits, rl.guard.patience)
 
 
-def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics, *, seq2seq: bool = False) -> SignalPlan:
+def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
     """Which signals to measure, and how.
 
     Signals that the credit of any arm needs are measured in every arm, so that arms can be compared. Attention is
-    measured if a reward reads it, if the credit of an arm does, or if the settings ask for it; the settings play no
-    part for encoder-decoders (`seq2seq`), whose attention is not measured.
+    measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
     needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
     return SignalPlan(
         also=frozenset(needed - {"draws"}),
-        attention=reads_signals(study) or (diagnostics.compute_attention_metrics and not seq2seq),
+        attention=reads_signals(study) or diagnostics.compute_attention_metrics,
         layers=attention.layers,
         dominance=attention.dominance,
         masking=Masking(**perception.model_dump(exclude={"estimator"})),
@@ -195,9 +194,9 @@ def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics)
 def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) -> tuple[Model, Processor]:
     """The policy that RL starts from: the arm's warm start, or the model before any training.
 
-    With a KL term TRL loads the reference model from the policy's own path, and with vLLM the sizes of a built-in
-    model, so that a model without a warm start is first saved to `folder`. Adapters on weights in four bits need no
-    copy: the model without them is the reference.
+    With a KL term TRL loads the reference model from the policy's own path, with vLLM the sizes of a built-in model,
+    and saved adapters name the path of theirs, so that a model without a warm start is first saved to `folder`.
+    Adapters on weights in four bits need no copy: the model without them is the reference.
     """
     recipe = policy.recipe
     start = policy.start
@@ -206,7 +205,8 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
         return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
     hub = recipe.model if isinstance(recipe.model, HubModel) else None
-    reads_path = recipe.rl.beta != 0 or recipe.rl.kl is not None or (recipe.rl.engine.kind == "vllm" and hub is None)
+    of_built_in = recipe.rl.engine.kind == "vllm" or recipe.model.lora is not None
+    reads_path = recipe.rl.beta != 0 or recipe.rl.kl is not None or (of_built_in and hub is None)
     if (hub is not None and hub.in_4bit) or not reads_path:
         return model, processor
     if is_main():

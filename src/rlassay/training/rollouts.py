@@ -16,6 +16,7 @@ from rlassay.credit import Credit, TokenSignals
 from rlassay.files import replacing
 from rlassay.layout import shard, shards
 from rlassay.rewards.outcomes import FailureKind
+from rlassay.signals.document import DocumentAttention
 from rlassay.signals.measuring import ImageAttention, SignalBatch
 from rlassay.training.batch import GreedyCompletions
 
@@ -49,6 +50,10 @@ class TokenRecord:
     """Attention mass on each image token, mean over the completion's tokens and the late layers."""
     vision_grid: list[int] | None
     """Rows and columns of the image tokens; None where they do not form one grid."""
+    document_tokens: list[str] | None = None
+    """Text of each document token of an encoder-decoder, without control tokens."""
+    document_attention: list[float] | None = None
+    """Attention mass on each document token, mean over the completion's tokens and the late layers."""
     advantage: float
     """Advantage before credit."""
     reward: float
@@ -140,6 +145,8 @@ _TOKEN_COLUMNS = {
     "dominance": _NUMBERS,
     "vision_attention": _NUMBERS,
     "vision_grid": pa.list_(pa.int32()),
+    "document_tokens": _TEXTS,
+    "document_attention": _NUMBERS,
     "advantage": pa.float32(),
     "reward": pa.float32(),
     "scale": pa.float32(),
@@ -211,6 +218,8 @@ class TokenValues:
     """(N, T), modality dominance, a ratio."""
     vision: Sequence[ImageAttention | None] | None = None
     """Attention on each image token and their grid, for each completion that gets a token record."""
+    document: DocumentAttention | None = None
+    """Attention on each document token, of at least the first completions."""
 
 
 def token_values(
@@ -223,6 +232,7 @@ def token_values(
         perception_BT=None if measured.perception_BT is None else signals.perception_BT,
         dominance_BT=None if measured.attention is None else signals.dominance_BT,
         vision=vision,
+        document=measured.document,
     )
 
 
@@ -243,6 +253,7 @@ def token_records(
 
 def _token_record(index: int, rollout: Rollout, values: TokenValues, ids: list[int], tokenizer: Any) -> TokenRecord:
     attention, grid = (values.vision[index] if values.vision else None) or (None, None)
+    read, attended = _document(values.document, index, tokenizer)
     return TokenRecord(
         prompt_id=rollout.prompt_ids[index],
         sample=index % rollout.num_generations,
@@ -253,10 +264,22 @@ def _token_record(index: int, rollout: Rollout, values: TokenValues, ids: list[i
         dominance=_row(values.dominance_BT, index, len(ids)),
         vision_attention=attention,
         vision_grid=grid,
+        document_tokens=read,
+        document_attention=attended,
         advantage=rollout.advantages[index].item(),
         reward=rollout.weighted[index].nansum().item(),
         scale=None if rollout.scale is None else rollout.scale[index].item(),
     )
+
+
+def _document(
+    document: DocumentAttention | None, index: int, tokenizer: Any
+) -> tuple[list[str] | None, list[float] | None]:
+    """Text of the tokens of a completion's document, and the attention on each."""
+    if document is None:
+        return None, None
+    ids = document.token_ids[index]
+    return token_texts(tokenizer, ids), _row(document.mass_BK, index, len(ids))
 
 
 def _row(values_BT: Float[Tensor, "batch time"] | None, index: int, length: int) -> list[float] | None:

@@ -19,6 +19,7 @@ from rlassay.models.seq2seq import (
     document_ids,
     teacher_forcing,
 )
+from rlassay.signals.document import check_recordable
 from rlassay.signals.formulas import entropy, token_logps
 from rlassay.training.trainer import CreditGRPOTrainer
 
@@ -68,7 +69,6 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
             "tools": bool(self.tools),
             "output_router_logits": self.aux_loss_enabled,
             "cast_lm_head_to_fp32": arguments.cast_lm_head_to_fp32,
-            "signals.attention": self.xp_signal_plan.attention,
             "kl (exact)": self.xp_kl is not None and self.xp_kl.kind == "exact",
             "critic": self.xp_advantages.options is not None,
             "peft_config (prompt learning)": any(
@@ -79,6 +79,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
             raise ValueError(f"{', '.join(refused)}: not available for encoder-decoders; leave it out")
         self._xp_check_beams()
         self._xp_check_prompts()
+        self._xp_check_attention()
         super()._xp_check()
 
     def _xp_check_beams(self) -> None:
@@ -105,6 +106,18 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         for number, prompt in enumerate(dataset["prompt"]):
             if isinstance(prompt, str) and not prompt.strip():
                 raise ValueError(f"train_dataset: row {number}: prompt: got {prompt!r}, an empty document; remove it")
+
+    def _xp_check_attention(self) -> None:
+        """Refuse to measure the attention of a model whose attention cannot be recorded."""
+        if not self.xp_signal_plan.attention:
+            return
+        try:
+            check_recordable(self._xp_model())
+        except ValueError as error:
+            raise ValueError(
+                f"signals.attention: true, but that of {type(self._xp_model()).__name__} cannot be recorded ({error}); "
+                "leave it out, or in a study set diagnostics.compute_attention_metrics to false"
+            ) from error
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Called by TRL: the encoder's tokens, special ones included, within the model's positions."""
