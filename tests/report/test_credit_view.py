@@ -37,8 +37,6 @@ from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS
 from tests.report.synthetic_credit import drop_columns, row_of, write_shard
 
-# The whole record.
-
 
 def test_every_scene_shows_every_arm_on_one_prompt(credit_results: Results):
     credit = build_credit(credit_results, 0.95)
@@ -282,7 +280,7 @@ def test_no_heat_without_one_number_per_cell(change: dict[str, Any]):
 
 
 def test_a_document_by_hand():
-    # `ing.` crosses no blank; the token `s I` belongs half to `files` and half to `I`.
+    # The token `s I` belongs half to each word.
     document = {"document_tokens": ["Read", "ing", " file", "s I", "!"], "document_attention": [0.1, 0.2, 0.05, 0.1, 0]}
     (shown,) = _scene(document).completions
     assert shown.document is not None
@@ -297,7 +295,7 @@ def test_a_document_by_hand():
 def test_a_long_document_loses_its_end():
     count = MAX_DOCUMENT_WORDS + 9
     (shown,) = _scene({"document_tokens": [" a"] * count, "document_attention": [0.5 / count] * count}).completions
-    assert shown.document is not None
+    assert shown.document
     assert (len(shown.document.words), shown.document.omitted) == (MAX_DOCUMENT_WORDS, 9)
     assert shown.document.total == pytest.approx(0.5)
 

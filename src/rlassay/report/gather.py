@@ -49,6 +49,8 @@ TOKEN_COLUMNS = (
 )
 Watched = dict[str, Any]
 """One row of a token shard: a completion recorded token by token."""
+watched_steps = shards
+"""Step -> its token shard, ascending; empty if the run recorded no tokens."""
 Value = TypeVar("Value")
 
 
@@ -377,11 +379,6 @@ def _count_failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         for kind in sorted(frame[column].dropna().unique())
     }
     return pd.DataFrame(counts, index=sorted(step.unique()))
-
-
-def watched_steps(folder: Path) -> dict[int, Path]:
-    """Step -> its token shard, ascending; empty if the run recorded no tokens."""
-    return shards(folder)
 
 
 def read_watched(path: Path, columns: Sequence[str] = TOKEN_COLUMNS) -> Iterator[Watched]:
