@@ -1,7 +1,8 @@
-"""A program that gives credit to one generation batch, on one process or several.
+"""A program that gives credit to one generation batch and trains on it, on one process or several.
 
 `torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process>` writes `<rank>.pt`: the
-process's own token advantages, and the metrics that it would log.
+process's own token advantages, the metrics that it would log, and the weights after two optimiser steps on a generation
+batch of the same prompts. All processes together take the same completions, by accumulation where they are few.
 """
 
 import sys
@@ -27,6 +28,8 @@ from rlassay.training.prompts import prompt_dataset
 from tests.models.hubs import SMALLEST, TEXTS
 
 NUM_GENERATIONS = 4
+PER_DEVICE = 6
+"""Completions of a micro-batch."""
 VALUES = (1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 3.0, 1.0, 0.0)
 """Reward of each completion of the whole batch."""
 CREDIT = [
@@ -52,7 +55,10 @@ def main(folder: Path, per_process: int) -> None:
     trainer.model.train()
     output = trainer._generate_and_score_completions(whole[first : first + per_process])
     logged = {name: values[-1] for name, values in trainer._metrics["train"].items() if not name.startswith("time/")}
-    torch.save({"advantages": output["advantages"], "metrics": logged}, folder / f"{PartialState().process_index}.pt")
+    trainer.train()
+    weights = {name: values.detach() for name, values in trainer._xp_model().named_parameters()}
+    result = {"advantages": output["advantages"], "metrics": logged, "weights": weights}
+    torch.save(result, folder / f"{PartialState().process_index}.pt")
 
 
 def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOTrainer:
@@ -67,7 +73,19 @@ def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOT
     rows = [_row(folder, index) for index in range(3)]
     arguments = GRPOConfig(
         output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=per_process,
+        per_device_train_batch_size=PER_DEVICE,
+        gradient_accumulation_steps=per_process // PER_DEVICE,
+        steps_per_generation=per_process // PER_DEVICE,
+        num_iterations=2,
+        max_steps=2,
+        shuffle_dataset=False,
+        optim="sgd",
+        learning_rate=0.1,
+        lr_scheduler_type="constant",
+        max_grad_norm=1e9,
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
         num_generations=NUM_GENERATIONS,
         max_completion_length=7,
         top_k=1,  # greedy, so that the completions do not depend on a process's own random numbers

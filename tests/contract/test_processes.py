@@ -1,4 +1,4 @@
-"""Credit does not depend on how many processes share a generation batch."""
+"""Credit and training do not depend on how many processes share a generation batch."""
 
 import os
 import subprocess
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from rlassay.models.tiny import build_tiny_vlm
 from tests.contract.one_batch import VALUES
+from tests.models.hubs import SMALLEST, TEXTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +29,7 @@ def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
-def test_two_processes_give_the_credit_of_one(tmp_path: Path):
+def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_twice_as_much(tmp_path: Path):
     (alone,) = launched(tmp_path / "one", 1)
     first, second = launched(tmp_path / "two", 2)
     # Both processes have a part of the group in the middle.
@@ -40,3 +42,10 @@ def test_two_processes_give_the_credit_of_one(tmp_path: Path):
     assert alone["advantages"].abs().sum() > 0
     for name in ("sensitivity_score_mean", "combined_token_fraction", "scaling_factor_mean", "attention/late/mdi"):
         assert first["metrics"][name] == second["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-4)
+    moved = 0.0
+    for name, start in build_tiny_vlm(SMALLEST, TEXTS)[0].named_parameters():
+        trained = alone["weights"][name]
+        moved = max(moved, (trained - start).abs().max().item() if "lm_head" not in name else 0.0)
+        torch.testing.assert_close(first["weights"][name], trained, rtol=1e-4, atol=1e-5, msg=name)
+        assert torch.equal(first["weights"][name], second["weights"][name]), name
+    assert moved > 1e-3

@@ -13,6 +13,7 @@ from rlassay.rewards import REWARDS
 
 STUDIES = sorted([*Path("config/studies").glob("*.yaml"), *Path("examples").glob("*.yaml")])
 DRAWS = "studies vary their own seeds; this one changes the draw that all runs share"
+MACHINE = "follows from the user's machine: its GPUs, their memory and the libraries there"
 USERS = "for the files of users"
 INGREDIENTS = "an ingredient may be any part of a recipe; arms that are written out use the same part"
 REASONS = {
@@ -43,6 +44,9 @@ REASONS = {
         f"VLLMSampler.{key}": "needs several GPUs, or memory that a small model does not fill"
         for key in ("mode", "server_base_url", "sleep_level", "tensor_parallel_size")
     },
+    **{f"Optimisation.{key}": MACHINE for key in ("optim", "torch_compile", "use_liger_kernel")},
+    "RLConfig.max_tokens_per_micro_batch": MACHINE,
+    "SFTConfig.activation_offloading": MACHINE,
     "Table.preset": USERS,
     "TinyModel.seed": DRAWS,
     "DesignKeys.select_arms": "for a first look at a study of the user's own",

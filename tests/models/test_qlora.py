@@ -23,7 +23,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
 def test_without_a_gpu_or_the_library_it_is_refused(monkeypatch: pytest.MonkeyPatch):
     installed(monkeypatch, there=True)
     assert problems(model=PACKED) == [
-        "model.lora.load_in_4bit: true, but gpus is 0, and four-bit weights need a GPU; set gpus, or false"
+        "model.lora.load_in_4bit: true, but gpus is 0, and it needs a GPU; set gpus, or false"
     ]
     assert study(model=PACKED, gpus=1).arms["base"].recipe.model.kind == "hub"
     installed(monkeypatch, there=False)

@@ -13,7 +13,17 @@ from trl import GRPOConfig
 
 WORDS = ["<pad>", "<eos>", "count", *"0123456789"]
 NUM_PROMPTS = 12
-OURS = ("advantage", "critic", "weight_phases", "kl", "groups", "signals", "entropy_penalty", "peft_config")
+OURS = (
+    "advantage",
+    "critic",
+    "weight_phases",
+    "kl",
+    "groups",
+    "signals",
+    "entropy_penalty",
+    "peft_config",
+    "max_tokens_per_micro_batch",
+)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -102,7 +112,7 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         credit: for ours only.
         changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards, and `peft_config`
             adds adapters; `advantage`, `critic`, `weight_phases`, `kl`, `groups`,
-            `signals` and `entropy_penalty` are for ours only.
+            `signals`, `entropy_penalty` and `max_tokens_per_micro_batch` are for ours only.
     """
     ours = {name: changes.pop(name) for name in OURS if name in changes}
     rewards = changes.pop("reward_funcs", [even_digits, brevity])

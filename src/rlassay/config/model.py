@@ -124,8 +124,11 @@ class HubModel(Section):
     """Commit, tag or branch of the hub repository; pin it, since a branch moves."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Type of the weights."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel, in transformers' words."""
+    attn_implementation: (
+        Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"]
+        | Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    ) = "sdpa"
+    """Attention kernel, in transformers' words, or the hub name of one, such as `kernels-community/flash-attn2`."""
     trust_remote_code: bool = False
     """Whether code shipped with the model may run on this machine."""
     lora: Lora | None = None

@@ -37,6 +37,15 @@ class Optimisation(Section):
     """Micro-batches per optimiser step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit"] = Field(
+        default="adamw_torch_fused", exclude_if=lambda given: given == "adamw_torch_fused"
+    )
+    """Which AdamW, in transformers' words; those in 8 bits keep its states in a quarter of the memory, and need a GPU
+    and bitsandbytes."""
+    use_liger_kernel: bool = Field(default=False, exclude_if=is_false)
+    """Liger's kernels for layers of the model; they need a GPU and liger-kernel. TRL fuses the loss itself."""
+    torch_compile: bool = Field(default=False, exclude_if=is_false)
+    """Compile the model with `torch.compile`, which needs a C++ compiler."""
     save_steps: int = Field(default=50, ge=1)
     """Steps between checkpoints; a killed job resumes from the newest intact one."""
 
@@ -44,6 +53,8 @@ class Optimisation(Section):
 class SFTConfig(Optimisation):
     """The supervised warm start on the `sft` split."""
 
+    activation_offloading: bool = Field(default=False, exclude_if=is_false)
+    """Keep activations in the machine's memory until the backward pass, which needs a GPU; TRL has it for SFT only."""
     seed: int = Field(default=0, ge=0)
     """Seed of the shared warm start; with `per_seed` the run's own seed is used instead."""
     per_seed: bool = False
@@ -128,6 +139,10 @@ class RLConfig(GroupChoice, GRPOArguments):
     """Rules that end a collapsed run early; null lets it go on to the end."""
     tune: Tune | None = Field(default=None, exclude_if=is_none)
     """Parts of a vision-language model that train, by full weights or by adapters; null trains all."""
+    max_tokens_per_micro_batch: int | None = Field(default=None, ge=1, exclude_if=is_none)
+    """Train on the completions of an optimiser step sorted by length, in micro-batches of at most so many tokens of
+    prompts and completions, in place of `per_device_train_batch_size` completions padded to the longest of all. The
+    loss stays the same up to rounding; null keeps TRL's micro-batches."""
 
 
 class RewardConfig(Section):

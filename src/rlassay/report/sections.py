@@ -27,7 +27,7 @@ from rlassay.report.numbers import (
     SampleRow,
 )
 from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
-from rlassay.report.typeset import quoted, shortened
+from rlassay.report.typeset import listed, quoted, shortened
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.rewards.outcomes import FAILURE_KINDS
 
@@ -56,7 +56,28 @@ def build_design(study: Study) -> Design:
         )
         for path in paths
     )
-    return Design(sentence=_design_sentence(study, rows), rows=rows)
+    return Design(sentence=_design_sentence(study, rows) + _machinery(study), rows=rows)
+
+
+MACHINERY = ("optim", "use_liger_kernel", "torch_compile", "gradient_checkpointing", "activation_offloading")
+"""Settings of a training section that change its speed or memory rather than what it computes."""
+
+
+def _machinery(study: Study) -> str:
+    """A sentence on kernels and optimizer wherever they are not the usual ones; empty if none is."""
+    plain = {"sdpa", "adamw_torch_fused", "false", "null"}
+    found: list[tuple[str, Any]] = []
+    for arm in study.arms.values():
+        recipe = arm.recipe
+        for name, section, keys in (
+            ("model", recipe.model, ("attn_implementation",)),
+            ("sft", recipe.sft, MACHINERY),
+            ("rl", recipe.rl, (*MACHINERY, "max_tokens_per_micro_batch")),
+        ):
+            found += [(f"{name}.{key}", getattr(section, key, None)) for key in keys]
+    texts = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in found]
+    used = dict.fromkeys(f"{key} {text}" for key, text in texts if text not in plain)
+    return f" Jobs trained with {listed(list(used))}." if used else ""
 
 
 def _design_sentence(study: Study, rows: tuple[DesignRow, ...]) -> str:

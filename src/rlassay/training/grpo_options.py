@@ -48,7 +48,7 @@ VLLM = sorted(set(vllm_arguments(VLLMSampler(kind="vllm"))) - set(OWNED))
 NOT_OFFERED = {
     "follows from the model section": "model_init_kwargs trust_remote_code cast_lm_head_to_fp32 router_aux_loss_coef "
     "gradient_checkpointing_kwargs use_cache",
-    "one optimiser for all arms, so that arms differ in what they compare": "optim optim_args optim_target_modules "
+    "one optimiser for all arms, so that arms differ in what they compare": "optim_args optim_target_modules "
     "adam_epsilon lr_scheduler_kwargs label_smoothing_factor neftune_noise_alpha "
     "average_tokens_across_devices",
     "steps count training, not epochs": "num_train_epochs",
@@ -66,8 +66,8 @@ NOT_OFFERED = {
     "the entropy bonus has a fixed weight, see entropy_coef": "use_adaptive_entropy entropy_coef_min "
     "entropy_coef_max entropy_coef_delta "
     "entropy_target",
-    "precision and speed of the machine": "fp16 tf32 torch_compile torch_compile_backend torch_compile_mode "
-    "use_liger_kernel liger_kernel_config torch_empty_cache_steps auto_find_batch_size full_determinism "
+    "precision and speed of the machine": "fp16 tf32 torch_compile_backend torch_compile_mode "
+    "liger_kernel_config torch_empty_cache_steps auto_find_batch_size full_determinism "
     "accelerator_config parallelism_config ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
     "ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed local_rank",
     "the order of prompts is fixed beforehand": "data_seed dataloader_drop_last dataloader_num_workers "

@@ -105,6 +105,7 @@ def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[st
         "advantage": advantage_estimator(recipe.rl),
         "critic": critic_options(recipe.rl),
         "groups": group_plan(recipe.rl),
+        "max_tokens_per_micro_batch": recipe.rl.max_tokens_per_micro_batch,
         "kl": kl_control(recipe.rl),
         "credit": credit_parts(recipe),
         "credit_denominator": recipe.credit_denominator,

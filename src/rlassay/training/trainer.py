@@ -68,11 +68,11 @@ from rlassay.training.reward_metrics import (
     zero_advantage,
 )
 from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_records, token_values
-from rlassay.training.video import VideoTrainer
+from rlassay.training.scale.micro_batches import MicroBatchTrainer
 from rlassay.training.vllm_sampler import VLLMPlan, VLLMSampling
 
 
-class CreditGRPOTrainer(VideoTrainer):
+class CreditGRPOTrainer(MicroBatchTrainer):
     """`trl.GRPOTrainer` with token credit, corrected reward metrics and a record of every completion.
 
     Takes the arguments of `trl.GRPOTrainer` and, by keyword:
@@ -88,6 +88,7 @@ class CreditGRPOTrainer(VideoTrainer):
     - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
     - `vllm`, what TRL's arguments leave open with `use_vllm`, and when the run stops, see `VLLMPlan`;
     - `kl`, a penalty for leaving the reference policy in place of TRL's `beta`, see `KLControl`;
+    - `max_tokens_per_micro_batch`, most tokens of a forward pass of the loss, see `TokenBudget`;
     - `signals`, how to measure the signals that rewards and credit parts read.
 
     A credit function of your own declares the signals that it reads:
@@ -210,8 +211,7 @@ class CreditGRPOTrainer(VideoTrainer):
         assert num_generations is not None  # TRL's config has filled it in
         step = self.state.global_step + 1
         batch = GenerationBatch(rows=inputs, is_training=is_training, num_generations=num_generations, step=step)
-        # TRL calls `_calculate_rewards` inside `super()._generate_and_score_completions` and passes nothing through, so
-        # this attribute is the one way to hand the batch over. Only `_calculate_rewards` reads it.
+        # TRL passes nothing through to `_generate` and `_calculate_rewards`: this attribute hands the batch over.
         self.xp_batch = batch
         output = super()._generate_and_score_completions(self.xp_groups.choose(self, batch))
         self.xp_sampling.check(self, output)
@@ -337,8 +337,8 @@ class CreditGRPOTrainer(VideoTrainer):
             metrics[name].append(value)
         if self.xp_listeners:
             rollout = self._xp_rollout(batch, logged)
+            rollout = replace(rollout, token_records=self._xp_token_records(batch, rollout))
             if self.accelerator.is_main_process:
-                rollout = replace(rollout, token_records=self._xp_token_records(batch, rollout))
                 dropped = dropped_rollout(batch, rollout, self.xp_end_token_ids)
                 for listener in self.xp_listeners:
                     listener(rollout)
@@ -348,8 +348,7 @@ class CreditGRPOTrainer(VideoTrainer):
     def _xp_log_rewards(self, batch: GenerationBatch, metrics: dict[str, list[Any]]) -> None:
         rewards = batch.rewards
         no_advantage = zero_advantage(rewards.totals(self.multi_objective_aggregation), rewards.num_generations)
-        # TRL has just logged this, but under `normalize_then_sum` and `scale_rewards="batch"` it looks at the deviation
-        # of the whole batch, which is almost never 0.
+        # TRL has just logged this, but for some options from the deviation of the whole batch, which is almost never 0.
         metrics["frac_reward_zero_std"][-1] = no_advantage.float().mean().item()
         # TRL has just logged these too, but over the imputed values as well.
         for name, value in scored_mean_and_std(rewards).items():
@@ -387,10 +386,12 @@ class CreditGRPOTrainer(VideoTrainer):
         )
 
     def _xp_token_records(self, batch: GenerationBatch, rollout: Rollout) -> tuple[TokenRecord, ...]:
-        """Token records of the first groups, which are the main process's own."""
+        """Token records of the main process's first groups; every process takes part in the pass."""
         count = min(TOKEN_GROUPS * batch.num_generations, len(batch.completion_ids))
         with self.accelerator.autocast():
             vision = self.xp_signal_computer.image_attention(self._xp_model(), batch.measured, count)
+        if not self.accelerator.is_main_process:
+            return ()
         values = token_values(batch.token_signals, batch.measured, batch.credit, vision)
         return token_records(rollout, values, batch.completion_ids[:count], self._tokenizer)
 

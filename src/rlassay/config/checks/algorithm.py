@@ -1,10 +1,9 @@
 """Checks of the sections of `rl` that choose the algorithm, against each other and the rest of the recipe."""
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 
 from rlassay.config.algorithm import AdaptiveController, PassAtKAdvantage, ReMaxAdvantage
-from rlassay.config.model import HubModel, TinyLM
+from rlassay.config.model import TinyLM
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.names import nearest, one_of
@@ -125,17 +124,6 @@ def _tune(_: Study, recipe: Recipe) -> Iterator[str]:
         yield "rl.tune: tiny_lm has no vision tower and no connector to tell apart; leave it out"
 
 
-def _quantised(study: Study, recipe: Recipe) -> Iterator[str]:
-    """Weights in four bits have a GPU to run on, and the library that packs them."""
-    if not isinstance(recipe.model, HubModel) or not recipe.model.in_4bit:
-        return
-    key = "model.lora.load_in_4bit: true, but"
-    if study.gpus == 0:
-        yield f"{key} gpus is 0, and four-bit weights need a GPU; set gpus, or false"
-    if find_spec("bitsandbytes") is None:
-        yield f"{key} bitsandbytes is not installed; run `pip install bitsandbytes`, or set false"
-
-
 ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
     _advantage,
     _choice,
@@ -144,6 +132,5 @@ ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
     _guard,
     _tune,
     _video_input,
-    _quantised,
 ]
 """Each gives the problems of one recipe, one sentence each."""

@@ -1,0 +1,1 @@
+"""Training at scale: micro-batches by tokens."""
