@@ -1,4 +1,4 @@
-"""A short study whose completions vLLM samples: seeds, resume after a kill, the gap, and answers by both engines."""
+"""A short study whose completions vLLM samples: seeds, the gap to the trainer, and answers by both engines."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from trl.generation.vllm_generation import VLLMGeneration
 
+from rlassay.evaluation.generate import run_generate
 from rlassay.layout import Layout
+from rlassay.records import CompletionRow, read_rows
 from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft
 from rlassay.training.vllm_sampler import GAP, SamplerGapError
@@ -57,6 +59,23 @@ def test_two_seeds_differ_in_the_first_rollout(study_folder: Path):
     one, other = ({text for step, _, text in each if step == 1} for each in by_seed)
 
     assert len(one & other) < len(one) / 2
+
+
+def test_both_engines_answer_alike_for_every_policy(study_folder: Path, tmp_path: Path):
+    layout = results(study_folder)
+    answers: list[list[list[CompletionRow]]] = []
+    for engine in (ENGINE, {"kind": "transformers"}):
+        study = load_short(tmp_path, **VLLM | SAMPLED | {"evaluation__engine": engine})
+        policies = (only(study, "model"), only(study, "sft"), policy_of(study))
+        for policy in policies:
+            with vllm_process():
+                run_generate(study, layout, policy, "test")
+        answers.append([list(read_rows(layout.completions(each.folder, "test"), CompletionRow)) for each in policies])
+
+    for by_vllm, by_transformers in zip(*answers, strict=True):
+        greedy = [[each for each in rows if each.mode == "greedy"] for rows in (by_vllm, by_transformers)]
+        assert greedy[0] == greedy[1]
+        assert len(by_vllm) == len(by_transformers) == 2 * len(greedy[0])
 
 
 def test_stale_weights_stop_the_run(study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -158,10 +158,9 @@ class CreditGRPOTrainer(MicroBatchTrainer):
             super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self.xp_parts = [self.xp_advantages, self.xp_groups]
         self._xp_check()
-        for part in self.xp_parts:
+        for part in (self.xp_sampling, *self.xp_parts):
             part.prepare(self)
         processor: Any = self.processing_class
-        self.xp_sampling.prepare(self)
         scoring = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
         needed = needs(self.xp_credit_parts)
         self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
