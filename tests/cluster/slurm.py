@@ -8,10 +8,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def ask(*command: str, check: bool = True) -> str:
     return done.stdout
 
 
-def wait_until(condition, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def wait_until(condition: Callable[[], bool], folder: Path) -> None:
     """Return as soon as `condition` holds."""
     deadline = time.monotonic() + SECONDS
     while True:
@@ -134,7 +133,3 @@ def jobs(comment: str, *states: str) -> list[str]:
     """Ids of the jobs, those that have ended too, whose comment (rule and wildcards) contains `comment`."""
     rows = (line.split("|") for line in ask("squeue", "--noheader", "--states=all", "--format=%i|%T|%k").splitlines())
     return [job for job, state, about in rows if comment in about and (not states or state in states)]
-
-
-if __name__ == "__main__":
-    print(missing() or "a Slurm can be started here", file=sys.stderr)

@@ -145,6 +145,24 @@ def test_a_job_that_outlived_its_snakemake_is_not_taken_for_a_forced_rerun(
         assert (again.finished, again.resumed_step) == (False, 2)
 
 
+def test_a_finished_job_that_its_cluster_starts_again_keeps_its_result(layout: Layout, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with open_run(layout, plan()) as run:
+        run.finish(Pretender())  # pyright: ignore[reportArgumentType]
+    before = run.manifest.read_text()
+    run.manifest.unlink()  # by the Snakemake in the job, before each start
+    with open_run(layout, plan()) as again:
+        assert again.finished
+    assert run.manifest.read_text() == before
+
+    run.manifest.unlink()
+    monkeypatch.setenv("SLURM_JOB_ID", "18")  # another job: the user asked for a rerun
+    with open_run(layout, plan()) as forced:
+        assert not forced.finished
+        assert forced.resume_from is None
+        forced.finish(Pretender())  # type: ignore[arg-type]
+
+
 def test_a_manifest_without_complete_was_a_kill_in_between(layout: Layout):
     with open_run(layout, plan()) as run:
         run.finish(Pretender())  # type: ignore[arg-type]

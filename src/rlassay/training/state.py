@@ -9,14 +9,15 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     rollouts/         step<n>.parquet: every completion of a step (RL)
     tokens/           step<n>.parquet: some completions of each step, token by token (RL)
     weights/          the trained policy, written once, by rename
-    COMPLETE          the job finished; if it is there without the manifest, the user asked for a rerun
+    COMPLETE          the job finished, with its manifest; if it is there alone, the user asked for a rerun, or the
+                      cluster has started the job again
 
 `run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "pid", "host", "started",
 "ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished", "collapsed"
 (ended early by its guard, for the reason in `error`; its result is that of a finished job), "killed" (SIGTERM or
-Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still "running",
-but no process holds the lock (`rlassay.progress.is_held`). Times are unix seconds; `step` is the step from which the
-attempt started.
+Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still
+"running", but no process holds the lock (`rlassay.progress.is_held`). On Slurm it also has "slurm_job". Times are
+unix seconds; `step` is the step from which the attempt started.
 """
 
 import os
@@ -116,6 +117,7 @@ class Run:
 
     def _decide(self) -> None:
         previous = read_json(self.state / RUN_RECORD) or {}
+        self._restore_manifest(previous)
         choice = _choose(read_json(self.manifest), self.complete.exists(), previous, self.plan)
         if choice == "finished":
             self.complete.touch()
@@ -135,6 +137,15 @@ class Run:
         self._attempts.append({"step": self.resumed_step, "started": time.time(), "ended": None})
         self.record("running")
 
+    def _restore_manifest(self, previous: dict[str, Any]) -> None:
+        """Put back the manifest of a finished job that its cluster has started again, say because the node was lost.
+
+        Snakemake removes the manifest before each start, which must not look like the user's request for a rerun.
+        """
+        finished = read_json(self.complete)
+        if finished is not None and not self.manifest.exists() and _cluster_job().items() & previous.items():
+            write_json(self.manifest, finished)
+
     def record(self, status: str, error: str | None = None) -> None:
         """Write `run.json`; any status but "running" ends this attempt."""
         if not is_main():
@@ -143,7 +154,7 @@ class Run:
         self._attempts[-1]["ended"] = ended
         about = {"pid": os.getpid(), "host": platform.node(), "started": self._attempts[-1]["started"], "ended": ended}
         report = {"status": status, "error": error, "attempts": self._attempts}
-        write_json(self.state / RUN_RECORD, asdict(self.plan) | about | report)
+        write_json(self.state / RUN_RECORD, asdict(self.plan) | about | report | _cluster_job())
 
     def record_end(self) -> None:
         """Write `run.json` for a job with a result: finished, or collapsed."""
@@ -175,14 +186,12 @@ class Run:
         (unfinished / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(self.weights, ignore_errors=True)
         unfinished.replace(self.weights)
-        write_json(
-            self.manifest,
-            self._manifest_content(trainer.state.global_step, generated_tokens)
-            | {"hub_commit": _hub_commit(trainer)}
-            | ({} if self.collapse is None else {"collapsed": self.collapse}),
-        )
+        content = self._manifest_content(trainer.state.global_step, generated_tokens)
+        content |= {"hub_commit": _hub_commit(trainer)}
+        content |= {} if self.collapse is None else {"collapsed": self.collapse}
+        write_json(self.manifest, content)
         if self._workflow is None or self._workflow.is_running():
-            self.complete.touch()
+            write_json(self.complete, content)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def _manifest_content(self, steps: int, generated_tokens: int) -> dict[str, Any]:
@@ -209,6 +218,11 @@ class Run:
         keep_until(self.metrics, self.resumed_step)
         for folder in (self.rollouts, self.tokens):
             drop_shards_after(folder, self.resumed_step)
+
+
+def _cluster_job() -> dict[str, str]:
+    """`slurm_job`, the number of the Slurm job around this process, which a restart keeps; nothing elsewhere."""
+    return {"slurm_job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
 
 
 def _unfinished(weights: Path) -> Path:
