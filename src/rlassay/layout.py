@@ -10,6 +10,7 @@ RUN_RECORD = "run.json"
 LOCK = "lock"
 COMPLETE = "COMPLETE"
 CHECKPOINTS = "checkpoints"
+INTERMEDIATE = "intermediate"
 WEIGHTS = "weights"
 WEIGHT_FILES = "*.safetensors"
 CHECKPOINT_MANIFEST = "manifest.json"
@@ -28,7 +29,7 @@ class Layout:
     """Paths of one study at one scale.
 
     A policy is named by its folder relative to `root`: `runs/<arm>/seed<k>` (trained by RL), `sft/<id>` or
-    `sft/<id>/seed<k>` (a warm start), `models/<id>` (the model before any training).
+    `sft/<id>/seed<k>` (a warm start), `models/<id>` (the model before any training), `references/<name>/<id>`.
     """
 
     root: Path
@@ -48,6 +49,11 @@ class Layout:
     def untrained(fingerprint: str) -> str:
         """The folder of a model before any training, relative to the root."""
         return f"models/{fingerprint}"
+
+    @staticmethod
+    def reference(name: str, fingerprint: str) -> str:
+        """The folder of a model that the study names under `references`, relative to the root."""
+        return f"references/{name}/{fingerprint}"
 
     @property
     def data(self) -> Path:
@@ -100,6 +106,10 @@ class Layout:
         """Folder of shards: the watched completions of every step, token by token."""
         return self.state(policy) / "tokens"
 
+    def intermediate(self, policy: str) -> Path:
+        """Folder of weights in the middle of training, which wait to be evaluated: `checkpoint-<step>/`."""
+        return self.state(policy) / INTERMEDIATE
+
     def train_manifest(self, policy: str, stage: str = "rl") -> Path:
         """Written last by a training job; `stage` is `rl` for a run, `sft` for a warm start."""
         return self.root / policy / MANIFESTS[stage]
@@ -120,6 +130,22 @@ class Layout:
     def scores(self, policy: str, split: str) -> Path:
         """The scores of those completions."""
         return self.root / policy / "eval" / f"{split}.scores.parquet"
+
+    def curve(self, policy: str, split: str) -> Path:
+        """The scores of one run in the middle of its training, by step."""
+        return self.root / policy / "curve" / f"{split}.scores.parquet"
+
+    def curve_record(self, policy: str, split: str) -> Path:
+        """Which steps have answered, and what identifies their completions."""
+        return self.root / policy / "curve" / f"{split}.json"
+
+    def curve_completions(self, policy: str, split: str, step: int) -> Path:
+        """The completions of one run at one step in the middle of its training."""
+        return self.root / policy / "curve" / f"{split}.step{step:06d}.completions.jsonl"
+
+    def curve_part(self, policy: str, split: str) -> Path:
+        """The completions that an unfinished job has written."""
+        return self.root / policy / "curve" / f".{split}.partial.jsonl"
 
     def benchmark(self, policy: str, job: str) -> Path:
         """Snakemake's measurements of one job of a policy, such as `generate-test`."""

@@ -50,6 +50,14 @@ def test_rollout_completions(rl: dict, processes: int, expected: int):
     assert rollout_completions(study(**edits).arms["base"].recipe.rl, processes) == expected
 
 
+def test_a_held_out_curve_evaluates_each_run_between_its_ends():
+    # Steps 20 and 40 of 60, for 12 runs; a point answers 400 prompts with 8 sampled completions and a greedy one.
+    found = stages(evaluation__every=20)["held_out_curve"]
+    assert (found.jobs, found.completions) == (12, 12 * 2 * 400 * 9)
+    assert found.tokens == 16 * 12 * 2 * 400 * 9
+    assert "held_out_curve" not in stages()
+
+
 def test_no_warm_start_is_no_job():
     found = stages(sft=GONE)["sft_train"]
     assert (found.jobs, found.steps, found.completions, found.disk) == (0, 0, 0, 0)

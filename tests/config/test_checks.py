@@ -30,6 +30,17 @@ CONTRADICTIONS = [
         ["primary.set: 'train' is a training split; expected test"],
     ),
     (
+        {"evaluation__every": 10, "evaluation__curve_set": "tets"},
+        ["evaluation.curve_set: got the text 'tets', expected a set of evaluation.sets: test; did you mean 'test'?"],
+    ),
+    (
+        {"evaluation__every": 60},
+        [
+            "evaluation.every: got the number 60, but no arm trains more than 60 steps, so that the curve would have "
+            "no point between start and end; take a smaller number, or null"
+        ],
+    ),
+    (
         {"evaluation__sets": ["test", "test"]},
         ["evaluation.sets.1: 'test' appears twice in the list"],
     ),

@@ -60,6 +60,8 @@ EDITS = [
     ({"model__seed": 1}, {"model", "sft", "rl"}),
     ({"evaluation__num_samples": 4}, {"evaluation"}),
     ({"evaluation__seed": 4}, {"evaluation"}),
+    ({"evaluation__every": 10}, set()),
+    ({"evaluation__every": 10, "evaluation__curve_set": "test"}, set()),
     ({"data__seed": 3}, EVERY),
     ({"data__splits__test": 300}, EVERY),
 ]

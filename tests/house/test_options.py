@@ -37,6 +37,7 @@ REASONS = {
     "MovingDigits.seed": DRAWS,
     "Lora.load_in_4bit": "needs bitsandbytes, which is not installed where committed studies are checked",
     "PromptLimit.trust_remote_code": "off for safety",
+    **{f"Reference.{key}": USERS for key in ("compare", "dtype", "label", "path", "revision")},
     "SFTConfig.seed": DRAWS,
     "TransformersEngine.kind": "the default, for an arm or a command that takes another engine than the study",
     "VLLMSampler.importance_sampling_clip_min": "TRL's bound; the committed study takes its default",

@@ -10,7 +10,8 @@ from rlassay.config.policies import policies
 from rlassay.config.settings import Settings
 from rlassay.layout import Layout
 from rlassay.records import PromptRow
-from rlassay.report.gather import PolicyRow, PolicyScores, Results
+from rlassay.report.gather import PolicyRow, Results
+from rlassay.report.read.scores import PolicyScores
 from tests.report.synthetic import Size, synthetic_study
 
 
@@ -46,6 +47,7 @@ def hand_results(accuracy: dict[str, np.ndarray], samples: int = 4) -> Results:
         manifests={},
         metrics={},
         rollouts={},
+        curves={},
         missing=(),
     )
 

@@ -30,8 +30,9 @@ from rlassay.report.credit_view import (
     watched_by_stage,
 )
 from rlassay.report.figures import assign_marks
-from rlassay.report.gather import Results, ResultsError, gather, read_watched, watched_steps
+from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.page import render_page
+from rlassay.report.read.training import read_watched, watched_steps
 from rlassay.report.run import build_content
 from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS

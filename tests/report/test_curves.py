@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from rlassay.report.curves import CREDIT_CURVES, MAX_POINTS, build_curves, credit_metrics
-from rlassay.report.gather import Results, read_rollouts
+from rlassay.report.gather import Results
 from rlassay.report.numbers import Series
+from rlassay.report.read.training import read_rollouts
 from tests.report.by_hand import hand_results
 
 

@@ -12,19 +12,9 @@ import pytest
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import SplitFacts
-from rlassay.report.gather import (
-    DISAGREEMENT,
-    Results,
-    ResultsError,
-    column_or_nan,
-    gather,
-    read_metrics,
-    read_rollouts,
-    read_scores,
-    read_splits,
-    read_train_manifest,
-    reading,
-)
+from rlassay.report.gather import Results, ResultsError, gather, reading
+from rlassay.report.read.scores import DISAGREEMENT, column_or_nan, read_scores
+from rlassay.report.read.training import read_metrics, read_rollouts, read_splits, read_train_manifest
 from tests.report.conftest import SETTINGS
 from tests.report.synthetic import Size, write_synthetic
 
@@ -206,7 +196,16 @@ def test_rollouts_are_summed_by_step(tmp_path: Path):
     sums = read_rollouts(tmp_path)
     assert sums.index.tolist() == [1, 2]
     first = sums.loc[1].to_dict()
-    assert first == pytest.approx({"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "scored.x": 1, "completions": 2})
+    assert first == pytest.approx(
+        {"tokens": 7, "raw.x": 1.0, "weighted.x": 0.6, "scored.x": 1, "completions": 2, "generated": 7}
+    )
+
+
+def test_greedy_completions_count_as_generated(tmp_path: Path):
+    frame = pd.DataFrame({"step": [1, 1], "token_count": [3, 4], "greedy_token_count": [5.0, None]})
+    frame.to_parquet(tmp_path / "step000001.parquet")
+    sums = read_rollouts(tmp_path)
+    assert (sums["tokens"].tolist(), sums["generated"].tolist()) == ([7.0], [12.0])
 
 
 def test_failures_are_counted_by_reward_kind_and_step(tmp_path: Path):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlassay.report.gather import PolicyScores, Results
+from rlassay.report.gather import Results
+from rlassay.report.read.scores import PolicyScores
 from rlassay.report.tables import build_tables, difference, estimate, over_seeds, primary_column, scores_of, tidy
 from rlassay.stats import crossed_interval, paired_difference, share_interval
 from tests.report.by_hand import hand_results

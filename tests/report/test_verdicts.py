@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from rlassay.config.settings import Settings
+from rlassay.config.study import Reference
 from rlassay.report.gather import Results, gather
 from rlassay.report.tables import primary_column, scores_of
-from rlassay.report.verdicts import compare_with_baseline, compare_with_start, start_note, start_of
+from rlassay.report.verdicts import (
+    compare_with_baseline,
+    compare_with_references,
+    compare_with_start,
+    start_note,
+    start_of,
+)
 from rlassay.stats import holm, paired_difference
 from tests.report.by_hand import hand_results
 from tests.report.synthetic import Size, write_synthetic
@@ -204,3 +211,17 @@ def test_modes_that_agree_add_no_warning(results: Results):
     for verdict in compare_with_baseline(results, 0.95):
         assert "moves the other way" not in verdict.sentence
         assert not any(mode.opposed for mode in verdict.other_modes)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_reference_is_compared_only_if_declared(results: Results, compare: bool):
+    reference = Reference(path="owner/name", compare=compare)
+    study = results.study.model_copy(update={"references": {"released": reference}})
+    row = replace(results.rows["sft"], key="released", kind="reference", label="as released")
+    found = compare_with_references(replace(results, study=study, rows=results.rows | {"released": row}), 0.95)
+
+    assert [one.reference for one in found] == ["released"] * 4 * compare
+    # The reference answers as the warm start does, which every arm of the study is compared with as its start.
+    gains = compare_with_start(results, 0.95)[: len(found)]
+    assert [one.difference for one in found] == [one.difference for one in gains]
+    assert all(one.sentence.count("'as released'") == 1 for one in found)

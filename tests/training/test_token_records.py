@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlassay.report.gather import TOKEN_COLUMNS
+from rlassay.report.read.training import TOKEN_COLUMNS
 from rlassay.training.rollouts import TokenRecord, TokenValues, token_records, token_table, token_texts
 from tests.training.test_rollouts import rollout
 from tests.training.tiny_lm import tokenizer

@@ -41,7 +41,7 @@ def evaluation_fingerprint(wildcards):
 
 def manifest(policy):
     """The manifest of a trained policy, or of the data for a model before any training."""
-    return LAYOUT.data_manifest if policy.stage == "model" else LAYOUT.train_manifest(policy.folder, policy.stage)
+    return LAYOUT.train_manifest(policy.folder, policy.stage) if policy.is_trained else LAYOUT.data_manifest
 
 
 def warm_start(wildcards):

@@ -46,3 +46,7 @@ rule score:
         "Score {wildcards.set} of {wildcards.policy}"
     shell:
         'keep_log {log:q}; python -m rlassay.cli.stages score "$@" --policy {wildcards.policy:q} --set {wildcards.set:q} >> {log:q} 2>&1'
+
+
+include: "curve.smk"
+include: "val_only.smk"

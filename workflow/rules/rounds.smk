@@ -13,14 +13,15 @@ def decisions(wildcards):
 
 def results_of(asked):
     """The files of policies that a comparison reads."""
-    training = [manifest(policy) for policy in asked.values() if policy.stage != "model"]
+    training = [manifest(policy) for policy in asked.values() if policy.is_trained]
     return training + [LAYOUT.scores(folder, name) for folder in asked for name in STUDY.evaluation.sets]
 
 
 def reported(wildcards):
     """The results of every policy that the study needs; sequential seeds know them after the last look."""
     decisions(wildcards)
-    return results_of(asked_policies(STUDY, LAYOUT))
+    asked = asked_policies(STUDY, LAYOUT)
+    return results_of(asked) + curves_of(asked)
 
 
 def looked_at(wildcards):

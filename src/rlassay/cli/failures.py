@@ -72,9 +72,11 @@ def failures(study: Study, layout: Layout, since: float = 0.0) -> list[Failure]:
     """The noted failures of a study's jobs that ended after `since`, in the order of the stages."""
     every = policies(study)
     paths = [layout.failure("prepare_data")]
-    paths += [layout.failure(f"{each.stage}_train", folder) for folder, each in every.items() if each.stage != "model"]
+    paths += [layout.failure(f"{each.stage}_train", folder) for folder, each in every.items() if each.is_trained]
     sets = study.evaluation.sets
     paths += [layout.failure(stage, folder, name) for stage in EVALUATION for folder in every for name in sets]
+    if study.curve_set is not None:
+        paths += [layout.failure("held_out_curve", folder) for folder, each in every.items() if each.stage == "rl"]
     paths += [layout.failure("decide"), layout.failure("ablation_report")]
     notes = [note for path in paths if (note := read_json(path)) is not None]
     return [failure for note in notes if (failure := Failure(**note)).ended >= since]

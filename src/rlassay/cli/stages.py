@@ -1,4 +1,4 @@
-"""The seven stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
+"""The eight stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
 
 import argparse
 import shlex
@@ -127,6 +127,18 @@ def score(job: Job) -> None:
     run_score(study, layout, policy, split)
 
 
+def held_out_curve(job: Job) -> None:
+    """Evaluate the weights that a run kept in the middle of its training."""
+    args, study, layout = job.args, job.study, job.layout
+    policy = chosen_policy(study, args.policy, stage="rl")
+    check_fingerprint(args, evaluation_id(study, policy.recipe))
+    from rlassay.evaluation.curve import run_curve
+    from rlassay.training.process import require_gpus
+
+    require_gpus(study.gpus)
+    run_curve(study, layout, policy)
+
+
 def decide(job: Job) -> None:
     """Decide which arms get more seeds."""
     from rlassay.report.decide import run_decide
@@ -182,6 +194,14 @@ STAGES = {
         run=score,
         policy=ANY_POLICY,
         takes_set=True,
+    ),
+    "held_out_curve": Stage(
+        about="evaluate the weights that a run kept in the middle of its training",
+        module="rlassay.evaluation.curve",
+        run=held_out_curve,
+        policy="run to evaluate: runs/<arm>/seed<k>",
+        takes_fingerprint=True,
+        in_processes=True,
     ),
     "decide": Stage(
         about="compare the arms after a round of sequential seeds, and name those that get more",

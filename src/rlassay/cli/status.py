@@ -161,8 +161,8 @@ def training_left(rows: Sequence[Row], side_by_side: int) -> float | None:
 def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) -> Row:
     folder = policy.folder
     unscored = [failure for failure in failed if failure.split and not layout.scores(folder, failure.split).exists()]
-    progress = None if policy.stage == "model" else read_progress(layout, folder)
-    state = "" if policy.stage == "model" else "waiting" if progress is None else progress.condition
+    progress = None if not policy.is_trained else read_progress(layout, folder)
+    state = "" if not policy.is_trained else "waiting" if progress is None else progress.condition
     # Without its manifest, the result was removed to be made again.
     if state in ("finished", "collapsed") and not layout.train_manifest(folder, policy.stage).exists():
         state, progress = "waiting", None
@@ -170,7 +170,7 @@ def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) ->
     errors += [f"{failure.stage} {failure.split}: {failure.error}" for failure in unscored]
     if unscored and state in ("", "waiting", "finished"):
         state = "failed"
-    kind = {"model": "untrained model", "sft": "warm start", "rl": policy.arm}[policy.stage]
+    kind = policy.arm or policy.reference or {"model": "untrained model", "sft": "warm start"}[policy.stage]
     return Row(
         policy=folder,
         stage=policy.stage,

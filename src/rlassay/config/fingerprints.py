@@ -115,7 +115,7 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
 def evaluation_id(study: Study, recipe: Recipe) -> str:
     """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
     measured = recipe.signals.attention if reads_signals(study) else None
-    asked = study.evaluation.model_dump(mode="json", exclude={"engine": PLACEMENT})
+    asked = study.evaluation.model_dump(mode="json", exclude={"engine": PLACEMENT, "every": True, "curve_set": True})
     return _digest(asked, data_id(study), recipe.sft is None, measured)
 
 

@@ -81,7 +81,7 @@ def scale_study(
         scale = _read(overlay_path)
         _validated(ScaleFile, scale, str(overlay_path))
         _raise_if_any(unknown_sources(scale), str(overlay_path))
-        content, overlay = fit_scale(content, scale)
+        content, overlay = fit_scale(content | {"references": {}}, scale)
         source = f"{source} with {overlay_path} laid over it"
     if engine is not None:
         overlay = merge(overlay, {section: {"engine": {"kind": engine}} for section in ("rl", "evaluation")})

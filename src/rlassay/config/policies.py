@@ -1,25 +1,28 @@
-"""All policies of a study: models before training, warm starts, and the runs of its arms."""
+"""All policies of a study: models before training, references, warm starts, and the runs of its arms."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from rlassay.config.fingerprints import model_id, rl_id, sft_id
 from rlassay.config.inputs import snapshot
+from rlassay.config.model import HubModel, TinyLM, TinySeq2Seq
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.files import read_json
 from rlassay.layout import Layout
 
+REFERENCE = "reference"
+"""Stage of a model that the study names under `references`."""
 SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
 """Stage -> name of a policy that is no arm, on the page and in MLflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Weights to evaluate: an untrained model, a warm start, or one arm trained with one seed."""
+    """Weights to evaluate: an untrained model, a reference, a warm start, or one arm trained with one seed."""
 
-    stage: Literal["model", "sft", "rl"]
-    """The stage that made it; `model` is a model before any training."""
+    stage: Literal["model", "reference", "sft", "rl"]
+    """The stage that made it; `model` is a model before any training, `reference` one that the study names."""
     recipe: Recipe
     """The recipe of its arm, or of the first arm that uses it; for a model, the first arm whose RL starts from it."""
     fingerprint: str
@@ -30,12 +33,21 @@ class Policy:
     """Its arm; None for a policy that arms share."""
     seed: int | None = None
     """Its seed; None for a policy that seeds share."""
+    reference: str | None = None
+    """Its name under `references`; None for any other policy."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a job of the study trains it."""
+        return self.stage in ("sft", "rl")
 
     @property
     def stem(self) -> str:
-        """Folder that it shares with its other seeds: `models/<id>`, `sft/<id>` or `runs/<arm>`."""
+        """Folder that it shares with its other seeds, such as `models/<id>`, `sft/<id>` or `runs/<arm>`."""
         if self.arm is not None:
             return Layout.run(self.arm)
+        if self.reference is not None:
+            return Layout.reference(self.reference, self.fingerprint)
         return Layout.warm_start(self.fingerprint) if self.stage == "sft" else Layout.untrained(self.fingerprint)
 
     @property
@@ -46,8 +58,17 @@ class Policy:
         return Layout.warm_start(self.fingerprint, self.seed) if self.stage == "sft" else self.stem
 
 
+def label_of(study: Study, policy: Policy) -> str:
+    """The name of a policy's row on the page, where no other policy of its stage is without arm and name."""
+    if policy.arm is not None:
+        return study.arms[policy.arm].label
+    if policy.reference is not None:
+        return study.references[policy.reference].label or policy.reference
+    return SHARED_LABELS[policy.stage]
+
+
 def policies(study: Study) -> dict[str, Policy]:
-    """The policies by folder: models before training, then warm starts, then runs, each in the order of the study."""
+    """The policies by folder: models before training, references, warm starts, runs, each in the order of the study."""
     with snapshot():
         return _policies(study)
 
@@ -63,7 +84,7 @@ def asked_policies(study: Study, layout: Layout, before: int | None = None) -> d
     every, seeds = policies(study), seeds_by_arm(study, layout, before)
     runs = {folder: one for folder, one in every.items() if one.arm is not None and one.seed in seeds.get(one.arm, ())}
     starts = {one.start.folder for one in runs.values() if one.start is not None}
-    return {folder: one for folder, one in every.items() if folder in runs or folder in starts or one.stage == "model"}
+    return {folder: one for folder, one in every.items() if folder in runs or folder in starts or not one.is_trained}
 
 
 def seeds_by_arm(study: Study, layout: Layout, before: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -98,7 +119,27 @@ def _policies(study: Study) -> dict[str, Policy]:
                 stage="rl", recipe=arm.recipe, fingerprint=rl_id(study, name, seed), start=start, arm=name, seed=seed
             )
             runs[run.folder] = run
-    return {model.folder: model for model in models.values()} | starts | runs
+    return {one.folder: one for one in (*models.values(), *_references(study))} | starts | runs
+
+
+def _references(study: Study) -> list[Policy]:
+    """The models of `references`, asked as the baseline is: with the prompts of its recipe."""
+    recipe = study.arms[study.baseline].recipe
+    found: list[Policy] = []
+    for name, one in study.references.items():
+        own = {"kind": "hub", "name": one.path, "revision": one.revision, "dtype": one.dtype or "float32"}
+        base = recipe.model
+        if isinstance(base, HubModel):
+            own |= {"dtype": one.dtype or base.dtype, "attn_implementation": base.attn_implementation}
+        if isinstance(base, TinySeq2Seq) or (isinstance(base, HubModel) and base.architecture == "seq2seq"):
+            own["architecture"] = "seq2seq"
+        model = HubModel.model_validate(own)
+        if not isinstance(base, TinyLM | TinySeq2Seq):
+            model = model.model_copy(update={"clips": base.clips})
+        asked = recipe.model_copy(update={"model": model})
+        fingerprint = model_id(study, asked)
+        found.append(Policy(stage=REFERENCE, recipe=asked, fingerprint=fingerprint, start=None, reference=name))
+    return found
 
 
 def _models(study: Study) -> dict[str, Policy]:

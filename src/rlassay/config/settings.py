@@ -59,10 +59,12 @@ class ReportSettings(Section):
     """When the page warns of reward hacking."""
 
 
-Stage = Literal["prepare_data", "sft_train", "rl_train", "generate", "score", "decide", "ablation_report"]
+Stage = Literal[
+    "prepare_data", "sft_train", "rl_train", "generate", "score", "held_out_curve", "decide", "ablation_report"
+]
 MINUTES: dict[Stage, int] = {
     **{"prepare_data": 240, "sft_train": 1440, "rl_train": 1440},
-    **{"generate": 480, "score": 240, "decide": 60, "ablation_report": 60},
+    **{"generate": 480, "score": 240, "held_out_curve": 1440, "decide": 60, "ablation_report": 60},
 }
 """By stage: longest time of a job on a cluster, unless the settings say otherwise."""
 

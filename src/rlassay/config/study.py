@@ -61,12 +61,32 @@ class Evaluation(Section):
     """Completions decoded at once."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampling; combined with the run's own seed."""
+    every: int | None = Field(default=None, ge=1, exclude_if=is_none)
+    """Steps between two points of the held-out curve: a run keeps its weights every so many steps until they have
+    answered `curve_set`. Null draws no curve."""
+    curve_set: str | None = Field(default=None, exclude_if=is_none)
+    """The evaluation set of the held-out curve, one of `sets`; null takes that of `primary`."""
 
     @property
     def modes(self) -> dict[Mode, int]:
         """Completions per prompt by how they are decoded, in the order of the work."""
         of_beams: dict[Mode, int] = {} if self.beams is None else {"beams": 1}
         return {"sampled": self.num_samples, "greedy": int(self.greedy), **of_beams}
+
+
+class Reference(Section):
+    """A model beside the arms: evaluated with their prompts and decoding, shown as a row of the tables."""
+
+    label: str | None = None
+    """Its name on the page; the key by default."""
+    path: str = Field(min_length=1)
+    """A model folder, the folder of an adapter or checkpoint, or a name on the hub."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub repository."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the weights; null takes that of the baseline's model."""
+    compare: bool = False
+    """Whether the page compares each arm with it in verdicts; otherwise it is a row and no more."""
 
 
 class Primary(Section):
@@ -121,6 +141,8 @@ class StudyKeys(Section):
     """How trained policies are evaluated."""
     primary: Primary = Primary()
     """The metric that decides the verdicts."""
+    references: dict[Name, Reference] = Field(default={}, exclude_if=lambda given: not given)
+    """Models beside the arms, by name; a scale leaves them out, since it replaces the model that they stand beside."""
     baseline: Name
     """The arm that the others are compared with."""
 
@@ -182,6 +204,11 @@ class Study(StudyKeys):
     def num_processes(self) -> int:
         """Processes of each training and generation job, on all its machines."""
         return self.nodes * self.processes_per_node
+
+    @property
+    def curve_set(self) -> str | None:
+        """The evaluation set of the held-out curves; None for a study without them."""
+        return None if self.evaluation.every is None else self.evaluation.curve_set or self.primary.set
 
     @property
     def id(self) -> str:
@@ -324,7 +351,7 @@ class StudyFile(StudyKeys, DesignKeys, _PresetKey, Recipe):
 _OVERLAID: dict[str, tuple[Any, Any]] = {
     key: (dict[str, Any], Field(default=dict[str, Any](), description=f"Differences in the {key} section."))
     for key, field in StudyFile.model_fields.items()
-    if key not in ("arms", "seeds", *DesignKeys.model_fields) and _has_keys(field)
+    if key not in ("arms", "seeds", "references", *DesignKeys.model_fields) and _has_keys(field)
 }
 
 

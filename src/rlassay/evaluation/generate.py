@@ -30,7 +30,7 @@ from rlassay.evaluation.decoding import Decoding, Engine
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import ChatFormat, build_policy, chat_format, load_policy, on_device, training_rows
+from rlassay.models.policy import ChatFormat, chat_format, load_policy, on_device, open_model, training_rows
 from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
@@ -65,10 +65,10 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
         own = batches[ranks.rank() :: ranks.world_size()]
         waiting = [batch for batch in own if batch.number not in work.done]
         if waiting:
-            with _answerer(study, layout, policy) as answerer:
-                for batch in _with_bar(waiting, f"generate {policy.folder} {split}"):
+            with answering(study, layout, policy) as answerer:
+                for batch in with_bar(waiting, f"generate {policy.folder} {split}"):
                     work.add(batch.number, answerer.answer(batch))
-    _wait_for_all()
+    wait_for_all_answers()
     if ranks.is_main():
         done = work.done | work.of_all()
         write_rows(target, (row for batch in batches for row in done[batch.number]))
@@ -77,11 +77,17 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
 
 
 @contextmanager
-def _answerer(study: Study, layout: Layout, policy: Policy) -> Generator["Answerer", None, None]:
-    """The policy in the study's engine; with vLLM, transformers' copy of it stays only to measure attention."""
+def answering(
+    study: Study, layout: Layout, policy: Policy, weights: Path | None = None
+) -> Generator["Answerer", None, None]:
+    """The policy in the study's engine; with vLLM, transformers' copy of it stays only to measure attention.
+
+    `weights` is a folder to open in place of the policy's own result.
+    """
+    weights = weights or _weights(layout, policy)
     device = f"cuda:{ranks.local_rank()}" if study.gpus else "cpu"
     attention = policy.recipe.signals.attention if reads_signals(study) else None
-    model, processor = _open_policy(layout, policy)
+    model, processor = _open_policy(layout, policy, weights)
     with TemporaryDirectory() as copy:
         chosen = study.evaluation.engine
         if chosen.kind == "vllm":
@@ -89,7 +95,7 @@ def _answerer(study: Study, layout: Layout, policy: Policy) -> Generator["Answer
                 model,
                 processor,
                 section=policy.recipe.model,
-                weights=_weights(layout, policy),
+                weights=weights,
                 copy=Path(copy),
                 engine=chosen,
                 batch_size=study.evaluation.batch_size,
@@ -109,7 +115,7 @@ def _answerer(study: Study, layout: Layout, policy: Policy) -> Generator["Answer
         )
 
 
-def _wait_for_all() -> None:
+def wait_for_all_answers() -> None:
     """Wait until every process that shares the job has answered its batches."""
     if ranks.world_size() > 1:
         group: Any = torch.distributed
@@ -118,23 +124,23 @@ def _wait_for_all() -> None:
         group.destroy_process_group()
 
 
-def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
+def with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
+    """The batches one by one, with a progress bar over their completions."""
     with progress_bar(title, sum(len(batch.items) for batch in batches), "completion") as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch.items))
 
 
-def _open_policy(layout: Layout, policy: Policy) -> tuple[Model, Processor]:
-    weights = _weights(layout, policy)
+def _open_policy(layout: Layout, policy: Policy, weights: Path | None) -> tuple[Model, Processor]:
     if weights is None:
-        return build_policy(policy.recipe.model, training_rows(layout))
+        return open_model(policy.recipe.model, training_rows(layout))
     return load_policy(policy.recipe.model, weights)
 
 
 def _weights(layout: Layout, policy: Policy) -> Path | None:
-    """The folder of the policy's weights or adapter; None for a model before any training."""
-    if policy.stage == "model":
+    """The folder of the weights or adapter that training wrote; None for a model that the study does not train."""
+    if not policy.is_trained:
         return None
     manifest = layout.train_manifest(policy.folder, policy.stage)
     if not manifest.exists():
@@ -290,7 +296,7 @@ def _key(study: Study, layout: Layout, policy: Policy, split: str) -> str:
     asked = evaluation_id(study, policy.recipe)
     parts = [policy.folder, policy.fingerprint, asked, code_digest("rlassay.evaluation.generate")]
     files = [layout.split(split)]
-    if policy.stage != "model" and (manifest := layout.train_manifest(policy.folder, policy.stage)).exists():
+    if policy.is_trained and (manifest := layout.train_manifest(policy.folder, policy.stage)).exists():
         files.append(manifest)
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps(parts + contents).encode()).hexdigest()

@@ -45,16 +45,27 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     RewardError if a reward fails too often, or does not return a list of values.
     """
     rows = {row.prompt_id: row for row in read_rows(layout.split(split))}
-    source = layout.completions(policy.folder, split)
-    answers = sorted(read_rows(source, CompletionRow), key=lambda each: (each.prompt_id, each.mode, each.sample))
-    check_complete(rows, answers, study.evaluation, source)
     metrics = metrics_of(study)
-    scores = [
+    scores = score_file(layout.completions(policy.folder, split), rows, study.evaluation, metrics)
+    write_scores(layout.scores(policy.folder, split), scores)
+    log_failures(metrics)
+
+
+def score_file(
+    source: Path, rows: dict[str, PromptRow], evaluation: Evaluation, metrics: dict[str, Metric]
+) -> list[ScoreRow]:
+    """All metrics of the completions in a file, in their order; ValueError unless they are exactly those asked for."""
+    answers = sorted(read_rows(source, CompletionRow), key=lambda each: (each.prompt_id, each.mode, each.sample))
+    check_complete(rows, answers, evaluation, source)
+    return [
         score
         for (prompt_id, _), group in groupby(answers, key=lambda each: (each.prompt_id, each.mode))
         for score in score_group(rows[prompt_id], list(group), metrics)
     ]
-    _write(layout.scores(policy.folder, split), scores)
+
+
+def log_failures(metrics: dict[str, Metric]) -> None:
+    """Log the completions on which rewards failed."""
     for metric in metrics.values():
         if isinstance(metric, GuardedReward) and metric.failures:
             logger.warning("%s; their scores are empty", metric.summary())
@@ -135,6 +146,10 @@ def _as_float(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _write(path: Path, scores: list[ScoreRow]) -> None:
+def write_scores(path: Path, scores: list[ScoreRow], steps: Sequence[int] | None = None) -> None:
+    """Write scores as parquet; `steps`, of the same length, become a column in front."""
+    table = pa.Table.from_pylist([score.model_dump() for score in scores], schema=SCHEMA)
+    if steps is not None:
+        table = table.add_column(0, "step", pa.array(steps, pa.int64()))
     with replacing(path) as unfinished:
-        pq.write_table(pa.Table.from_pylist([score.model_dump() for score in scores], schema=SCHEMA), unfinished)
+        pq.write_table(table, unfinished)

@@ -61,6 +61,13 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
     return model, processor
 
 
+def open_model(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model, Processor]:
+    """A model that the study does not train: as `build_policy`, or the adapter in a local folder with its base."""
+    if isinstance(config, HubModel) and (Path(config.name) / "adapter_config.json").is_file():
+        return load_policy(config, Path(config.name))
+    return build_policy(config, rows)
+
+
 def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model, Processor]:
     texts = (text for row in rows for text in _texts(row))
     if isinstance(config, TinyVLM):

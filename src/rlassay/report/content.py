@@ -6,7 +6,16 @@ The same results give the same bytes, except for recorded times below the keys `
 from typing import Any, Literal
 
 from rlassay.records import Record
-from rlassay.report.findings.records import ArmSummary, Attribution, Equivalence, Flips, HackingSign, Needed, Rounds
+from rlassay.report.findings.records import (
+    ArmSummary,
+    Attribution,
+    Equivalence,
+    Flips,
+    HackingSign,
+    HeldOut,
+    Needed,
+    Rounds,
+)
 from rlassay.report.numbers import (
     Command,
     Curve,
@@ -293,6 +302,8 @@ class Content(Record):
     """What each ingredient of a design adds; null for a study whose arms are written by hand."""
     gains: tuple[Comparison, ...]
     """Each arm against its policy before RL."""
+    references: tuple[Comparison, ...] = ()
+    """Each arm against each reference that the study compares."""
     gains_note: str
     """Coverage of the intervals of `gains`, which depends on how many warm starts were trained."""
     design: Design
@@ -301,6 +312,8 @@ class Content(Record):
     """Tables by name; no `pass_at_k` unless the primary metric is 0 or 1, no `parsing` unless prompts have options."""
     curves: tuple[Curve, ...]
     """Learning curves."""
+    held_out: HeldOut | None = None
+    """Scores on held-out prompts in the course of training; null for a study that asks for none."""
     hacking: tuple[HackingSign, ...] = ()
     """Signs of reward hacking in every arm with a finished run."""
     summaries: tuple[ArmSummary, ...] = ()

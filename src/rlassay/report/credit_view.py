@@ -26,7 +26,8 @@ from rlassay.report.content import (
     WatchedCompletion,
     WordCredit,
 )
-from rlassay.report.gather import PolicyRow, Results, Watched, read_watched, reading, watched_steps
+from rlassay.report.gather import PolicyRow, Results, reading
+from rlassay.report.read.training import Watched, read_watched, watched_steps
 from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
 from rlassay.report.typeset import quoted
 from rlassay.token_words import Word, split_words, word_form, word_mean

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rlassay.records import CompletionRow, read_rows
-from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results, reading
+from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Example, ShownCompletion
+from rlassay.report.read.scores import DISAGREEMENT
 from rlassay.report.tables import primary_column, scores_of, tidy
 from rlassay.report.verdicts import start_of
 

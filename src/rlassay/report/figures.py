@@ -2,21 +2,20 @@
 # matplotlib types its methods only in part, so strict mode would report every call that draws.
 """Draws every figure of the report from its content.
 
-Figures of one kind share a layout: an interval per row (levels, differences, rewards), a line per arm over the steps
-(learning curves), and a line per policy over k (pass@k). Colours, fonts and the SVG itself are in `figures_style`.
+Figures with an interval per row (levels, differences, rewards) are drawn here, those with a line per arm or policy in
+`plots.lines`. Colours, fonts and the SVG itself are in `figures_style`.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from rlassay.report.content import Comparison, Content
 from rlassay.report.figures_style import (
+    ALT_LENGTH,
     HAIR,
     INK,
     LIGHT_PAPER,
@@ -27,28 +26,22 @@ from rlassay.report.figures_style import (
     Drawing,
     Mark,
     canvas,
+    file_name,
     finish,
+    headed,
     house_style,
     readable,
     standalone,
 )
 from rlassay.report.findings.records import Attribution, AttributionKind, AttributionMethod, IngredientEffect
-from rlassay.report.numbers import Column, Curve, Estimate, PairedDifference, RewardPart, Series, Table, TableRow, Unit
+from rlassay.report.numbers import Column, Estimate, PairedDifference, RewardPart, TableRow, Unit
+from rlassay.report.plots.lines import draw_curve, draw_held_out, draw_legend, draw_pass_at_k
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
 ROWS_WIDTH, ROW_HEIGHT = 360, 42
 """Pixels of a figure with one interval per row."""
 ROWS_MARGINS = (1, 8, 28, 40)
 """Left, right, top, bottom, pixels; as in `canvas`."""
-CURVE_SIZE, PASS_AT_K_SIZE = (270, 190), (360, 310)
-"""Width and height, pixels."""
-LINE_MARGINS = (38, 6, 34, 34)
-"""Margins of learning curves and of pass@k."""
-LEGEND_WIDTH, LEGEND_COLUMNS, LEGEND_ROW = 640, 2, 22
-TITLE_FROM_TOP = 13
-"""Pixels from the upper edge to the middle of a title."""
-ALT_LENGTH = 600
-"""Characters of the text for readers who do not see a figure."""
 
 
 def assign_marks(content: Content) -> dict[str, Mark]:
@@ -87,6 +80,8 @@ def draw_figures(content: Content, marks: dict[str, Mark]) -> list[Drawing]:
             drawings.append(draw_attribution(content.attribution, primary))
         drawings.append(draw_legend([marks[arm.name] for arm in content.arms]))
         drawings += [draw_curve(curve, marks) for curve in content.curves]
+        if content.held_out is not None:
+            drawings += draw_held_out(content.held_out, marks)
         for reward in dict.fromkeys(part.reward for part in content.rewards):
             drawings.append(draw_reward(reward, [part for part in content.rewards if part.reward == reward], marks))
     return drawings
@@ -100,11 +95,6 @@ def write_figures(drawings: Iterable[Drawing], marks: dict[str, Mark], folder: P
     for drawing in drawings:
         text = standalone(drawing, [mark.color for mark in marks.values()])
         (folder / f"{drawing.name}.svg").write_text(text, encoding="utf-8")
-
-
-def file_name(name: str) -> str:
-    """A metric's or reward's name as part of a file name."""
-    return "".join(char if char.isascii() and char.isalnum() else "_" for char in name).strip("_")
 
 
 # One interval per row.
@@ -220,7 +210,7 @@ def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool =
     left, _, top, bottom = ROWS_MARGINS
     height = top + ROW_HEIGHT * len(rows) + bottom
     figure, axes = canvas(ROWS_WIDTH, height, ROWS_MARGINS)
-    _title(figure, left / ROWS_WIDTH, height, one_line(title, 52))
+    headed(figure, left / ROWS_WIDTH, height, one_line(title, 52))
     axes.set_ylim(len(rows) - 0.5 + 0.2, -0.5)
     axes.set_yticks([])
     axes.set_xlim(*_row_limits(rows, unit, zero))
@@ -285,114 +275,3 @@ def _row_limits(rows: Sequence[IntervalRow], unit: Unit, zero: bool) -> tuple[fl
 def _label_axis(axes: Axes, unit: str, column: Column) -> None:
     side = {"higher": " · further right is better", "lower": " · further left is better", "neither": ""}[column.better]
     axes.set_xlabel((unit + side).removeprefix(" · "))
-
-
-# One line per arm over the steps.
-
-
-def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
-    """One metric over the optimiser steps; the y axis fits the means, so that a wide band does not flatten them."""
-    unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
-    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
-    for series in curve.series:
-        _draw_series(axes, series, marks[series.arm], curve.unit)
-    axes.set_xlabel("step", labelpad=1)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_ylim(*_curve_limits(curve))
-    return finish(figure, f"curve_{file_name(curve.metric)}", curve.group, _describe_curve(curve, marks))
-
-
-def _draw_series(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
-    mean, low, high = (_plotted(values, unit) for values in (series.mean, series.low, series.high))
-    axes.fill_between(series.steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
-    every = max(1, len(series.steps) // 6)
-    axes.plot(series.steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
-
-
-def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
-    """The values on the scale of the figure; NaN, which leaves a gap, for None."""
-    return np.array([np.nan if value is None else scaled(value, unit) for value in values])
-
-
-def _curve_limits(curve: Curve) -> tuple[float, float]:
-    """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span."""
-    means = np.concatenate([_plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
-    bands = [_plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
-    finite = means[np.isfinite(means)]
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = finite.min(), finite.max()
-    room = 0.5 * (high - low) or 0.05 * max(abs(high), 1.0)
-    ends = np.concatenate(bands)
-    ends = np.concatenate([ends[np.isfinite(ends)], finite])
-    low, high = max(ends.min(), low - room), min(ends.max(), high + room)
-    if curve.unit == "share":
-        low, high = max(low, 0.0), min(high, 100.0)
-    air = 0.05 * (high - low) or room
-    return low - air, high + air
-
-
-def _describe_curve(curve: Curve, marks: dict[str, Mark]) -> str:
-    parts: list[str] = []
-    for series in curve.series:
-        known = [value for value in series.mean if value is not None]
-        if known:
-            ends = f"from {number(known[0], curve.unit)} to {number(known[-1], curve.unit)}"
-            parts.append(f"{marks[series.arm].label} {ends}")
-    return one_line(f"{curve.title} over training: " + "; ".join(parts), ALT_LENGTH)
-
-
-# One line per policy over k, and the legend.
-
-
-def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) -> Drawing:
-    """The chance that at least one of k completions is right, for every policy on one evaluation set; log2 axis."""
-    title = "At least one of k completions is right, %"
-    figure, axes = _line_canvas(PASS_AT_K_SIZE, title)
-    places = [place for place, column in enumerate(table.columns) if column.set == evaluation_set]
-    ks = [int(table.columns[place].metric.rsplit("_", 1)[1]) for place in places]
-    ends: list[str] = []
-    for row in table.rows:
-        cells = [row.cells[place] for place in places]
-        _draw_cells(axes, ks, cells, marks[row.row])
-        ends.append(f"{row.label} from {number(cells[0].mean, 'share')} to {number(cells[-1].mean, 'share')}")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ks, [str(k) for k in ks])
-    axes.set_xlabel("k", labelpad=1)
-    alt = f"{title}, from k = {ks[0]} to k = {ks[-1]}: {'; '.join(ends)}"
-    return finish(figure, "pass_at_k", "results", one_line(alt, ALT_LENGTH))
-
-
-def _draw_cells(axes: Axes, ks: list[int], cells: list[Estimate], mark: Mark) -> None:
-    columns = zip(*((cell.mean, cell.low, cell.high) for cell in cells), strict=True)
-    mean, low, high = (_plotted(values, "share") for values in columns)
-    axes.fill_between(ks, low, high, color=mark.color, alpha=0.12, linewidth=0)
-    axes.plot(ks, mean, color=mark.color, marker=mark.marker, markersize=6)
-
-
-def draw_legend(marks: list[Mark]) -> Drawing:
-    """Colour and marker of every arm, for readers of the files; the page has its own legend."""
-    labels = [one_line(mark.label, 44) for mark in marks]
-    height = LEGEND_ROW * -(-len(marks) // LEGEND_COLUMNS) + 6
-    figure = Figure(figsize=(LEGEND_WIDTH / 72, height / 72))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, LEGEND_WIDTH), ylim=(height, 0))
-    axes.set_axis_off()
-    for place, (mark, label) in enumerate(zip(marks, labels, strict=True)):
-        x = 10 + LEGEND_WIDTH // LEGEND_COLUMNS * (place % LEGEND_COLUMNS)
-        y = 14 + LEGEND_ROW * (place // LEGEND_COLUMNS)
-        axes.plot([x, x + 24], [y, y], color=mark.color)
-        axes.plot(x + 12, y, color=mark.color, marker=mark.marker, markersize=6)
-        axes.text(x + 32, y, label, va="center")
-    return finish(figure, "legend", "legend", "Legend: " + ", ".join(labels))
-
-
-def _line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
-    figure, axes = canvas(*size, LINE_MARGINS)
-    _title(figure, 0.004, size[1], title)
-    axes.grid(axis="x", visible=False)
-    return figure, axes
-
-
-def _title(figure: Figure, x: float, height: int, text: str) -> None:
-    figure.text(x, 1 - TITLE_FROM_TOP / height, text, weight="bold", va="center")

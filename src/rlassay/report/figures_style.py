@@ -74,6 +74,12 @@ STYLE = {
 }
 
 
+TITLE_FROM_TOP = 13
+"""Pixels from the upper edge to the middle of a title."""
+ALT_LENGTH = 600
+"""Characters of the text for readers who do not see a figure."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mark:
     """Name, colour and marker of one table row, the same in all figures."""
@@ -191,3 +197,13 @@ def _plain_attributes(element: ElementTree.Element, name: str) -> None:
         element.set(f"{{{XLINK}}}href", f"#{name}-{element.attrib[f'{{{XLINK}}}href'][1:]}")
     if "clip-path" in element.attrib:
         element.set("clip-path", re.sub(r"url\(#", f"url(#{name}-", element.attrib["clip-path"]))
+
+
+def headed(figure: Figure, x: float, height: int, text: str) -> None:
+    """Write the title of a figure of `height` pixels at its top, from the fraction `x` of its width."""
+    figure.text(x, 1 - TITLE_FROM_TOP / height, text, weight="bold", va="center")
+
+
+def file_name(name: str) -> str:
+    """A metric's or reward's name as part of a file name."""
+    return "".join(char if char.isascii() and char.isalnum() else "_" for char in name).strip("_")

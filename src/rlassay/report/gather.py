@@ -4,53 +4,32 @@
 """Reads the results of a study from disk, once; lists missing files with the commands that make them."""
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from jaxtyping import Float
 
 from rlassay.config import StudyError
 from rlassay.config.inputs import changed_inputs, data_inputs
 from rlassay.config.load import Commands
-from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies, policies
+from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies, label_of, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
-from rlassay.layout import Layout, shards
+from rlassay.layout import Layout
 from rlassay.records import PromptRow, SplitFacts, read_rows
 from rlassay.report.numbers import MissingFile
+from rlassay.report.read.scores import PolicyScores, read_curve, read_scores
+from rlassay.report.read.training import read_metrics, read_rollouts, read_splits, read_train_manifest
 
 SHARED_KINDS: dict[str, Literal["untrained", "sft"]] = {"model": "untrained", "sft": "sft"}
 """Stage -> kind of such a row."""
 MAX_NAMED = 5
 """Missing files that an error names one by one."""
-DISAGREEMENT = "grading_disagreement"
-"""Share of completions that the strict and the lenient parser score differently."""
-SCORE_COLUMNS = ["prompt_id", "mode", "sample", "metric", "value"]
-MANIFEST_KEYS = frozenset(
-    ("fingerprint", "steps", "max_steps", "sha256", "seconds", "generated_tokens", "resumes", "gpus", "versions")
-)
-"""Keys of every manifest of a training job."""
-TOKEN_LISTS = ("weight", "entropy", "perception", "dominance")
-"""Columns of a token shard with one value per token."""
-DOCUMENT_COLUMNS = ("document_tokens", "document_attention")
-"""Columns that token shards of earlier versions lack."""
-TOKEN_COLUMNS = (
-    *("step", "prompt_id", "sample", "tokens", *TOKEN_LISTS),
-    *("vision_attention", "vision_grid", *DOCUMENT_COLUMNS, "advantage", "reward", "scale"),
-)
-Watched = dict[str, Any]
-"""One row of a token shard: a completion recorded token by token."""
-watched_steps = shards
-"""Step -> its token shard, ascending; empty if the run recorded no tokens."""
 Value = TypeVar("Value")
 
 
@@ -64,7 +43,7 @@ class PolicyRow:
 
     key: str
     """`untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the arm's name."""
-    kind: Literal["untrained", "sft", "arm"]
+    kind: Literal["untrained", "sft", "reference", "arm"]
     """Kind of its policies."""
     label: str
     """Its name on the page."""
@@ -80,36 +59,6 @@ class PolicyRow:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of its complete policies; empty if all seeds share one policy."""
         return tuple(policy.seed for policy in self.policies if policy.seed is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyScores:
-    """Scores of one policy on one evaluation set, averaged over the samples of each prompt."""
-
-    means: pd.DataFrame
-    """One row per prompt, sorted by prompt_id; columns (mode, metric); NaN = no sample has a score."""
-    counts: pd.DataFrame
-    """Scored samples behind each mean, in the same shape."""
-    binary: frozenset[str]
-    """Metrics whose every value is 0 or 1."""
-
-    def mean_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
-        """Mean score per prompt; NaN throughout if the policy has no such scores."""
-        return column_or_nan(self.means, (mode, metric))
-
-    def samples_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
-        """Scored samples per prompt."""
-        return np.nan_to_num(column_or_nan(self.counts, (mode, metric)))
-
-    @property
-    def metrics(self) -> frozenset[str]:
-        """All metrics."""
-        return frozenset(str(metric) for _, metric in self.counts.columns)
-
-    def has(self, metric: str) -> bool:
-        """Whether any sample has a score of this metric."""
-        counts = self.counts.loc[:, self.counts.columns.get_level_values("metric") == metric]
-        return bool(counts.to_numpy().any())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +85,8 @@ class Results:
     """Run folder -> logged metrics by step."""
     rollouts: dict[str, pd.DataFrame]
     """Run folder -> sums over the completions of each step."""
+    curves: dict[str, dict[int, PolicyScores]]
+    """Run folder -> step in the middle of its training -> scores on `study.curve_set`; empty without such curves."""
     missing: tuple[MissingFile, ...]
     """Absent files; a policy that lacks one is left out."""
 
@@ -162,7 +113,7 @@ def gather(
     """
     commands = Commands(settings)
     every = asked_policies(study, layout, before)
-    missing = list(_missing_files(study, layout, commands, every))
+    missing = list(_missing_files(study, layout, commands, every, with_curves=before is None))
     if missing and not partial:
         raise ResultsError(_problems(missing, layout, commands))
     reader = _Reader(layout, commands)
@@ -173,6 +124,8 @@ def gather(
         folder: one for folder, one in every.items() if not any(f.path.startswith(f"{folder}/") for f in missing)
     }
     runs = [folder for folder, policy in complete.items() if policy.stage == "rl"]
+    # A look at sequential seeds decides by the last weights alone, so that it waits for no curve.
+    split = study.curve_set if before is None else None
     return Results(
         study=study,
         layout=layout,
@@ -183,9 +136,10 @@ def gather(
         scores={
             (folder, name): reader.scores(folder, name, list(prompts[name])) for folder in complete for name in prompts
         },
-        manifests={folder: reader.manifest(policy) for folder, policy in complete.items() if policy.stage != "model"},
+        manifests={folder: reader.manifest(policy) for folder, policy in complete.items() if policy.is_trained},
         metrics={folder: reader.metrics(folder) for folder in runs},
         rollouts={folder: reader.rollouts(folder) for folder in runs},
+        curves={} if split is None else {folder: reader.curve(folder, split, list(prompts[split])) for folder in runs},
         missing=tuple(missing),
     )
 
@@ -198,11 +152,15 @@ def _check_inputs(study: Study, manifest: Path, commands: Commands) -> None:
         raise ResultsError([f"{problem}; bring the results up to date with: {commands.report()}"])
 
 
-def _missing_files(study: Study, layout: Layout, commands: Commands, every: dict[str, Policy]) -> Iterator[MissingFile]:
+def _missing_files(
+    study: Study, layout: Layout, commands: Commands, every: dict[str, Policy], with_curves: bool
+) -> Iterator[MissingFile]:
     for folder, policy in every.items():
-        needed = [] if policy.stage == "model" else [layout.train_manifest(folder, policy.stage)]
+        needed = [layout.train_manifest(folder, policy.stage)] if policy.is_trained else []
         needed += [path(folder, name) for name in study.evaluation.sets for path in (layout.completions, layout.scores)]
-        label = SHARED_LABELS[policy.stage] if policy.arm is None else study.arms[policy.arm].label
+        if with_curves and study.curve_set is not None and policy.stage == "rl":
+            needed.append(layout.curve(folder, study.curve_set))
+        label = label_of(study, policy)
         needed_for = label if policy.seed is None else f"{label}, seed {policy.seed}"
         for path in needed:
             if not path.exists():
@@ -228,6 +186,11 @@ def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -
             key = kind if unique else f"{kind}/{fingerprint}"
             label = SHARED_LABELS[stage] if len(fingerprints) == 1 else f"{SHARED_LABELS[stage]} {fingerprint}"
             rows[key] = PolicyRow(key=key, kind=kind, label=label, policies=found)
+    for policy in every.values():
+        if policy.reference is not None:
+            here = (policy,) if policy.folder in complete else ()
+            label = label_of(study, policy)
+            rows[policy.reference] = PolicyRow(key=policy.reference, kind="reference", label=label, policies=here)
     for name, arm in study.arms.items():
         found = tuple(policy for policy in complete.values() if policy.arm == name)
         rows[name] = PolicyRow(key=name, kind="arm", label=arm.label, policies=found)
@@ -272,6 +235,10 @@ class _Reader:
         path = self._layout.scores(folder, name)
         return self._read(path, path, lambda path: read_scores(path, prompt_ids))
 
+    def curve(self, folder: str, name: str, prompt_ids: list[str]) -> dict[int, PolicyScores]:
+        path = self._layout.curve(folder, name)
+        return self._read(path, path, lambda path: read_curve(path, prompt_ids))
+
     def metrics(self, folder: str) -> pd.DataFrame:
         return self._read(self._layout.metrics(folder), self._layout.train_manifest(folder), read_metrics)
 
@@ -293,107 +260,3 @@ class _Reader:
     def _read(self, path: Path, made_with: Path, read: Callable[[Path], Value]) -> Value:
         with reading(path, self._commands.remake(made_with)):
             return read(path)
-
-
-def read_splits(path: Path) -> dict[str, SplitFacts]:
-    """Split -> counts, from the manifest of the data stage."""
-    splits: dict[str, Any] = json.loads(path.read_bytes())["splits"]
-    return {name: SplitFacts.model_validate_json(json.dumps(facts)) for name, facts in splits.items()}
-
-
-def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
-    """Scores of one policy; ValueError unless they cover exactly the prompts `prompt_ids`."""
-    long = pq.read_table(path, columns=SCORE_COLUMNS).to_pandas()
-    wide = long.pivot(index=["mode", "prompt_id", "sample"], columns="metric", values="value").astype(float)
-    if {"choice_accuracy", "choice_accuracy_lenient"} <= set(wide.columns):
-        strict, lenient = wide["choice_accuracy"], wide["choice_accuracy_lenient"]
-        wide[DISAGREEMENT] = (strict != lenient).astype(float).where(strict.notna() & lenient.notna())
-    binary = {str(metric) for metric in wide.columns if wide[metric].dropna().isin([0.0, 1.0]).all()}
-    by_prompt = wide.groupby(level=["mode", "prompt_id"])
-    means, counts = (_prompts_as_rows(frame) for frame in (by_prompt.mean(), by_prompt.count()))
-    if list(means.index) != sorted(prompt_ids):
-        raise ValueError(f"it scores {len(means)} prompts that are not the {len(prompt_ids)} prompts of the data")
-    return PolicyScores(means=means, counts=counts, binary=frozenset(binary))
-
-
-def _prompts_as_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    wide = frame.unstack("mode")
-    assert isinstance(wide, pd.DataFrame)
-    return wide.swaplevel(axis=1).sort_index(axis=1).sort_index()
-
-
-def read_train_manifest(path: Path) -> dict[str, Any]:
-    """Manifest of a training job; ValueError if it lacks one of `MANIFEST_KEYS`."""
-    manifest = json.loads(path.read_bytes())
-    if absent := sorted(MANIFEST_KEYS - set(manifest)):
-        raise ValueError(f"it lacks {', '.join(absent)}")
-    return manifest
-
-
-def read_metrics(path: Path) -> pd.DataFrame:
-    """Logged metrics, one row per step, ascending; NaN where a step did not log one."""
-    lines: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_bytes().decode("utf-8").splitlines(), 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"line {number} is not JSON") from None
-    if not lines:
-        raise ValueError("it is empty")
-    return pd.DataFrame(lines).set_index("step").astype(float).sort_index()
-
-
-def read_rollouts(folder: Path) -> pd.DataFrame:
-    """Sums over the completions of each step, one row per step, ascending.
-
-    Columns: `completions` (their number), `tokens`, and per reward `raw.<reward>`, `weighted.<reward>` (sums over the
-    scored completions), `scored.<reward>` (their number) and, where scoring failed, `failed.<reward>.<kind>` (number of
-    failures). With trajectory scaling also `scale_spread` (standard deviation of the factors).
-    """
-    files = [str(path) for path in shards(folder).values()]
-    if not files:
-        raise FileNotFoundError(folder)
-    data = ds.dataset(files, format="parquet")
-    rewards = [name.removeprefix("raw.") for name in data.schema.names if name.startswith("raw.")]
-    parts = [f"{part}.{reward}" for reward in rewards for part in ("raw", "weighted")]
-    scale = [name for name in ("scale",) if name in data.schema.names]
-    failed = [name for name in data.schema.names if name.startswith("failed.")]
-    frame = data.to_table(columns=["step", "token_count", *parts, *scale, *failed]).to_pandas()
-    # Shards hold single precision, too coarse for sums.
-    frame[[*parts, *scale]] = frame[[*parts, *scale]].astype(float)
-    by_step = frame.groupby("step")
-    sums = by_step[["token_count", *parts]].sum().rename(columns={"token_count": "tokens"}).astype(float)
-    scored = by_step[[f"raw.{reward}" for reward in rewards]].count().astype(float)
-    scored.columns = [f"scored.{reward}" for reward in rewards]
-    spread = by_step[scale].std(ddof=0).rename(columns={"scale": "scale_spread"})
-    joined = sums.join(scored).join(_count_failures(frame, failed)).join(spread)
-    return joined.assign(completions=by_step.size().astype(float)).sort_index()
-
-
-def _count_failures(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """The number of failures in each step, one column per reward and kind."""
-    step = frame["step"]
-    counts = {
-        f"{column}.{kind}": (frame[column] == kind).groupby(step).sum().astype(float)
-        for column in columns
-        for kind in sorted(frame[column].dropna().unique())
-    }
-    return pd.DataFrame(counts, index=sorted(step.unique()))
-
-
-def read_watched(path: Path, columns: Sequence[str] = TOKEN_COLUMNS) -> Iterator[Watched]:
-    """Completions of a token shard; ValueError if a column is absent or lacks values for some tokens."""
-    earlier = set(DOCUMENT_COLUMNS) - set(pq.read_schema(path).names)
-    table = pq.read_table(path, columns=[name for name in columns if name not in earlier])
-    if absent := sorted(set(columns) - set(table.column_names) - earlier):
-        raise ValueError(f"it lacks {', '.join(absent)}")
-    for row in (dict.fromkeys(columns) | found for found in table.to_pylist()):
-        for name in set(TOKEN_LISTS) & set(columns):
-            if row[name] is not None and len(row[name]) != len(row["tokens"]):
-                raise ValueError(f"{name} has {len(row[name])} values for {len(row['tokens'])} tokens")
-        yield row
-
-
-def column_or_nan(frame: pd.DataFrame, name: str | tuple[str, str]) -> Float[np.ndarray, " rows"]:
-    """A column as floats; NaN throughout if the frame has no such column."""
-    return frame[name].to_numpy(dtype=float) if name in frame else np.full(len(frame), np.nan)

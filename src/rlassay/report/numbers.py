@@ -83,8 +83,8 @@ class TableRow(Record):
     """Row of a table: the untrained model, a warm start or an arm."""
 
     row: str
-    """Key: `untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the arm's name."""
-    kind: Literal["untrained", "sft", "arm"]
+    """Key: `untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the reference's or arm's name."""
+    kind: Literal["untrained", "sft", "reference", "arm"]
     """Kind of its policies."""
     label: str
     """Its name on the page."""

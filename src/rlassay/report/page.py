@@ -30,6 +30,7 @@ SECTIONS = {
     "attribution": "Attribution",
     "results": "Results",
     "design": "Design",
+    "held_out": "Held-out curves",
     "training": "Learning curves",
     "hacking": "Reward hacking",
     "rewards": "Reward by reward",
@@ -112,6 +113,7 @@ def _sections(content: Content) -> dict[str, str]:
     empty = {
         "rounds": content.rounds is None or not content.rounds.taken,
         "attribution": content.attribution is None,
+        "held_out": content.held_out is None,
         "training": not content.curves,
         "hacking": not content.hacking,
         "rewards": not content.rewards,

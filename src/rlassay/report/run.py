@@ -20,6 +20,7 @@ from rlassay.report.examples import build_examples
 from rlassay.report.export.latex import latex_tables
 from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.hacking import build_hacking
+from rlassay.report.findings.held_out import build_held_out, equal_rows, held_out_rows
 from rlassay.report.findings.records import Attribution
 from rlassay.report.findings.rounds import build_rounds
 from rlassay.report.findings.summaries import build_summaries
@@ -38,7 +39,14 @@ from rlassay.report.sections import (
 )
 from rlassay.report.tables import build_tables, primary_column
 from rlassay.report.typeset import quoted
-from rlassay.report.verdicts import compare_with_baseline, compare_with_start, headline_of, start_note, start_of
+from rlassay.report.verdicts import (
+    compare_with_baseline,
+    compare_with_references,
+    compare_with_start,
+    headline_of,
+    start_note,
+    start_of,
+)
 
 NOT_IN_CSV = {"other_modes", "warnings", "flips"}
 """Lists of a comparison, which have files of their own or are in `report.json` alone."""
@@ -91,10 +99,12 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
         summaries=tuple(build_summaries(results, gains, confidence)),
+        references=tuple(compare_with_references(results, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),
         tables=build_tables(results, confidence),
         curves=tuple(build_curves(results, confidence)),
+        held_out=build_held_out(results, confidence),
         rewards=tuple(build_reward_parts(results, confidence)),
         examples=tuple(build_examples(results, settings.examples)),
         credit=build_credit(results, confidence),
@@ -177,6 +187,7 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
     for name, records in (
         ("verdicts", content.verdicts),
         ("gains", content.gains),
+        ("references", content.references),
         ("rewards", content.rewards),
         ("summaries", content.summaries),
     ):
@@ -193,6 +204,12 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
             for point in _points(one.steps, one.mean, one.low, one.high)
         ]
     )
+    if content.held_out is not None:
+        for name, rows in (
+            ("held_out", held_out_rows(content.held_out)),
+            ("equal_tokens", equal_rows(content.held_out)),
+        ):
+            frames[name] = pd.json_normalize([_flat(row) for row in rows])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     signs = [_flat(one.model_dump(exclude={"completions"})) for one in content.hacking]
     frames["hacking"] = pd.json_normalize(signs)  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     if content.attribution is not None:

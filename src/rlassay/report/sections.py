@@ -12,7 +12,7 @@ from rlassay.config.arms import differences, undeclared
 from rlassay.config.policies import seeds_by_arm
 from rlassay.config.study import Study
 from rlassay.records import Media, PromptRow, parse_row
-from rlassay.report.gather import PolicyRow, Results, column_or_nan, reading
+from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import (
     Command,
     DataSplit,
@@ -26,6 +26,7 @@ from rlassay.report.numbers import (
     RewardPart,
     SampleRow,
 )
+from rlassay.report.read.scores import column_or_nan
 from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
 from rlassay.report.typeset import listed, quoted, shortened
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
@@ -310,7 +311,7 @@ def build_commands(results: Results) -> list[Command]:
 def _trained(results: Results) -> Iterator[tuple[PolicyRow, int | None, str, dict[str, Any]]]:
     """Row, seed, folder and manifest of every trained policy."""
     for row in results.rows.values():
-        if row.kind != "untrained":
+        if row.kind in ("sft", "arm"):
             for seed, folder in row.folders.items():
                 yield row, seed, folder, results.manifests[folder]
 

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from rlassay.records import Mode
-from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results
+from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
+from rlassay.report.read.scores import DISAGREEMENT, PolicyScores
 from rlassay.stats import Interval, contrast, crossed_interval, pass_at_k, seed_band, share_interval
 
 SeedScores = Float[np.ndarray, "seeds items"]
@@ -87,7 +88,11 @@ def scores_of(results: Results, row: PolicyRow, column: Column) -> SeedScores:
 
 
 def _policy_scores(results: Results, folder: str, column: Column) -> Float[np.ndarray, " items"]:
-    scores = results.scores[folder, column.set]
+    return column_scores(results, results.scores[folder, column.set], column)
+
+
+def column_scores(results: Results, scores: PolicyScores, column: Column) -> Float[np.ndarray, " items"]:
+    """One policy's scores of a column, prompts sorted by prompt_id; NaN = no score."""
     if not column.metric.startswith(PASS_AT):
         return scores.mean_by_prompt(column.mode, column.metric)
     means = scores.mean_by_prompt(column.mode, results.study.primary.metric)
@@ -201,10 +206,10 @@ def primary_column(results: Results) -> Column:
 def other_modes(results: Results) -> list[Column]:
     """The other modes of the primary metric on its set: the other decoding mode, and pass@k for the largest k."""
     primary = results.study.primary
-    return [column for column in _primary_columns(results, primary.set) if not column.primary]
+    return [column for column in columns_of_primary(results, primary.set) if not column.primary]
 
 
-def _primary_columns(results: Results, name: str) -> list[Column]:
+def columns_of_primary(results: Results, name: str) -> list[Column]:
     """The primary metric on one set, sampled and greedy, and pass@k for the largest k."""
     metric = results.study.primary.metric
     columns = _columns(results, (metric,), name)
@@ -218,7 +223,7 @@ def _main_columns(results: Results) -> list[Column]:
     primary = results.study.primary
     columns: list[Column] = []
     for name in results.study.evaluation.sets:
-        columns += _primary_columns(results, name)
+        columns += columns_of_primary(results, name)
         others = ["choice_accuracy", "choice_accuracy_lenient", *results.study.rewards, *_custom_metrics(results)]
         seen = dict.fromkeys(metric for metric in others if metric != primary.metric)
         columns += [_column(results, name, metric, "sampled") for metric in seen if _exists(results, metric)]

@@ -48,6 +48,16 @@ def compare_with_start(results: Results, confidence: float) -> list[Comparison]:
     return _compare(results, pairs, set(study.arms), confidence, plan=False)
 
 
+def compare_with_references(results: Results, confidence: float) -> list[Comparison]:
+    """Each arm against each reference that declares it; p-values are corrected over all arms, per reference."""
+    study = results.study
+    found: list[Comparison] = []
+    for reference in (name for name, one in study.references.items() if one.compare):
+        pairs = [(results.rows[name], results.rows[reference]) for name in study.arms]
+        found += _compare(results, pairs, set(study.arms), confidence, plan=False)
+    return found
+
+
 def headline_of(results: Results, verdicts: list[Comparison]) -> str:
     """The answer to the study's question in one sentence; empty with one arm."""
     study, column = results.study, primary_column(results)
@@ -138,7 +148,7 @@ def _needed(
         return None
     ours, theirs = _paired_scores(results, *pair, primary_column(results))
     level = (1 - confidence) / max(1, found.family_size)
-    return needed(ours, theirs, margin, level, matched_seeds=_are_matched(results, *pair))
+    return needed(ours, theirs, margin, level, matched_seeds=are_matched(results, *pair))
 
 
 def _equivalences(
@@ -152,7 +162,7 @@ def _equivalences(
     for arm, reference in pairs:
         ours, theirs = _paired_scores(results, arm, reference, column)
         if ours.shape == theirs.shape and not np.isnan(ours - theirs).all():
-            matched = _are_matched(results, arm, reference)
+            matched = are_matched(results, arm, reference)
             rounds = results.study.sequential if reference.kind == "arm" else None
             if rounds is None:
                 found[arm.key] = equivalence_p(ours, theirs, margin, matched_seeds=matched)
@@ -177,7 +187,7 @@ def _difference(
     ours, theirs = _paired_scores(results, arm, reference, column)
     if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
         return None
-    return difference(ours, theirs, column.unit, confidence, _are_matched(results, arm, reference))
+    return difference(ours, theirs, column.unit, confidence, are_matched(results, arm, reference))
 
 
 def _over_looks(
@@ -188,7 +198,7 @@ def _over_looks(
     if found is None or rounds is None or reference.kind != "arm":
         return found
     ours, theirs = _paired_scores(results, arm, reference, column)
-    return difference_over_looks(rounds, ours, theirs, column, _are_matched(results, arm, reference))
+    return difference_over_looks(rounds, ours, theirs, column, are_matched(results, arm, reference))
 
 
 def _paired_scores(
@@ -212,13 +222,13 @@ def _by_seed(results: Results, arm: PolicyRow, reference: PolicyRow, column: Col
 
 def _pairing(results: Results, arm: PolicyRow, reference: PolicyRow) -> str:
     if not reference.seeds:
-        return "Every seed is compared with the one policy that all start from."
-    if _are_matched(results, arm, reference):
+        return f"Every seed is compared with the one policy {quoted(reference.label)}."
+    if are_matched(results, arm, reference):
         return "Runs are paired by seed: the two of a seed share a warm start."
     return "Runs of the same seed share nothing but the prompts, so seeds are independent samples of each arm."
 
 
-def _are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool:
+def are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool:
     """Whether runs with the same seed share a warm start of that seed, or the reference is the arm's start."""
     if reference.kind != "arm":
         return True

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from rlassay.config.fingerprints import evaluation_id, recipe_id
-from rlassay.config.policies import SHARED_LABELS, Policy, policies
+from rlassay.config.policies import Policy, label_of, policies
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.tracking.names import ARM, SEED, legal_name
 
-PARENT_STAGES = {"model": "model", "sft": "warm start", "rl": "arm"}
-SECTIONS = {"model": ("model",), "sft": ("model", "sft")}
+PARENT_STAGES = {"model": "model", "reference": "reference", "sft": "warm start", "rl": "arm"}
+SECTIONS = {"model": ("model",), "reference": ("model",), "sft": ("model", "sft")}
 """Sections of the recipe that a policy's weights depend on, by its stage; all of them after RL."""
 
 
@@ -85,10 +85,10 @@ def _child(study: Study, policy: Policy, stage: str, identity: str) -> RunDescri
 
 def _subject(study: Study, policy: Policy) -> str:
     """The name of a policy's row on the page of the report."""
-    if policy.arm is not None:
-        return study.arms[policy.arm].label
+    label = label_of(study, policy)
     others = {one.fingerprint for one in policies(study).values() if one.stage == policy.stage}
-    return SHARED_LABELS[policy.stage] if len(others) == 1 else f"{SHARED_LABELS[policy.stage]} {policy.fingerprint}"
+    is_named = policy.arm is not None or policy.reference is not None
+    return label if is_named or len(others) == 1 else f"{label} {policy.fingerprint}"
 
 
 def run_params(study: Study, policy: Policy) -> dict[str, str]:

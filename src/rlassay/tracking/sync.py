@@ -27,7 +27,7 @@ STATUS: dict[str, Status] = {
     "killed": "KILLED",
     "failed": "FAILED",
 }
-REPORT_KINDS = {"model": "untrained", "sft": "sft", "rl": "arm"}
+REPORT_KINDS = {"model": "untrained", "reference": "reference", "sft": "sft", "rl": "arm"}
 SECONDS_BETWEEN_SAMPLES = 60.0
 """Shortest time between two uploads of completions."""
 NOTE = "mlflow.note.content"
@@ -73,7 +73,7 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
     written = 0
     any_seed = {policy.stem: policy for policy in policies(study).values()}
     for policy in any_seed.values():
-        name = policy.arm or policy.fingerprint
+        name = policy.arm or policy.reference or policy.fingerprint
         parent = store.get_or_create(parent_run(study, policy), report.written)
         written += store.add_values(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
         sentence = report.sentence(name)
@@ -167,13 +167,13 @@ class Feed:
     def _is_scored(self, name: str) -> bool:
         """Whether a set has scores, and not of earlier weights."""
         scores = self.layout.scores(self.policy.folder, name)
-        if self.policy.stage == "model" or not scores.exists():
+        if not self.policy.is_trained or not scores.exists():
             return scores.exists()
         trained = self.layout.train_manifest(self.policy.folder, self.policy.stage)
         return trained.exists() and trained.stat().st_mtime <= scores.stat().st_mtime
 
     def _progress(self) -> Progress | None:
-        return None if self.policy.stage == "model" else read_progress(self.layout, self.policy.folder)
+        return None if not self.policy.is_trained else read_progress(self.layout, self.policy.folder)
 
 
 def evaluation_means(layout: Layout, folder: str, sets: Iterable[str]) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,30 @@ class JobCallback(TrainerCallback):
     ) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class KeepIntermediate(TrainerCallback):
+    """Saves the weights every `every` steps before the last one, for the held-out curve; training goes on at once.
+
+    A folder gets its name when it is complete, so that a kill leaves none that is half written.
+    """
+
+    def __init__(self, folder: Path, every: int, save: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.every = every
+        self.save = save
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.every or state.global_step >= state.max_steps:
+            return
+        target = checkpoint(self.folder, state.global_step)
+        unfinished = target.with_name("unfinished")
+        self.save(str(unfinished))
+        wait_for_all()
+        if state.is_world_process_zero:
+            (unfinished / "training_args.bin").unlink(missing_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            unfinished.replace(target)
 
 
 def finite(value: float | None) -> float | None:

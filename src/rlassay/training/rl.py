@@ -40,6 +40,7 @@ from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
 from rlassay.training.algorithms.kl_control import KLControl
 from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
+from rlassay.training.job_callback import KeepIntermediate
 from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
@@ -92,6 +93,9 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         )
         trainer.remove_callback(PrinterCallback)
         trainer.xp_stateful |= {"guard": guard} if guard else {}
+        if study.evaluation.every is not None:
+            kept = layout.intermediate(policy.folder)
+            trainer.add_callback(KeepIntermediate(kept, study.evaluation.every, trainer.save_model))
         trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
         # 4. Train from the newest checkpoint, and write the manifest.
         restorable(trainer).train(resume_from_checkpoint=run.resume_from)

@@ -51,6 +51,7 @@ def estimate_stages(study: Study) -> list[StageEstimate]:
         _sft(starts),
         _rl(study, runs),
         *_evaluation(study, len(every), rows),
+        *_curves(study, runs, rows),
         StageEstimate(stage="ablation_report", jobs=1),
     ]
 
@@ -148,6 +149,21 @@ def _evaluation(study: Study, num_policies: int, rows: dict[str, int | None]) ->
         StageEstimate(stage="generate", jobs=jobs, completions=completions, tokens=tokens, disk=answers),
         StageEstimate(stage="score", jobs=jobs, completions=completions, disk=_BYTES_PER_COMPLETION * completions),
     ]
+
+
+def _curves(study: Study, runs: list[Policy], rows: dict[str, int | None]) -> list[StageEstimate]:
+    """The held-out curves: a point every so many steps of each run."""
+    every, split = study.evaluation.every, study.curve_set
+    if every is None or split is None:
+        return []
+    points = sum((run.recipe.rl.max_steps - 1) // every for run in runs)
+    prompts = rows[split]
+    if prompts is None:
+        return [StageEstimate(stage="held_out_curve", jobs=len(runs))]
+    completions = points * prompts * sum(study.evaluation.modes.values())
+    tokens = completions * study.evaluation.max_completion_length
+    disk = _text_disk(completions, tokens) + _BYTES_PER_COMPLETION * completions
+    return [StageEstimate(stage="held_out_curve", jobs=len(runs), completions=completions, tokens=tokens, disk=disk)]
 
 
 def _training_disk(trained: list[Policy]) -> int | None:

@@ -101,7 +101,7 @@ def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, fl
             if seconds is not None and prompts:
                 samples = sum(other.evaluation.modes.values())
                 yield "generate", seconds / (prompts * samples * other.evaluation.max_completion_length)
-        if policy.stage != "model" and (seconds := _training_seconds(layout, policy)) is not None:
+        if policy.is_trained and (seconds := _training_seconds(layout, policy)) is not None:
             yield policy.stage, seconds / _work(policy, other.num_processes)
 
 

@@ -47,9 +47,16 @@ def guessed_noise(seed_sd: float, item_sd: float) -> Noise:
 def tokens_line(stages: list[StageEstimate]) -> str:
     """Completion tokens that training and evaluation sample."""
     tokens = {stage.stage: stage.tokens for stage in stages}
-    training, evaluation = tokens["rl_train"] or 0, tokens["generate"]
+    training, evaluation = tokens["rl_train"] or 0, _evaluated(tokens)
     shown = "unknown" if evaluation is None else f"{evaluation:,}"
     return f"Generated tokens: at most {training:,} in training, {shown} in the evaluation"
+
+
+def _evaluated(tokens: dict[str, int | None]) -> int | None:
+    """Tokens of the evaluation, with those of the held-out curves; None if a number of prompts is unknown."""
+    parts = [tokens["generate"], tokens.get("held_out_curve", 0)]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def time_line(stages: list[StageEstimate], speed: Speed) -> str:
@@ -58,7 +65,7 @@ def time_line(stages: list[StageEstimate], speed: Speed) -> str:
     parts = {
         "warm start": (work["sft_train"].completions, speed.sft),
         "RL": (work["rl_train"].tokens, speed.rl),
-        "evaluation": (work["generate"].tokens, speed.generate),
+        "evaluation": (_evaluated({name: stage.tokens for name, stage in work.items()}), speed.generate),
     }
     known = {name: units * rate / 3600 for name, (units, rate) in parts.items() if units and rate is not None}
     unknown = [name for name, (units, _) in parts.items() if units != 0 and name not in known]

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlassay.report.content import Comparison, Content
-from rlassay.report.figures import file_name
+from rlassay.report.figures_style import file_name
+from rlassay.report.findings.records import HeldOutCurve
 from rlassay.report.findings.sentences import primary_of
 from rlassay.report.numbers import Curve, Estimate, PairedDifference, Table
+from rlassay.report.plots.lines import held_out_names
 
 Rows = list[dict[str, Any]]
 
@@ -29,6 +31,9 @@ def plotted_rows(content: Content) -> dict[str, Rows]:
             for one in method.effects
         ]
     found |= {f"curve_{file_name(curve.metric)}": list(_curve(curve)) for curve in content.curves}
+    if content.held_out is not None:
+        for curve in content.held_out.curves:
+            found |= {name: list(_held_out(curve)) for name in held_out_names(content.held_out, curve)}
     for reward in dict.fromkeys(part.reward for part in content.rewards):
         found[f"reward_{file_name(reward)}"] = [
             {"arm": part.arm, "weight": part.weight, "before": part.first.mean, **_numbers(part.last)}
@@ -36,6 +41,13 @@ def plotted_rows(content: Content) -> dict[str, Rows]:
             if part.reward == reward
         ]
     return {name: rows for name, rows in found.items() if rows}
+
+
+def _held_out(curve: HeldOutCurve) -> Iterator[dict[str, Any]]:
+    for series in curve.series:
+        for point in series.points:
+            places = point.model_dump(exclude={"score"})
+            yield {"arm": series.arm, **places, **_numbers(point.score)}
 
 
 def _comparisons(found: Sequence[Comparison]) -> Iterator[dict[str, Any]]:

@@ -21,8 +21,9 @@ from rlassay.layout import shards
 from rlassay.report.content import Comparison
 from rlassay.report.findings.answer import amount
 from rlassay.report.findings.records import HackingSign, SuspectCompletion
-from rlassay.report.gather import DISAGREEMENT, PolicyRow, Results, column_or_nan, reading
+from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Estimate
+from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
 from rlassay.report.tables import estimate, heading, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import start_of

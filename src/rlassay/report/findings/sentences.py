@@ -117,6 +117,19 @@ def attribution_note(content: Content) -> str:
     )
 
 
+def held_out_note(content: Content) -> str:
+    """What the held-out curves show, and what their bands cover; empty without them."""
+    found = content.held_out
+    if found is None:
+        return ""
+    return (
+        f"Every {found.every} steps, the weights of each run answered the set {found.set!r} as after training, with "
+        f"the same sampling seeds. Step 0 is the policy before RL. Bands are {level(content)} intervals over seeds and "
+        "prompts at each point. Tokens and time are means over the runs of an arm; time counts training steps alone. "
+        "The dotted line marks the tokens of the table below."
+    )
+
+
 def cost_summary(content: Content) -> str:
     """Number, wall time and sampled tokens of all training jobs."""
     seconds = sum((cost.seconds for cost in content.cost), 0.0)
@@ -170,6 +183,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "attribution_note": attribution_note(content),
         "interval_notes": interval_notes(content),
         "cost_summary": cost_summary(content),
+        "held_out_note": held_out_note(content),
         "has_credit": has_credit(content),
         "signals_cost": signals_cost(content),
         "resume_summary": resume_summary(content),
@@ -179,6 +193,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "level_unit": LEVEL_UNIT,
         "effect_unit": EFFECT_UNIT,
         "labels": {arm.name: arm.label for arm in content.arms},
+        "row_labels": {row.row: row.label for row in content.tables["main"].rows},
         "step_parts": step_parts(content),
     }
 

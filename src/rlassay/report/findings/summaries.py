@@ -4,8 +4,9 @@ import numpy as np
 
 from rlassay.report.content import Comparison
 from rlassay.report.findings.records import ArmSummary
-from rlassay.report.gather import PolicyRow, Results, column_or_nan
+from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Estimate
+from rlassay.report.read.scores import column_or_nan
 from rlassay.report.tables import SeedScores, over_seeds, primary_column, scores_of, tidy
 from rlassay.stats import iqm
 

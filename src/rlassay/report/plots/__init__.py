@@ -1,0 +1,1 @@
+"""Figures of the report that are not an interval per row."""

@@ -1,0 +1,190 @@
+# pyright: basic
+# matplotlib types its methods only in part, so strict mode would report every call that draws.
+"""Figures with a line per arm or policy: learning curves, held-out curves, pass@k, and the legend."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rlassay.report.figures_style import ALT_LENGTH, SOFT, Drawing, Mark, canvas, file_name, finish, headed
+from rlassay.report.findings.records import HeldOut, HeldOutCurve, HeldOutSeries
+from rlassay.report.numbers import Curve, Estimate, Series, Table, Unit
+from rlassay.report.typeset import LEVEL_UNIT, number, one_line, scaled
+
+CURVE_SIZE, PASS_AT_K_SIZE = (270, 190), (360, 310)
+"""Width and height, pixels."""
+LINE_MARGINS = (38, 6, 34, 34)
+"""Margins of learning curves and of pass@k."""
+LEGEND_WIDTH, LEGEND_COLUMNS, LEGEND_ROW = 640, 2, 22
+SHORT_HOURS = 2.0
+"""Training of fewer hours is shown in minutes."""
+HeldOutAxis = Literal["step", "tokens", "hours"]
+"""What a held-out curve is drawn over."""
+
+# One line per arm over the steps.
+
+
+def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
+    """One metric over the optimiser steps; the y axis fits the means, so that a wide band does not flatten them."""
+    unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
+    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
+    for series in curve.series:
+        _draw_series(axes, series, marks[series.arm], curve.unit)
+    axes.set_xlabel("step", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylim(*_curve_limits(curve))
+    return finish(figure, f"curve_{file_name(curve.metric)}", curve.group, _describe_curve(curve, marks))
+
+
+def _draw_series(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
+    mean, low, high = (_plotted(values, unit) for values in (series.mean, series.low, series.high))
+    axes.fill_between(series.steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
+    every = max(1, len(series.steps) // 6)
+    axes.plot(series.steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
+
+
+def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
+    """The values on the scale of the figure; NaN, which leaves a gap, for None."""
+    return np.array([np.nan if value is None else scaled(value, unit) for value in values])
+
+
+def _curve_limits(curve: Curve) -> tuple[float, float]:
+    """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span."""
+    means = np.concatenate([_plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
+    bands = [_plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
+    finite = means[np.isfinite(means)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = finite.min(), finite.max()
+    room = 0.5 * (high - low) or 0.05 * max(abs(high), 1.0)
+    ends = np.concatenate(bands)
+    ends = np.concatenate([ends[np.isfinite(ends)], finite])
+    low, high = max(ends.min(), low - room), min(ends.max(), high + room)
+    if curve.unit == "share":
+        low, high = max(low, 0.0), min(high, 100.0)
+    air = 0.05 * (high - low) or room
+    return low - air, high + air
+
+
+def _describe_curve(curve: Curve, marks: dict[str, Mark]) -> str:
+    parts: list[str] = []
+    for series in curve.series:
+        known = [value for value in series.mean if value is not None]
+        if known:
+            ends = f"from {number(known[0], curve.unit)} to {number(known[-1], curve.unit)}"
+            parts.append(f"{marks[series.arm].label} {ends}")
+    return one_line(f"{curve.title} over training: " + "; ".join(parts), ALT_LENGTH)
+
+
+# One line per policy over k, and the legend.
+
+
+def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) -> Drawing:
+    """The chance that at least one of k completions is right, for every policy on one evaluation set; log2 axis."""
+    title = "At least one of k completions is right, %"
+    figure, axes = _line_canvas(PASS_AT_K_SIZE, title)
+    places = [place for place, column in enumerate(table.columns) if column.set == evaluation_set]
+    ks = [int(table.columns[place].metric.rsplit("_", 1)[1]) for place in places]
+    ends: list[str] = []
+    for row in table.rows:
+        cells = [row.cells[place] for place in places]
+        _draw_points(axes, [float(k) for k in ks], cells, marks[row.row], "share")
+        ends.append(f"{row.label} from {number(cells[0].mean, 'share')} to {number(cells[-1].mean, 'share')}")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.set_xlabel("k", labelpad=1)
+    alt = f"{title}, from k = {ks[0]} to k = {ks[-1]}: {'; '.join(ends)}"
+    return finish(figure, "pass_at_k", "results", one_line(alt, ALT_LENGTH))
+
+
+def draw_legend(marks: list[Mark]) -> Drawing:
+    """Colour and marker of every arm, for readers of the files; the page has its own legend."""
+    labels = [one_line(mark.label, 44) for mark in marks]
+    height = LEGEND_ROW * -(-len(marks) // LEGEND_COLUMNS) + 6
+    figure = Figure(figsize=(LEGEND_WIDTH / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, LEGEND_WIDTH), ylim=(height, 0))
+    axes.set_axis_off()
+    for place, (mark, label) in enumerate(zip(marks, labels, strict=True)):
+        x = 10 + LEGEND_WIDTH // LEGEND_COLUMNS * (place % LEGEND_COLUMNS)
+        y = 14 + LEGEND_ROW * (place // LEGEND_COLUMNS)
+        axes.plot([x, x + 24], [y, y], color=mark.color)
+        axes.plot(x + 12, y, color=mark.color, marker=mark.marker, markersize=6)
+        axes.text(x + 32, y, label, va="center")
+    return finish(figure, "legend", "legend", "Legend: " + ", ".join(labels))
+
+
+def _line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
+    figure, axes = canvas(*size, LINE_MARGINS)
+    headed(figure, 0.004, size[1], title)
+    axes.grid(axis="x", visible=False)
+    return figure, axes
+
+
+# Held-out curves.
+
+
+def draw_held_out(found: HeldOut, marks: dict[str, Mark]) -> list[Drawing]:
+    """The primary metric over steps, generated tokens and time; its other modes over steps."""
+    return [
+        _draw_held_out(name, curve, over, found, marks)
+        for curve in found.curves
+        for name, over in held_out_names(found, curve).items()
+    ]
+
+
+def held_out_names(found: HeldOut, curve: HeldOutCurve) -> dict[str, HeldOutAxis]:
+    """Name of each figure of a curve -> what it is drawn over."""
+    over: tuple[HeldOutAxis, ...] = ("step", "tokens", "hours") if curve is found.curves[0] else ("step",)
+    return {f"held_out_{file_name(curve.column.metric)}_{curve.column.mode}_{each}": each for each in over}
+
+
+def _draw_held_out(
+    name: str, curve: HeldOutCurve, over: HeldOutAxis, found: HeldOut, marks: dict[str, Mark]
+) -> Drawing:
+    unit = f", {LEVEL_UNIT[curve.column.unit]}" if LEVEL_UNIT[curve.column.unit] else ""
+    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.column.title + unit, 40))
+    label, factor = _axis(curve, over)
+    ends: list[str] = []
+    for series in curve.series:
+        cells = [point.score for point in series.points]
+        _draw_points(axes, _places(series, over, factor), cells, marks[series.arm], curve.column.unit)
+        ends.append(f"{marks[series.arm].label} from {_level(cells[0], curve)} to {_level(cells[-1], curve)}")
+    if over == "tokens" and found.equal is not None:
+        axes.axvline(found.equal.tokens * factor, color=SOFT, linewidth=0.8, linestyle=":")
+    axes.set_xlabel(label, labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    alt = one_line(f"{curve.column.title} on held-out prompts over {label}: {'; '.join(ends)}", ALT_LENGTH)
+    return finish(figure, name, "held_out", alt)
+
+
+def _level(cell: Estimate, curve: HeldOutCurve) -> str:
+    return number(cell.mean, curve.column.unit)
+
+
+def _axis(curve: HeldOutCurve, over: HeldOutAxis) -> tuple[str, float]:
+    """Label of the axis, and the factor from the stored unit to its own."""
+    if over == "step":
+        return "step", 1.0
+    if over == "tokens":
+        return "thousand tokens generated in training", 1e-3
+    longest = max(point.hours or 0.0 for series in curve.series for point in series.points)
+    return ("hours of training", 1.0) if longest >= SHORT_HOURS else ("minutes of training", 60.0)
+
+
+def _places(series: HeldOutSeries, over: HeldOutAxis, factor: float) -> list[float]:
+    """Places of a series' points on the axis; NaN, which leaves a gap, where the tokens or the time are unknown."""
+    values = [getattr(point, over) for point in series.points]
+    return [np.nan if value is None else value * factor for value in values]
+
+
+def _draw_points(axes: Axes, places: Sequence[float], cells: list[Estimate], mark: Mark, unit: Unit) -> None:
+    columns = zip(*((cell.mean, cell.low, cell.high) for cell in cells), strict=True)
+    mean, low, high = (_plotted(values, unit) for values in columns)
+    axes.fill_between(places, low, high, color=mark.color, alpha=0.12, linewidth=0)
+    axes.plot(places, mean, color=mark.color, marker=mark.marker, markersize=5)

@@ -1,0 +1,81 @@
+# pyright: basic
+# Lives on pandas and pyarrow, which ship no types; what other modules get from here is typed.
+"""Scores of a policy, and of a run in the middle of its training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+DISAGREEMENT = "grading_disagreement"
+"""Share of completions that the strict and the lenient parser score differently."""
+SCORE_COLUMNS = ["prompt_id", "mode", "sample", "metric", "value"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyScores:
+    """Scores of one policy on one evaluation set, averaged over the samples of each prompt."""
+
+    means: pd.DataFrame
+    """One row per prompt, sorted by prompt_id; columns (mode, metric); NaN = no sample has a score."""
+    counts: pd.DataFrame
+    """Scored samples behind each mean, in the same shape."""
+    binary: frozenset[str]
+    """Metrics whose every value is 0 or 1."""
+
+    def mean_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
+        """Mean score per prompt; NaN throughout if the policy has no such scores."""
+        return column_or_nan(self.means, (mode, metric))
+
+    def samples_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
+        """Scored samples per prompt."""
+        return np.nan_to_num(column_or_nan(self.counts, (mode, metric)))
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """All metrics."""
+        return frozenset(str(metric) for _, metric in self.counts.columns)
+
+    def has(self, metric: str) -> bool:
+        """Whether any sample has a score of this metric."""
+        counts = self.counts.loc[:, self.counts.columns.get_level_values("metric") == metric]
+        return bool(counts.to_numpy().any())
+
+
+def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
+    """Scores of one policy; ValueError unless they cover exactly the prompts `prompt_ids`."""
+    return _by_prompt(pq.read_table(path, columns=SCORE_COLUMNS).to_pandas(), prompt_ids)
+
+
+def read_curve(path: Path, prompt_ids: list[str]) -> dict[int, PolicyScores]:
+    """Step -> scores of one run in the middle of its training, ascending; ValueError as `read_scores`."""
+    long = pq.read_table(path, columns=["step", *SCORE_COLUMNS]).to_pandas()
+    return {int(step): _by_prompt(of_step, prompt_ids) for step, of_step in long.groupby("step")}
+
+
+def _by_prompt(long: Any, prompt_ids: list[str]) -> PolicyScores:
+    wide = long.pivot(index=["mode", "prompt_id", "sample"], columns="metric", values="value").astype(float)
+    if {"choice_accuracy", "choice_accuracy_lenient"} <= set(wide.columns):
+        strict, lenient = wide["choice_accuracy"], wide["choice_accuracy_lenient"]
+        wide[DISAGREEMENT] = (strict != lenient).astype(float).where(strict.notna() & lenient.notna())
+    binary = {str(metric) for metric in wide.columns if wide[metric].dropna().isin([0.0, 1.0]).all()}
+    by_prompt = wide.groupby(level=["mode", "prompt_id"])
+    means, counts = (_prompts_as_rows(frame) for frame in (by_prompt.mean(), by_prompt.count()))
+    if list(means.index) != sorted(prompt_ids):
+        raise ValueError(f"it scores {len(means)} prompts that are not the {len(prompt_ids)} prompts of the data")
+    return PolicyScores(means=means, counts=counts, binary=frozenset(binary))
+
+
+def _prompts_as_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    wide = frame.unstack("mode")
+    assert isinstance(wide, pd.DataFrame)
+    return wide.swaplevel(axis=1).sort_index(axis=1).sort_index()
+
+
+def column_or_nan(frame: pd.DataFrame, name: str | tuple[str, str]) -> Float[np.ndarray, " rows"]:
+    """A column as floats; NaN throughout if the frame has no such column."""
+    return frame[name].to_numpy(dtype=float) if name in frame else np.full(len(frame), np.nan)
