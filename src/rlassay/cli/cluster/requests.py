@@ -8,13 +8,13 @@ from rlassay.config import Settings, Study
 from rlassay.config.settings import Stage
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
-SHARED = ("sft_train", "rl_train", "generate")
+SHARED = ("sft_train", "rl_train", "generate", "held_out_curve")
 """Stages whose jobs the processes of a study share."""
 BASE = 2500
 """MiB of a process besides weights: Python, torch, rows, and the processes of Snakemake and of MLflow around it."""
 UNKNOWN = 48_000
 """MiB of a process whose model does not tell its size in its name."""
-COPIES = {"sft_train": 4, "rl_train": 5, "generate": 2}
+COPIES = {"sft_train": 4, "rl_train": 5, "generate": 2, "held_out_curve": 2}
 """Copies of the weights, float32, that a process on CPU holds: weights, gradients, AdamW's moments, a reference."""
 COPIES_ON_GPU = 2
 """Copies of the weights that pass through host memory while they are loaded or saved."""
