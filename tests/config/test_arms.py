@@ -244,6 +244,20 @@ def test_adapters_stay_where_the_model_is_replaced_by_one_of_another_kind(over: 
     assert lay_scale(same, scale) == same
 
 
+def test_a_ceiling_lowers_a_number_and_leaves_what_is_absent_absent():
+    over = {"rl": {"max_steps": 4}, "at_most": {"rl": {"train_on": 2, "num_iterations": 2}, "sft": {"seed": 1}}}
+    lowered = {"rl": {"max_steps": 4, "train_on": 2, "num_iterations": 1}, "sft": None}
+    assert lay_scale({"rl": {"train_on": 5, "num_iterations": 1}, "sft": None}, over) == lowered
+    assert lay_scale({"rl": {"train_on": None}}, over) == {"rl": {"max_steps": 4, "train_on": None}}
+
+
+def test_tiny_trains_on_part_of_its_smaller_groups():
+    small = load_study("sampling", TINY)
+    assert small.arms["half"].recipe.rl.train_on == 2 < small.arms["half"].recipe.rl.num_generations
+    assert small.arms["all"].recipe.rl.train_on is None
+    assert {arm.recipe.rl.num_iterations for arm in load_study("losses", TINY).arms.values()} == {2}
+
+
 def test_splits_are_replaced_and_not_merged():
     sections = {"data": {"seed": 7, "splits": {"train": 500, "more": None}}}
     over = {"data": {"splits": {"train": 5}}}

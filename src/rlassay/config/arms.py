@@ -76,7 +76,8 @@ def lay_arms(
         sections = merge(sections, {key: arm[key] for key in Recipe.model_fields if key in arm})
     if isinstance(sections.get("rewards"), dict) and chain:
         sections["rewards"] = {name: reward for name, reward in sections["rewards"].items() if reward is not None}
-    sections = lay_scale(sections, {key: overlay[key] for key in (*Recipe.model_fields, "lora") if key in overlay})
+    laid = (*Recipe.model_fields, "lora", "at_most")
+    sections = lay_scale(sections, {key: overlay[key] for key in laid if key in overlay})
     try:
         return Recipe.model_validate_json(to_json(sections)), []
     except ValidationError as error:
@@ -125,6 +126,7 @@ def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, An
     over = {key: section for key, section in overlay.items() if key != "sft" or sections.get("sft")}
     of_adapters = over.pop("lora", None)
     written = sections.get("model", {})
+    sections = at_most(sections, over.pop("at_most", {}))
     rounds = over.pop("sequential_seeds", {})
     if is_mapping(sections.get("seeds")):
         over["seeds"] = rounds
@@ -138,6 +140,18 @@ def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, An
     if of_adapters is not None and written.get("lora") and laid["model"].get("kind") != written.get("kind"):
         laid["model"] = {**laid["model"], "lora": merge(written["lora"], of_adapters)}
     return laid
+
+
+def at_most(sections: dict[str, Any], ceilings: dict[str, Any]) -> dict[str, Any]:
+    """Lower the numbers of the sections to their ceilings; keys that the sections lack or set to null stay so."""
+    lowered: dict[str, Any] = {}
+    for key, ceiling in ceilings.items():
+        value = sections.get(key)
+        if is_mapping(value) and is_mapping(ceiling):
+            lowered[key] = at_most(value, ceiling)
+        elif isinstance(value, int | float):
+            lowered[key] = min(value, ceiling)
+    return {**sections, **lowered}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -372,6 +372,8 @@ class ScaleFile(Overlay):
     """Differences in the seeds of a study that adds them in rounds."""
     gpus: int | None = None
     """Replaces the study's number of GPUs."""
+    at_most: dict[str, Any] = Field(default={})
+    """Ceilings by section and key: a larger number of the study or an arm is lowered, an absent one stays absent."""
     adds_warm_start: bool = False
     """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
     lora: dict[str, Any] = Field(default={})
