@@ -24,6 +24,19 @@ ADAPTIVE: dict[str, Any] = {"kind": "adaptive", "target": 0.1, "horizon": 1000.0
             "rl.kl.where: reward, but rl.multi_objective_aggregation normalize_then_sum",
         ),
         ({"rl__guard": {"max_kl": 1.0}}, "rl.guard.max_kl: no KL is measured; add rl.kl"),
+        (
+            {"credit": [{"kind": "covariance_penalty"}]},
+            "credit.0: covariance_penalty has no gradient where each generation batch trains one optimiser step",
+        ),
+        (
+            {"rl__beta": 0.1, "rl__kl": {"where": "reward", "credit": [{"kind": "entropy_filter"}]}},
+            "rl.kl.credit: weighs tokens in the loss, but rl.kl.where is reward",
+        ),
+        (
+            {"rl__kl": {"credit": [{"kind": "shuffled_weights"}]}},
+            "rl.kl.credit.0: shuffled_weights has nothing to shuffle",
+        ),
+        ({"rl__kl": {"credit": [{"kind": "covariance_penalty"}]}}, "rl.kl.credit.0"),
         ({"rl__delta": 1.1}, "rl.delta: 1.1 is inside the clip range, where it changes nothing; expected above 1.2"),
         ({"rl__sapo_temperature_pos": 2.0}, "rl.sapo_temperature_pos: 2, but rl.loss_type dapo does not use it"),
     ],
@@ -44,3 +57,11 @@ def test_options_at_their_defaults_leave_fingerprints_as_they_were():
     assert rl_id(study(**same), "base", 1) == before
     assert rl_id(study(rl__adam_beta2=0.95), "base", 1) != before
     assert rl_id(study(rl__kl={}), "base", 1) != before
+    assert rl_id(study(rl__kl={"credit": []}), "base", 1) == rl_id(study(rl__kl={}), "base", 1)
+    assert rl_id(study(rl__kl={"credit": [{"kind": "random_filter"}]}), "base", 1) != rl_id(study(rl__kl={}), "base", 1)
+
+
+def test_a_penalty_on_reused_samples_is_no_problem():
+    credit = [{"kind": "covariance_penalty"}]
+    recipe = study(credit=credit, rl__num_iterations=2, rl__save_steps=2).arms["base"].recipe
+    assert [part.kind for part in recipe.credit] == ["covariance_penalty"]

@@ -101,8 +101,8 @@ MALFORMED = [
     (
         {"credit": [{"kind": "unifrm"}]},
         "credit.0: kind is the text 'unifrm', expected one of uniform, attention_weights, entropy_filter, "
-        "perception_filter, trajectory_scaling, covariance_filter, random_filter, shuffled_weights; did you mean "
-        "'uniform'?",
+        "perception_filter, trajectory_scaling, covariance_filter, random_filter, shuffled_weights, "
+        "covariance_penalty; did you mean 'uniform'?",
     ),
     ({"credit": {"kind": "uniform"}}, "credit: got a mapping, expected a list"),
     (

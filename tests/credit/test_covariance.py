@@ -1,4 +1,4 @@
-"""Tokens whose log-probability and advantage covary most are left out."""
+"""Tokens whose log-probability and advantage covary most are left out, or penalised."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from rlassay.credit import CREDITS, TokenSignals, compose, covariance_filter
+from rlassay.credit import CREDITS, TokenSignals, compose, covariance_filter, covariance_penalty
 from rlassay.credit.formulas import token_covariance
 from tests.credit.make import batches, signals
 
@@ -81,3 +81,52 @@ def test_the_left_out_tokens_have_no_credit_and_the_control_leaves_out_as_many()
 def test_options_out_of_range_are_errors(options: dict[str, Any]):
     with pytest.raises(ValueError, match="expected a fraction"):
         kept(**options)
+
+
+def penalties(*parts: Any) -> tuple[list[list[float]], list[list[float]]]:
+    """The penalties of some parts together, and the weights of the advantages."""
+    draws = torch.rand(MASK.shape, generator=torch.Generator().manual_seed(1))
+    batch = signals(MASK, logps_BT=LOGPS, advantages_B=ADVANTAGES, draws_BT=draws)
+    credit = compose(parts, batch)
+    assert credit.old_policy_penalty_BT is not None
+    return credit.old_policy_penalty_BT.tolist(), credit.weights_BT.tolist()
+
+
+def test_the_tokens_that_covary_most_are_penalised_and_keep_their_credit():
+    one, both = (partial(covariance_penalty, fraction=fraction, coef=0.5) for fraction in (0.2, 0.4))
+    assert penalties(one) == ([[0, 0, 0, 0], [0, 0.5, 0, 0]], MASK.tolist())
+    assert penalties(both) == ([[0.5, 0, 0, 0], [0, 0.5, 0, 0]], MASK.tolist())
+    # A filter leaves out the very tokens; their penalty stays.
+    filtered = partial(covariance_filter, fraction=0.4, choice="largest")
+    assert penalties(filtered, both) == ([[0.5, 0, 0, 0], [0, 0.5, 0, 0]], [[0, 1, 1, 0], [1, 0, 0, 0]])
+
+
+def test_its_control_penalises_as_many_tokens_of_each_completion():
+    part = partial(covariance_penalty, fraction=0.4, coef=0.5)
+    shuffled, weights = penalties(part, CREDITS["shuffled_weights"])
+    assert [sum(row) for row in shuffled] == [0.5, 0.5]
+    assert shuffled != penalties(part)[0]
+    assert weights == MASK.tolist()
+
+
+def test_the_share_of_penalised_tokens_is_logged():
+    batch = signals(MASK, logps_BT=LOGPS, advantages_B=ADVANTAGES)
+    credit = compose([partial(covariance_penalty, fraction=0.4)], batch)
+    assert credit.metrics["penalised_token_fraction"] == pytest.approx(2 / 5)
+    assert compose([CREDITS["uniform"]], batch).old_policy_penalty_BT is None
+
+
+@given(batches())
+def test_what_is_penalised_is_what_the_filter_of_the_largest_leaves_out(batch: TokenSignals):
+    valid = batch.completion_mask.bool() & ~torch.isnan(batch.named("logps"))
+    penalised = covariance_penalty(batch, fraction=0.3).weights_BT > 0
+    kept = covariance_filter(batch, fraction=0.3, choice="largest")
+    assert torch.equal(penalised, valid & ~kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"fraction": 1.5}, "expected a fraction"), ({"coef": -1.0}, "coef: got -1.0")]
+)
+def test_a_penalty_out_of_range_is_an_error(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        covariance_penalty(signals(MASK, logps_BT=LOGPS), **options)

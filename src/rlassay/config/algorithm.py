@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlassay.config.section import Section, is_none
+from rlassay.config.credit import TokenWeightConfig
+from rlassay.config.section import Section, is_empty, is_none
 
 
 class GRPOAdvantage(Section):
@@ -177,6 +178,9 @@ class KLConfig(Section):
         kind="fixed"
     )
     """Whether its weight stays or follows a target during training."""
+    credit: tuple[TokenWeightConfig, ...] = Field(default=(), exclude_if=is_empty)
+    """Weights of the penalty per token, by the parts that `credit` knows and their controls; for `where: loss`. The
+    `kl` that is logged, and that a controller follows, stays unweighted."""
 
 
 GUARDED_METRICS = {

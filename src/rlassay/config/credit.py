@@ -70,6 +70,10 @@ class EntropyFilter(Section):
     """Share of tokens to keep."""
     scope: Literal["completion", "batch"] = _default("entropy_filter", "scope")
     """Whether the share is one of each completion, or a quantile of the whole generation batch."""
+    choice: Literal["highest", "lowest"] = Field(
+        default=_default("entropy_filter", "choice"), exclude_if=lambda given: given == "highest"
+    )
+    """Keep the tokens of highest entropy, or those of lowest."""
 
 
 class PerceptionFilter(Section):
@@ -105,6 +109,20 @@ class CovarianceFilter(Section):
     """For `random`, the smallest and the largest covariance, both excluded."""
 
 
+class CovariancePenalty(Section):
+    """Penalise the tokens whose log-probability and advantage covary most for leaving the policy that sampled them.
+
+    Its gradient is 0 unless a generation batch is used for more than one optimiser step.
+    """
+
+    kind: Literal["covariance_penalty"]
+    """Selects this section."""
+    fraction: Fraction = _default("covariance_penalty", "fraction")
+    """Share of the generation batch's tokens to penalise, one token at least."""
+    coef: float = Field(default=_default("covariance_penalty", "coef"), ge=0)
+    """Weight of the absolute log-ratio in the loss of these tokens."""
+
+
 class RandomFilter(Section):
     """A control: train only on tokens chosen at random."""
 
@@ -121,17 +139,19 @@ class ShuffledWeights(Section):
     """Selects this section."""
 
 
-CreditConfig = Annotated[
-    UniformCredit
-    | AttentionWeights
+_Weights = (
+    AttentionWeights
     | EntropyFilter
     | PerceptionFilter
     | TrajectoryScaling
     | CovarianceFilter
     | RandomFilter
-    | ShuffledWeights,
-    Field(discriminator="kind"),
-]
+    | ShuffledWeights
+)
+CreditConfig = Annotated[UniformCredit | _Weights | CovariancePenalty, Field(discriminator="kind")]
+"""One section per key of `rlassay.credit.CREDITS`."""
+TokenWeightConfig = Annotated[_Weights, Field(discriminator="kind")]
+"""The parts that give weights to tokens."""
 
 
 class AttentionSignal(Section):

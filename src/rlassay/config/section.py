@@ -72,3 +72,8 @@ def is_none(value: object) -> bool:
 def is_false(value: object) -> bool:
     """For `exclude_if` of a switch that is off by default, as `is_none`."""
     return value is False
+
+
+def is_empty(value: object) -> bool:
+    """For `exclude_if` of a list that is empty by default, as `is_none`."""
+    return value == ()

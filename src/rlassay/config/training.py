@@ -205,6 +205,11 @@ class Recipe(Section):
     """How to measure the signals that rewards and credit parts read."""
 
     @property
+    def credit_lists(self) -> dict[str, tuple[CreditConfig, ...]]:
+        """The lists of credit parts by their paths: those of the advantages, and those of the KL penalty."""
+        return {"credit": self.credit, "rl.kl.credit": () if self.rl.kl is None else self.rl.kl.credit}
+
+    @property
     def is_seq2seq(self) -> bool:
         """Whether the policy is an encoder-decoder."""
         model = self.model

@@ -19,13 +19,11 @@ from rlassay.credit.formulas import inverse_dominance_weights, perception_scale,
 from rlassay.credit.parts import (
     CREDITS,
     NEEDS,
-    CreditPart,
-    TokenSignals,
     as_parts,
     attention_weights,
     check_parts,
     covariance_filter,
-    credit_part,
+    covariance_penalty,
     entropy_filter,
     needs,
     perception_filter,
@@ -34,6 +32,7 @@ from rlassay.credit.parts import (
     trajectory_scaling,
     uniform,
 )
+from rlassay.credit.token_signals import CreditPart, OldPolicyPenalty, TokenSignals, credit_part
 from rlassay.signals.formulas import SIGNALS, attention_efficiency, modality_dominance, perception
 
 __all__ = [
@@ -43,6 +42,7 @@ __all__ = [
     "Credit",
     "CreditPart",
     "Denominator",
+    "OldPolicyPenalty",
     "TokenSignals",
     "as_parts",
     "attention_efficiency",
@@ -52,6 +52,7 @@ __all__ = [
     "check_penalty",
     "compose",
     "covariance_filter",
+    "covariance_penalty",
     "credit_part",
     "entropy_filter",
     "inverse_dominance_weights",

@@ -9,8 +9,16 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from rlassay.credit.metrics import TOKEN_FRACTIONS, filter_metrics, scale_metrics, signal_metrics, weight_metrics
-from rlassay.credit.parts import CreditPart, TokenSignals, applicable, needs, part_name, registered_name, remedy
+from rlassay.credit.metrics import (
+    TOKEN_FRACTIONS,
+    filter_metrics,
+    penalty_metrics,
+    scale_metrics,
+    signal_metrics,
+    weight_metrics,
+)
+from rlassay.credit.parts import applicable, needs, part_name, registered_name
+from rlassay.credit.token_signals import CreditPart, OldPolicyPenalty, TokenSignals, remedy
 
 Denominator = Literal["all", "selected"]
 """Tokens that the loss is a mean over: all completion tokens, or those that the filters select."""
@@ -39,6 +47,9 @@ class Credit:
     """(B, T), tokens that the filters select; without a filter, every token of the completions."""
     scale_B: Float[Tensor, "batch"] | None
     """(B,), scale of each completion, already part of the weights; None without a part that scales."""
+    old_policy_penalty_BT: Float[Tensor, "batch time"] | None
+    """(B, T), weight of each token's penalty for leaving the policy that sampled it, 0 outside completions; None
+    without a part that penalises."""
     metrics: dict[str, float]
     """Values to log, see `metrics.py`; one without any token or completion to average over is left out."""
 
@@ -52,7 +63,8 @@ def compose(
     """Combine credit parts in their order: filters join by OR, weights and scales multiply.
 
     `weights_BT = product of weights x scales x selected`, 0 outside the completions; `spread` multiplies them with the
-    advantages. An order (`shuffled_weights`) rearranges the credit of the parts before it.
+    advantages. An order (`shuffled_weights`) rearranges the credit and the penalty of the parts before it. A penalty
+    (`covariance_penalty`) leaves the weights as they are.
 
     A filter does not apply to a completion on which a signal that it needs was not measured at all (no image, or NaN on
     every token). A completion to which no filter applies keeps all its tokens.
@@ -81,6 +93,7 @@ def compose(
         weights_BT=weights_BT,
         selected_BT=selected_BT,
         scale_B=composition.scale_B,
+        old_policy_penalty_BT=composition.penalty_BT,
         metrics=metrics | composition.metrics,
     )
 
@@ -95,12 +108,15 @@ class _Composition:
         self.kept_BT = torch.zeros_like(self.mask_BT)
         self.filtered_B = torch.zeros_like(signals.has_image_B)
         self.scale_B: Tensor | None = None
+        self.penalty_BT: Tensor | None = None
         self.metrics: dict[str, float] = {}
 
     def add(self, part: CreditPart) -> None:
         """Apply a part; the type of its result decides how."""
         given = self._result(part)
-        if given.shape == self.mask_BT.shape and given.dtype == torch.bool:
+        if isinstance(given, OldPolicyPenalty):
+            self._penalise(part, given.weights_BT)
+        elif given.shape == self.mask_BT.shape and given.dtype == torch.bool:
             self._filter(part, given)
         elif given.shape == self.mask_BT.shape and given.is_floating_point():
             self.weights_BT = self.weights_BT * given
@@ -108,8 +124,7 @@ class _Composition:
             self._scale(part, given)
         elif given.shape == self.mask_BT.shape and given.dtype == torch.int64:
             self._check_order(part, given)
-            self.weights_BT = self.weights_BT.gather(1, given)
-            self.kept_BT = self.kept_BT.gather(1, given)
+            self._reorder(given)
         else:
             size = tuple(self.mask_BT.shape)
             raise ValueError(
@@ -117,7 +132,7 @@ class _Composition:
                 f"bool for a filter, float for weights, int64 for an order; or float of shape {size[:1]} for a scale"
             )
 
-    def _result(self, part: CreditPart) -> Tensor:
+    def _result(self, part: CreditPart) -> Tensor | OldPolicyPenalty:
         try:
             given: Any = part(self.signals)
         except (TypeError, AttributeError) as error:
@@ -129,7 +144,7 @@ class _Composition:
                 f"credit part {part_name(part)}: {error}. Signals that were not measured are None, here "
                 f"{', '.join(missing)}. {remedy(missing[:1])}, with the names of the signals that it reads"
             ) from error
-        if not isinstance(given, Tensor):
+        if not isinstance(given, Tensor | OldPolicyPenalty):
             raise ValueError(f"credit part {part_name(part)}: got a {type(given).__name__}, expected a tensor")
         return given
 
@@ -140,6 +155,18 @@ class _Composition:
                 f"credit part {part_name(part)}: got int64 that is no order of the positions of each completion; for a "
                 "filter return bool, such as `kept.bool()`, for weights return float"
             )
+
+    def _reorder(self, order_BT: Int[Tensor, "batch time"]) -> None:
+        self.weights_BT = self.weights_BT.gather(1, order_BT)
+        self.kept_BT = self.kept_BT.gather(1, order_BT)
+        self.penalty_BT = None if self.penalty_BT is None else self.penalty_BT.gather(1, order_BT)
+
+    def _penalise(self, part: CreditPart, weights_BT: Float[Tensor, "batch time"]) -> None:
+        weights_BT = torch.where(self.mask_BT, weights_BT, 0.0)
+        if not bool((torch.isfinite(weights_BT) & (weights_BT >= 0)).all()):
+            raise ValueError(f"credit part {part_name(part)}: got a penalty that is negative or not finite")
+        self.penalty_BT = weights_BT if self.penalty_BT is None else self.penalty_BT + weights_BT
+        self.metrics |= penalty_metrics(self.penalty_BT, self.signals)
 
     def selected(self) -> Bool[Tensor, "batch time"]:
         """The tokens that the filters select."""

@@ -96,7 +96,7 @@ def covariance_mask(
     draws_BT: Float[Tensor, "batch time"],
     fraction: float,
     choice: str,
-    bounds: tuple[float, float],
+    bounds: tuple[float, float] = (1.0, 5.0),
 ) -> Bool[Tensor, "batch time"]:
     """Select all tokens but some of a large `token_covariance`, whose training makes the entropy fall.
 
@@ -110,8 +110,8 @@ def covariance_mask(
 
     Errors: ValueError for an option out of range.
 
-    Source: `random` is Clip-Cov (arXiv 2505.22617; .0002, 1 and 5 in its code). `largest` takes the tokens of its
-    KL-Cov and leaves them out, where KL-Cov penalises them: as long as the ratio is 1 that penalty has no gradient.
+    Source: `random` is Clip-Cov (arXiv 2505.22617; .0002, 1 and 5 in its code). `largest` takes the tokens that its
+    KL-Cov penalises (see `covariance_penalty` in `parts.py`).
     """
     if choice not in ("largest", "random") or not 0 < fraction <= 1 or not bounds[0] < bounds[1]:
         raise ValueError(

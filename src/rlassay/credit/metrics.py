@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from rlassay.credit.parts import TokenSignals, defined_signal
+from rlassay.credit.parts import defined_signal
+from rlassay.credit.token_signals import TokenSignals
 from rlassay.signals.formulas import IMAGE_SIGNALS, mean_perception
 
 TOKEN_FRACTIONS = {
@@ -43,6 +44,11 @@ def filter_metrics(
         metrics |= _means(low_var_kl_mean_selected=selected, low_var_kl_mean_rejected=rejected)
         metrics |= {"low_var_kl_threshold": selected.min().item()} if len(selected) else {}
     return metrics
+
+
+def penalty_metrics(penalty_BT: Float[Tensor, "batch time"], signals: TokenSignals) -> dict[str, float]:
+    """`penalised_token_fraction`, over the completion tokens of the batch."""
+    return _means(penalised_token_fraction=(penalty_BT > 0)[signals.completion_mask.bool()])
 
 
 def scale_metrics(scale_B: Float[Tensor, "batch"], applies_B: Bool[Tensor, "batch"]) -> dict[str, float]:

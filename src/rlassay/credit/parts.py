@@ -4,8 +4,8 @@
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Literal, TypeVar, cast
 
@@ -22,109 +22,11 @@ from rlassay.credit.formulas import (
     token_covariance,
     top_fraction_mask,
 )
+from rlassay.credit.token_signals import CreditPart, OldPolicyPenalty, TokenSignals
 from rlassay.names import unknown
-from rlassay.signals.formulas import IMAGE_SIGNALS, SIGNALS
+from rlassay.signals.formulas import IMAGE_SIGNALS
 
-
-def remedy(names: Sequence[str]) -> str:
-    """How to have missing signals measured, in a sentence."""
-    wanted = "{" + ", ".join(f'"{name}"' for name in names) + "}"
-    return (
-        f"Declare what a function of your own reads, `credit_part(your_function, needs={wanted})`, or have it measured "
-        f"with `signals=SignalPlan(also={wanted})`"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenSignals:
-    """Signals of one whole generation batch, over all processes.
-
-    Parts see the whole batch, so that its split over processes and micro-batches changes nothing. A signal is None if
-    no part needs it, and NaN on tokens where it was not measured. Values outside the completion are ignored.
-    """
-
-    completion_mask: Int[Tensor, "batch time"]
-    """(B, T), 1 on the tokens that the loss counts; a completion may have none."""
-    advantages_B: Float[Tensor, "batch"]
-    """(B,), the completions' advantages before credit."""
-    has_image_B: Bool[Tensor, "batch"]
-    """(B,), whether the prompt has an image."""
-    entropy_BT: Float[Tensor, "batch time"] | None = None
-    """(B, T), nats: entropy of the distribution that the token was sampled from."""
-    logps_BT: Float[Tensor, "batch time"] | None = None
-    """(B, T), nats: log-probability of the sampled token."""
-    perception_BT: Float[Tensor, "batch time"] | None = None
-    """(B, T), nats: sensitivity of the token's probability to the image, see `perception`."""
-    dominance_BT: Float[Tensor, "batch time"] | None = None
-    """(B, T), ratio: attention density on text over that on the image, see `modality_dominance`."""
-    draws_BT: Float[Tensor, "batch time"] | None = None
-    """(B, T), uniform random draws in [0, 1), seeded by run, step, prompt and sample, so that controls repeat."""
-
-    def named(self, name: str) -> Float[Tensor, "batch time"]:
-        """A signal by its name (`entropy`, `logps`, ...); ValueError if it was not measured."""
-        signals = {
-            "entropy": self.entropy_BT,
-            "logps": self.logps_BT,
-            "perception": self.perception_BT,
-            "dominance": self.dominance_BT,
-            "draws": self.draws_BT,
-        }
-        signal = signals[name]
-        if signal is None:
-            raise ValueError(
-                f"a credit part needs the signal {name!r}, got None: it was not measured. {remedy([name])}"
-            )
-        return signal
-
-    @property
-    def missing(self) -> list[str]:
-        """Names of the signals that were not measured."""
-        return [name for name in SIGNALS if getattr(self, f"{name}_BT") is None]
-
-
-CreditPart = Callable[[TokenSignals], Tensor]
-"""A function of the signals, or a `functools.partial` of one. The type of its result decides its role:
-
-- bool (B, T), a filter: the tokens to learn from;
-- float (B, T), weights: finite and not negative on the completion;
-- float (B,), a scale for each completion;
-- int (B, T), an order: for each token, the position whose credit so far it takes; a permutation of each row.
-
-A function of your own declares the signals that it reads, see `credit_part`.
-"""
-
-PartT = TypeVar("PartT", bound=Callable[..., Tensor])
-
-
-def credit_part(part: Callable[..., Tensor] | None = None, *, needs: Iterable[str] = ()) -> Any:
-    """Declare the signals that a credit function of your own reads, so that the trainer measures them.
-
-    A function or a decorator:
-
-        @credit_part(needs={"entropy"})
-        def uncertain_tokens(signals: TokenSignals) -> Tensor:
-            return signals.entropy_BT > 1.0
-
-        CreditGRPOTrainer(..., credit=uncertain_tokens)
-        CreditGRPOTrainer(..., credit=credit_part(lambda signals: signals.entropy_BT > 1.0, needs={"entropy"}))
-
-    As with the parts of `CREDITS`, a filter then does not apply to a completion on which none of its signals was
-    measured, such as one without an image.
-
-    Args:
-        part: the function; None returns the decorator.
-        needs: names of `SIGNALS`; else ValueError.
-    """
-    names = frozenset([needs] if isinstance(needs, str) else needs)
-    for name in sorted(names):
-        if name not in SIGNALS:
-            raise ValueError(unknown("needs", name, SIGNALS))
-
-    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        vars(function)["needs"] = names
-        return function
-
-    return declare if part is None else declare(part)
+PartT = TypeVar("PartT", bound=Callable[..., Any])
 
 
 def _or_on_tensors(formula: Callable[..., Tensor]) -> Callable[[PartT], PartT]:
@@ -183,9 +85,12 @@ def attention_weights(
 
 
 def entropy_filter(
-    signals: TokenSignals, fraction: float = 0.2, scope: Literal["completion", "batch"] = "completion"
+    signals: TokenSignals,
+    fraction: float = 0.2,
+    scope: Literal["completion", "batch"] = "completion",
+    choice: Literal["highest", "lowest"] = "highest",
 ) -> Bool[Tensor, "batch time"]:
-    """Keep the `fraction` of tokens with the highest entropy, of each completion or of the whole batch.
+    """Keep the `fraction` of tokens with the highest entropy, of each completion or of the whole batch; or the lowest.
 
     A completion without any measured entropy keeps all its tokens.
 
@@ -193,8 +98,11 @@ def entropy_filter(
     """
     if scope not in ("completion", "batch"):
         raise ValueError(f"scope: got {scope!r}, expected 'completion' or 'batch'")
+    if choice not in ("highest", "lowest"):
+        raise ValueError(f"choice: got {choice!r}, expected 'highest' or 'lowest'")
     select = batch_quantile_mask if scope == "batch" else top_fraction_mask
-    kept_BT = select(signals.named("entropy"), signals.completion_mask, fraction)
+    entropy_BT = signals.named("entropy")
+    kept_BT = select(entropy_BT if choice == "highest" else -entropy_BT, signals.completion_mask, fraction)
     return _or_all_tokens(kept_BT, entropy_filter, signals)
 
 
@@ -225,10 +133,34 @@ def covariance_filter(
 
     Filters join by OR: another filter brings back those of the tokens that it selects.
     """
-    logps_BT, draws_BT = signals.named("logps"), signals.named("draws")
-    valid_BT = signals.completion_mask.bool() & ~torch.isnan(logps_BT)
-    covariance_BT = token_covariance(logps_BT, signals.advantages_B, valid_BT)
-    return covariance_mask(covariance_BT, valid_BT, draws_BT, fraction, choice, bounds)
+    covariance_BT, valid_BT = _covariance(signals)
+    return covariance_mask(covariance_BT, valid_BT, signals.named("draws"), fraction, choice, bounds)
+
+
+def covariance_penalty(signals: TokenSignals, fraction: float = 2e-4, coef: float = 1.0) -> OldPolicyPenalty:
+    """Penalise tokens whose advantage and log-probability covary most for leaving the policy that sampled them.
+
+    `coef |log p - log p_old|` joins the loss of the `fraction` of the batch's tokens with the largest
+    `token_covariance`. It has a gradient only where a batch is used for more than one optimiser step: in the first, p
+    is p_old. Credit weights and filters leave it as it is; `shuffled_weights` after it is its control, which penalises
+    as many tokens of each completion, at random.
+
+    Args:
+        signals: with logps.
+        fraction: share of the batch's tokens to penalise, rounded down, but one at least.
+        coef: weight of the penalty, at least 0.
+
+    Errors: ValueError for an option out of range.
+
+    Source: KL-Cov of "The Entropy Mechanism of Reinforcement Learning" (arXiv 2505.22617), with the values of verl.
+    There the covariance is that of a mini-batch under the policy of the moment, and the ratio is not clipped; here it
+    is that of the generation batch under the policy that sampled, and the loss clips as `loss_type` says.
+    """
+    if not 0 <= coef < math.inf:
+        raise ValueError(f"coef: got {coef!r}, expected a finite number of at least 0")
+    covariance_BT, valid_BT = _covariance(signals)
+    spared_BT = covariance_mask(covariance_BT, valid_BT, torch.zeros_like(covariance_BT), fraction, "largest")
+    return OldPolicyPenalty(weights_BT=coef * (valid_BT & ~spared_BT).float())
 
 
 def random_filter(signals: TokenSignals, fraction: float = 0.2) -> Bool[Tensor, "batch time"]:
@@ -251,7 +183,7 @@ def shuffled_weights(signals: TokenSignals) -> Int[Tensor, "batch time"]:
     return torch.empty_like(positions_BT).scatter(1, positions_BT, drawn_BT)
 
 
-CREDITS: dict[str, Callable[..., Tensor]] = {
+CREDITS: dict[str, Callable[..., Any]] = {
     "uniform": uniform,
     "attention_weights": attention_weights,
     "entropy_filter": entropy_filter,
@@ -260,6 +192,7 @@ CREDITS: dict[str, Callable[..., Tensor]] = {
     "covariance_filter": covariance_filter,
     "random_filter": random_filter,
     "shuffled_weights": shuffled_weights,
+    "covariance_penalty": covariance_penalty,
 }
 
 NEEDS: dict[str, frozenset[str]] = {
@@ -271,6 +204,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "covariance_filter": frozenset({"logps", "draws"}),
     "random_filter": frozenset({"draws"}),
     "shuffled_weights": frozenset({"draws"}),
+    "covariance_penalty": frozenset({"logps"}),
 }
 """The signals that each part reads."""
 
@@ -381,6 +315,13 @@ def defined_signal(signals: TokenSignals, name: str) -> Float[Tensor, "batch tim
     """A signal by name; signals of the image are NaN on completions without one."""
     signal_BT = signals.named(name)
     return torch.where(signals.has_image_B[:, None], signal_BT, torch.nan) if name in IMAGE_SIGNALS else signal_BT
+
+
+def _covariance(signals: TokenSignals) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
+    """(B, T), `token_covariance`, and the tokens that it is defined on."""
+    logps_BT = signals.named("logps")
+    valid_BT = signals.completion_mask.bool() & ~torch.isnan(logps_BT)
+    return token_covariance(logps_BT, signals.advantages_B, valid_BT), valid_BT
 
 
 def _or_all_tokens(

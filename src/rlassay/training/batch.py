@@ -134,6 +134,8 @@ class GenerationBatch:
     """(N, T), signals, mask and advantages of all processes."""
     credit: Credit = field(init=False)
     """(N, T), credit weights."""
+    kl_metrics: dict[str, float] = field(init=False)
+    """What to log of the weights of the KL penalty; empty without any."""
 
     @property
     def prompt_ids(self) -> list[str]:

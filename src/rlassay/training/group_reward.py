@@ -1,6 +1,6 @@
 """The adapter between our rewards and TRL: one prompt's group at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from rlassay.records import Completion, PromptRow
@@ -214,3 +214,11 @@ def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def failure_counts(failed: Sequence[FailureKind | None]) -> dict[str, int]:
     """`failed/<kind>` -> number of completions that failed that way; kinds that did not occur are left out."""
     return {f"failed/{kind}": failed.count(kind) for kind in FAILURE_KINDS if kind in failed}
+
+
+def connect_rewards(rewards: Iterable[Any], num_generations: int, end_token_ids: Iterable[int]) -> None:
+    """Tell those rewards that read columns of the rows how completions are grouped and end."""
+    for reward in rewards:
+        if isinstance(reward, ColumnReward):
+            reward.num_generations = num_generations
+            reward.end_token_ids = frozenset(end_token_ids)

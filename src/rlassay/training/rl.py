@@ -1,7 +1,7 @@
 """The reinforcement-learning stage: GRPO on the `train` split from the arm's warm start."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.advantages import ADVANTAGES, AdvantageEstimator
+from rlassay.config.credit import CreditConfig
 from rlassay.config.engine import RLEngine, VLLMSampler
 from rlassay.config.fingerprints import code_digest, reads_signals
 from rlassay.config.model import HubModel
@@ -121,7 +122,11 @@ def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[st
 
 def credit_parts(recipe: Recipe) -> list[CreditPart]:
     """The arm's credit parts with their options; uniform credit is no part, and logs nothing."""
-    sections = [part for part in recipe.credit if part.kind != "uniform"]
+    return parts_of(part for part in recipe.credit if part.kind != "uniform")
+
+
+def parts_of(sections: Iterable[CreditConfig]) -> list[CreditPart]:
+    """Credit parts with their options."""
     return [partial(CREDITS[part.kind], **part.model_dump(exclude={"kind"})) for part in sections]
 
 
@@ -156,9 +161,9 @@ def kl_control(rl: RLConfig) -> KLControl | None:
         return None
     choice = section.controller
     if choice.kind == "fixed":
-        return KLControl(FixedBeta(rl.beta), section.kind, section.where)
+        return KLControl(FixedBeta(rl.beta), section.kind, section.where, credit=parts_of(section.credit))
     controller = AdaptiveBeta(rl.beta, choice.target, choice.horizon)
-    return KLControl(controller, section.kind, section.where, choice.per)
+    return KLControl(controller, section.kind, section.where, choice.per, parts_of(section.credit))
 
 
 def collapse_guard(rl: RLConfig) -> CollapseGuard | None:
@@ -173,7 +178,8 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> Signa
     measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
-    needed = {signal for arm in study.arms.values() for part in arm.recipe.credit for signal in NEEDS[part.kind]}
+    lists = [parts for arm in study.arms.values() for parts in arm.recipe.credit_lists.values()]
+    needed = {signal for parts in lists for part in parts for signal in NEEDS[part.kind]}
     return SignalPlan(
         also=frozenset(needed - {"draws"}),
         attention=reads_signals(study) or diagnostics.compute_attention_metrics,

@@ -51,6 +51,7 @@ from rlassay.training.algorithms.choice import GroupChooser, GroupPlan, dropped_
 from rlassay.training.algorithms.critic import CriticOptions
 from rlassay.training.algorithms.sampling import generated as generated_by
 from rlassay.training.algorithms.sampling import rewards_of
+from rlassay.training.algorithms.token_penalty import check_reuse, penalise_tokens
 from rlassay.training.batch import (
     BatchRewards,
     GenerationBatch,
@@ -58,7 +59,7 @@ from rlassay.training.batch import (
     gathered_signals,
     own_rows,
 )
-from rlassay.training.group_reward import SIGNALS_COLUMN, ColumnReward, GroupReward, trl_rewards
+from rlassay.training.group_reward import SIGNALS_COLUMN, GroupReward, connect_rewards, trl_rewards
 from rlassay.training.reward_metrics import (
     ZeroVarianceRewards,
     added_metrics,
@@ -157,22 +158,16 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         with self.xp_sampling.opening():
             super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self.xp_parts = [self.xp_advantages, self.xp_groups]
+        self.xp_all_parts = self.xp_credit_parts + ([] if self.xp_kl is None else self.xp_kl.credit)
         self._xp_check()
         for part in (self.xp_sampling, *self.xp_parts):
             part.prepare(self)
         processor: Any = self.processing_class
         scoring = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
-        needed = needs(self.xp_credit_parts)
+        needed = needs(self.xp_all_parts)
         self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
         self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
-        self._xp_connect_rewards()
-
-    def _xp_connect_rewards(self) -> None:
-        """Tell rewards that read columns of the rows how completions are grouped and end."""
-        for reward in self.reward_funcs:
-            if isinstance(reward, ColumnReward):
-                reward.num_generations = self.num_generations or 0
-                reward.end_token_ids = frozenset(self.xp_end_token_ids)
+        connect_rewards(self.reward_funcs, self.num_generations or 0, self.xp_end_token_ids)
 
     def _xp_check(self) -> None:
         """Refuse settings that would fail, or be ignored, after the first generation."""
@@ -182,7 +177,8 @@ class CreditGRPOTrainer(MicroBatchTrainer):
                 "completion as one sequence, which would train it silently wrong. Use Seq2SeqGRPOTrainer"
             )
         check_denominator(self.xp_credit_denominator, self.loss_type)
-        for part in self.xp_credit_parts:
+        check_reuse(self.xp_credit_parts, self.args)
+        for part in self.xp_all_parts:
             of_image = sorted(needs([part]) & IMAGE_SIGNALS)
             if of_image and not self._is_vlm:
                 raise ValueError(
@@ -319,6 +315,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
             output["advantages"] = spread(output["advantages"], weights_BT, mask)
         if self.xp_entropy_penalty:
             output["advantages"] = penalise_entropy(output["advantages"], mask, self.xp_entropy_penalty)
+        batch.kl_metrics = penalise_tokens(self, batch.credit, batch.token_signals, output)
 
     def _xp_record(self, batch: GenerationBatch) -> None:
         """Log the metrics of the batch, and give its `Rollout` to the listeners."""
@@ -329,7 +326,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
             return
         self._xp_log_rewards(batch, metrics)
         logged = attention_metrics(columns_of(batch.all_signals), self.xp_signal_plan.balance_ratio)
-        logged |= batch.credit.metrics if self.xp_credit_parts else {}
+        logged |= (batch.credit.metrics if self.xp_credit_parts else {}) | batch.kl_metrics
         logged |= {} if batch.greedy is None else {"greedy_reward": batch.greedy.rewards.nanmean().item()}
         logged |= self.xp_groups.metrics(batch)
         for name, value in logged.items():

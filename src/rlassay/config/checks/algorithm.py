@@ -67,6 +67,8 @@ def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
         yield "rl.sync_ref_model: true, but adapters are compared with the model that they started from; expected false"
     if kl is None:
         return
+    if kl.where == "reward" and kl.credit:
+        yield "rl.kl.credit: weighs tokens in the loss, but rl.kl.where is reward; expected loss, or leave it out"
     if kl.where == "reward" and rl.multi_objective_aggregation == "normalize_then_sum":
         yield (
             "rl.kl.where: reward, but rl.multi_objective_aggregation normalize_then_sum leaves no total reward to take "
@@ -100,6 +102,18 @@ def _losses(_: Study, recipe: Recipe) -> Iterator[str]:
             yield f"rl.{name}: {getattr(rl, name):g}, but rl.loss_type {rl.loss_type} does not use it; leave it out"
 
 
+def _penalty(_: Study, recipe: Recipe) -> Iterator[str]:
+    """A penalty for leaving the policy that sampled needs steps in which the policy has left it."""
+    rl = recipe.rl
+    uses = rl.steps_per_generation * rl.num_iterations
+    for i, part in enumerate(recipe.credit):
+        if part.kind == "covariance_penalty" and rl.gradient_accumulation_steps % uses == 0:
+            yield (
+                f"credit.{i}: covariance_penalty has no gradient where each generation batch trains one optimiser "
+                "step; set rl.num_iterations to 2, or rl.steps_per_generation above rl.gradient_accumulation_steps"
+            )
+
+
 def _guard(_: Study, recipe: Recipe) -> Iterator[str]:
     guard, rl = recipe.rl.guard, recipe.rl
     if guard is not None and guard.max_kl is not None and rl.beta == 0 and rl.kl is None:
@@ -129,6 +143,7 @@ ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
     _choice,
     _kl,
     _losses,
+    _penalty,
     _guard,
     _tune,
     _video_input,

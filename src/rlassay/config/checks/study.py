@@ -265,7 +265,8 @@ def _checkpoints(_: Study, recipe: Recipe) -> Iterator[str]:
 
 def _credit(study: Study, recipe: Recipe) -> Iterator[str]:
     yield from _credit_images(study, recipe)
-    yield from _credit_order(recipe)
+    for path, parts in recipe.credit_lists.items():
+        yield from _credit_order(path, [part.kind for part in parts])
     if recipe.credit_denominator == "selected" and recipe.rl.loss_type in LOSSES_WITHOUT_TOKEN_COUNT:
         yield (
             f"credit_denominator: selected, but rl.loss_type {recipe.rl.loss_type} does not divide by a number of "
@@ -277,13 +278,14 @@ def _credit_images(study: Study, recipe: Recipe) -> Iterator[str]:
     """Parts that need an image need a model and rows that have one."""
     data, model = study.data, recipe.model
     textual = isinstance(data, Table) and data.preset is None and (data.columns is None or data.columns.images is None)
-    for i, part in enumerate(recipe.credit):
+    placed = [(f"{path}.{i}", part) for path, parts in recipe.credit_lists.items() for i, part in enumerate(parts)]
+    for path, part in placed:
         if not isinstance(part, IMAGE_PARTS):
             continue
         if isinstance(model, TinyLM) or recipe.is_seq2seq:
-            yield f"credit.{i}: {part.kind} needs an image, but model.kind {model.kind} reads text only; leave it out"
+            yield f"{path}: {part.kind} needs an image, but model.kind {model.kind} reads text only; leave it out"
         elif textual or isinstance(data, TEXT_SOURCES):
-            yield f"credit.{i}: {part.kind} needs an image, but rows of data.kind {data.kind} have none; leave it out"
+            yield f"{path}: {part.kind} needs an image, but rows of data.kind {data.kind} have none; leave it out"
 
 
 def _seq2seq(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -299,17 +301,16 @@ def _seq2seq(_: Study, recipe: Recipe) -> Iterator[str]:
         yield f"{each}: not available for encoder-decoders; leave it out"
 
 
-def _credit_order(recipe: Recipe) -> Iterator[str]:
+def _credit_order(path: str, kinds: list[str]) -> Iterator[str]:
     """No part appears twice, and `shuffled_weights` has weights to shuffle."""
-    kinds = [part.kind for part in recipe.credit]
     for i, kind in enumerate(kinds):
         if kind in kinds[:i]:
-            yield f"credit.{i}: {kind} appears twice in the list; expected one of each kind"
+            yield f"{path}.{i}: {kind} appears twice in the list; expected one of each kind"
         elif kind == "shuffled_weights" and all(before in UNIFORM_PARTS for before in kinds[:i]):
-            yield (f"credit.{i}: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it")
+            yield (f"{path}.{i}: shuffled_weights has nothing to shuffle; put a filter or attention_weights before it")
     if {"random_filter", "shuffled_weights"} <= set(kinds):
         yield (
-            "credit: random_filter and shuffled_weights use the same random draws, and a random choice needs no "
+            f"{path}: random_filter and shuffled_weights use the same random draws, and a random choice needs no "
             "shuffling; leave one out"
         )
 

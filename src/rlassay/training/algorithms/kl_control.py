@@ -6,7 +6,7 @@ TRL's own `beta` adds k3, weighted by the importance ratio, to the loss. This is
 TRL load, move and refresh the reference model and compute its log-probabilities, and TRL's loss runs without its term.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers.utils import logging
 from trl.trainer.utils import use_adapter
 
+from rlassay.credit import CreditPart, as_parts, check_parts
+from rlassay.credit.parts import registered_name
 from rlassay.divergence import PENALTIES, AdaptiveBeta, BetaController, exact_kl, penalty
 from rlassay.training.batch import IMAGE_INPUTS, scored_by_trl, whole_sequences
 
@@ -25,6 +27,8 @@ KINDS = (*PENALTIES, "exact")
 """Penalties of `rlassay.divergence.penalty`, and the sum over the vocabulary."""
 NATS_PER_TOKEN = 1.0
 """A target above this is no KL per token of a policy that still resembles its reference."""
+KL_WEIGHTS = "xp_kl_weights"
+"""Key of a batch: (B, T), weight of the KL penalty of each token; absent where all are 1."""
 LOAD_REFERENCE = 1.0
 """A `beta` other than 0, so that TRL loads the reference model and computes its log-probabilities."""
 
@@ -47,10 +51,12 @@ class KLControl:
         where: whether the penalty is part of the `loss` or of the `reward`.
         per: the KL that the controller gets, the mean over completions of the penalty's mean over tokens (`token`) or
             of its sum over tokens (`sequence`).
+        credit: parts as for `CreditGRPOTrainer`, whose weights multiply the penalty of each token in the loss; filters
+            leave the penalty on the tokens that they keep. The metric and the controller see the penalty without them.
 
-    Metrics: `kl`, the penalty's mean over completion tokens, and `beta`, its weight.
+    Metrics: `kl`, the penalty's mean over completion tokens, `beta`, its weight, and with `credit` `kl_weight_mean`.
 
-    Errors: ValueError for an unknown `kind`, `where` or `per`.
+    Errors: ValueError for an unknown `kind`, `where` or `per`, `credit` in the reward, or a part that penalises.
 
     Source: in the reward with an adaptive weight, Ziegler et al. (arXiv 1909.08593), section 2.2; in the loss, GRPO
     (arXiv 2402.03300), equation 3.
@@ -62,12 +68,19 @@ class KLControl:
         kind: str = "low_var_kl",
         where: str = "loss",
         per: str = "token",
+        credit: CreditPart | str | Sequence[CreditPart | str] | None = None,
     ) -> None:
         choices = {"kind": (kind, KINDS), "where": (where, ("loss", "reward")), "per": (per, ("token", "sequence"))}
         for name, (got, known) in choices.items():
             if got not in known:
                 raise ValueError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
         self.controller, self.kind, self.where, self.per = controller, kind, where, per
+        self.credit = as_parts(credit)
+        check_parts(self.credit)
+        if self.credit and where == "reward":
+            raise ValueError("credit: weighs the penalty of tokens in the loss, but where is 'reward'; expected 'loss'")
+        if "covariance_penalty" in map(registered_name, self.credit):
+            raise ValueError("credit: covariance_penalty is a penalty of its own; expected weights, filters or scales")
         self._seen: Tensor | None = None
         self._warn()
 
@@ -122,8 +135,7 @@ class KLControl:
         if self.where == "reward":
             with without_beta(trainer):
                 return trl_loss(model, inputs)
-        mask = inputs["completion_mask"]
-        mask = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
+        mask = loss_mask(inputs)
         # Before TRL's pass: with adapters, the reference is the same model with other ones switched on for a moment.
         both = logits_of_both(trainer, model, inputs) if self.kind == "exact" else None
         with without_beta(trainer):
@@ -138,7 +150,8 @@ class KLControl:
             self._observe(values_BT.detach(), mask)
             if trainer.accelerator.sync_gradients:
                 self._step(trainer)
-        return loss if beta == 0 else loss + beta * averaged(trainer, values_BT, mask, inputs)
+        weighted_BT = values_BT * inputs[KL_WEIGHTS] if KL_WEIGHTS in inputs else values_BT
+        return loss if beta == 0 else loss + beta * averaged(trainer, weighted_BT, mask, inputs)
 
     # Both.
 
@@ -196,6 +209,12 @@ def without_beta(trainer: Any) -> Generator[None, None, None]:
         yield
     finally:
         trainer.beta = beta
+
+
+def loss_mask(inputs: Mapping[str, Any]) -> Int[Tensor, "batch time"]:
+    """(B, T), 1 on the tokens that TRL's loss counts: those of the completions that no tool wrote."""
+    mask = inputs["completion_mask"]
+    return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
 
 
 def averaged(

@@ -12,6 +12,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlassay.layout import checkpoint as folder_of
 from rlassay.training.algorithms.kl_control import KLControl, reference_model
+from rlassay.training.algorithms.token_penalty import with_penalty
 
 FILE = "rlassay_state.pt"
 """File in a checkpoint's folder with the states of all parts."""
@@ -53,10 +54,12 @@ class KLTrainer(GRPOTrainer):
         return scored
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """TRL's loss; with `kl`, that penalty instead of TRL's own."""
+        """TRL's loss; with `kl`, that penalty instead of TRL's own; plus the penalty that credit gives tokens."""
         if self.xp_kl is None:
-            return super()._compute_loss(model, inputs)
-        return self.xp_kl.loss(self, super()._compute_loss, model, inputs)
+            loss = super()._compute_loss(model, inputs)
+        else:
+            loss = self.xp_kl.loss(self, super()._compute_loss, model, inputs)
+        return with_penalty(self, loss, inputs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
