@@ -1,7 +1,8 @@
-"""A program that chooses the groups of two generation batches, on one process or several.
+"""A program that chooses the groups of two generation batches, on one process or several, and resumes a run.
 
 `torchrun --nproc_per_node 2 -m tests.training.algorithms.spread <folder> <completions per process>` writes
-`<rank>.pt`: for each plan and batch the process's own completions and advantages, and the metrics that it would log.
+`<rank>.pt`: for each plan and batch the process's own completions and advantages, and the metrics that it would log;
+and the weights of a run that was not disturbed and of one that was resumed in the middle.
 """
 
 import sys
@@ -15,7 +16,7 @@ from rlassay.training import CreditGRPOTrainer
 from rlassay.training.algorithms.choice import GroupPlan
 from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
 from rlassay.training.algorithms.replay import Replay
-from tests.training.tiny_lm import make_trainer
+from tests.training.tiny_lm import make_trainer, model, weights
 
 SIZE = 4
 COMPLETIONS = 16
@@ -31,6 +32,26 @@ def rising(completions: list[str], prompts: list[str], **columns: Any) -> list[f
     """The place in the group times the prompt's number; 0 for the dead prompts, which are the even ones."""
     numbers = [int(prompt.split()[1]) for prompt in prompts]
     return [float(index % SIZE * (number % 2) * number) for index, number in enumerate(numbers)]
+
+
+def whole_and_resumed(folder: Path, per_process: int) -> dict[str, Any]:
+    """The weights before and after a run of four steps, and after one that continues from its second checkpoint."""
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": per_process}
+
+    def trained(resume: str | None) -> dict[str, torch.Tensor]:
+        plan = GroupPlan(dynamic_sampling=DynamicSampling(max_resample=9, revisit=0.5), replay=Replay(size=3))
+        trainer = make_trainer(CreditGRPOTrainer, folder / "run", groups=plan, reward_funcs=rising, **settings)
+        # As the stage does: `torch.load` maps no tensors to `cpu:0`, the device of one CPU process of several.
+        trainer.args.__dict__["_setup_devices"] = torch.device("cpu")
+        trainer.train(resume_from_checkpoint=resume)
+        return weights(trainer)
+
+    whole = trained(None)
+    return {
+        "whole": whole,
+        "resumed": trained(str(folder / "run/checkpoint-2")),
+        "start": dict(model().named_parameters()),
+    }
 
 
 def main(folder: Path, per_process: int) -> None:
@@ -60,6 +81,7 @@ def main(folder: Path, per_process: int) -> None:
                 "items": output["num_items_in_batch"].item(),
                 "metrics": logged,
             }
+    results["weights"] = whole_and_resumed(folder, per_process)
     torch.save(results, folder / f"{PartialState().process_index}.pt")
 
 

@@ -31,9 +31,11 @@ OF_ROUNDS = ("completions/", "dynamic_sampling/", "sampled_", "num_tokens")
 """Metrics of all that was sampled: two processes sample an even number of groups in each round, one samples any."""
 
 
-def test_two_processes_choose_the_groups_of_one(tmp_path: Path):
+def test_two_processes_choose_the_groups_of_one_and_resume_exactly(tmp_path: Path):
     (alone,) = launched(tmp_path / "one", 1)
+    del alone["weights"]
     first, second = launched(tmp_path / "two", 2)
+    _resumes_exactly(first.pop("weights"), second.pop("weights"))
     for name, expected in alone.items():
         for metric, value in first[name]["metrics"].items():
             same = pytest.approx(value, rel=0, abs=0, nan_ok=True)
@@ -54,6 +56,15 @@ def test_two_processes_choose_the_groups_of_one(tmp_path: Path):
         assert all(int(prompt[1:]) % 10 % 2 for prompt in prompts)  # no dead one
     assert first["dynamic/1"]["metrics"]["dynamic_sampling/rounds"] > 1
     assert alone["replay/1"]["metrics"]["replay/replayed_fraction"] == 0.75
+
+
+def _resumes_exactly(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Two processes resumed in the middle have the weights of two that were not disturbed, both the same."""
+    for name, value in first["whole"].items():
+        assert torch.equal(first["resumed"][name], value), name
+        assert torch.equal(second["whole"][name], value), name
+        assert torch.equal(second["resumed"][name], value), name
+    assert any(not torch.equal(first["start"][name], value) for name, value in first["whole"].items())
 
 
 def both(first: dict[str, Any], second: dict[str, Any], name: str, values: str) -> list[Any]:
