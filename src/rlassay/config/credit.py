@@ -148,7 +148,10 @@ _Weights = (
     | RandomFilter
     | ShuffledWeights
 )
-CreditConfig = Annotated[UniformCredit | _Weights | CovariancePenalty, Field(discriminator="kind")]
+CreditConfig = Annotated[
+    UniformCredit | _Weights | CovariancePenalty,
+    Field(discriminator="kind"),
+]
 """One section per key of `rlassay.credit.CREDITS`."""
 TokenWeightConfig = Annotated[_Weights, Field(discriminator="kind")]
 """The parts that give weights to tokens."""
