@@ -153,18 +153,16 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         self.xp_zero_variance = ZeroVarianceRewards()
         check_parts(self.xp_credit_parts)
         check_penalty(entropy_penalty)
-        if "reward_funcs" in kwargs:
-            kwargs["reward_funcs"] = trl_rewards(kwargs["reward_funcs"])
+        kwargs |= {name: trl_rewards(kwargs[name]) for name in ("reward_funcs",) if name in kwargs}
         with self.xp_sampling.opening():
             super().__init__(*args[:1], *map(trl_rewards, args[1:2]), *args[2:], **kwargs)
         self.xp_parts = [self.xp_advantages, self.xp_groups]
-        self.xp_all_parts = self.xp_credit_parts + ([] if self.xp_kl is None else self.xp_kl.credit)
         self._xp_check()
         for part in (self.xp_sampling, *self.xp_parts):
             part.prepare(self)
         processor: Any = self.processing_class
         scoring = ScoringConfig(temperature=self.temperature, batch_size=self.args.per_device_train_batch_size)
-        needed = needs(self.xp_all_parts)
+        needed = needs([*self.xp_credit_parts, *self.xp_kl_credit])
         self.xp_signal_computer = SignalComputer(processor, self.xp_signal_plan, needed, scoring, self.args.seed)
         self.xp_end_token_ids = end_token_ids(self._xp_model(), processor, padding=True)
         connect_rewards(self.reward_funcs, self.num_generations or 0, self.xp_end_token_ids)
@@ -178,7 +176,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
             )
         check_denominator(self.xp_credit_denominator, self.loss_type)
         check_reuse(self.xp_credit_parts, self.args)
-        for part in self.xp_all_parts:
+        for part in [*self.xp_credit_parts, *self.xp_kl_credit]:
             of_image = sorted(needs([part]) & IMAGE_SIGNALS)
             if of_image and not self._is_vlm:
                 raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from rlassay.credit import CreditPart
 from rlassay.layout import checkpoint as folder_of
 from rlassay.training.algorithms.kl_control import KLControl, reference_model
 from rlassay.training.algorithms.token_penalty import with_penalty
@@ -46,6 +47,11 @@ class KLTrainer(GRPOTrainer):
         arguments: Any = self.args
         if arguments.sync_ref_model:
             self.xp_stateful["reference"] = self.ref_model
+
+    @property
+    def xp_kl_credit(self) -> list[CreditPart]:
+        """The credit parts that weigh the KL penalty."""
+        return [] if self.xp_kl is None else self.xp_kl.credit
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Called by TRL; keeps the log-probabilities of the newest call, which in the loss are the policy's."""
