@@ -35,7 +35,6 @@ REASONS = {
     "MovingDigits.guess_share": "the built-in study takes the default",
     "MovingDigits.misread_share": "the built-in study takes the default",
     "MovingDigits.seed": DRAWS,
-    "Lora.load_in_4bit": "needs bitsandbytes, which is not installed where committed studies are checked",
     "PromptLimit.trust_remote_code": "off for safety",
     **{f"Reference.{key}": USERS for key in ("compare", "dtype", "label", "path", "revision")},
     "SFTConfig.seed": DRAWS,
