@@ -60,18 +60,18 @@ def test_points_by_step_token_and_hour():
 
 
 def test_arms_at_equal_tokens():
-    # 100 tokens: all of base; accuracy_only with 20 a step has them at step 5, that with 30 a step at step 100 / 30.
-    # There its score is 100 / 150 of the way from 0 to .6: .4.
+    # 100 tokens: all of base. accuracy_only with 20 a step has them at step 5; with 30 a step, step 5 is beyond them,
+    # and its last point within is the start.
     found = build_held_out(usual(), 0.95)
     assert found is not None
     assert found.equal is not None
     base, other = found.equal.arms
     assert found.equal.tokens == 100
-    assert (base.steps, base.score.by_seed, base.difference) == (10.0, (1.0, 0.5), None)
-    assert other.score.by_seed == (0.8, 0.4)
-    assert other.steps == pytest.approx((5 + 10 / 3) / 2, abs=0.05)
+    assert (base.steps, base.tokens, base.score.by_seed, base.difference) == (10.0, 100, (1.0, 0.5), None)
+    assert other.score.by_seed == (0.8, 0.0)
+    assert (other.steps, other.tokens) == (2.5, 50)
     assert other.difference is not None
-    assert other.difference.effect == pytest.approx((0.8 + 0.4) / 2 - 0.75)
+    assert other.difference.effect == pytest.approx((0.8 + 0.0) / 2 - 0.75)
     assert other.difference.num_seeds == 2
 
 
@@ -116,4 +116,5 @@ def test_rows_of_the_files():
         ("base", 5, 0.375),
         ("base", 10, 0.75),
     ]
-    assert [row.get("difference.effect") for row in equal_rows(found)] == [None, pytest.approx(-0.15)]
+    assert [row.get("difference.effect") for row in equal_rows(found)] == [None, pytest.approx(-0.35)]
+    assert [(row["budget"], row["tokens"]) for row in equal_rows(found)] == [(100, 100), (100, 50)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from rlassay.report.findings.records import (
     ArmAtTokens,
@@ -105,7 +104,8 @@ def _mean(values: list[float]) -> float | None:
 
 def _equal_tokens(results: Results, rows: list[PolicyRow], column: Column, confidence: float) -> EqualTokens:
     tokens = min(_tokens(results, one, _last(results, row)) for row in rows for one in row.folders.values())
-    scores = {row.key: _at_tokens(results, row, column, tokens) for row in rows}
+    steps = {row.key: _within(results, row, tokens) for row in rows}
+    scores = {row.key: _scores_at(results, row, column, steps[row.key]) for row in rows}
     baseline = next((row for row in rows if row.key == results.study.baseline), None)
     found: list[ArmAtTokens] = []
     for row in rows:
@@ -115,31 +115,30 @@ def _equal_tokens(results: Results, rows: list[PolicyRow], column: Column, confi
             ours, theirs = (scores[one.key][[one.seeds.index(seed) for seed in common]] for one in (row, baseline))
             if common:
                 gap = difference(ours, theirs, column.unit, confidence, are_matched(results, row, baseline))
-        steps = [_step_of(results, one, _steps(results, row), tokens) for one in row.folders.values()]
-        score = estimate(scores[row.key], column.unit, confidence)
-        found.append(ArmAtTokens(arm=row.key, steps=round(float(np.mean(steps)), 1), score=score, difference=gap))
+        used = [_tokens(results, one, step) for one, step in zip(row.folders.values(), steps[row.key], strict=True)]
+        found.append(
+            ArmAtTokens(
+                arm=row.key,
+                steps=round(float(np.mean(steps[row.key])), 1),
+                tokens=round(float(np.mean(used))),
+                score=estimate(scores[row.key], column.unit, confidence),
+                difference=gap,
+            )
+        )
     return EqualTokens(tokens=int(tokens), arms=tuple(found))
 
 
-def _step_of(results: Results, folder: str, steps: list[int], tokens: float) -> float:
-    """The step at which a run had generated this many tokens, on the line between the two points around it."""
-    return float(np.interp(tokens, [_tokens(results, folder, step) for step in steps], steps))
-
-
-def _at_tokens(results: Results, row: PolicyRow, column: Column, tokens: float) -> SeedScores:
-    """Scores after a number of generated tokens, one line per seed, each on the line between the points around it."""
+def _within(results: Results, row: PolicyRow, tokens: float) -> list[int]:
+    """For each run, the last step that answered after at most this many generated tokens."""
     steps = _steps(results, row)
+    return [max(step for step in steps if _tokens(results, one, step) <= tokens) for one in row.folders.values()]
+
+
+def _scores_at(results: Results, row: PolicyRow, column: Column, steps: list[int]) -> SeedScores:
+    """Scores of each run at its own step, one line per seed."""
     levels = [_at_step(results, row, column, step) for step in steps]
-    lines: list[Float[np.ndarray, " items"]] = []
-    for seed, folder in enumerate(row.folders.values()):
-        known = [_tokens(results, folder, step) for step in steps]
-        after = min(int(np.searchsorted(known, tokens)), len(steps) - 1)
-        before = max(after - 1, 0)
-        share = 1.0 if after == before else (tokens - known[before]) / (known[after] - known[before])
-        first, second = (level[min(seed, len(level) - 1)] for level in (levels[before], levels[after]))
-        # At a point itself the other one has no say, not even through a missing score.
-        lines.append(second if share >= 1 else (1 - share) * first + share * second)
-    return np.array(lines)
+    # At step 0 all seeds may have one line.
+    return np.array([level[min(seed, len(level) - 1)] for seed, level in enumerate(levels)])
 
 
 def _missing(results: Results, rows: list[PolicyRow], every: int) -> Iterator[str]:
@@ -174,7 +173,13 @@ def equal_rows(found: HeldOut) -> list[dict[str, Any]]:
     if found.equal is None:
         return []
     return [
-        {"arm": one.arm, "tokens": found.equal.tokens, "steps": one.steps, **one.score.model_dump()}
+        {
+            "arm": one.arm,
+            "budget": found.equal.tokens,
+            "tokens": one.tokens,
+            "steps": one.steps,
+            **one.score.model_dump(),
+        }
         | {f"difference.{key}": value for key, value in (one.difference.model_dump() if one.difference else {}).items()}
         for one in found.equal.arms
     ]
