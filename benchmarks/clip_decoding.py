@@ -1,7 +1,8 @@
 """Time and memory of decoding 8 frames of a 10-minute 1080p clip, and the share of decoding in a training step.
 
-Each way of reading the clip runs in a process of its own; the last lines are the figures. Run:
-`python -m benchmarks.clip_decoding [minutes]`
+Each way of reading the clip runs in a process of its own, whose peak of memory is its own too (`VmHWM`: `ru_maxrss`
+of a child begins at the peak of its parent). The last lines are the figures. Run:
+`python -m benchmarks.clip_decoding [minutes] [frames from one key frame to the next]`
 """
 
 import subprocess
@@ -20,6 +21,8 @@ from rlassay.data.prepare import load_rows
 from rlassay.images import StudyImages
 
 FPS, WIDTH, HEIGHT = 25, 1920, 1080
+KEY_EVERY = 50
+"""Two seconds, as encoders for streaming choose."""
 STEPS, PROMPTS, GENERATIONS = 6, 16, 8
 READERS = {
     "frames": "sample_frames(Path(file), ClipPolicy())",
@@ -33,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     "disable_tqdm": True,
 }
 CHILD = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 import av
 from rlassay.config.data import ClipPolicy
@@ -41,17 +44,18 @@ from rlassay.data.clips import sample_frames
 file = sys.argv[1]
 began, used = time.perf_counter(), time.process_time()
 {read}
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 print(time.perf_counter() - began, time.process_time() - used, peak)
 """
 
 
-def write_long_clip(path: Path, minutes: float) -> None:
-    """A clip of a moving gradient, one key frame every 250 frames, B-frames between."""
+def write_long_clip(path: Path, minutes: float, key_every: int) -> None:
+    """A clip of a moving gradient with B-frames; `key_every` frames from one key frame to the next."""
     gradient = np.add.outer(np.arange(HEIGHT) // 8, np.arange(WIDTH) // 8).astype(np.uint8)
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "bf": "2"})
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = WIDTH, HEIGHT, "yuv420p", 250
+        stream: Any = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = WIDTH, HEIGHT, "yuv420p", key_every
+        stream.codec_context.thread_count = 1
         for index in range(int(60 * minutes * FPS)):
             planes = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
             planes[:HEIGHT] = np.roll(gradient, 4 * index, axis=1)
@@ -96,9 +100,10 @@ def step_share(folder: Path) -> tuple[float, float]:
 def main() -> None:
     """Print time and memory of each way of reading, then their ratios and the share of a step."""
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    key_every = int(sys.argv[2]) if len(sys.argv) > 2 else KEY_EVERY
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "long.mp4"
-        write_long_clip(clip, minutes)
+        write_long_clip(clip, minutes, key_every)
         used: dict[str, float] = {}
         for name, read in READERS.items():
             child = [sys.executable, "-c", CHILD.format(read=read), str(clip)]
@@ -107,9 +112,8 @@ def main() -> None:
         step, opening = step_share(Path(folder))
     print(f"a training step of clips: {step:.2f} s, of which {1000 * opening:.1f} ms open frames")
     ratios = ", ".join(f"{used[name] / used['frames']:.0f}x less CPU than {name}" for name in list(READERS)[1:])
-    print(
-        f"8 frames of {minutes:g} minutes of 1080p: {ratios}; opening frames: {opening / step:.1%} of a training step"
-    )
+    print(f"8 frames of {minutes:g} minutes of 1080p, a key frame every {key_every} frames: {ratios}; "
+          f"opening frames: {opening / step:.1%} of a training step")  # fmt: skip
 
 
 if __name__ == "__main__":

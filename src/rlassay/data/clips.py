@@ -207,14 +207,22 @@ def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer,
 
 def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
     """The listing of a clip from its packets; None if some do not say when they are shown."""
-    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-    if any(packet.pts is None for packet in packets):
-        return None
-    times = sorted({packet.pts for packet in packets if packet.pts is not None})
-    pairs = ((packet.pts, packet.dts) for packet in packets if packet.is_keyframe)
-    keys = sorted((pts, pts if dts is None else dts) for pts, dts in pairs if pts is not None)
-    _check_whole(container, stream, times, max((packet.duration or 0 for packet in packets[-1:]), default=0))
-    return _Listing(times=times, keys=keys, duration=_duration(times, stream))
+    # Of each packet three numbers are kept: a list of packets would hold the whole file in memory.
+    times: list[int] = []
+    keys: list[tuple[int, int]] = []
+    last = 0
+    for packet in container.demux(stream):
+        if not packet.size or packet.is_discard:
+            continue
+        if packet.pts is None:
+            return None
+        times.append(packet.pts)
+        last = packet.duration or 0
+        if packet.is_keyframe:
+            keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+    times = sorted(set(times))
+    _check_whole(container, stream, times, last)
+    return _Listing(times=times, keys=sorted(keys), duration=_duration(times, stream))
 
 
 def _decoded_listing(container: InputContainer, stream: VideoStream) -> _Listing:
