@@ -65,6 +65,16 @@ def test_the_generator_decides_the_mask_and_images_of_a_sample_differ():
     assert masked_images([image], Masking(), generator(1, 2, "a", 0, "mask")) == [first]
 
 
+def test_without_blocks_whole_images_are_masked():
+    images = [Image.new("RGB", (30, 44), "white") for _ in range(200)]
+    values = [
+        np.unique(np.asarray(each)).tolist()
+        for each in masked_images(images, Masking(block=None), generator(0, 1, "p", 0, "m"))
+    ]
+    assert all(value in ([0], [255]) for value in values)
+    assert 70 < values.count([0]) < 130  # of 200 with probability .5: a deviation of 7
+
+
 @pytest.mark.parametrize("wrong", [{"probability": 1.5}, {"block": 0}])
 def test_an_impossible_masking_is_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match=r"masking: got .*, expected a probability in \[0, 1\] and a block of 1 pixel"):

@@ -171,8 +171,8 @@ class PerceptionSignal(Section):
 
     probability: float = Field(default=0.5, gt=0, le=1)
     """Probability with which each block of the image is masked."""
-    block: int = Field(default=14, ge=1)
-    """Side of a block, pixels."""
+    block: int | None = Field(default=14, ge=1)
+    """Side of a block, pixels; null masks whole images, and whole frames of clips."""
     mode: Literal["black", "noise", "blur", "grey"] = "black"
     """Content of a masked block."""
     estimator: Literal["k3", "kl", "js"] = "k3"

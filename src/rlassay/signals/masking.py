@@ -30,14 +30,15 @@ class Masking:
 
     probability: float = 0.5
     """Probability that a block is masked."""
-    block: int = 14
-    """Side of a block, pixels; one as large as the images masks whole images, and whole frames of clips."""
+    block: int | None = 14
+    """Side of a block, pixels; None masks whole images, and whole frames of clips."""
     mode: Mode = "black"
     """Content of a masked block: black, the image with Gaussian noise, the blurred image, or grey."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a probability outside of [0, 1], an empty block or an unknown mode."""
-        if not (0 <= self.probability <= 1 and self.block > 0 and self.mode in get_args(Mode)):
+        empty = self.block is not None and self.block < 1
+        if not (0 <= self.probability <= 1 and self.mode in get_args(Mode)) or empty:
             raise ValueError(
                 f"masking: got {self}, expected a probability in [0, 1] and a block of 1 pixel or more, and a mode "
                 f"of {', '.join(get_args(Mode))}"
@@ -53,7 +54,8 @@ def masked_images(images: Sequence[Image.Image], masking: Masking, generator: np
         generator: draws the masks; `measuring.generator` gives one that depends on the completion alone.
 
     Source: VPPO's patch masking (`perc_utils.py` of huaixuheqing/VPPO-RL), of 14-pixel blocks with probability 0.5;
-    noise, blur and grey there mask the whole image, which is a probability of 1 here. Its masks are not seeded.
+    noise, blur and grey there mask the whole image, which is a probability of 1 here. Its masks are not seeded. Whole
+    frames of clips (no block) are our own addition.
     """
     return [_masked(image.convert("RGB"), masking, generator) for image in images]
 
@@ -93,8 +95,9 @@ def masked_inputs(
 def _masked(image: Image.Image, masking: Masking, generator: np.random.Generator) -> Image.Image:
     pixels: Pixels = np.asarray(image, dtype=np.uint8)
     height, width, _ = pixels.shape
-    blocks = generator.random((-(-height // masking.block), -(-width // masking.block))) < masking.probability
-    is_masked = blocks.repeat(masking.block, axis=0).repeat(masking.block, axis=1)[:height, :width, None]
+    block = masking.block or max(height, width)
+    blocks = generator.random((-(-height // block), -(-width // block))) < masking.probability
+    is_masked = blocks.repeat(block, axis=0).repeat(block, axis=1)[:height, :width, None]
     return Image.fromarray(np.where(is_masked, _mask_content(image, pixels, masking.mode, generator), pixels))
 
 
