@@ -12,7 +12,6 @@ from rlassay.records import Media, PromptRow
 from rlassay.report import credit_view
 from rlassay.report.content import Scene
 from rlassay.report.credit_view import (
-    MAX_CELLS,
     MAX_DOCUMENT_WORDS,
     MAX_STEPS,
     MAX_WORDS,
@@ -24,7 +23,6 @@ from rlassay.report.credit_view import (
     build_scene,
     choose_runs,
     choose_stages,
-    pool_cells,
     possible_scenes,
     rank_words,
     watched_by_stage,
@@ -229,7 +227,7 @@ ROW: dict[str, Any] = {
 
 
 def _scene(*rows: dict[str, Any], prompt: PromptRow = PROMPT) -> Scene:
-    return build_scene(SceneChoice(4, 1, "middle", "p"), {"base": [ROW | row for row in rows]}, prompt)
+    return build_scene(SceneChoice(4, 1, "middle", "p"), {"base": [ROW | row for row in rows]}, prompt, {})
 
 
 def test_a_scene_by_hand():
@@ -318,15 +316,29 @@ def test_no_heat_without_exactly_one_image(count: int):
     assert scene.completions[0].heat is None
 
 
-def test_a_fine_grid_is_pooled_by_means():
-    # 30 x 48 tokens at 24 cells a side: blocks of 2 x 2
-    mass = np.arange(30 * 48, dtype=float).reshape(30, 48)
-    cells = pool_cells(mass)
-    assert cells.shape == (15, 24)
-    assert cells[0, 0] == (0 + 1 + 48 + 49) / 4
-    assert cells.mean() == pytest.approx(mass.mean())
-    assert pool_cells(np.ones((MAX_CELLS, 3))).shape == (MAX_CELLS, 3)
-    assert pool_cells(np.ones((25, 1))).shape == (13, 1)
+CLIP = Media(kind="video", path="a.mp4", strip="images/s.png", times=(0.0, 0.5, 1.25))
+
+
+def test_a_clip_shows_its_film_strip_and_the_attention_on_each_frame():
+    prompt = PROMPT.model_copy(update={"media": (CLIP,)})
+    each = {"vision_attention": [0.1, 0.2, 0.05], "vision_grid": [3, 1, 1]}
+    scene = _scene(each, prompt=prompt)
+    assert (scene.image, scene.times) == ("../data/images/s.png", (0.0, 0.5, 1.25))
+    heat = scene.completions[0].heat
+    assert heat is not None
+    assert (heat.rows, heat.cols, heat.cells, heat.total) == (1, 3, (0.1, 0.2, 0.05), 0.35)
+    assert heat.frames == (0.1, 0.2, 0.05)
+
+
+def test_frames_that_an_arm_does_not_show_have_no_attention():
+    prompt = PROMPT.model_copy(update={"media": (CLIP,)})
+    row = ROW | {"vision_attention": [0.1, 0.2], "vision_grid": [2, 1, 1]}
+    scene = build_scene(SceneChoice(4, 1, "middle", "p"), {"base": [row], "few": [row]}, prompt, {"few": 2})
+    assert scene.completions[0].heat is not None  # two sets of tokens for three frames: two frames share the first
+    assert scene.completions[0].heat.frames == (0.05, 0.05, 0.2)
+    assert scene.completions[1].heat is not None
+    assert scene.completions[1].heat.frames == (0.1, None, 0.2)
+    assert scene.completions[1].heat.cells == (0.1, 0.0, 0.2)
 
 
 # Ranking words.

@@ -44,6 +44,8 @@ def test_the_grid_of_vision_tokens_is_known_for_one_image_per_prompt():
     fewer = segments.clone()
     fewer[0, (segments[0] == SEGMENTS.index("vision")).nonzero()[0]] = -1  # 15 tokens fill no square
     assert vision_grid(inputs, 0, fewer) is None
+    four = {"pixel_values": torch.zeros(4, 3, 16, 16)}  # frames of a clip, 2 x 2 tokens each
+    assert vision_grid(replace(inputs, by_image=(four,) * 4), 0, segments) == (4, 2, 2)
     two = {"pixel_values": torch.zeros(2, 3, 16, 16)}
     assert vision_grid(replace(inputs, by_image=(two,) * 4), 0, segments) is None
 
@@ -61,6 +63,15 @@ def test_qwen_grids_count_patches_several_of_which_become_one_token():
     assert [vision_grid(inputs, sample, segments) for sample in range(2)] == [(2, 3), (1, 2)]
     both = ({"pixel_values": torch.zeros(1, 1), "image_grid_thw": grids},) * 2
     assert vision_grid(replace(inputs, by_image=both), 0, segments) is None
+    # 6 tokens of 24 patches: three images of 2 x 4, or a clip of three moments; two clips are unknown.
+    small = torch.tensor([[1, 2, 4]])
+    images = {"pixel_values": torch.zeros(1, 1), "image_grid_thw": small.repeat(3, 1)}
+    clip = {"pixel_values_videos": torch.zeros(1, 1), "video_grid_thw": small * torch.tensor([3, 1, 1])}
+    assert vision_grid(replace(inputs, by_image=(images,) * 2), 0, segments) == (3, 1, 2)
+    assert vision_grid(replace(inputs, by_image=(clip,) * 2), 0, segments) == (3, 1, 2)
+    clips = {**clip, "video_grid_thw": clip["video_grid_thw"].repeat(2, 1)}
+    assert vision_grid(replace(inputs, by_image=(clips,) * 2), 0, segments) is None
+    assert vision_grid(replace(inputs, by_image=({**images, **clip},) * 2), 0, segments) is None
 
 
 @pytest.mark.parametrize(

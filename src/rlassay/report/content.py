@@ -57,7 +57,7 @@ class CreditWord(Record):
 
 
 class Heat(Record):
-    """Attention on the cells of an image, as a mean over the completion's tokens and the late layers."""
+    """Attention on the cells of an image or a film strip: mean over the completion's tokens and the late layers."""
 
     rows: int
     """Cells from top to bottom."""
@@ -66,7 +66,9 @@ class Heat(Record):
     cells: tuple[float, ...]
     """Attention share per image token, row by row; a cell that pools several tokens has their mean."""
     total: float
-    """Attention share of the whole image."""
+    """Attention share of the whole image or clip."""
+    frames: tuple[float | None, ...] = ()
+    """Of a film strip the attention share of each frame; null for a frame that the arm does not show."""
 
 
 class DocumentWord(Record):
@@ -132,7 +134,9 @@ class Scene(Record):
     answer: str
     """The gold answer."""
     image: str | None
-    """The image file, relative to the report folder; null unless the prompt has exactly one."""
+    """The file of the image or film strip, relative to the report folder; null unless the prompt has exactly one."""
+    times: tuple[float, ...] = ()
+    """Seconds of each frame of the film strip; empty for an image."""
     group_size: int
     """Completions of the prompt per arm, of which one is shown."""
     completions: tuple[WatchedCompletion, ...]

@@ -34,9 +34,13 @@ def viewer_variables(content: Content, folder: Path) -> dict[str, object]:
     """The variables of the viewer's templates; paths of images are relative to `folder`, the report folder."""
     credit = content.credit
     scenes = () if credit is None else credit.scenes
-    images = sorted({scene.image for scene in scenes if scene.image is not None})
+    images = {scene.image: max(1, len(scene.times)) for scene in scenes if scene.image is not None}
     return {
-        "thumbnails": {path: thumbnail(folder / path) | {"id": f"seen-{k}"} for k, path in enumerate(images)},
+        "thumbnails": {
+            path: thumbnail(folder / path, frames) | {"id": f"seen-{place}"}
+            for place, (path, frames) in enumerate(sorted(images.items()))
+        },
+        "by_frame": by_frame,
         "shadings": [] if credit is None else shadings(credit),
         "num_shades": SHADES,
         "tints": [opacity(level) for level in range(1, TINTS + 1)],
@@ -125,6 +129,12 @@ def document_class(attention: float, top: float) -> Markup:
     """The class attribute of a word of the document, its share of `top` rounded to a shade; empty for none."""
     level = round(attention / (top or 1.0) * SHADES)
     return Markup(' class="a{}"').format(level) if level else Markup()
+
+
+def by_frame(scene: Scene, heat: Heat) -> str:
+    """The attention share of each frame with its time, such as `0 s 1.2 %, 2.5 s –`."""
+    pairs = zip(scene.times, heat.frames, strict=True)
+    return ", ".join(f"{time:g} s {'–' if share is None else number(share, 'share') + ' %'}" for time, share in pairs)
 
 
 def opacity(level: int) -> float:

@@ -6,7 +6,7 @@ choices follow fixed rules.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,18 +14,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rlassay.records import PromptRow, read_rows
+from rlassay.records import Media, PromptRow, read_rows
 from rlassay.report.content import (
     ArmWords,
     CreditWord,
     DocumentWord,
-    Heat,
     ReadDocument,
     Scene,
     TokenCredit,
     WatchedCompletion,
     WordCredit,
 )
+from rlassay.report.findings.heat import heat_of
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.read.training import Watched, read_watched, watched_steps
 from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
@@ -38,8 +38,6 @@ MAX_WORDS = 100
 """Words shown of a completion; the middle of a longer one is left out."""
 MAX_DOCUMENT_WORDS = 300
 """Words shown of a document; the end of a longer one is left out."""
-MAX_CELLS = 24
-"""Cells along one side of an image; finer grids are pooled."""
 MIN_COUNT = 10
 """Least number of occurrences of a ranked word."""
 NUM_RANKED = 5
@@ -97,8 +95,10 @@ def build_credit(results: Results, confidence: float) -> TokenCredit | None:
     chosen = sorted(possible[: max(1, MAX_COMPLETIONS // len(shown))])
     # 2. Build the scenes.
     prompts = _read_prompts(results, {choice.prompt_id for choice in chosen})
+    most = most_frames(results)
     scenes = tuple(
-        build_scene(choice, _groups_of(steps[choice.stage], choice), prompts[choice.prompt_id]) for choice in chosen
+        build_scene(choice, _groups_of(steps[choice.stage], choice), prompts[choice.prompt_id], most)
+        for choice in chosen
     )
     # 3. Rank the words of all watched completions.
     words = tuple(rank_words(results, confidence))
@@ -207,10 +207,24 @@ def possible_scenes(steps: dict[Stage, WatchedStep]) -> list[SceneChoice]:
 # Building a scene.
 
 
-def build_scene(choice: SceneChoice, groups: dict[str, Group], prompt: PromptRow) -> Scene:
-    """One prompt at one step, with the completion of largest absolute advantage from each arm's group."""
-    images = [media.path for media in prompt.media if media.kind == "image"]
-    image = f"../data/{images[0]}" if len(images) == len(prompt.media) == 1 else None
+def most_frames(results: Results) -> dict[str, int | None]:
+    """Most frames of a clip that each arm shows; None for all."""
+    models = {name: arm.recipe.model for name, arm in results.study.arms.items()}
+    return {name: getattr(getattr(model, "clips", None), "max_frames", None) for name, model in models.items()}
+
+
+def build_scene(
+    choice: SceneChoice, groups: dict[str, Group], prompt: PromptRow, most: Mapping[str, int | None]
+) -> Scene:
+    """One prompt at one step, with the completion of largest absolute advantage from each arm's group.
+
+    Args:
+        choice: prompt and step.
+        groups: arm -> completions of the prompt.
+        prompt: its row.
+        most: see `most_frames`.
+    """
+    (media,) = prompt.media if len(prompt.media) == 1 else (None,)
     return Scene(
         stage=choice.stage,
         step=choice.step,
@@ -219,13 +233,14 @@ def build_scene(choice: SceneChoice, groups: dict[str, Group], prompt: PromptRow
         question=prompt.question,
         choices=prompt.choices,
         answer=prompt.answer,
-        image=image,
+        image=f"../data/{media.shown}" if media is not None and media.shown else None,
+        times=() if media is None else media.times,
         group_size=max(len(group) for group in groups.values()),
-        completions=tuple(_completion(arm, group, image is not None) for arm, group in groups.items()),
+        completions=tuple(_completion(arm, group, media, most.get(arm)) for arm, group in groups.items()),
     )
 
 
-def _completion(arm: str, group: Group, has_image: bool) -> WatchedCompletion:
+def _completion(arm: str, group: Group, media: Media | None, most: int | None) -> WatchedCompletion:
     row = min(group, key=lambda one: (-abs(_finite(one["advantage"]) or 0.0), one["sample"]))
     words = split_words(row["tokens"])
     half = MAX_WORDS // 2
@@ -239,7 +254,7 @@ def _completion(arm: str, group: Group, has_image: bool) -> WatchedCompletion:
         scale=_finite(row["scale"]),
         words=tuple(_word(piece, signals) for piece in kept),
         omitted=len(words) - len(kept),
-        heat=_heat(row["vision_attention"], row["vision_grid"]) if has_image else None,
+        heat=heat_of(row["vision_attention"], row["vision_grid"], media, most),
         document=_document(row["document_tokens"], row["document_attention"]),
     )
 
@@ -267,28 +282,6 @@ def _document(tokens: list[str] | None, attention: list[float | None] | None) ->
         for word in words[:MAX_DOCUMENT_WORDS]
     ]
     return ReadDocument(words=tuple(shown), omitted=len(words) - len(shown), total=round(sum(finite), STORED_DECIMALS))
-
-
-def _heat(attention: list[float | None] | None, grid: list[int] | None) -> Heat | None:
-    """The attention laid out over the image; None unless each cell has a finite number."""
-    if attention is None or grid is None or len(grid) != 2 or len(attention) != grid[0] * grid[1]:
-        return None
-    mass = np.array([np.nan if value is None else value for value in attention]).reshape(grid)
-    if not mass.size or not np.isfinite(mass).all():
-        return None
-    cells = pool_cells(mass)
-    # Four significant digits: the shares are far below 1, so rounding to decimal places would lose them.
-    values = tuple(float(f"{value:.4g}") for value in cells.ravel().tolist())
-    return Heat(rows=len(cells), cols=cells.shape[1], cells=values, total=round(float(mass.sum()), STORED_DECIMALS))
-
-
-def pool_cells(mass: Float[np.ndarray, "rows cols"]) -> Float[np.ndarray, "fewer_rows fewer_cols"]:
-    """Means over equal blocks, so that no side has more than `MAX_CELLS` cells."""
-    size = -(-max(mass.shape) // MAX_CELLS)
-    for axis in (0, 1):
-        blocks = np.array_split(mass, -(-mass.shape[axis] // size), axis=axis)
-        mass = np.stack([block.mean(axis=axis) for block in blocks], axis=axis)
-    return mass
 
 
 def _finite(value: float | None) -> float | None:

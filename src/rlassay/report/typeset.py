@@ -262,14 +262,20 @@ def inline_image(file: Path) -> dict[str, str | int]:
     return _embedded(file.read_bytes(), kind, open_image(file).size)
 
 
-def thumbnail(file: Path) -> dict[str, str | int]:
-    """As `inline_image`, but with a JPEG of at most `LARGEST` pixels a side in place of a large image or file."""
+def thumbnail(file: Path, frames: int = 1) -> dict[str, str | int]:
+    """As `inline_image`, but with a smaller JPEG in place of a large image or file.
+
+    Args:
+        file: the image.
+        frames: how many it shows side by side; each keeps half of `LARGEST` pixels, and a single one all of them.
+    """
     if not file.is_file():
         return inline_image(file)
     image = open_image(file)
-    if max(image.size) <= LARGEST and file.stat().st_size <= LIGHT_ENOUGH:
+    longest = max(LARGEST, LARGEST * frames // 2)
+    if max(image.size) <= longest and file.stat().st_size <= LIGHT_ENOUGH:
         return inline_image(file)
-    image.thumbnail((LARGEST, LARGEST))
+    image.thumbnail((longest, longest))
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return _embedded(buffer.getvalue(), "image/jpeg", image.size)

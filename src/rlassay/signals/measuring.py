@@ -38,7 +38,7 @@ from rlassay.signals.segments import LAYER_SEGMENTS, SEGMENTS, layer_segments, s
 TEXT, VISION = SEGMENTS.index("text"), SEGMENTS.index("vision")
 
 ImageAttention = tuple[list[float], list[int] | None]
-"""Attention mass per image token, and the tokens' rows and columns on the image, if known."""
+"""Attention mass per image token, and the grid of the tokens, if known; see `vision_grid`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,11 +59,12 @@ def vision_token_ids(config: Any) -> list[int]:
     return sorted({known[name] for name in names if known.get(name) is not None})
 
 
-def vision_grid(inputs: ModelInputs, sample: int, segments: Int[Tensor, "batch keys"]) -> tuple[int, int] | None:
-    """Rows and columns of a sample's vision tokens on its image; None if unknown.
+def vision_grid(inputs: ModelInputs, sample: int, segments: Int[Tensor, "batch keys"]) -> tuple[int, ...] | None:
+    """Rows and columns of a sample's vision tokens on its image, after the number of frames if there are several.
 
-    Known for one image per prompt: from the processor's grid (Qwen-VL), or, where one image becomes one tensor, if the
-    tokens fill a square (LLaVA).
+    None if unknown. Known for one image or clip per prompt, and for several images with as many tokens each: from the
+    processor's grid (Qwen-VL; two frames of a clip may share their tokens), or, where one image becomes one tensor, if
+    the tokens fill squares (LLaVA).
 
     Args:
         inputs: prompts and completions.
@@ -72,17 +73,31 @@ def vision_grid(inputs: ModelInputs, sample: int, segments: Int[Tensor, "batch k
     """
     count = int((segments[sample] == SEGMENTS.index("vision")).sum())
     tensors = inputs.by_image[sample]
-    if count == 0 or "pixel_values" not in tensors:
+    if count == 0 or ("pixel_values" in tensors) == ("pixel_values_videos" in tensors):
         return None
-    if "image_grid_thw" in tensors:
-        if len(tensors["image_grid_thw"]) > 1:
-            return None
-        _, rows, columns = map(int, tensors["image_grid_thw"][0])
-        merged = math.isqrt(rows * columns // count)  # patches along the side of one token
-        return (rows // merged, columns // merged)
-    side = math.isqrt(count)
-    whole = tensors["pixel_values"].ndim == 4 and len(tensors["pixel_values"]) == 1
-    return (side, side) if whole and side * side == count else None
+    grids = tensors.get("image_grid_thw", tensors.get("video_grid_thw"))
+    if grids is not None:
+        return _grid_of_patches(grids, count)
+    pixels = tensors.get("pixel_values")
+    if pixels is None or pixels.ndim != 4 or count % len(pixels):
+        return None
+    side = math.isqrt(count // len(pixels))
+    return _with_frames(len(pixels), side, side) if len(pixels) * side * side == count else None
+
+
+def _grid_of_patches(grids: Int[Tensor, "media axes"], count: int) -> tuple[int, ...] | None:
+    """Frames, rows and columns of `count` tokens, from the patches of each image or clip; None if these differ."""
+    first, *others = [tuple(map(int, grid)) for grid in grids]
+    frames, rows, columns = first
+    if (frames > 1 and others) or any(grid != first for grid in others):
+        return None
+    frames = frames * len(grids)
+    merged = math.isqrt(frames * rows * columns // count)  # patches along the side of one token
+    return _with_frames(frames, rows // merged, columns // merged)
+
+
+def _with_frames(frames: int, rows: int, columns: int) -> tuple[int, ...]:
+    return (rows, columns) if frames == 1 else (frames, rows, columns)
 
 
 def layer_segments(num_layers: int, scheme: Literal["thirds", "paper"] = "thirds") -> dict[str, range]:

@@ -49,7 +49,7 @@ class TokenRecord:
     vision_attention: list[float] | None
     """Attention mass on each image token, mean over the completion's tokens and the late layers."""
     vision_grid: list[int] | None
-    """Rows and columns of the image tokens; None where they do not form one grid."""
+    """Rows and columns of the image tokens, after the frames of a clip or several images; None without one grid."""
     document_tokens: list[str] | None = None
     """Text of each document token of an encoder-decoder, without control tokens."""
     document_attention: list[float] | None = None
