@@ -68,10 +68,6 @@ CONTRADICTIONS = [
         {"primary__mode": "greedy", "evaluation__greedy": False},
         ["primary.mode: greedy, but evaluation.greedy is false; set it to true, or primary.mode to sampled"],
     ),
-    (
-        {"model": {"kind": "hub", "name": "owner/model", "clips": {"show": "video"}}},
-        ["model.clips.show: video, but the warm start trains on images only; expected frames, or no sft section"],
-    ),
     ({"model__image_size": 18}, ["model.image_size: 18 is not a multiple of patch_size 4; try 16"]),
     (
         {"data__splits": {"train": 100, "test": 10}},

@@ -1,4 +1,4 @@
-"""Credit and training do not depend on how many processes share a generation batch."""
+"""Credit, gradients and training do not depend on how many processes share a generation batch."""
 
 import os
 import subprocess
@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from rlassay.models.tiny import build_tiny_vlm
+from tests.contract.clip_step import COMPLETIONS, gradients
 from tests.contract.one_batch import VALUES
 from tests.models.hubs import SMALLEST, TEXTS
 
 ROOT = Path(__file__).parents[2]
 
 
-def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
+def launched(folder: Path, processes: int, module: str, *arguments: str) -> list[dict[str, Any]]:
     """The results of each process."""
-    folder.mkdir()
-    program = ["-m", "tests.contract.one_batch", str(folder), str(len(VALUES) // processes)]
+    program = ["-m", module, *arguments]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # by gloo
     done = subprocess.run(
@@ -29,9 +29,33 @@ def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
+def credited(folder: Path, processes: int) -> list[dict[str, Any]]:
+    folder.mkdir()
+    return launched(folder, processes, "tests.contract.one_batch", str(folder), str(len(VALUES) // processes))
+
+
+def check_gradients(folder: Path, maker: str) -> None:
+    """Two processes have the gradients of one, for the trainer that `maker` makes."""
+    (folder / "one").mkdir()
+    (folder / "two").mkdir()
+    program = ("tests.contract.clip_step", maker, str(folder / "two"), str(COMPLETIONS // 2))
+    first, second = launched(folder / "two", 2, *program)
+    alone = gradients(maker, folder / "one", COMPLETIONS)
+    assert first.keys() == second.keys() == alone.keys()
+    largest = max(float(each.abs().max()) for each in alone.values())
+    assert largest > 1e-3
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], expected, rtol=1e-3, atol=1e-4 * largest, msg=name)
+
+
+def test_two_processes_give_the_gradients_of_one_with_clips(tmp_path: Path):
+    check_gradients(tmp_path, "tests.training.test_clips:clip_trainer")
+
+
 def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_twice_as_much(tmp_path: Path):
-    (alone,) = launched(tmp_path / "one", 1)
-    first, second = launched(tmp_path / "two", 2)
+    (alone,) = credited(tmp_path / "one", 1)
+    first, second = credited(tmp_path / "two", 2)
     # Both processes have a part of the group in the middle.
     width = alone["advantages"].shape[1]
     parts = [

@@ -7,28 +7,44 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trl import GRPOConfig
+from trl import GRPOConfig, SFTConfig, SFTTrainer
 
-from rlassay.config.model import ClipView
+from rlassay.config.model import ClipView, Lora, Tune
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.decoding import Decoding
 from rlassay.images import StudyImages
-from rlassay.models.policy import ChatFormat
-from rlassay.models.video_input import process_prompt
+from rlassay.models.policy import ChatFormat, peft_config
+from rlassay.models.tuning import part_of
+from rlassay.models.video_input import process_prompt, video_options
 from rlassay.records import Media, PromptRow
-from rlassay.signals import Masking
-from rlassay.signals.measuring import SignalPlan
+from rlassay.signals import (
+    SEGMENTS,
+    Masking,
+    ScoringConfig,
+    masked_inputs,
+    model_inputs,
+    segment_ids,
+    teacher_forced,
+    vision_grid,
+)
+from rlassay.signals.measuring import SignalPlan, summarise_attention
 from rlassay.training import CreditGRPOTrainer, GroupPlan, Replay
 from rlassay.training.batch import clips_of, images_of
 from rlassay.training.prompts import prompt_dataset
+from rlassay.training.sft import sft_dataset
+from rlassay.training.video import ClipCollator
+from tests.contract.clip_step import wait_for_all
+from tests.contract.test_processes import check_gradients
 from tests.engines.qwen import qwen3_model, qwen3_processor, qwen_model, qwen_processor
-from tests.engines.vllm_process import needs_torchvision
+from tests.engines.vllm_process import needs_torchvision, needs_vllm, vllm_process
+from tests.models.hubs import hub
+from tests.signals.make import eager_mass
 from tests.training.sampled_steps import sampled_steps
 
 pytestmark = needs_torchvision
 
 SIZE = 2
-SHOWN = (("video", 4), ("video", 6), ("image", 1), ("both", 5), ("text", 0))
+SHOWN = (("video", 4), ("video", 6), ("image", 1), ("both", 5), ("text", 0), ("videos", 7))
 """For each prompt what it shows, and of how many images or frames; an odd number of frames repeats the last."""
 MAKERS = {"Qwen2.5-VL": (qwen_model, qwen_processor), "Qwen3-VL": (qwen3_model, qwen3_processor)}
 
@@ -40,11 +56,12 @@ def _row(folder: Path, prompt: int, kind: str, count: int) -> PromptRow:
     if kind in ("image", "both"):
         Image.fromarray(frames[0]).save(folder / f"{prompt}.png")
         media.append(Media(path=f"{prompt}.png"))
-    if kind in ("video", "both"):
-        Image.fromarray(np.concatenate(list(frames[len(media) :]), axis=1)).save(folder / f"strip{prompt}.png")
-        times = tuple(0.6 * index for index in range(count - len(media)))
-        about = {"strip": f"strip{prompt}.png", "times": times, "duration": 0.6 * len(times), "fps": 10.0}
-        media.append(Media(kind="video", path=f"{prompt}.mp4", **about))
+    parts = {"video": [frames], "both": [frames[1:]], "videos": [frames[:3], frames[3:]]}.get(kind, [])
+    for part, shown in enumerate(parts):
+        Image.fromarray(np.concatenate(list(shown), axis=1)).save(folder / f"strip{prompt}{part}.png")
+        times = tuple(0.6 * index for index in range(len(shown)))
+        about = {"strip": f"strip{prompt}{part}.png", "times": times, "duration": 0.6 * len(times), "fps": 10.0}
+        media.append(Media(kind="video", path=f"{prompt}{part}.mp4", **about))
     question = "Which? " * (1 + prompt)
     return PromptRow(prompt_id=f"p{prompt}", question=question, answer="A", choices=("3", "7"), media=tuple(media))
 
@@ -56,13 +73,20 @@ def video_trainer(folder: Path, kind: str, **settings: Any) -> Any:
     model.save_pretrained(folder / "model")
     model.config._name_or_path = str(folder / "model")  # from which TRL loads the reference
     rows = [_row(folder, prompt, *shown) for prompt, shown in enumerate(SHOWN)]
+    wait_for_all()
     arguments: dict[str, Any] = {
         **{"per_device_train_batch_size": 2, "gradient_accumulation_steps": 5, "steps_per_generation": 5},
         **{"num_generations": SIZE, "num_iterations": 2, "max_completion_length": 5, "max_steps": 2, "beta": 0.1},
         **{"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "disable_tqdm": True},
     }
     chat = ChatFormat(processor=processor, with_format_instruction=False, clips=ClipView(show="video"))
-    groups = settings.pop("groups", None)
+    others: dict[str, Any] = {
+        "credit": ["perception_filter", "attention_weights"],
+        "signals": SignalPlan(masking=Masking(probability=0.0)),  # so that the masked pass shows the clip too
+        "groups": None,
+        "peft_config": None,
+    }
+    others |= {name: settings.pop(name) for name in others if name in settings}
     trainer: Any = CreditGRPOTrainer(
         model=model,
         reward_funcs=lambda completions, **columns: [float(index % SIZE) for index in range(len(completions))],
@@ -71,9 +95,7 @@ def video_trainer(folder: Path, kind: str, **settings: Any) -> Any:
             {row.prompt_id: row for row in rows}, [row.prompt_id for row in rows], chat, StudyImages(folder)
         ),
         processing_class=processor,
-        credit=["perception_filter", "attention_weights"],
-        signals=SignalPlan(masking=Masking(probability=0.0)),  # so that the masked pass shows the clip too
-        groups=groups,
+        **others,
     )
     return trainer
 
@@ -139,7 +161,8 @@ def test_log_probs_agree_with_sampling_and_follow_the_clip(tmp_path: Path, kind:
     torch.testing.assert_close(old[mask], sampled[mask], atol=1e-4, rtol=0)
     # Perception by a mask that hides nothing is 0, so the signal passes saw the clips.
     assert trainer.xp_batch.measured.perception_BT[mask].abs().max() < 1e-5
-    assert trainer.xp_batch.measured.has_image_B.tolist() == [True] * 8 + [False] * 2
+    has_media = [kind != "text" for kind, _ in SHOWN for _ in range(SIZE)]
+    assert trainer.xp_batch.measured.has_image_B.tolist() == has_media
     for media in {id(each): each for each in output["xp_media"]}.values():
         if "pixel_values_videos" in media.by_media:
             media.by_media["pixel_values_videos"] = torch.full_like(media.by_media["pixel_values_videos"], -1.5)
@@ -151,7 +174,7 @@ def test_log_probs_agree_with_sampling_and_follow_the_clip(tmp_path: Path, kind:
             0
         ]
     change = ((black - old).abs() * mask).amax(dim=1)
-    shows_clip = torch.tensor([kind in ("video", "both") for kind, _ in SHOWN for _ in range(SIZE)])
+    shows_clip = torch.tensor([kind in ("video", "both", "videos") for kind, _ in SHOWN for _ in range(SIZE)])
     assert bool((change[shows_clip] > 1e-2).all())
     assert change[~shows_clip].max() < 1e-5
 
@@ -170,6 +193,165 @@ def test_evaluation_gets_the_clips_and_gives_what_a_prompt_alone_gives(tmp_path:
         decode_batch(model, processor, [prompt], [own], how)[0] for prompt, own in zip(prompts, media, strict=True)
     ]
     assert [each.ids for each in together] == [each.ids for each in alone]
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path):
+    check_gradients(tmp_path, "tests.engines.test_video:qwen_trainer")
+
+
+def qwen_trainer(folder: Path, **settings: Any) -> Any:
+    """The trainer of `video_trainer` for Qwen2.5-VL."""
+    return video_trainer(folder, "Qwen2.5-VL", **settings)
+
+
+def test_adapters_train_on_clips_outside_of_a_frozen_tower(tmp_path: Path):
+    section = hub(tmp_path, Lora(r=2, target_modules="all-linear"))
+    trainer = video_trainer(tmp_path, "Qwen2.5-VL", peft_config=peft_config(section, Tune()), beta=0.0)
+    seen = Seen(trainer.model.get_base_model(), trainer)
+    before = {name: each.detach().clone() for name, each in trainer.model.named_parameters() if each.requires_grad}
+    trainer.train()
+    changed = {
+        name for name, each in trainer.model.named_parameters() if name in before and (each != before[name]).any()
+    }
+    assert {part_of(name) for name in changed} == {"connector", "language_model"}
+    assert seen.rows >= 10 * 5
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_warm_start_learns_from_clips(tmp_path: Path, kind: str):
+    trainer = video_trainer(tmp_path, kind)
+    model, processor = trainer.model, trainer.processing_class
+    words = ("<think>3</think><answer>A</answer>", "<answer>B</answer>")
+    rows = [
+        _row(tmp_path, prompt, *shown).model_copy(update={"demonstration": words[prompt % 2]})
+        for prompt, shown in enumerate(SHOWN)
+    ]
+    chat = ChatFormat(processor=processor, with_format_instruction=False, clips=ClipView(show="video"))
+    dataset: Any = sft_dataset(rows, chat, tmp_path)
+    collator = ClipCollator(processor)
+    with torch.no_grad():
+        loss = model(**collator([dataset[index] for index in range(len(rows))])).loss
+    assert loss.item() == pytest.approx(loss_by_hand(model, chat, rows, tmp_path), rel=1e-5)
+    seen = Seen(model, trainer)
+    arguments = SFTConfig(
+        **{"output_dir": str(tmp_path / "sft"), "max_steps": 2, "per_device_train_batch_size": 3, "use_cpu": True},
+        **{"completion_only_loss": True, "max_length": None, "bf16": False, "report_to": [], "save_strategy": "no"},
+        **{"disable_tqdm": True, "learning_rate": 1e-2},
+    )
+    sft: Any = SFTTrainer(
+        model=model, args=arguments, train_dataset=dataset, processing_class=processor, data_collator=collator
+    )
+    sft.train()
+    assert seen.rows == 6
+    with torch.no_grad():
+        assert model(**collator([dataset[index] for index in range(len(rows))])).loss < loss
+
+
+def loss_by_hand(model: Any, chat: ChatFormat, rows: list[PromptRow], folder: Path) -> float:
+    """Nats per token of the demonstrations, each read alone."""
+    processor: Any = chat.processor
+    images = StudyImages(folder)
+    nats, tokens = 0.0, 0
+    for row in rows:
+        shown = [*images(chat.images(row)), *chat.video_clips(row, images)]
+        by_token, by_media = process_prompt(processor, chat.rendered(row), shown)
+        ids = processor.tokenizer(str(row.demonstration) + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        added = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
+        zeros = torch.zeros(len(ids), dtype=torch.long)
+        whole = {name: torch.cat([each, added.get(name, zeros)])[None] for name, each in by_token.items()}
+        with torch.no_grad():
+            logps = model(**whole, **by_media).logits[0, -len(ids) - 1 : -1].log_softmax(dim=1)
+        nats -= logps.gather(1, added["input_ids"][:, None]).sum().item()
+        tokens += len(ids)
+    return nats / tokens
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_signals_count_the_tokens_of_clips(tmp_path: Path, kind: str):
+    trainer = video_trainer(tmp_path, kind)
+    processor = trainer.processing_class
+    model, eager = (MAKERS[kind][0](processor.tokenizer).eval() for _ in range(2))
+    prompts = [row["prompt"] for row in trainer.train_dataset]
+    media = [[*images_of(prompt), *clips_of(prompt)] for prompt in prompts]
+    ids = torch.randint(40, 200, (len(prompts), 3), generator=torch.Generator().manual_seed(1))
+    inputs = model_inputs(processor, prompts, media, ids, torch.ones_like(ids))
+    segments = segment_ids(inputs, processor, model.config)
+    vision = (segments == SEGMENTS.index("vision")).sum(dim=1).tolist()
+    side = 2  # tokens along the side of a frame of 56 pixels
+    # Two frames share their tokens; of an odd number the last is repeated: 2, 3, -, 2 + an image, -, 2 + 2 moments.
+    assert vision == [side**2 * moments for moments in (2, 3, 1, 3, 0, 4)]
+    grids = [vision_grid(inputs, sample, segments) for sample in range(len(prompts))]
+    assert grids == [(2, side, side), (3, side, side), (side, side), None, None, None]
+    scores = teacher_forced(model, inputs, ScoringConfig(), segment_ids=segments)
+    assert scores.attention_mass is not None
+    expected = eager_mass(eager, inputs.batch(range(len(prompts)), model.device), segments, 3)
+    torch.testing.assert_close(scores.attention_mass, expected, rtol=0, atol=1e-5)
+    summary = summarise_attention(scores.attention_mass, segments, scheme="thirds", dominance="all")
+    text, seen = (expected.mean(dim=0)[..., SEGMENTS.index(name)] for name in ("text", "vision"))
+    counts = [(segments[0] == SEGMENTS.index(name)).sum() for name in ("text", "vision")]
+    by_hand = (text[0] / counts[0]) / (seen[0] / counts[1])
+    torch.testing.assert_close(summary.dominance_BT[0], by_hand, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_mask_without_blocks_hides_whole_frames(tmp_path: Path, kind: str):
+    trainer = video_trainer(tmp_path, kind)
+    processor = trainer.processing_class
+    prompts = [row["prompt"] for row in trainer.train_dataset]
+    media = [[*images_of(prompt), *clips_of(prompt)] for prompt in prompts]
+    ids = torch.ones(len(prompts), 2, dtype=torch.long)
+    inputs = model_inputs(processor, prompts, media, ids, ids)
+    generators = [np.random.default_rng(row) for row in range(len(prompts))]
+    masked = masked_inputs(processor, inputs, media, generators, Masking(block=None))
+    hidden, shown = 0, 0
+    for row in (0, 1):  # of one clip each; the values of a patch are channel, moment, height, width
+        before, after = (each.by_image[row]["pixel_values_videos"] for each in (inputs, masked))
+        grid = inputs.by_image[row]["video_grid_thw"][0].tolist()
+        shape = (grid[0], grid[1] * grid[2], 3, 2, -1)
+        for moment, (was, now) in enumerate(zip(before.view(shape), after.view(shape), strict=True)):
+            for frame in range(2):
+                kept = torch.allclose(was[:, :, frame], now[:, :, frame], atol=0.05)
+                black = all(bool((now[:, channel, frame] == now[0, channel, frame, 0]).all()) for channel in range(3))
+                assert kept != black, (row, moment, frame)
+                hidden, shown = hidden + black, shown + kept
+    assert hidden > 0
+    assert shown > 0
+
+
+@needs_vllm
+@pytest.mark.filterwarnings("ignore")
+def test_vllm_and_transformers_complete_clips_of_qwen3_alike(tmp_path: Path):
+    trainer = video_trainer(tmp_path, "Qwen3-VL")
+    model, processor = trainer.model.eval(), trainer.processing_class
+    processor.save_pretrained(tmp_path / "model")
+    prompts = [trainer.train_dataset[index]["prompt"] for index in (0, 1)]
+    how = Decoding(sampled=False, temperature=1.0, top_p=1.0, max_completion_length=6, seed=0)
+    ours = decode_batch(model, processor, prompts, [clips_of(prompt) for prompt in prompts], how)
+    requests = [vllm_request(processor, trainer._xp_text(prompt), *clips_of(prompt)) for prompt in prompts]
+    with vllm_process():
+        from vllm import LLM, SamplingParams
+
+        engine = LLM(model=str(tmp_path / "model"), dtype="float32", enforce_eager=True, max_model_len=256)
+        never = dict.fromkeys((model.config.image_token_id, model.config.video_token_id), -100.0)
+        outputs = engine.generate(
+            requests, SamplingParams(temperature=0, max_tokens=6, logit_bias=never), use_tqdm=False
+        )
+        del engine
+    expected = model_inputs(processor, prompts, [clips_of(each) for each in prompts], *[torch.ones(2, 1).long()] * 2)
+    for row, (output, own) in enumerate(zip(outputs, ours, strict=True)):
+        read = expected.by_token["input_ids"][row][expected.by_token["attention_mask"][row].bool()][:-1]
+        assert output.prompt_token_ids == read.tolist()
+        assert list(output.outputs[0].token_ids) == list(own.ids)
+
+
+def vllm_request(processor: Any, text: str, clip: Any) -> Any:
+    """A prompt with a clip as vLLM takes it: its frames, and facts about them with which it samples none again."""
+    options = video_options([clip])
+    (about,), (frames,) = options["video_metadata"], options["videos"]
+    names = ("total_num_frames", "fps", "duration", "frames_indices")
+    facts = {**{name: getattr(about, name) for name in names}, "video_backend": "opencv", "do_sample_frames": False}
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return {"prompt_token_ids": ids, "multi_modal_data": {"video": [(frames, facts)]}}
 
 
 def test_what_takes_images_only_is_refused(tmp_path: Path):

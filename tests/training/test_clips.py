@@ -22,6 +22,7 @@ from rlassay.training import CreditGRPOTrainer
 from rlassay.training.batch import scored_by_trl
 from rlassay.training.prompts import prompt_dataset
 from rlassay.training.sft import sft_dataset
+from tests.contract.clip_step import wait_for_all
 from tests.models.hubs import SMALLEST, TEXTS
 from tests.training.sampled_steps import sampled_steps
 
@@ -63,6 +64,12 @@ def clip_trainer(folder: Path, **settings: Any) -> Any:
     model.name_or_path = str(folder / "model")  # from which TRL loads the reference
     model.config._name_or_path = str(folder / "model")
     rows = write_rows(folder)
+    measure: dict[str, Any] = {
+        "credit": ["perception_filter", "attention_weights"],
+        "signals": SignalPlan(masking=Masking(probability=0.0)),  # so that the masked pass shows the clip too
+    }
+    measure |= {name: settings.pop(name) for name in measure if name in settings}
+    wait_for_all()
     arguments: dict[str, Any] = {
         **{"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "steps_per_generation": 4},
         **{"num_generations": SIZE, "num_iterations": 2, "max_completion_length": 5, "max_steps": 2, "beta": 0.1},
@@ -79,8 +86,7 @@ def clip_trainer(folder: Path, **settings: Any) -> Any:
             StudyImages(folder),
         ),
         processing_class=processor,
-        credit=["perception_filter", "attention_weights"],
-        signals=SignalPlan(masking=Masking(probability=0.0)),  # so that the masked pass shows the clip too
+        **measure,
     )
 
 

@@ -39,6 +39,7 @@ from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.state import RunPlan, open_run
+from rlassay.training.video import ClipCollator
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
@@ -80,6 +81,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
                 train_dataset=sft_dataset(rows, chats, layout.data, end_tokens(model, processor)),
                 processing_class=processor,
                 peft_config=peft_config(model_config),
+                data_collator=ClipCollator(processor) if shows_video(rows, chats) else None,
             )
         trainer.add_callback(run.callback())
         trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
@@ -229,13 +231,20 @@ def end_tokens(model: Model, processor: Processor) -> list[str]:
     return tokenizer.convert_ids_to_tokens(end_token_ids(model, processor))
 
 
+def shows_video(rows: Sequence[PromptRow], chat_format: ChatFormat) -> bool:
+    """Whether any row shows a clip by the processor's video input, which TRL's collator does not read."""
+    kinds = {item.kind for row in rows for item in row.media}
+    return chat_format.clips.show == "video" and "video" in kinds
+
+
 def sft_dataset(
     rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path, ends: Sequence[str] | None = None
 ) -> datasets.Dataset:
     """Dataset in TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
 
-    If the template rewrites any demonstration or ends it without an end token, all rows are written out instead, as
-    prompt, demonstration and end token, the same texts that RL and evaluation sample.
+    If the template rewrites any demonstration or ends it without an end token, or if rows show clips by the video input
+    (see `ClipCollator`), all rows are written out instead, as prompt, demonstration and end token, the same texts that
+    RL and evaluation sample.
 
     Args:
         rows: rows with a demonstration.
@@ -245,6 +254,12 @@ def sft_dataset(
     """
     if ends is None:
         ends = [str(tokenizer_of(chat_format.processor).eos_token)]
+    library: Any = datasets
+    datasets.disable_progress_bars()
+    if shows_video(rows, chat_format):
+        columns = _written_out(rows, chat_format, chat_format.end_token(ends))
+        dataset = library.Dataset.from_dict({**columns, "images": list(range(len(rows)))})
+        return dataset.with_transform(_OpenMedia(rows, chat_format, data))
     rewritten = [row for row in rows if not chat_format.is_faithful(row, ends)]
     if rewritten:
         logger.warning(
@@ -259,8 +274,6 @@ def sft_dataset(
     )
     if any(row.media for row in rows):
         columns["images"] = [chat_format.images(row) for row in rows]
-    datasets.disable_progress_bars()
-    library: Any = datasets
     dataset = library.Dataset.from_dict(columns)
     return dataset.with_transform(_OpenImages(data)) if "images" in columns else dataset
 
@@ -278,6 +291,22 @@ class _OpenImages:
     def __reduce__(self) -> tuple[type["_OpenImages"], tuple[Path]]:
         # `datasets` fingerprints a transform by pickling it; the images in memory are no part of that.
         return type(self), (self.data,)
+
+
+class _OpenMedia:
+    """Opens the images and clips of rows when a batch is drawn; `images` holds the rows' numbers until then."""
+
+    def __init__(self, rows: Sequence[PromptRow], chat_format: ChatFormat, data: Path) -> None:
+        self.rows, self.chat_format, self.images = rows, chat_format, StudyImages(data)
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {**batch, "images": [self._media(self.rows[int(number)]) for number in batch["images"]]}
+
+    def _media(self, row: PromptRow) -> list[Any]:
+        return [*self.images(self.chat_format.images(row)), *self.chat_format.video_clips(row, self.images)]
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (" ".join(row.prompt_id for row in self.rows),)  # as `datasets` fingerprints a transform
 
 
 def _messages(rows: Sequence[PromptRow], chat_format: ChatFormat) -> dict[str, list[Any]]:

@@ -1,11 +1,13 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""TRL's trainer for prompts with clips, which TRL itself shows to sampling only.
+"""TRL's trainers for prompts with clips, which TRL itself shows to sampling only.
 
 A prompt with clips holds them, and its images, in its messages: `{"type": "video", "video": Clip}`. TRL's own columns
 are left out, or it would process the prompts a second time. The processor runs once per distinct prompt; its tensors
 travel as one object per completion through TRL's shuffling and splitting, and each pass that computes log-probabilities
 gets those of its rows. So rows with clips, with images and with text alone may share a batch. The loss is TRL's.
+
+A warm start takes TRL's trainer with another collator, `ClipCollator`.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,6 +19,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from rlassay.advantages import reads
+from rlassay.models.policy import tokenizer_of
 from rlassay.models.video_input import identities, process_prompt
 from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.batch import clips_of, images_of
@@ -105,6 +108,7 @@ class VideoTrainer(KLTrainer):
         trainer: Any = self  # a `CreditGRPOTrainer`
         plan, advantages = trainer.xp_groups.plan, trainer.xp_advantages
         images_only = {
+            # TRL sends it images alone, and it counts positions after a clip of Qwen2.5-VL otherwise than transformers.
             "use_vllm": self.use_vllm,
             "tools": bool(self.tools),
             "dynamic sampling": plan.dynamic_sampling is not None,
@@ -141,3 +145,41 @@ def token_media(rows: Sequence[PromptMedia], ids: Tensor, prompt_length: int) ->
             row[prompt_length - len(own) : prompt_length] = own.to(row.device)
         made[name] = table
     return made
+
+
+class ClipCollator:
+    """Batches demonstrations, some of whose prompts show clips by the processor's video input.
+
+    An example has `prompt` and `completion`, texts as the model reads them, and `images`, the images and clips of the
+    prompt. Rows are padded on the right, and the labels leave out prompts and padding, as those of TRL's collator with
+    `completion_only_loss`.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer: Any = tokenizer_of(processor)
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        rows: list[PromptMedia] = []
+        labels: list[Tensor] = []
+        for example in examples:
+            by_token, by_media = process_prompt(self.processor, example["prompt"], example["images"])
+            completion = torch.tensor(self.tokenizer(example["completion"], add_special_tokens=False)["input_ids"])
+            length, added = len(by_token["input_ids"]), {"input_ids": completion}
+            added["attention_mask"] = torch.ones_like(completion)
+            whole = {
+                name: torch.cat([values, added.get(name, torch.zeros_like(completion))])
+                for name, values in by_token.items()
+            }
+            rows.append(PromptMedia(by_token=whole, by_media=by_media))
+            labels.append(torch.cat([torch.full((length,), -100), completion]))
+        fills = {"input_ids": int(self.tokenizer.pad_token_id)}
+        names = sorted({name for row in rows for name in row.by_token})
+        joined = {name: _padded([row.by_token.get(name) for row in rows], labels, fills.get(name, 0)) for name in names}
+        return {**joined, **joined_media(rows), "labels": _padded(labels, labels, -100)}
+
+
+def _padded(rows: Sequence[Tensor | None], like: Sequence[Tensor], fill: int) -> Tensor:
+    """Rows padded on the right; zeros in place of a missing one."""
+    whole = [torch.zeros_like(other) if row is None else row for row, other in zip(rows, like, strict=True)]
+    return torch.nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=fill)

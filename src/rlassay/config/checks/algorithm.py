@@ -120,13 +120,6 @@ def _guard(_: Study, recipe: Recipe) -> Iterator[str]:
         yield "rl.guard.max_kl: no KL is measured; add rl.kl, which with rl.beta 0 measures only"
 
 
-def _video_input(_: Study, recipe: Recipe) -> Iterator[str]:
-    """A warm start is not shown clips by the processor's video input, which its collator does not read."""
-    clips = getattr(recipe.model, "clips", None)
-    if clips is not None and clips.show == "video" and recipe.sft is not None:
-        yield "model.clips.show: video, but the warm start trains on images only; expected frames, or no sft section"
-
-
 def _tune(_: Study, recipe: Recipe) -> Iterator[str]:
     """At least one part trains, and the model has the parts that `rl.tune` names."""
     tune = recipe.rl.tune
@@ -146,6 +139,5 @@ ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
     _penalty,
     _guard,
     _tune,
-    _video_input,
 ]
 """Each gives the problems of one recipe, one sentence each."""
