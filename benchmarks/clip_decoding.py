@@ -1,7 +1,7 @@
 """Time and memory of decoding 8 frames of a 10-minute 1080p clip, and the share of decoding in a training step.
 
 Each way of reading the clip runs in a process of its own, whose peak of memory is its own too (`VmHWM`: `ru_maxrss`
-of a child begins at the peak of its parent). The last lines are the figures. Run:
+of a child begins at the peak of its parent), less what it had after its imports. The last lines are the figures. Run:
 `python -m benchmarks.clip_decoding [minutes] [frames from one key frame to the next]`
 """
 
@@ -42,10 +42,12 @@ import av
 from rlassay.config.data import ClipPolicy
 from rlassay.data.clips import sample_frames
 file = sys.argv[1]
+def memory(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+before = memory("VmRSS")
 began, used = time.perf_counter(), time.process_time()
 {read}
-peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-print(time.perf_counter() - began, time.process_time() - used, peak)
+print(time.perf_counter() - began, time.process_time() - used, memory("VmHWM") - before, before)
 """
 
 
@@ -107,8 +109,11 @@ def main() -> None:
         used: dict[str, float] = {}
         for name, read in READERS.items():
             child = [sys.executable, "-c", CHILD.format(read=read), str(clip)]
-            wall, used[name], peak = map(float, subprocess.check_output(child, text=True).split())
-            print(f"{name}: {wall:.2f} s, {used[name]:.2f} s of CPU, {peak:.0f} MB at most", flush=True)
+            wall, used[name], more, before = map(float, subprocess.check_output(child, text=True).split())
+            print(
+                f"{name}: {wall:.2f} s, {used[name]:.2f} s of CPU, {more:.0f} MB more than the {before:.0f} MB before",
+                flush=True,
+            )
         step, opening = step_share(Path(folder))
     print(f"a training step of clips: {step:.2f} s, of which {1000 * opening:.1f} ms open frames")
     ratios = ", ".join(f"{used[name] / used['frames']:.0f}x less CPU than {name}" for name in list(READERS)[1:])
