@@ -1,14 +1,18 @@
 """Held-out curves by hand: points by step and token, arms at equal tokens, runs that kept fewer weights."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from rlassay.report.findings.held_out import build_held_out, equal_rows, held_out_rows
+from rlassay.report.findings.records import HeldOut
 from rlassay.report.gather import Results
+from rlassay.report.page import write_page
 from tests.report.by_hand import _scores, hand_results
+from tests.report.fake_content import fake_content
 
 PROMPTS = ["p000", "p001"]
 
@@ -118,3 +122,21 @@ def test_rows_of_the_files():
     ]
     assert [row.get("difference.effect") for row in equal_rows(found)] == [None, pytest.approx(-0.35)]
     assert [(row["budget"], row["tokens"]) for row in equal_rows(found)] == [(100, 100), (100, 50)]
+
+
+def test_the_page_shows_curves_and_the_table_at_equal_tokens(tmp_path: Path):
+    found = build_held_out(usual(), 0.95)
+    assert found is not None
+    content = fake_content()
+    # The arms of the fake study take the place of those that are worked by hand.
+    text = found.model_dump_json()
+    for arm, one in zip(("base", "accuracy_only"), content.arms, strict=False):
+        text = text.replace(f'"arm":"{arm}"', f'"arm":"{one.name}"')
+    write_page(content.model_copy(update={"held_out": HeldOut.model_validate_json(text)}), tmp_path)
+
+    page, figures = (tmp_path / "index.html").read_text(), {file.name for file in (tmp_path / "figures").iterdir()}
+    assert 'id="held_out"' in page
+    assert "within 100 generated tokens" in page
+    names = {f"held_out_choice_accuracy_sampled_{over}" for over in ("step", "tokens", "hours")}
+    assert {f"{name}.{ending}" for name in names for ending in ("svg", "csv")} <= figures
+    assert "Within 100 generated tokens" in (tmp_path / "report.md").read_text()
