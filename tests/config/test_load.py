@@ -71,8 +71,8 @@ def test_a_scale_is_checked_by_itself(elsewhere: Path):
     write(elsewhere / "config/scales/odd.yaml", {"sedes": [1]})
     assert message("digits", "odd") == (
         "config/scales/odd.yaml: 1 problem\n  - sedes: unknown key; expected one of model, sft, rl, rewards, "
-        "signals, data, evaluation, primary, seeds, sequential_seeds, gpus, at_most, adds_warm_start, seq2seq, "
-        "by_source; did you mean 'seeds'?"
+        "signals, data, evaluation, primary, seeds, sequential_seeds, gpus, at_most, "
+        "adds_warm_start, lora, seq2seq, by_source; did you mean 'seeds'?"
     )
     write(elsewhere / "config/scales/odd.yaml", {"rl": {"max_step": 1}})
     assert message("digits", "odd").startswith(
