@@ -316,31 +316,6 @@ def test_no_heat_without_exactly_one_image(count: int):
     assert scene.completions[0].heat is None
 
 
-CLIP = Media(kind="video", path="a.mp4", strip="images/s.png", times=(0.0, 0.5, 1.25))
-
-
-def test_a_clip_shows_its_film_strip_and_the_attention_on_each_frame():
-    prompt = PROMPT.model_copy(update={"media": (CLIP,)})
-    each = {"vision_attention": [0.1, 0.2, 0.05], "vision_grid": [3, 1, 1]}
-    scene = _scene(each, prompt=prompt)
-    assert (scene.image, scene.times) == ("../data/images/s.png", (0.0, 0.5, 1.25))
-    heat = scene.completions[0].heat
-    assert heat is not None
-    assert (heat.rows, heat.cols, heat.cells, heat.total) == (1, 3, (0.1, 0.2, 0.05), 0.35)
-    assert heat.frames == (0.1, 0.2, 0.05)
-
-
-def test_frames_that_an_arm_does_not_show_have_no_attention():
-    prompt = PROMPT.model_copy(update={"media": (CLIP,)})
-    row = ROW | {"vision_attention": [0.1, 0.2], "vision_grid": [2, 1, 1]}
-    scene = build_scene(SceneChoice(4, 1, "middle", "p"), {"base": [row], "few": [row]}, prompt, {"few": 2})
-    assert scene.completions[0].heat is not None  # two sets of tokens for three frames: two frames share the first
-    assert scene.completions[0].heat.frames == (0.05, 0.05, 0.2)
-    assert scene.completions[1].heat is not None
-    assert scene.completions[1].heat.frames == (0.1, None, 0.2)
-    assert scene.completions[1].heat.cells == (0.1, 0.0, 0.2)
-
-
 # Ranking words.
 
 
