@@ -59,7 +59,10 @@ def document_attention(
     ranges = {name: list(some) for name, some in layer_segments(len(mass_LBK), layers).items() if some}
     return DocumentAttention(
         mass_BK=mass_LBK[ranges["late"]].mean(dim=0),
-        token_ids=[[int(token) for token in ids[chosen]] for ids, chosen in zip(inputs.by_token["input_ids"], is_text, strict=True)],
+        token_ids=[
+            [int(token) for token in ids[chosen]]
+            for ids, chosen in zip(inputs.by_token["input_ids"], is_text, strict=True)
+        ],
         per_completion={"text_tokens": is_text.sum(dim=1).float().to(mass_LBK.device)}
         | {f"attended_tokens/{name}": effective_number(mass_LBK[some].mean(dim=0)) for name, some in ranges.items()},
     )
