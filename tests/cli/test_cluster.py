@@ -65,6 +65,19 @@ def test_a_job_of_several_nodes_is_one_task_on_each(study: Study):
     assert "nodes" not in asked(spread, "score")
 
 
+def test_a_job_that_answers_with_vllm_is_one_process_on_one_gpu():
+    vllm = load_study("digits", engine="vllm").model_copy(update={"nodes": 2, "gpus": 4})
+    for stage in ("generate", "held_out_curve"):
+        answers = asked(vllm, stage)
+        assert answers["gpu"] == 1
+        assert "nodes" not in answers
+        assert BASE < int(str(answers["mem_mb"])) < BASE + 20
+        assert vllm.placed(stage).num_processes == 1
+    assert asked(vllm, "rl_train")["nodes"] == 2
+    plain = load_study("digits").model_copy(update={"nodes": 2, "gpus": 4})
+    assert plain.placed("generate").num_processes == 8
+
+
 def test_memory_follows_the_size_in_a_models_name():
     text = load_study("s4_chat")
     arm = next(iter(text.arms.values()))

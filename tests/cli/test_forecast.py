@@ -13,7 +13,7 @@ from rlassay.cli.main import main
 from rlassay.cli.plans.estimates import estimate_stages
 from rlassay.cli.plans.finished import Noise, Speed, noise_of, speed_of
 from rlassay.cli.plans.forecast import best_split, guessed_noise, power_lines, time_line, tokens_line
-from rlassay.config import Study
+from rlassay.config import Study, load_study
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
 from rlassay.stats import PlannedTest, deviations_of, minimum_detectable_effect, seeds_needed
@@ -152,7 +152,23 @@ def test_hours_follow_from_jobs_that_finished_on_this_machine(tmp_path: Path, mo
     # Another study with the same model uses them too; one with another model does not.
     assert speed_of(study(name="other", rl__beta=0.1), Layout(root=tmp_path / "other")).rl == found.rl
     assert speed_of(study(name="other", model__layers=3), Layout(root=tmp_path / "other")).rl is None
+    sampled_otherwise = study(name="other", rl__engine={"kind": "vllm"}, evaluation__engine={"kind": "vllm"})
+    assert speed_of(sampled_otherwise, Layout(root=tmp_path / "other")).rl is None
     assert tokens_line(stages) == "Generated tokens: at most 1,474,560 in training, 806,400 in the evaluation"
+
+
+def test_results_of_an_engine_give_the_speed_of_that_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "config/studies/digits.yaml", content())
+    monkeypatch.chdir(tmp_path)
+    vllm, layout = load_study("digits", engine="vllm"), Layout(root=tmp_path / "digits-vllm")
+    finish(layout, vllm, layout.run("base", 1), 120.0)
+
+    engine = {"kind": "vllm"}
+    other = study(name="other", rl__engine=engine, evaluation__engine=engine)
+    found = speed_of(other, Layout(root=tmp_path / "other"))
+
+    assert (found.source, found.rl) == ("digits-vllm", pytest.approx(120 / (60 * 128 * 16)))
+    assert speed_of(study(name="other"), Layout(root=tmp_path / "other")).rl is None
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,14 @@ def test_processes_and_their_gpus_are_shown(tmp_path: Path, capsys: pytest.Captu
         assert cells(printed, "base")[-1] == f"{completions:,}"
 
 
+def test_one_process_answers_with_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    edits = {"gpus": 4, "evaluation__engine": {"kind": "vllm"}}
+    path = write(tmp_path / "study.yaml", content(rl__per_device_train_batch_size=8, **edits))
+    assert main(["plan", "--study", str(path)]) == 0
+    shown = "Each training job: 4 processes with a GPU each; each generation job: 1 process with a GPU"
+    assert shown in capsys.readouterr().out
+
+
 def test_the_most_of_seeds_in_rounds_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = write(tmp_path / "study.yaml", content(seeds={"start": 3, "max": 5}))
     assert main(["plan", "--study", str(path)]) == 0

@@ -17,7 +17,7 @@ rule held_out_curve:
         LAYOUT.root / "benchmarks/{policy}/curve-{set}.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads * STUDY.processes_per_node
+    threads: SETTINGS.resources.threads * STUDY.placed("held_out_curve").processes_per_node
     resources:
         **REQUESTS["held_out_curve"],
     params:

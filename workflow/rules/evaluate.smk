@@ -11,7 +11,7 @@ rule generate:
         LAYOUT.root / "benchmarks/{policy}/generate-{set}.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads * STUDY.processes_per_node
+    threads: SETTINGS.resources.threads * STUDY.placed("generate").processes_per_node
     resources:
         **REQUESTS["generate"],
     params:

@@ -113,7 +113,7 @@ def generate(job: Job) -> None:
     from rlassay.evaluation.generate import run_generate
     from rlassay.training.process import require_gpus
 
-    require_gpus(study.gpus)
+    require_gpus(study.placed("generate").gpus)
     run_generate(study, layout, policy, split)
 
 
@@ -135,7 +135,7 @@ def held_out_curve(job: Job) -> None:
     from rlassay.evaluation.curve import run_curve
     from rlassay.training.process import require_gpus
 
-    require_gpus(study.gpus)
+    require_gpus(study.placed("held_out_curve").gpus)
     run_curve(study, layout, policy)
 
 
@@ -258,9 +258,9 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
-    stage = STAGES[args.stage]
-    with handed_out(_gpus(stage, study)):
-        if stage.in_processes and study.num_processes > 1 and not ranks.is_launched():
+    stage, placed = STAGES[args.stage], study.placed(args.stage)
+    with handed_out(_gpus(stage, placed)):
+        if stage.in_processes and placed.num_processes > 1 and not ranks.is_launched():
             from rlassay.cli.launch import launch
 
             job = _job(args)

@@ -9,6 +9,8 @@ from rlassay.config.section import Section
 EngineName = Literal["transformers", "vllm"]
 PLACEMENT = {"gpu_memory_utilization", "server_base_url", "max_logp_difference"}
 """Keys of an engine that decide no completion, and enter no fingerprint."""
+ANSWERING = ("generate", "held_out_curve")
+"""Stages in which the engine of the evaluation samples."""
 
 
 class TransformersEngine(Section):

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
-from rlassay.config.engine import DEFAULT_ENGINE, EngineName, EvaluationEngine, is_default_engine
+from rlassay.config.engine import ANSWERING, DEFAULT_ENGINE, EngineName, EvaluationEngine, is_default_engine
 from rlassay.config.section import Section, alternatives, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.records import Mode
@@ -175,6 +175,11 @@ def _form_of_seeds(seeds: Any) -> str:
     return "[rounds]" if isinstance(seeds, dict | SequentialSeeds) else "[list]"
 
 
+def results_name(study: str, scale: str | None, engine: str | None) -> str:
+    """Name of a study's results folder: `<study>[-<scale>][-<engine>]`."""
+    return "-".join(part for part in (study, scale, engine) if part is not None)
+
+
 class Study(StudyKeys):
     """One resolved study; `load_study` returns it."""
 
@@ -212,8 +217,17 @@ class Study(StudyKeys):
 
     @property
     def id(self) -> str:
-        """Name of its results folder: `<study>[-<scale>][-<engine>]`."""
-        return "-".join(part for part in (self.name, self.scale, self.engine) if part is not None)
+        """Name of its results folder."""
+        return results_name(self.name, self.scale, self.engine)
+
+    def placed(self, stage: str) -> "Study":
+        """The study with the GPUs, processes and nodes of one stage's jobs: with vLLM, one process answers on one GPU.
+
+        vLLM would open every copy on a job's first GPU, and joins processes in its own way. Jobs run side by side.
+        """
+        if stage not in ANSWERING or self.evaluation.engine.kind != "vllm":
+            return self
+        return self.model_copy(update={"gpus": min(1, self.gpus), "processes": 1, "nodes": 1})
 
     @property
     def uses_vllm(self) -> bool:

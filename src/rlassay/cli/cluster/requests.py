@@ -32,7 +32,7 @@ def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
     `mem_mb` grows with each attempt, for a job that ran out of memory. A job of several nodes is one task per node,
     which the plug-in calls MPI.
     """
-    shared = stage in SHARED
+    shared, study = stage in SHARED, study.placed(stage)
     asked: dict[str, Any] = {
         "mem_mb": _growing(memory_mb(study, settings, stage)),
         "runtime": settings.resources.minutes_of(stage),
@@ -50,6 +50,7 @@ def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
         return given
     if stage not in SHARED:
         return 2 * BASE
+    study = study.placed(stage)
     copies = COPIES_ON_GPU if study.gpus else COPIES[stage]
     counts = [parameters(arm.recipe.model) for arm in study.arms.values()]
     known = [count for count in counts if count is not None]

@@ -6,9 +6,10 @@ import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,10 +17,14 @@ import pyarrow.parquet as pq
 
 from rlassay.cli.plans.estimates import rollout_completions, split_rows
 from rlassay.config import Study, StudyError, load_study
+from rlassay.config.engine import EngineName
 from rlassay.config.load import CONFIG
 from rlassay.config.policies import Policy, policies
+from rlassay.config.study import results_name
 from rlassay.layout import Layout
 from rlassay.stats import PlannedTest, deviations_of
+
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,33 +85,37 @@ def _studies(study: Study, layout: Layout) -> Iterator[tuple[Study, Layout]]:
     yield study, layout
     scales = sorted(path.stem for path in (CONFIG / "scales").glob("*.yaml"))
     for path in sorted((CONFIG / "studies").glob("*.yaml")):
-        for scale in (None, *scales):
-            root = layout.root.parent / (path.stem if scale is None else f"{path.stem}-{scale}")
+        for scale, engine in product((None, *scales), (None, *ENGINES)):
+            root = layout.root.parent / results_name(path.stem, scale, engine)
             if root != layout.root and (root / "runs").is_dir():
                 try:
-                    yield load_study(path.stem, scale), Layout(root=root)
+                    yield load_study(path.stem, scale, engine), Layout(root=root)
                 except StudyError:
                     continue
 
 
 def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, float]]:
-    """Stage and seconds per unit of each finished job whose model and number of GPUs are those of the study."""
+    """Stage and seconds per unit of each finished job whose model, engine and hardware are those of the study."""
     models = [arm.recipe.model for arm in study.arms.values()]
+    samplers = {arm.recipe.rl.engine.kind for arm in study.arms.values()}
+    same_answers = other.evaluation.engine.kind == study.evaluation.engine.kind
     rows = split_rows(other)
     for policy in policies(other).values():
         if policy.recipe.model not in models or _hardware(other) != _hardware(study):
             continue
         for name in other.evaluation.sets:
             seconds, prompts = _benchmark(layout.benchmark(policy.folder, f"generate-{name}")), rows[name]
-            if seconds is not None and prompts:
+            if seconds is not None and prompts and same_answers:
                 samples = sum(other.evaluation.modes.values())
                 yield "generate", seconds / (prompts * samples * other.evaluation.max_completion_length)
+        if policy.stage == "rl" and policy.recipe.rl.engine.kind not in samplers:
+            continue
         if policy.is_trained and (seconds := _training_seconds(layout, policy)) is not None:
             yield policy.stage, seconds / _work(policy, other.num_processes)
 
 
-def _hardware(study: Study) -> tuple[int, int]:
-    return study.gpus, study.processes
+def _hardware(study: Study) -> tuple[int, int, int]:
+    return study.gpus, study.processes, study.nodes
 
 
 def _work(policy: Policy, processes: int) -> int:
