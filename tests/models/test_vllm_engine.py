@@ -1,6 +1,6 @@
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -38,6 +38,17 @@ def test_an_adapter_of_the_language_model_is_served_on_its_base(tmp_path: Path):
     section = hub(text_model(tmp_path / "hub"), Lora(r=4))
 
     found = as_served(section, tmp_path / "copy", tmp_path / "adapter", adapters=peft_config(section))
+
+    assert found == Served(model=section.name, adapter=tmp_path / "adapter", rank=4)
+
+
+def test_a_reference_named_by_its_adapters_folder_is_served_on_its_base(tmp_path: Path):
+    section, folder = hub(text_model(tmp_path / "hub"), Lora(r=4)), str(tmp_path / "adapter")
+    from peft import get_peft_model
+
+    model, processor = build_policy(section, [row()])
+    model = get_peft_model(model, cast(Any, peft_config(section)))
+    found = served(model, processor, name=folder, weights=None, revision=None, copy=tmp_path / "copy")
 
     assert found == Served(model=section.name, adapter=tmp_path / "adapter", rank=4)
 

@@ -88,18 +88,18 @@ def served(
     Args:
         model: the policy, loaded by transformers.
         processor: its processor or tokenizer.
-        name: hub name or folder of the model before training; None for a built-in model.
+        name: hub name or folder of a model that is not trained, or folder of its adapter; None for a built-in model.
         weights: folder of trained weights or of an adapter; None before training.
         revision: of `name` on the hub.
         copy: an empty folder for the copy.
     """
     adapters: dict[str, Any] = getattr(model, "peft_config", {})
-    if adapters and weights is not None:
+    if adapters and (folder := weights or name) is not None:  # a reference may be named by its adapter's folder
         adapter = adapters["default"]
         base = str(adapter.base_model_name_or_path)
         if _language_model_alone(model):
             of_base = revision if base == name else None
-            return Served(model=base, revision=of_base, adapter=weights, rank=int(adapter.r))
+            return Served(model=base, revision=of_base, adapter=Path(folder), rank=int(adapter.r))
         model = model.merge_and_unload()
     elif model.config.model_type not in RENAMED:
         if weights is not None:
