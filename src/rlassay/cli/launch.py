@@ -139,7 +139,7 @@ def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
 def _signal_ranks(folder: Path, number: int) -> None:
     for file in folder.glob("*.alive.json"):
         sign = read_json(file)
-        if sign is not None and _is_here(sign):  # Slurm ends those on other machines, with the step that they are
+        if sign is not None and _is_here(sign):  # srun ends the ranks on other machines
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(sign["pid"], number)
 

@@ -47,7 +47,9 @@ def meeting(study: Study) -> Meeting:
             f"the study declares nodes: {study.nodes}, and {', '.join(missing)}, which start and find processes on "
             f"other machines, are not on {socket.gethostname()}. Install Slurm's commands on every node."
         )
-    nodes = _told("scontrol", "show", "hostnames", _told("squeue", "--noheader", f"--jobs={job}", "--format=%N"))
+    nodes = _output_of(
+        "scontrol", "show", "hostnames", _output_of("squeue", "--noheader", f"--jobs={job}", "--format=%N")
+    )
     hosts = nodes.split()
     if len(hosts) != study.nodes:
         raise RefusedError(
@@ -83,8 +85,8 @@ def command(study: Study, options: Sequence[str]) -> list[str]:
     return ["srun", *each_once, "--export=ALL", "bash", "-c", ON_EACH, sys.executable, *machines, *options]
 
 
-def _told(*command: str) -> str:
-    """What a command of Slurm's prints; RefusedError where it fails."""
+def _output_of(*command: str) -> str:
+    """Output of a Slurm command; RefusedError where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RefusedError(f"{' '.join(command)} failed: {' '.join(done.stderr.split())}")
