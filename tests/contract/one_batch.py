@@ -71,7 +71,27 @@ def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOT
     head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
     model.lm_head.weight = torch.nn.Parameter(head)  # a random head, or the model would repeat the last token
     rows = [_row(folder, index) for index in range(3)]
-    arguments = GRPOConfig(
+    return CreditGRPOTrainer(
+        model=model,
+        reward_funcs=earned,
+        args=_arguments(folder, per_process),
+        train_dataset=prompt_dataset(
+            {row.prompt_id: row for row in rows},
+            [row.prompt_id for row in rows],
+            ChatFormat(processor=processor, with_format_instruction=False),
+            StudyImages(folder),
+        ),
+        processing_class=processor,
+        advantage=centred,
+        credit=CREDIT,
+        credit_denominator="selected",
+        signals=SignalPlan(attention=True, masking=Masking(block=4)),
+    )
+
+
+def _arguments(folder: Path, per_process: int) -> GRPOConfig:
+    """Two optimiser steps on one batch of `per_process` completions in each process."""
+    return GRPOConfig(
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=PER_DEVICE,
         gradient_accumulation_steps=per_process // PER_DEVICE,
@@ -92,22 +112,6 @@ def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOT
         use_cpu=True,
         bf16=False,
         report_to=[],
-    )
-    return CreditGRPOTrainer(
-        model=model,
-        reward_funcs=earned,
-        args=arguments,
-        train_dataset=prompt_dataset(
-            {row.prompt_id: row for row in rows},
-            [row.prompt_id for row in rows],
-            ChatFormat(processor=processor, with_format_instruction=False),
-            StudyImages(folder),
-        ),
-        processing_class=processor,
-        advantage=centred,
-        credit=CREDIT,
-        credit_denominator="selected",
-        signals=SignalPlan(attention=True, masking=Masking(block=4)),
     )
 
 
