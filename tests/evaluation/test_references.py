@@ -12,7 +12,8 @@ from rlassay.config.load import resolve_study
 from rlassay.config.model import Lora
 from rlassay.config.policies import policies
 from rlassay.evaluation.generate import run_generate
-from rlassay.models.policy import build_policy, open_model, peft_config
+from rlassay.models.policy import adapter_folder, build_policy, load_policy, peft_config
+from rlassay.models.vllm_engine import served
 from rlassay.records import CompletionRow, read_rows
 from rlassay.training.sft import run_sft
 from tests.config.studies import content
@@ -61,9 +62,15 @@ def test_an_adapter_is_opened_with_its_base(tmp_path: Path):
     adapted: Any = get_peft_model(model, config)
     adapted.save_pretrained(str(tmp_path / "adapter"))
 
-    opened, _ = open_model(hub(tmp_path / "adapter"), [row()])
-
+    # The folder of the adapter goes to the engine, which loads the base that it names: vLLM loads no adapter alone.
+    assert adapter_folder(hub(tmp_path / "base")) is None
+    folder = adapter_folder(hub(tmp_path / "adapter"))
+    assert folder is not None
+    assert folder == tmp_path / "adapter"
+    opened, processor = load_policy(hub(tmp_path / "adapter"), folder)
     assert isinstance(opened, PeftModel)
+    loaded = served(opened, processor, name=str(folder), weights=folder, revision=None, copy=tmp_path / "copy")
+    assert (loaded.model, loaded.adapter, loaded.rank) == (str(tmp_path / "base"), folder, 2)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,10 @@ class VLLMDecoder:
             for each, text, by_itself in zip(ids, texts, ended, strict=True)
         ]
 
+    def close(self) -> None:
+        """End vLLM and free its memory."""
+        self.llm.llm_engine.engine_core.shutdown()
+
     def _prompt_ids(self, conversations: Sequence[Any], images: Sequence[list[Any]]) -> list[list[int]]:
         """The ids of each prompt as the processor writes them; each distinct prompt is processed once."""
         render: Any = self.processor

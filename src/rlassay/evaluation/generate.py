@@ -30,7 +30,15 @@ from rlassay.evaluation.decoding import Decoding, Engine
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor
-from rlassay.models.policy import ChatFormat, chat_format, load_policy, on_device, open_model, training_rows
+from rlassay.models.policy import (
+    ChatFormat,
+    adapter_folder,
+    build_policy,
+    chat_format,
+    load_policy,
+    on_device,
+    training_rows,
+)
 from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
@@ -85,27 +93,12 @@ def answering(
     `weights` is a folder to open in place of the policy's own result.
     """
     weights = weights or _weights(layout, policy)
-    device = f"cuda:{ranks.local_rank()}" if study.gpus else "cpu"
     attention = policy.recipe.signals.attention if reads_signals(study) else None
     model, processor = _open_policy(layout, policy, weights)
-    with TemporaryDirectory() as copy:
-        chosen = study.evaluation.engine
-        if chosen.kind == "vllm":
-            decode: Engine = VLLMDecoder(
-                model,
-                processor,
-                section=policy.recipe.model,
-                weights=weights,
-                copy=Path(copy),
-                engine=chosen,
-                batch_size=study.evaluation.batch_size,
-                on_cpu=study.gpus == 0,
-            )
-        else:
-            decode = partial(decode_batch, on_device(model, device), processor)
+    with _engine(study, policy, model, processor, weights) as decode:
         yield Answerer(
             decode=decode,
-            model=None if attention is None else on_device(model, device),
+            model=None if attention is None else on_device(model, _device(study)),
             processor=processor,
             images=StudyImages(layout.data),
             evaluation=study.evaluation,
@@ -113,6 +106,36 @@ def answering(
             chat_format=chat_format(processor, policy.recipe),
             attention=attention,
         )
+
+
+@contextmanager
+def _engine(
+    study: Study, policy: Policy, model: Model, processor: Processor, weights: Path | None
+) -> Generator[Engine, None, None]:
+    """The study's engine. vLLM is closed at the end, or the next weights of the job would find its memory taken."""
+    chosen = study.evaluation.engine
+    if chosen.kind != "vllm":
+        yield partial(decode_batch, on_device(model, _device(study)), processor)
+        return
+    with TemporaryDirectory() as copy:
+        decoder = VLLMDecoder(
+            model,
+            processor,
+            section=policy.recipe.model,
+            weights=weights,
+            copy=Path(copy),
+            engine=chosen,
+            batch_size=study.evaluation.batch_size,
+            on_cpu=study.gpus == 0,
+        )
+        try:
+            yield decoder
+        finally:
+            decoder.close()
+
+
+def _device(study: Study) -> str:
+    return f"cuda:{ranks.local_rank()}" if study.gpus else "cpu"
 
 
 def wait_for_all_answers() -> None:
@@ -134,14 +157,14 @@ def with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
 
 def _open_policy(layout: Layout, policy: Policy, weights: Path | None) -> tuple[Model, Processor]:
     if weights is None:
-        return open_model(policy.recipe.model, training_rows(layout))
+        return build_policy(policy.recipe.model, training_rows(layout))
     return load_policy(policy.recipe.model, weights)
 
 
 def _weights(layout: Layout, policy: Policy) -> Path | None:
-    """The folder of the weights or adapter that training wrote; None for a model that the study does not train."""
+    """The folder of the weights or adapter that training wrote, or of a reference's adapter; None for other models."""
     if not policy.is_trained:
-        return None
+        return adapter_folder(policy.recipe.model)
     manifest = layout.train_manifest(policy.folder, policy.stage)
     if not manifest.exists():
         raise ValueError(f"{policy.folder} is not trained yet: there is no {manifest}")

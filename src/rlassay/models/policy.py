@@ -61,11 +61,10 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
     return model, processor
 
 
-def open_model(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model, Processor]:
-    """A model that the study does not train: as `build_policy`, or the adapter in a local folder with its base."""
-    if isinstance(config, HubModel) and (Path(config.name) / "adapter_config.json").is_file():
-        return load_policy(config, Path(config.name))
-    return build_policy(config, rows)
+def adapter_folder(config: ModelConfig) -> Path | None:
+    """The folder that a model section names, if it holds an adapter, which `load_policy` opens; None otherwise."""
+    folder = Path(config.name) if isinstance(config, HubModel) else None
+    return folder if folder is not None and (folder / "adapter_config.json").is_file() else None
 
 
 def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model, Processor]:
