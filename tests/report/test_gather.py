@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlassay.config.study import Study
+from rlassay.config.study import Reference, Study
 from rlassay.layout import Layout
 from rlassay.records import SplitFacts
 from rlassay.report.gather import Results, ResultsError, gather, reading
@@ -43,6 +43,14 @@ def test_an_arm_called_sft_keeps_its_name(tmp_path: Path):
     assert len(shared) == 1
     assert shared[0].startswith("sft/")
     assert results.rows["sft"].kind == "arm"
+
+
+def test_a_reference_called_sft_does_not_replace_the_warm_start(tmp_path: Path):
+    study, layout = write_synthetic(tmp_path, Size(arms=("base",), seeds=(1,), items=2, samples=1, steps=2))
+    study = study.model_copy(update={"references": {"sft": Reference(path="owner/name")}})
+    rows = gather(study, layout, SETTINGS, partial=True).rows
+    assert rows["sft"].kind == "reference"
+    assert [row.policies != () for row in rows.values() if row.kind == "sft"] == [True]
 
 
 def test_a_missing_file_error_has_path_and_command(copied: tuple[Study, Layout]):

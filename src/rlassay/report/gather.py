@@ -176,11 +176,11 @@ def _problems(missing: list[MissingFile], layout: Layout, commands: Commands) ->
 
 
 def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -> dict[str, PolicyRow]:
-    """Rows in table order; keys hold fingerprints where a stage has several, or an arm has the name of the stage."""
+    """Rows in table order; keys hold fingerprints where a stage has several, or an arm or reference its name."""
     rows: dict[str, PolicyRow] = {}
     for stage, kind in SHARED_KINDS.items():
         fingerprints = list(dict.fromkeys(policy.fingerprint for policy in every.values() if policy.stage == stage))
-        unique = len(fingerprints) == 1 and kind not in study.arms
+        unique = len(fingerprints) == 1 and kind not in {*study.arms, *study.references}
         for fingerprint in fingerprints:
             found = tuple(p for p in complete.values() if p.stage == stage and p.fingerprint == fingerprint)
             key = kind if unique else f"{kind}/{fingerprint}"
