@@ -79,6 +79,38 @@ def test_arms_at_equal_tokens():
     assert other.difference.num_seeds == 2
 
 
+def with_start(results: Results, seeds: dict[int, float]) -> Results:
+    """The results with a warm start per seed, of these scores."""
+    start = results.rows["sft"].policies[0]
+    own = tuple(replace(start, seed=seed) for seed in seeds)
+    scores = {(one.folder, "test"): _scores(PROMPTS, np.full(2, seeds[one.seed or 0]), 4) for one in own}
+    rows = results.rows | {"sft": replace(results.rows["sft"], policies=own)}
+    return replace(results, rows=rows, scores=results.scores | scores)
+
+
+def test_a_run_at_step_0_has_the_score_of_its_own_start():
+    # Only the run of seed 2 is finished, and it has no later step within 100 tokens: not the start of seed 1.
+    results = with_start(usual(), {1: 0.1, 2: 0.3})
+    second = replace(results.rows["accuracy_only"], policies=results.rows["accuracy_only"].policies[1:])
+    found = build_held_out(replace(results, rows=results.rows | {"accuracy_only": second}), 0.95)
+    assert found is not None
+    assert found.equal is not None
+    other = found.equal.arms[1]
+    assert (other.steps, other.score.by_seed) == (0.0, (0.3,))
+    assert other.difference is not None
+    assert other.difference.effect == pytest.approx(0.3 - 0.5)
+
+
+def test_a_start_that_is_not_evaluated_yet_leaves_a_gap():
+    found = build_held_out(with_start(usual(), {1: 0.1}), 0.95)
+    assert found is not None
+    assert found.equal is not None
+    assert found.equal.arms[1].score.by_seed == (0.8, None)
+    nothing = build_held_out(with_start(usual(), {}), 0.95)
+    assert nothing is not None
+    assert nothing.curves[0].series[0].points[0].score.mean is None
+
+
 def test_at_equal_tokens_per_step_the_comparison_is_that_of_the_last_step():
     found = build_held_out(
         by_hand({"base": [10, 10], "accuracy_only": [10, 10]}, {"base": [0.5, 0.2], "accuracy_only": [0.1, 0.3]}), 0.95

@@ -113,7 +113,7 @@ def _equal_tokens(results: Results, rows: list[PolicyRow], column: Column, confi
         if baseline is not None and row is not baseline:
             common = sorted({*row.seeds} & {*baseline.seeds})
             ours, theirs = (scores[one.key][[one.seeds.index(seed) for seed in common]] for one in (row, baseline))
-            if common:
+            if common and not np.isnan(ours - theirs).all():
                 gap = difference(ours, theirs, column.unit, confidence, are_matched(results, row, baseline))
         used = [_tokens(results, one, step) for one, step in zip(row.folders.values(), steps[row.key], strict=True)]
         found.append(
@@ -135,10 +135,18 @@ def _within(results: Results, row: PolicyRow, tokens: float) -> list[int]:
 
 
 def _scores_at(results: Results, row: PolicyRow, column: Column, steps: list[int]) -> SeedScores:
-    """Scores of each run at its own step, one line per seed."""
-    levels = [_at_step(results, row, column, step) for step in steps]
-    # At step 0 all seeds may have one line.
-    return np.array([level[min(seed, len(level) - 1)] for seed, level in enumerate(levels)])
+    """Scores of each run at its own step, one line per seed; NaN at step 0 of a start that is not evaluated yet."""
+    start, last = start_of(results, row.key).folders, _last(results, row)
+    found: list[Any] = []
+    for (seed, folder), step in zip(row.folders.items(), steps, strict=True):
+        answered = start.get(seed, start.get(None)) if step == 0 else folder
+        if answered is None:
+            found.append(np.full(len(results.prompts[column.set]), np.nan))
+            continue
+        in_middle = step not in (0, last)
+        scores = results.curves[folder][step] if in_middle else results.scores[answered, column.set]
+        found.append(column_scores(results, scores, column))
+    return np.array(found)
 
 
 def _missing(results: Results, rows: list[PolicyRow], every: int) -> Iterator[str]:

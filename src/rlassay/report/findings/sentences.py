@@ -125,8 +125,8 @@ def held_out_note(content: Content) -> str:
     return (
         f"Every {found.every} steps, the weights of each run answered the set {found.set!r} as after training, with "
         f"the same sampling seeds. Step 0 is the policy before RL. Bands are {level(content)} intervals over seeds and "
-        "prompts at each point. Tokens and time are means over the runs of an arm; time counts training steps alone. "
-        "The dotted line marks the tokens of the table below."
+        "prompts at each point. Tokens and time are means over the runs of an arm; time counts training steps alone."
+        + (" The dotted line marks the tokens of the table below." if found.equal is not None else "")
     )
 
 
