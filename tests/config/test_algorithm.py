@@ -37,6 +37,10 @@ ADAPTIVE: dict[str, Any] = {"kind": "adaptive", "target": 0.1, "horizon": 1000.0
             "rl.kl.credit.0: shuffled_weights has nothing to shuffle",
         ),
         ({"rl__kl": {"credit": [{"kind": "covariance_penalty"}]}}, "rl.kl.credit.0"),
+        (
+            {"rl__kl": {"credit": [{"kind": "entropy_filter"}]}},
+            "rl.kl.credit: weighs a penalty whose weight rl.beta is 0",
+        ),
         ({"rl__delta": 1.1}, "rl.delta: 1.1 is inside the clip range, where it changes nothing; expected above 1.2"),
         ({"rl__sapo_temperature_pos": 2.0}, "rl.sapo_temperature_pos: 2, but rl.loss_type dapo does not use it"),
     ],
@@ -58,7 +62,8 @@ def test_options_at_their_defaults_leave_fingerprints_as_they_were():
     assert rl_id(study(rl__adam_beta2=0.95), "base", 1) != before
     assert rl_id(study(rl__kl={}), "base", 1) != before
     assert rl_id(study(rl__kl={"credit": []}), "base", 1) == rl_id(study(rl__kl={}), "base", 1)
-    assert rl_id(study(rl__kl={"credit": [{"kind": "random_filter"}]}), "base", 1) != rl_id(study(rl__kl={}), "base", 1)
+    credited, plain = (study(rl__beta=0.1, rl__kl=kl) for kl in ({"credit": [{"kind": "random_filter"}]}, {}))
+    assert rl_id(credited, "base", 1) != rl_id(plain, "base", 1)
 
 
 def test_a_penalty_on_reused_samples_is_no_problem():

@@ -30,6 +30,10 @@ CONTRADICTIONS = [
         ["primary.set: 'train' is a training split; expected test"],
     ),
     (
+        {"evaluation__curve_set": "test"},
+        ["evaluation.curve_set: no curve is drawn, since evaluation.every is null; set every, or leave it out"],
+    ),
+    (
         {"evaluation__every": 10, "evaluation__curve_set": "tets"},
         ["evaluation.curve_set: got the text 'tets', expected a set of evaluation.sets: test; did you mean 'test'?"],
     ),

@@ -69,6 +69,8 @@ def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
         return
     if kl.where == "reward" and kl.credit:
         yield "rl.kl.credit: weighs tokens in the loss, but rl.kl.where is reward; expected loss, or leave it out"
+    if kl.credit and rl.beta == 0:
+        yield "rl.kl.credit: weighs a penalty whose weight rl.beta is 0; set rl.beta above 0, or leave it out"
     if kl.where == "reward" and rl.multi_objective_aggregation == "normalize_then_sum":
         yield (
             "rl.kl.where: reward, but rl.multi_objective_aggregation normalize_then_sum leaves no total reward to take "

@@ -45,7 +45,10 @@ def penalise_tokens(trainer: Any, credit: Credit, signals: TokenSignals, output:
         output[OLD_POLICY_PENALTY] = own_rows(trainer.accelerator, credit.old_policy_penalty_BT, size)[:, :length]
     if trainer.xp_kl is None or not trainer.xp_kl.credit:
         return {}
-    weights_BT = compose(trainer.xp_kl.credit, signals).weights_BT
+    of_kl = compose(trainer.xp_kl.credit, signals)
+    if of_kl.old_policy_penalty_BT is not None:
+        raise ValueError("kl.credit: got a part that penalises; expected weights, filters or scales; move it to credit")
+    weights_BT = of_kl.weights_BT
     output[KL_WEIGHTS] = own_rows(trainer.accelerator, weights_BT, size)[:, :length]
     return {"kl_weight_mean": weights_BT[signals.completion_mask.bool()].mean().item()}
 
