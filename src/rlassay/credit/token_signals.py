@@ -88,7 +88,7 @@ A function of your own declares the signals that it reads, see `credit_part`.
 """
 
 
-def credit_part(part: Callable[..., Tensor] | None = None, *, needs: Iterable[str] = ()) -> Any:
+def credit_part(part: Callable[..., Tensor | OldPolicyPenalty] | None = None, *, needs: Iterable[str] = ()) -> Any:
     """Declare the signals that a credit function of your own reads, so that the trainer measures them.
 
     A function or a decorator:
@@ -112,7 +112,7 @@ def credit_part(part: Callable[..., Tensor] | None = None, *, needs: Iterable[st
         if name not in SIGNALS:
             raise ValueError(unknown("needs", name, SIGNALS))
 
-    def declare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def declare(function: Callable[..., Tensor | OldPolicyPenalty]) -> Callable[..., Tensor | OldPolicyPenalty]:
         vars(function)["needs"] = names
         return function
 
