@@ -29,10 +29,7 @@ CONTRADICTIONS = [
         {"evaluation__sets": ["test", "train"], "primary__set": "train"},
         ["primary.set: 'train' is a training split; expected test"],
     ),
-    (
-        {"evaluation__curve_set": "test"},
-        ["evaluation.curve_set: no curve is drawn, since evaluation.every is null; set every, or leave it out"],
-    ),
+    ({"evaluation__curve_set": "test"}, ["evaluation.curve_set: needs evaluation.every, got null"]),
     (
         {"evaluation__every": 10, "evaluation__curve_set": "tets"},
         ["evaluation.curve_set: got the text 'tets', expected a set of evaluation.sets: test; did you mean 'test'?"],

@@ -114,7 +114,7 @@ def _curve(study: Study) -> Iterator[str]:
         near = nearest(evaluation.curve_set, evaluation.sets)
         yield f"evaluation.curve_set: got the text {evaluation.curve_set!r}, {expected}{near}"
     if evaluation.curve_set is not None and evaluation.every is None:
-        yield "evaluation.curve_set: no curve is drawn, since evaluation.every is null; set every, or leave it out"
+        yield "evaluation.curve_set: needs evaluation.every, got null"
     longest = max(arm.recipe.rl.max_steps for arm in study.arms.values())
     if evaluation.every is not None and evaluation.every >= longest:
         yield (
