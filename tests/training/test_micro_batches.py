@@ -13,6 +13,8 @@ from rlassay.divergence import AdaptiveBeta
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.algorithms.kl_control import KLControl
 from rlassay.training.scale.micro_batches import Pool, divided, packed, padded_tokens
+from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
+from tests.training import tiny_seq2seq
 from tests.training.tiny_lm import make_trainer, weights
 
 BUDGET = 15
@@ -75,6 +77,18 @@ CASES: dict[str, dict[str, Any]] = {
 def test_it_is_so_with_each_option_that_adds_to_the_loss(case: str, tmp_path: Path):
     padded, budgeted = (trained(tmp_path / str(each), each, **CASES[case]) for each in (None, BUDGET))
     expect_same(padded, budgeted)
+
+
+def test_an_encoder_decoder_trains_alike(tmp_path: Path):
+    trained_weights: list[dict[str, torch.Tensor]] = []
+    for budget in (None, 14):
+        torch.manual_seed(0)
+        settings = SGD | {"max_steps": 2, "num_iterations": 2, "max_tokens_per_micro_batch": budget}
+        trainer = tiny_seq2seq.make_trainer(Seq2SeqGRPOTrainer, tmp_path / str(budget), "bart", **settings)
+        trainer.train()
+        trained_weights.append(weights(trainer))
+    for name, value in trained_weights[0].items():
+        torch.testing.assert_close(trained_weights[1][name], value, rtol=1e-4, atol=2e-6, msg=name)
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo"])

@@ -108,6 +108,7 @@ def make_trainer(trainer_class: Any, folder: Path, shape: str = "t5", **changes:
         "signals",
         "peft_config",
         "advantage",
+        "max_tokens_per_micro_batch",
     )
     ours = {name: changes.pop(name) for name in own if name in changes}
     policy = ours.pop("model", None) or model(shape)
