@@ -13,8 +13,8 @@ from tests.config.studies import content, write
 
 def arguments(**given: object) -> argparse.Namespace:
     """Parsed study arguments."""
-    plain = {"study": None, "scale": None, "results": None, "config": Path("config/config.yaml"), "fingerprint": None}
-    return argparse.Namespace(**{**plain, **given})
+    plain = dict.fromkeys(("study", "scale", "engine", "results", "fingerprint"))
+    return argparse.Namespace(**{**plain, "config": Path("config/config.yaml"), **given})
 
 
 def test_the_command_line_goes_before_the_settings_file(tmp_path: Path):

@@ -170,8 +170,8 @@ def test_wrong_settings_are_named_with_their_file(tmp_path: Path):
     assert caught.value.source == str(path)
     assert list(caught.value.problems) == [
         "resources.threads: got the number 0, expected a number of at least 1",
-        "studdy: unknown key; expected one of study, scale, results, tracking, report, diagnostics, resources; "
-        "did you mean 'study'?",
+        "studdy: unknown key; expected one of study, scale, engine, results, tracking, report, diagnostics, "
+        "resources; did you mean 'study'?",
     ]
 
 
@@ -189,7 +189,7 @@ def test_snakemake_may_hand_over_numbers_as_text():
             "seeds: belongs to the study, since it decides its results; write it into config/studies/",
         ),
         ({"rl": {"max_steps": "3"}}, "rl: belongs to the study"),
-        ({"sacle": "tiny"}, "sacle: unknown key; expected one of study, scale, results"),
+        ({"sacle": "tiny"}, "sacle: unknown key; expected one of study, scale, engine, results"),
         ({"resources": {"threads": "many"}}, "resources.threads: got the text 'many', expected a whole number"),
         ({"tracking": {"interval": "x"}}, "tracking.interval: got the text 'x', expected a number"),
         ({"tracking": {"enabled": "maybe"}}, "tracking.enabled: got the text 'maybe', expected true or false"),

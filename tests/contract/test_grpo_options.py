@@ -10,10 +10,12 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+from rlassay.config.engine import VLLMSampler
 from rlassay.credit import uniform
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.grpo_options import OWNED, PAGE, destinations, page
-from rlassay.training.rl import grpo_arguments
+from rlassay.training.rl import grpo_arguments, vllm_arguments
+from rlassay.training.vllm_sampler import VLLMPlan
 from tests.training.tiny_lm import make_trainer, weights
 
 PASSED_THROUGH: dict[str, dict[str, Any]] = {
@@ -45,7 +47,9 @@ def test_the_stage_sets_the_fields_that_it_owns():
     tree = ast.parse(textwrap.dedent(inspect.getsource(grpo_arguments)))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     (call,) = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "GRPOConfig"]
-    assert {keyword.arg for keyword in call.keywords if keyword.arg} == set(OWNED)
+    named = {keyword.arg for keyword in call.keywords if keyword.arg}
+    passed_on = {f"vllm_{name}" for name in VLLMSampler.model_fields.keys() - VLLMPlan.__dataclass_fields__.keys()}
+    assert named | vllm_arguments(VLLMSampler(kind="vllm")).keys() - passed_on == set(OWNED)
 
 
 @pytest.mark.parametrize("case", PASSED_THROUGH)

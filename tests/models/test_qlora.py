@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlassay.config import fingerprints
-from rlassay.config.checks import algorithm
+from rlassay.config.checks import machine
 from rlassay.config.model import Lora
 from rlassay.models import hub as loading
 from rlassay.models.policy import build_policy
@@ -17,7 +17,7 @@ PACKED = {"kind": "hub", "name": "x/y", "lora": {"r": 2, "load_in_4bit": True}}
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
-    monkeypatch.setattr(algorithm, "find_spec", lambda name: object() if there else None)
+    monkeypatch.setattr(machine, "find_spec", lambda name: object() if there else None)
 
 
 def test_without_a_gpu_or_the_library_it_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -322,4 +322,4 @@ def test_a_study_of_one_arm_has_no_verdict_and_no_empty_section(tmp_path):
     assert "The baseline is the only arm" in page.text
     shown = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
     empty = ("training", "rewards", "credit", "parsing", "examples", "cost")
-    assert shown == [name for name in SECTIONS if name not in {*empty, "attribution", "rounds"}]
+    assert shown == [name for name in SECTIONS if name not in {*empty, "attribution", "rounds", "held_out"}]
