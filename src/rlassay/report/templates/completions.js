@@ -167,10 +167,11 @@ async function show(key) {
     else { button.setAttribute("aria-current", "true"); scrollTo(button); }
   }
   if (place < 0) { document.getElementById("prompt").replaceChildren(); document.getElementById("columns").replaceChildren(); return; }
+  history.replaceState(null, "", `#${encodeURIComponent(source.key)}/${encodeURIComponent(key)}`); // before the wait, or it would undo an address given in the meantime
+  const shown = source;
   try {
     const [prompt, texts] = await promptOf(listed[place]);
-    if (current !== key) return;
-    history.replaceState(null, "", `#${encodeURIComponent(source.key)}/${encodeURIComponent(key)}`);
+    if (current !== key || source !== shown) return;
     fillSeeds(prompt);
     showPrompt(prompt);
     showCompletions(prompt, texts);
