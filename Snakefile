@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from rlassay.cli.failures import report_failures
+from rlassay.cli.status import conclude
 from rlassay.cli.terminal import follow_jobs, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
@@ -47,7 +48,7 @@ onstart:
 
 
 onsuccess:
-    conclude()
+    conclude(STUDY, LAYOUT, on_cluster=not workflow.local_exec)
 
 
 onerror:

@@ -1,9 +1,3 @@
-def curves_of(asked):
-    """The held-out curves of runs."""
-    runs = [folder for folder, policy in asked.items() if policy.stage == "rl"]
-    return [] if STUDY.curve_set is None else [LAYOUT.curve(folder, STUDY.curve_set) for folder in runs]
-
-
 # Evaluate the weights that a run kept in the middle of its training, then remove them.
 rule held_out_curve:
     input:

@@ -1,14 +1,3 @@
-from rlassay.cli.status import conclusion
-from rlassay.tracking.views import read_link
-
-
-def conclude():
-    """Say where to look; on a cluster also what came out, which a local job has printed itself."""
-    if not workflow.local_exec:
-        print("\n".join(conclusion(STUDY, LAYOUT)))
-    print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(LAYOUT.tracking) or ''}")
-
-
 # Write the report; print its verdicts and the page's path.
 rule ablation_report:
     input:

@@ -1,10 +1,7 @@
-LOOKS = () if STUDY.sequential is None else STUDY.sequential.looks
-
-
 def decisions(wildcards):
     """The decisions of the looks that a job waits for: those before its own look, or for the report all."""
-    taken = []
-    for look in range(1, int(wildcards.get("look", len(LOOKS) + 1))):
+    taken, looks = [], () if STUDY.sequential is None else STUDY.sequential.looks
+    for look in range(1, int(wildcards.get("look", len(looks) + 1))):
         taken.append(checkpoints.decide.get(look=look).output.decision)
         if not undecided_arms(LAYOUT, look):
             break
@@ -21,7 +18,8 @@ def reported(wildcards):
     """The results of every policy that the study needs; sequential seeds know them after the last look."""
     decisions(wildcards)
     asked = asked_policies(STUDY, LAYOUT)
-    return results_of(asked) + curves_of(asked)
+    runs = [] if STUDY.curve_set is None else [run for run, policy in asked.items() if policy.stage == "rl"]
+    return results_of(asked) + [LAYOUT.curve(run, STUDY.curve_set) for run in runs]
 
 
 def looked_at(wildcards):

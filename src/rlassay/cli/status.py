@@ -124,6 +124,13 @@ def conclusion(study: Study, layout: Layout) -> list[str]:
     ]
 
 
+def conclude(study: Study, layout: Layout, *, on_cluster: bool) -> None:
+    """Say where to look; on a cluster also what came out, which a local job has printed itself."""
+    if on_cluster:
+        print("\n".join(conclusion(study, layout)))
+    print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(layout.tracking) or ''}")
+
+
 def status_rows(study: Study, layout: Layout) -> list[Row]:
     """The policies of a study, warm starts before runs."""
     found = failures(study, layout)
