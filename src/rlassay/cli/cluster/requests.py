@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from rlassay.cli.plans.estimates import parameters
+from rlassay.cli.stages import STAGES
 from rlassay.config import Settings, Study
 from rlassay.config.settings import Stage
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
-SHARED = ("sft_train", "rl_train", "generate", "held_out_curve")
-"""Stages whose jobs the processes of a study share."""
 BASE = 2500
 """MiB of a process besides weights: Python, torch, rows, and the processes of Snakemake and of MLflow around it."""
 UNKNOWN = 48_000
@@ -32,7 +31,7 @@ def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
     `mem_mb` grows with each attempt, for a job that ran out of memory. A job of several nodes is one task per node,
     which the plug-in calls MPI.
     """
-    shared, study = stage in SHARED, study.placed(stage)
+    shared, study = STAGES[stage].in_processes, study.placed(stage)
     asked: dict[str, Any] = {
         "mem_mb": _growing(memory_mb(study, settings, stage)),
         "runtime": settings.resources.minutes_of(stage),
@@ -48,7 +47,7 @@ def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
     given = settings.resources.memory_mb.get(stage)
     if given is not None:
         return given
-    if stage not in SHARED:
+    if not STAGES[stage].in_processes:
         return 2 * BASE
     study = study.placed(stage)
     copies = COPIES_ON_GPU if study.gpus else COPIES[stage]

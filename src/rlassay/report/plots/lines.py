@@ -138,7 +138,7 @@ def draw_held_out(found: HeldOut, marks: dict[str, Mark]) -> list[Drawing]:
 
 
 def held_out_names(found: HeldOut, curve: HeldOutCurve) -> dict[str, HeldOutAxis]:
-    """Name of each figure of a curve -> what it is drawn over."""
+    """Name of each figure of a curve -> its x-axis."""
     over: tuple[HeldOutAxis, ...] = ("step", "tokens", "hours") if curve is found.curves[0] else ("step",)
     return {f"held_out_{file_name(curve.column.metric)}_{curve.column.mode}_{each}": each for each in over}
 
