@@ -17,7 +17,7 @@ from rlassay import ranks
 from rlassay.config.fingerprints import evaluation_id
 from rlassay.config.policies import Policy
 from rlassay.config.study import Study
-from rlassay.evaluation.generate import Batch, WorkFile, answering, plan_batches, wait_for_all_answers, with_bar
+from rlassay.evaluation.generate import WorkFile, answer_share, answering, plan_batches, wait_for_all_answers
 from rlassay.evaluation.score import log_failures, metrics_of, score_file, write_scores
 from rlassay.files import read_json, write_json
 from rlassay.layout import Layout, checkpoints
@@ -85,25 +85,17 @@ def _answer(work: _Work) -> None:
     batches = plan_batches(list(read_rows(layout.split(work.split))), work.study.evaluation)
     with WorkFile(layout.curve_part(folder, work.split), work.key) as done:
         for step, path in work.weights.items():
-            own = batches[ranks.rank() :: ranks.world_size()]
-            waiting = [batch for batch in own if _number(step, batch, batches) not in done.done]
-            if waiting:
-                with answering(work.study, layout, work.policy, path) as answerer:
-                    for batch in with_bar(waiting, f"step {step} of {folder} {work.split}"):
-                        done.add(_number(step, batch, batches), answerer.answer(batch))
+            opened = answering(work.study, layout, work.policy, path)
+            title = f"step {step} of {folder} {work.split}"
+            answer_share(done, batches, opened, title, first=step * len(batches))
     wait_for_all_answers()
     if ranks.is_main():
         found = done.done | done.of_all()
         for step in work.weights:
-            rows = (row for batch in batches for row in found[_number(step, batch, batches)])
+            rows = (row for batch in batches for row in found[step * len(batches) + batch.number])
             write_rows(layout.curve_completions(folder, work.split, step), rows)
         for file in done.files():
             file.unlink()
-
-
-def _number(step: int, batch: Batch, batches: list[Batch]) -> int:
-    """Number of a batch of a step among those of all steps."""
-    return step * len(batches) + batch.number
 
 
 def _score(work: _Work, steps: list[int]) -> None:

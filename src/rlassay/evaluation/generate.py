@@ -7,7 +7,7 @@ Steps: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`) 
 import hashlib
 import json
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,13 +69,7 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
     target = layout.completions(policy.folder, split)
     part = layout.completions_part(policy.folder, split)
     with WorkFile(part, _key(study, layout, policy, split)) as work:
-        # By number, since another process may have finished batches of its own before this one reads its file.
-        own = batches[ranks.rank() :: ranks.world_size()]
-        waiting = [batch for batch in own if batch.number not in work.done]
-        if waiting:
-            with answering(study, layout, policy) as answerer:
-                for batch in with_bar(waiting, f"generate {policy.folder} {split}"):
-                    work.add(batch.number, answerer.answer(batch))
+        answer_share(work, batches, answering(study, layout, policy), f"generate {policy.folder} {split}")
     wait_for_all_answers()
     if ranks.is_main():
         done = work.done | work.of_all()
@@ -147,7 +141,23 @@ def wait_for_all_answers() -> None:
         group.destroy_process_group()
 
 
-def with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
+def answer_share(
+    work: "WorkFile", batches: list[Batch], policy: AbstractContextManager["Answerer"], title: str, *, first: int = 0
+) -> None:
+    """Answer this process's share of the batches that the working file lacks; the policy is opened if there are any.
+
+    `first` is added to the number under which the working file holds a batch.
+    """
+    # By number, since another process may have finished batches of its own before this one reads its file.
+    own = batches[ranks.rank() :: ranks.world_size()]
+    waiting = [batch for batch in own if first + batch.number not in work.done]
+    if waiting:
+        with policy as answerer:
+            for batch in _with_bar(waiting, title):
+                work.add(first + batch.number, answerer.answer(batch))
+
+
+def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:
     """The batches one by one, with a progress bar over their completions."""
     with progress_bar(title, sum(len(batch.items) for batch in batches), "completion") as bar:
         for batch in batches:
