@@ -340,3 +340,8 @@ def test_tiny_shortens_what_a_length_reward_pays_for():
 
 def test_every_part_of_tiny_for_a_source_is_tested_here():
     assert set(read_yaml(TINY)["by_source"]) == set(TINY_SOURCES)
+
+
+def test_tiny_averages_as_many_checkpoints_as_it_has_and_only_where_the_study_averages():
+    assert tiny(evaluation__every=5, primary__over="last_9").primary.over == "last_2"
+    assert tiny(evaluation__every=5).primary.over is None

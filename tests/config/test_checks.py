@@ -22,30 +22,6 @@ CONTRADICTIONS = [
         ["data.misread_share: guess_share + misread_share = 0.7 + 0.4, expected at most 1 together"],
     ),
     (
-        {"evaluation__sets": ["tests"], "primary__set": "tests"},
-        ["evaluation.sets.0: got the text 'tests', expected a split of data.splits: test; did you mean 'test'?"],
-    ),
-    (
-        {"evaluation__sets": ["test", "train"], "primary__set": "train"},
-        ["primary.set: 'train' is a training split; expected test"],
-    ),
-    ({"evaluation__curve_set": "test"}, ["evaluation.curve_set: needs evaluation.every, got null"]),
-    (
-        {"evaluation__every": 10, "evaluation__curve_set": "tets"},
-        ["evaluation.curve_set: got the text 'tets', expected a set of evaluation.sets: test; did you mean 'test'?"],
-    ),
-    (
-        {"evaluation__every": 60},
-        [
-            "evaluation.every: got the number 60, but no arm trains more than 60 steps, so that the curve would have "
-            "no point between start and end; take a smaller number, or null"
-        ],
-    ),
-    (
-        {"evaluation__sets": ["test", "test"]},
-        ["evaluation.sets.1: 'test' appears twice in the list"],
-    ),
-    (
         {"rl__beam_sampling": True},
         ["rl.beam_sampling: true, but only encoder-decoders sample so; set it to false"],
     ),

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlassay.config.study import Reference, Study
+from rlassay.config.model import Reference
+from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import SplitFacts
 from rlassay.report.gather import Results, ResultsError, gather, reading

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlassay.config.model import Reference
 from rlassay.config.settings import Settings
-from rlassay.config.study import Reference
 from rlassay.report.gather import Results, gather
 from rlassay.report.tables import primary_column, scores_of
 from rlassay.report.verdicts import (

@@ -8,24 +8,24 @@ def decisions(wildcards):
     return taken
 
 
-def results_of(asked):
+def results_of(asked, with_curves):
     """The files of policies that a comparison reads."""
-    training = [manifest(policy) for policy in asked.values() if policy.is_trained]
-    return training + [LAYOUT.scores(folder, name) for folder in asked for name in STUDY.evaluation.sets]
+    files = [manifest(policy) for policy in asked.values() if policy.is_trained]
+    files += [LAYOUT.scores(folder, name) for folder in asked for name in STUDY.evaluation.sets]
+    runs = [folder for folder, policy in asked.items() if with_curves and policy.stage == "rl"]
+    return files + [LAYOUT.curve(run, STUDY.curve_set) for run in runs]
 
 
 def reported(wildcards):
     """The results of every policy that the study needs; sequential seeds know them after the last look."""
     decisions(wildcards)
-    asked = asked_policies(STUDY, LAYOUT)
-    runs = [] if STUDY.curve_set is None else [run for run, policy in asked.items() if policy.stage == "rl"]
-    return results_of(asked) + [LAYOUT.curve(run, STUDY.curve_set) for run in runs]
+    return results_of(asked_policies(STUDY, LAYOUT), STUDY.curve_set is not None)
 
 
 def looked_at(wildcards):
     """The results of every policy that a look needs."""
     decisions(wildcards)
-    return results_of(asked_policies(STUDY, LAYOUT, before=int(wildcards.look)))
+    return results_of(asked_policies(STUDY, LAYOUT, before=int(wildcards.look)), STUDY.primary.over is not None)
 
 
 # With sequential seeds: compare the arms after a round and write which get more seeds.

@@ -119,7 +119,7 @@ def _is_seq2seq(model: dict[str, Any]) -> bool:
 
 
 def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """Lay an overlay on sections; a warm start, a reward, adapters or a held-out curve that they lack stay absent.
+    """Lay an overlay on sections; a warm start, reward, adapters, curve or average that they lack stay absent.
 
     Where the overlay replaces the model by one of another kind, adapters stay, with the overlay's `lora` over them.
     """
@@ -130,8 +130,9 @@ def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, An
     rounds = over.pop("sequential_seeds", {})
     if is_mapping(sections.get("seeds")):
         over["seeds"] = rounds
-    if "evaluation" in over and not sections.get("evaluation", {}).get("every"):
-        over["evaluation"] = {key: value for key, value in over["evaluation"].items() if key != "every"}
+    for section, optional in (("evaluation", "every"), ("primary", "over")):
+        if section in over and not sections.get(section, {}).get(optional):
+            over[section] = {key: value for key, value in over[section].items() if key != optional}
     if "rewards" in over:
         over["rewards"] = {name: reward for name, reward in over["rewards"].items() if name in sections["rewards"]}
     laid = merge(sections, over)

@@ -148,6 +148,7 @@ _EXPECTED = {
 _PATTERNS = {
     "^#": "a colour such as '#1f77b4', in quotes",
     "^[": "a name of lower-case letters, digits and underscores",
+    "^l": "last_2, last_3, or another number of at least 2",
 }
 
 

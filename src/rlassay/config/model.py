@@ -143,3 +143,18 @@ class HubModel(Section):
 
 
 ModelConfig = Annotated[TinyVLM | TinyLM | TinySeq2Seq | HubModel, Field(discriminator="kind")]
+
+
+class Reference(Section):
+    """A model beside the arms: evaluated with their prompts and decoding, shown as a row of the tables."""
+
+    label: str | None = None
+    """Its name on the page; the key by default."""
+    path: str = Field(min_length=1)
+    """A model folder, the folder of an adapter or checkpoint, or a name on the hub."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub repository."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the weights; null takes that of the baseline's model."""
+    compare: bool = False
+    """Whether the page compares each arm with it in verdicts; otherwise it is a row and no more."""

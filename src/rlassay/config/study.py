@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
 from rlassay.config.engine import ANSWERING, DEFAULT_ENGINE, EngineName, EvaluationEngine, is_default_engine
+from rlassay.config.model import Reference
 from rlassay.config.section import Section, alternatives, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.records import Mode
@@ -74,21 +75,6 @@ class Evaluation(Section):
         return {"sampled": self.num_samples, "greedy": int(self.greedy), **of_beams}
 
 
-class Reference(Section):
-    """A model beside the arms: evaluated with their prompts and decoding, shown as a row of the tables."""
-
-    label: str | None = None
-    """Its name on the page; the key by default."""
-    path: str = Field(min_length=1)
-    """A model folder, the folder of an adapter or checkpoint, or a name on the hub."""
-    revision: str | None = None
-    """Commit, tag or branch of the hub repository."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Type of the weights; null takes that of the baseline's model."""
-    compare: bool = False
-    """Whether the page compares each arm with it in verdicts; otherwise it is a row and no more."""
-
-
 class Primary(Section):
     """The metric that decides the verdicts, declared before the study runs."""
 
@@ -98,8 +84,16 @@ class Primary(Section):
     """A metric of the score stage."""
     mode: Mode = "sampled"
     """Which completions count: the sampled ones, the greedy one, or that of the beam search."""
+    over: str | None = Field(default=None, pattern=r"^last_([2-9]|[1-9]\d+)$", exclude_if=is_none)
+    """Weights whose scores are averaged for each run: `last_3` takes the last three points of its held-out curve, of
+    which the trained weights are one. Null takes the trained weights alone."""
     smallest_effect: float | None = Field(default=None, gt=0)
     """The smallest difference that matters, in the metric's unit (0.03 is 3 points of accuracy); null declares none."""
+
+    @property
+    def num_checkpoints(self) -> int:
+        """How many weights of a run are averaged, the trained ones among them."""
+        return 1 if self.over is None else int(self.over.removeprefix("last_"))
 
 
 class Arm(Section):

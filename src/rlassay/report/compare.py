@@ -13,7 +13,7 @@ from rlassay.report.numbers import Column, Estimate, PairedDifference
 from rlassay.report.tables import difference, estimate, primary_column, scores_of
 from rlassay.report.typeset import quoted, shortened
 
-MUST_MATCH = ("metric", "mode", "set")
+MUST_MATCH = ("metric", "mode", "set", "over")
 """Keys of `primary` that two studies must share."""
 DECODING = ("num_samples", "temperature", "top_p", "max_completion_length", "greedy", "beams")
 """Keys of `evaluation` that two studies must share, as other decoding changes the metric."""

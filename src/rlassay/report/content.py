@@ -214,6 +214,8 @@ class StudyFacts(Record):
     """Level of all intervals, such as 0.95."""
     num_samples: int
     """Sampled completions per prompt in the evaluation."""
+    num_checkpoints: int = 1
+    """Weights of a run whose scores on the primary set are averaged, the trained ones among them."""
 
 
 class ArmFacts(Record):

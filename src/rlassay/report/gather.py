@@ -20,6 +20,7 @@ from rlassay.config.load import Commands
 from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies, label_of, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
+from rlassay.files import read_json
 from rlassay.layout import Layout
 from rlassay.records import PromptRow, SplitFacts, read_rows
 from rlassay.report.numbers import MissingFile
@@ -90,6 +91,14 @@ class Results:
     missing: tuple[MissingFile, ...]
     """Absent files; a policy that lacks one is left out."""
 
+    def averaged(self, folder: str, name: str) -> tuple[PolicyScores, ...]:
+        """The scores whose mean a policy has on a set: its own, and with `primary.over` those of earlier weights."""
+        last = self.scores[folder, name]
+        if self.study.primary.over is None or name != self.study.primary.set or folder not in self.curves:
+            return (last,)
+        steps = _averaged_steps(self.study, self.manifests[folder])
+        return (*(self.curves[folder][step] for step in steps), last)
+
     @cached_property
     def planned(self) -> dict[str, Policy]:
         """Every policy of the study by its folder, finished or not."""
@@ -113,7 +122,9 @@ def gather(
     """
     commands = Commands(settings)
     every = asked_policies(study, layout, before)
-    missing = list(_missing_files(study, layout, commands, every, with_curves=before is None))
+    # A look at sequential seeds waits for no curve, unless the curve decides.
+    with_curves = before is None or study.primary.over is not None
+    missing = list(_missing_files(study, layout, commands, every, with_curves=with_curves))
     if missing and not partial:
         raise ResultsError(_problems(missing, layout, commands))
     reader = _Reader(layout, commands)
@@ -124,8 +135,7 @@ def gather(
         folder: one for folder, one in every.items() if not any(f.path.startswith(f"{folder}/") for f in missing)
     }
     runs = [folder for folder, policy in complete.items() if policy.stage == "rl"]
-    # A look at sequential seeds decides by the last weights alone, so that it waits for no curve.
-    split = study.curve_set if before is None else None
+    split = study.curve_set if with_curves else None
     return Results(
         study=study,
         layout=layout,
@@ -166,6 +176,31 @@ def _missing_files(
             if not path.exists():
                 relative = path.relative_to(layout.root).as_posix()
                 yield MissingFile(path=relative, needed_for=needed_for, command=commands.make(path))
+        if policy.stage == "rl":
+            yield from _missing_points(study, layout, commands, folder, needed_for)
+
+
+def _missing_points(
+    study: Study, layout: Layout, commands: Commands, folder: str, needed_for: str
+) -> Iterator[MissingFile]:
+    """The points of a finished curve that `primary.over` averages and whose weights are gone."""
+    name, manifest = study.primary.set, read_json(layout.train_manifest(folder))
+    if study.primary.over is None or manifest is None or not layout.curve(folder, name).exists():
+        return
+    answered = (read_json(layout.curve_record(folder, name)) or {}).get("steps", [])
+    for step in _averaged_steps(study, manifest):
+        if step not in answered:
+            path = layout.curve_completions(folder, name, step).relative_to(layout.root).as_posix()
+            again = commands.remake(layout.train_manifest(folder))
+            yield MissingFile(path=path, needed_for=needed_for, command=again)
+
+
+def _averaged_steps(study: Study, manifest: dict[str, Any]) -> range:
+    """The points of a curve that `primary.over` averages with the last weights; fewer for a run that ended early."""
+    every = study.evaluation.every
+    assert every is not None  # the checks of the study ask for it
+    points = range(every, int(manifest["steps"]), every)
+    return points[max(0, len(points) + 1 - study.primary.num_checkpoints) :]
 
 
 def _problems(missing: list[MissingFile], layout: Layout, commands: Commands) -> list[str]:

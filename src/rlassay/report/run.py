@@ -130,6 +130,7 @@ def _study_facts(results: Results, confidence: float) -> StudyFacts:
         smallest_effect=study.primary.smallest_effect,
         confidence=confidence,
         num_samples=study.evaluation.num_samples,
+        num_checkpoints=study.primary.num_checkpoints,
     )
 
 

@@ -10,6 +10,7 @@ from rlassay.records import Mode
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
 from rlassay.report.read.scores import DISAGREEMENT, PolicyScores
+from rlassay.report.typeset import quoted
 from rlassay.stats import Interval, contrast, crossed_interval, pass_at_k, seed_band, share_interval
 
 SeedScores = Float[np.ndarray, "seeds items"]
@@ -70,10 +71,15 @@ def _table(results: Results, name: TableName, title: str, note: str, columns: li
 
 
 def _main_note(results: Results) -> str:
-    samples = results.study.evaluation.num_samples
+    samples, primary = results.study.evaluation.num_samples, results.study.primary
+    averaged = (
+        f"On {quoted(primary.set)}, scores of runs are means over their last {primary.num_checkpoints} checkpoints. "
+        if primary.over
+        else ""
+    )
     return (
-        f"Sampled metrics are means over {samples} completions per prompt (avg@{samples}). The untrained model is one "
-        "policy for all seeds, and so is SFT unless the study trains a warm start per seed."
+        f"Sampled metrics are means over {samples} completions per prompt (avg@{samples}). {averaged}"
+        "The untrained model is one policy for all seeds, and so is SFT unless the study trains a warm start per seed."
     )
 
 
@@ -81,14 +87,18 @@ def _main_note(results: Results) -> str:
 
 
 def scores_of(results: Results, row: PolicyRow, column: Column) -> SeedScores:
-    """Scores of a row's policies, one line per policy, prompts sorted by prompt_id; NaN = no score."""
+    """Scores of a row's policies, one line per policy, prompts sorted by prompt_id; NaN = no score.
+
+    With `primary.over`, a run's score on a prompt is the mean over its last checkpoints.
+    """
     return np.array([_policy_scores(results, folder, column) for folder in row.folders.values()]).reshape(
         len(row.folders), len(results.prompts[column.set])
     )
 
 
 def _policy_scores(results: Results, folder: str, column: Column) -> Float[np.ndarray, " items"]:
-    return column_scores(results, results.scores[folder, column.set], column)
+    found = [column_scores(results, scores, column) for scores in results.averaged(folder, column.set)]
+    return np.mean(np.array(found), axis=0)
 
 
 def column_scores(results: Results, scores: PolicyScores, column: Column) -> Float[np.ndarray, " items"]:

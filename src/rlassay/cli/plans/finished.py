@@ -165,8 +165,9 @@ def noise_of(study: Study, layout: Layout) -> Noise | None:
     if not parts:
         return None
     seed, item, pair, sample, is_share = np.mean(np.array(parts, dtype=float), axis=0)
+    weights = "the trained weights" if study.primary.over else "the finished runs"
     return Noise(
-        source=f"deviations of the finished runs of {study.id}",
+        source=f"deviations of {weights} of {study.id}",
         seed_sd=float(seed) ** 0.5,
         item_sd=float(item) ** 0.5,
         pair_sd=float(pair) ** 0.5,

@@ -7,12 +7,12 @@ equal. Each check yields one sentence per problem: key path, value found, values
 import re
 from collections.abc import Callable, Iterable, Iterator
 from math import gcd
-from pathlib import Path
 from typing import Any
 
 from rlassay.config.arms import differences, idle, undeclared
 from rlassay.config.checks.algorithm import ALGORITHM_CHECKS
 from rlassay.config.checks.engine import arm_in_evaluation, evaluation_engine, rl_engine
+from rlassay.config.checks.evaluation import averaged_checkpoints, evaluation_sets, held_out_curve, references
 from rlassay.config.checks.machine import MACHINE_CHECKS
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Gsm8k, PackageTexts, Summarization, Table
@@ -34,8 +34,6 @@ ATTENTION_REWARDS = ("modality_balance", "vision_gain")
 """Rewards that read how attention is divided between text and image."""
 UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
 """Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
-MODEL_FILES = ("config.json", "adapter_config.json")
-"""Files of which the folder of a model or an adapter has one."""
 OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names that a reward of the user's own may have."""
 LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
@@ -44,7 +42,8 @@ LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 
 def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
-    of_study = [_seeds, _processes, _data, _evaluation, evaluation_engine, _primary, _references]
+    of_study = [_seeds, _processes, _data, evaluation_sets, held_out_curve, evaluation_engine]
+    of_study += [_primary, averaged_checkpoints, references]
     of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
     of_recipe += [_seq2seq, arm_in_evaluation, rl_engine, *ALGORITHM_CHECKS, *MACHINE_CHECKS]
     problems = [problem for check in of_study for problem in check(study)]
@@ -95,34 +94,6 @@ def _data(study: Study) -> Iterator[str]:
         yield f"data.misread_share: guess_share + misread_share = {shares}, expected at most 1 together"
 
 
-def _evaluation(study: Study) -> Iterator[str]:
-    held_out = [split for split in study.data.splits if split not in TRAINING_SPLITS]
-    for i, name in enumerate(study.evaluation.sets):
-        path = f"evaluation.sets.{i}"
-        if name not in study.data.splits:
-            expected = f"expected a split of data.splits: {one_of(held_out)}" if held_out else "data.splits has none"
-            yield f"{path}: got the text {name!r}, {expected}{nearest(name, held_out)}"
-        if name in study.evaluation.sets[:i]:
-            yield f"{path}: {name!r} appears twice in the list"
-    yield from _curve(study)
-
-
-def _curve(study: Study) -> Iterator[str]:
-    evaluation = study.evaluation
-    if evaluation.curve_set is not None and evaluation.curve_set not in evaluation.sets:
-        expected = f"expected a set of evaluation.sets: {one_of(evaluation.sets)}"
-        near = nearest(evaluation.curve_set, evaluation.sets)
-        yield f"evaluation.curve_set: got the text {evaluation.curve_set!r}, {expected}{near}"
-    if evaluation.curve_set is not None and evaluation.every is None:
-        yield "evaluation.curve_set: needs evaluation.every, got null"
-    longest = max(arm.recipe.rl.max_steps for arm in study.arms.values())
-    if evaluation.every is not None and evaluation.every >= longest:
-        yield (
-            f"evaluation.every: got the number {evaluation.every}, but no arm trains more than {longest} steps, so "
-            "that the curve would have no point between start and end; take a smaller number, or null"
-        )
-
-
 def _primary(study: Study) -> Iterator[str]:
     primary, evaluation = study.primary, study.evaluation
     if primary.set not in evaluation.sets:
@@ -140,17 +111,6 @@ def _primary(study: Study) -> Iterator[str]:
         yield "primary.mode: beams, but evaluation.beams is null; set it, or primary.mode to sampled"
     if primary.mode == "greedy" and not evaluation.greedy:
         yield "primary.mode: greedy, but evaluation.greedy is false; set it to true, or primary.mode to sampled"
-
-
-def _references(study: Study) -> Iterator[str]:
-    for name, one in study.references.items():
-        if name in study.arms:
-            yield f"references.{name}: an arm has this name too; choose another"
-        looks_local = one.path.startswith((".", "/", "~")) or one.path.count("/") > 1
-        if looks_local and not Path(one.path).is_dir():
-            yield f"references.{name}.path: no such folder: {one.path!r}; expected the folder of a model or adapter"
-        elif looks_local and not any((Path(one.path) / file).is_file() for file in MODEL_FILES):
-            yield f"references.{name}.path: {one.path!r} holds no model: neither {' nor '.join(MODEL_FILES)}"
 
 
 def _image_size(_: Study, recipe: Recipe) -> Iterator[str]:

@@ -76,9 +76,9 @@ def _at_step(results: Results, row: PolicyRow, column: Column, step: int) -> See
     """Scores at one step: one line per seed, or a single line where all seeds start from one policy."""
     if step == 0:
         return scores_of(results, start_of(results, row.key), column)
-    if step == _last(results, row):
-        return scores_of(results, row, column)
-    return np.array([column_scores(results, results.curves[one][step], column) for one in row.folders.values()])
+    at_last = step == _last(results, row)
+    found = [results.scores[one, column.set] if at_last else results.curves[one][step] for one in row.folders.values()]
+    return np.array([column_scores(results, scores, column) for scores in found])
 
 
 def _tokens(results: Results, folder: str, step: int) -> float:

@@ -99,9 +99,20 @@ def primary_note(content: Content) -> str:
     what = f"{name} is the share of right answers" if "accuracy" in column.metric else f"the metric is {name}"
     unit = {"share": "Differences are in percentage points", "tokens": "Differences are in tokens"}.get(column.unit)
     return (
-        f"{what[0].upper()}{what[1:]}, {how}. "
+        f"{what[0].upper()}{what[1:]}, {how}{checkpoints_note(content)}. "
         + (f"{unit}: " if unit else "At the right: ")
         + (f"the mean, its {level(content)} interval over seeds and prompts, and the p-value.")
+    )
+
+
+def checkpoints_note(content: Content) -> str:
+    """Which weights of a run are averaged, as the end of a sentence; empty where the trained ones count alone."""
+    found, count = content.held_out, content.study.num_checkpoints
+    if found is None or count == 1:
+        return ""
+    return (
+        f", averaged over the last {count} evaluated checkpoints of each run (one every {found.every} steps; the "
+        "trained weights are one of them)"
     )
 
 
