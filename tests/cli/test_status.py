@@ -12,7 +12,7 @@ from rlassay.cli import status
 from rlassay.cli.main import main
 from rlassay.config import load_study
 from rlassay.layout import Layout
-from rlassay.tracking.views import keep_link
+from rlassay.tracking.links import Links, keep_links
 from tests.tracking.folders import FakeJob, small_folder, small_study
 
 RUN = "runs/base/seed1"
@@ -119,7 +119,7 @@ def test_a_finished_study_ends_with_its_verdicts_its_page_and_its_runs(tmp_path:
     content = {"headline": "Of the two, 'plain' hurts.", "verdicts": [{"sentence": "'plain' is worse."}]}
     layout.report.mkdir(parents=True, exist_ok=True)
     (layout.report / "report.json").write_text(json.dumps(content))
-    keep_link(layout.tracking, "http://127.0.0.1:5000/#/experiments/1/runs")
+    keep_links(layout.tracking, Links(uri="sqlite:///mlflow.db", arms="http://127.0.0.1:5000/#/experiments/1/runs"))
     assert status.conclusion(study, layout) == [
         "Of the two, 'plain' hurts.",
         "  'plain' is worse.",

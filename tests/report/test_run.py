@@ -14,6 +14,7 @@ from rlassay.report.content import Content
 from rlassay.report.export.latex import latex_tables
 from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.run import build_content, build_frames, rewrite, write_numbers
+from rlassay.tracking.links import Links, arms_link, keep_links
 from tests.report.conftest import SETTINGS
 from tests.report.fake_content import fake_content, fake_partial
 
@@ -34,6 +35,30 @@ def test_the_report_stage_writes_all_files_and_prints_the_verdicts(
     before = {path: path.read_bytes() for path in layout.report.rglob("*") if path.is_file()}
     run_report(study, layout, SETTINGS)
     assert {path: path.read_bytes() for path in layout.report.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_links_each_row_and_each_run_to_mlflow(copied: tuple[Study, Layout]):
+    study, layout = copied
+    assert run_report(study, layout, SETTINGS).mlflow is None
+    assert "/#/experiments/" not in (layout.report / "index.html").read_text()
+    at = "http://127.0.0.1:5000/#/experiments/7/runs"
+    keep_links(
+        layout.tracking,
+        Links(
+            uri="sqlite:///mlflow.db",
+            arms=arms_link("sqlite:///mlflow.db", "7"),
+            runs={"runs/base/seed1": f"{at}/one", "runs/removed/seed1": f"{at}/two"},
+            parents={"runs/base": f"{at}/three", "models/removed": f"{at}/four"},
+        ),
+    )
+    content = run_report(study, layout, SETTINGS)
+    assert content.mlflow is not None
+    assert content.mlflow.rows == {"base": f"{at}/three"}
+    assert content.mlflow.policies == {"runs/base/seed1": f"{at}/one"}
+    page = (layout.report / "index.html").read_text()
+    assert f'<a href="{at}?viewStateShareKey=rlassay-arms">the arms side by side</a>' in page
+    assert f'<a href="{at}/three">{study.arms["base"].label}</a>' in page
+    assert f'<a href="{at}/one" aria-label="MLflow run of runs/base/seed1">MLflow</a>' in page
 
 
 def test_report_json_alone_gives_all_tables_and_figures_again(copied: tuple[Study, Layout]):

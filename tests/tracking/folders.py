@@ -116,7 +116,9 @@ class FakeJob:
         """Write one rollout shard."""
         folder = self.layout.rollouts(self.policy.folder)
         folder.mkdir(exist_ok=True)
-        frame = pd.DataFrame({"step": step, "completion": ["<script>"] * rows, "reward": [0.5, None, 1.0][:rows]})
+        answers = {"sample": range(rows), "completion": "<script>", "token_count": 5}
+        values = {"reward": [0.5, None, 1.0][:rows], "raw.accuracy": 1.0, "weighted.accuracy": 1.0, "advantage": 0.25}
+        frame = pd.DataFrame({"step": step, "prompt_id": "train1"} | answers | values)
         frame.to_parquet(folder / f"step{step:06}.parquet", index=False)
 
     def write_manifest(self) -> None:

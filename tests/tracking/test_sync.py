@@ -15,7 +15,7 @@ from rlassay.layout import Layout
 from rlassay.tracking.names import CURRENT, POLICY, STAGE
 from rlassay.tracking.runs import parent_params, run_params
 from rlassay.tracking.store import Store
-from rlassay.tracking.sync import Feed, evaluation_means, rollout_sample, sync_study
+from rlassay.tracking.sync import Feed, evaluation_means, sync_study
 from tests.tracking.folders import START, STEPS, FakeJob, line, small_folder, small_study
 from tests.tracking.reading import Reader
 
@@ -57,8 +57,11 @@ def test_a_finished_run_arrives_complete_and_a_second_sync_changes_nothing(job: 
     assert json.loads(run.inputs.dataset_inputs[0].dataset.profile) == {"num_rows": 3}
     assert yaml.safe_load(reader.artifact(run, "config.yaml"))["rl"]["learning_rate"] == 2e-4
     table = json.loads(reader.artifact(run, "rollouts.json"))
-    assert table["columns"] == ["step", "completion", "reward"]
-    assert table["data"] == [[6, "<script>", 0.5], [6, "<script>", None], [6, "<script>", 1.0]]
+    columns = ["step", "prompt", "gold", "completion", "reward", "accuracy", "advantage"]
+    assert table["columns"] == [*columns, "token_count", "sample", "prompt_id"]
+    assert table["data"][1] == [4, "q", "a", "<script>", None, 1.0, 0.25, 5, 1, "train1"]
+    assert [row[0] for row in table["data"]] == [4, 4, 4, 6, 6, 6]
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "rollouts.json", "type": "table"}]
 
     before = reader.dump()
     assert sync(job, reader) == 0
@@ -219,17 +222,6 @@ def test_an_evaluation_is_the_mean_over_prompts(tmp_path: Path) -> None:
     # (1.0 + 0.25) / 2
     facts = evaluation_means(layout, "runs/a/seed1", ["test"])
     assert facts == {"test/accuracy/sampled": 0.625, "test/accuracy/greedy": 0.0}
-
-
-def test_the_sample_is_the_start_of_the_newest_shard(tmp_path: Path) -> None:
-    assert rollout_sample(tmp_path / "none") is None
-    for step in (9, 10):
-        frame = pd.DataFrame({"step": step, "reward": [0.5, float("nan")] * 30})
-        frame.to_parquet(tmp_path / f"step{step:06}.parquet", index=False)
-    sample = rollout_sample(tmp_path)
-    assert sample is not None
-    assert sample["columns"] == ["step", "reward"]
-    assert sample["data"] == [[10, 0.5], [10, None]] * 16
 
 
 def of_stage(study: Study, stage: str) -> Policy:

@@ -8,8 +8,8 @@ import pytest
 
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
+from rlassay.tracking.links import read_links
 from rlassay.tracking.sync import sync_study
-from rlassay.tracking.views import read_link
 from tests.tracking.folders import START, FakeJob, small_folder, small_study
 from tests.tracking.reading import Reader
 
@@ -72,7 +72,6 @@ def test_the_report_gives_each_arm_its_numbers(job: FakeJob, reader: Reader) -> 
         "p_holm": 0.04,
     }
     assert "p_value" not in plain.data.metrics  # null in the report
-    assert plain.data.tags["mlflow.note.content"] == "plain is worse"
     assert reader.artifact(reader.run("report"), "report/index.html") == "<p>page"
     assert "plain is worse" in reader.run("report").data.tags["mlflow.note.content"]
     before = reader.dump()
@@ -85,13 +84,21 @@ def test_the_report_gives_each_arm_its_numbers(job: FakeJob, reader: Reader) -> 
 
 def test_the_link_opens_the_arms_with_columns_of_their_metrics(job: FakeJob, reader: Reader) -> None:
     job.note("finished")
-    assert read_link(job.layout.tracking) is None
+    assert read_links(job.layout.tracking).arms == ""
     write_report(job.layout, 0.4)
     sync(job, reader)
     experiment = reader.client.get_experiment_by_name(job.study.id)
-    assert read_link(job.layout.tracking) == (
-        f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=rlassay-arms"
-    )
+    links = read_links(job.layout.tracking)
+    address = f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs"
+    assert links.arms == f"{address}?viewStateShareKey=rlassay-arms"
+    # one address for the training, and one for each row of the report
+    assert links.runs == {RUN: f"{address}/{reader.run('base seed 1 rl').info.run_id}"}
+    assert links.parents["runs/plain"] == f"{address}/{reader.run('plain').info.run_id}"
+    assert len(links.parents) == 4
+    report = f"[Report]({address}/{reader.run('report').info.run_id}/artifacts/report/index.html)"
+    assert reader.run("plain").data.tags["mlflow.note.content"] == f"plain is worse {report}"
+    assert reader.run("SFT").data.tags["mlflow.note.content"] == report
+    assert report in experiment.tags["mlflow.note.content"]
     view = json.loads(experiment.tags["mlflow.sharedViewState.rlassay-arms"])
     key = "test/accuracy/sampled"
     assert view["selectedColumns"][1:4] == [f"metrics.`{name}`" for name in (key, f"{key}/low", f"{key}/high")]

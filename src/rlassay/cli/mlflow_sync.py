@@ -5,6 +5,7 @@ import logging
 import sys
 
 from rlassay.cli.common import add_study_arguments, load
+from rlassay.layout import REPORT_NUMBERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +21,9 @@ def run(args: argparse.Namespace) -> int:
     logging.disable(logging.WARNING)  # MLflow's and urllib3's own account of every retry
     from rlassay.bar import progress_bar
     from rlassay.config.policies import policies
+    from rlassay.tracking.links import read_links
     from rlassay.tracking.store import TRACKER_ERRORS, limit_waiting
     from rlassay.tracking.sync import sync_study
-    from rlassay.tracking.views import read_link
 
     limit_waiting(seconds=30, retries=2)
     try:
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     except TRACKER_ERRORS as error:
         print(f"error: MLflow at {uri}: {' '.join(str(error).split())[:300]}; run the command again", file=sys.stderr)
         return 1
-    print(f"The arms side by side: {read_link(layout.tracking) or 'after the report is written'}")
+    is_reported = (layout.report / REPORT_NUMBERS).exists()  # the report decides what they show
+    arms = read_links(layout.tracking).arms if is_reported else "after the report is written"
+    print(f"The arms side by side: {arms}")
     print(f"{study.id}: {written} values written to {uri}" if written else f"{study.id}: {uri} had everything already")
     return 0

@@ -21,7 +21,7 @@ from rlassay.config.policies import Policy, asked_policies
 from rlassay.files import read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.progress import Progress, read_progress
-from rlassay.tracking.views import read_link
+from rlassay.tracking.links import read_links
 
 STYLES = {
     "finished": "green",
@@ -115,7 +115,7 @@ def conclusion(study: Study, layout: Layout) -> list[str]:
     rows = status_rows(study, layout)
     if content is None or any(row.state not in ("", "finished", "collapsed") or not row.scored for row in rows):
         return []
-    link = read_link(layout.tracking)
+    link = read_links(layout.tracking).arms
     return [
         *([content["headline"]] if content.get("headline") else []),
         *(f"  {verdict['sentence']}" for verdict in content["verdicts"]),
@@ -128,7 +128,7 @@ def conclude(study: Study, layout: Layout, *, on_cluster: bool) -> None:
     """Say where to look; on a cluster also what came out, which a local job has printed itself."""
     if on_cluster:
         print("\n".join(conclusion(study, layout)))
-    print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_link(layout.tracking) or ''}")
+    print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_links(layout.tracking).arms}")
 
 
 def status_rows(study: Study, layout: Layout) -> list[Row]:

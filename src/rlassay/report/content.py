@@ -1,6 +1,7 @@
 """Content of `report.json`, the only input of figures and page.
 
-The same results give the same bytes, except for recorded times below the keys `cost` and `resumes`.
+The same results give the same bytes, except for recorded times below the keys `cost` and `resumes`, and addresses below
+`mlflow`.
 """
 
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from rlassay.report.numbers import (
     PolicyFacts,
     PolicyResumes,
     RewardPart,
+    RunLinks,
     Table,
     TableName,
 )
@@ -338,6 +340,8 @@ class Content(Record):
     """The data splits."""
     config: dict[str, Any]
     """The resolved study."""
+    mlflow: RunLinks | None = None
+    """The study's runs in MLflow, whose ids differ between reruns; null if it is in no tracking store."""
     collapses: tuple[PolicyCollapse, ...] = ()
     """Runs that were ended early because their policy had collapsed."""
     cost: tuple[PolicyCost, ...]

@@ -268,6 +268,17 @@ class MissingFile(Record):
     """Shell command that makes it."""
 
 
+class RunLinks(Record):
+    """Addresses in the user interface of MLflow."""
+
+    arms: str
+    """The arms side by side."""
+    rows: dict[str, str]
+    """Table row -> the run over its seeds."""
+    policies: dict[str, str]
+    """Folder of a trained policy -> the run of its training."""
+
+
 class PolicyFacts(Record):
     """Provenance of one trained policy."""
 

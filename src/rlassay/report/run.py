@@ -32,6 +32,7 @@ from rlassay.report.sections import (
     build_commands,
     build_cost,
     build_design,
+    build_links,
     build_policies,
     build_resumes,
     build_reward_parts,
@@ -84,7 +85,7 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
 
 
 def build_content(results: Results, settings: ReportSettings) -> Content:
-    """The content of the report; the same for the same results, except for `cost` and `resumes`."""
+    """The content of the report; the same for the same results, except for `cost`, `resumes` and `mlflow`."""
     confidence = settings.confidence
     verdicts, gains = compare_with_baseline(results, confidence), compare_with_start(results, confidence)
     return Content(
@@ -112,6 +113,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         policies=tuple(build_policies(results)),
         data=tuple(build_splits(results)),
         config=results.study.model_dump(mode="json"),
+        mlflow=build_links(results),
         collapses=tuple(build_collapses(results)),
         cost=tuple(build_cost(results)),
         resumes=tuple(build_resumes(results)),

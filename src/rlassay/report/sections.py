@@ -24,6 +24,7 @@ from rlassay.report.numbers import (
     PolicyFacts,
     PolicyResumes,
     RewardPart,
+    RunLinks,
     SampleRow,
 )
 from rlassay.report.read.scores import column_or_nan
@@ -31,6 +32,7 @@ from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
 from rlassay.report.typeset import listed, quoted, shortened
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.rewards.outcomes import FAILURE_KINDS
+from rlassay.tracking.links import read_links
 
 NUM_SAMPLES = 3
 """Rows shown of each split."""
@@ -260,6 +262,20 @@ def build_policies(results: Results) -> list[PolicyFacts]:
         )
         for row, seed, folder, manifest in _trained(results)
     ]
+
+
+def build_links(results: Results) -> RunLinks | None:
+    """Addresses of the runs in MLflow, as far as they are in the tracking store; None without any."""
+    links = read_links(results.layout.tracking)
+    parents = {row.key: links.parents.get(row.policies[0].stem) for row in results.rows.values() if row.policies}
+    runs = {folder: links.runs.get(folder) for _, _, folder, _ in _trained(results)}
+    if not links.arms:
+        return None
+    return RunLinks(
+        arms=links.arms,
+        rows={key: link for key, link in parents.items() if link},
+        policies={folder: link for folder, link in runs.items() if link},
+    )
 
 
 def build_cost(results: Results) -> list[PolicyCost]:

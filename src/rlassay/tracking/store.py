@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -23,8 +23,10 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlassay.locks import file_lock
+from rlassay.tracking.links import Links, arms_link, artifact_link, keep_links, run_link
 from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY, Point
 from rlassay.tracking.runs import RunDescription
+from rlassay.tracking.samples import Table
 
 ItemT = TypeVar("ItemT")
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -60,6 +62,7 @@ class Store:
         self.client = MlflowClient(uri)
         self.uri = uri
         self.study = study
+        self.folder = locks
         locks.mkdir(parents=True, exist_ok=True)
         self._lock = file_lock(locks / "runs.lock")
         self._parents: dict[tuple[str, str], str] = {}
@@ -100,7 +103,21 @@ class Store:
                 if other.info.run_id != run.info.run_id:
                     self._retire(other)
             self._describe(run, description.params, tags)
+        self._keep_link(description, run.info.run_id)
         return self.get(run.info.run_id)
+
+    def _keep_link(self, description: RunDescription, run_id: str) -> None:
+        """Keep the address of a training run or of a parent run for the report."""
+        if description.stage in ("evaluation", "report"):
+            return
+        address = {description.policy: run_link(self.uri, self.experiment, run_id)}
+        arms = arms_link(self.uri, self.experiment)
+        kept = {"runs": address} if description.parent is not None else {"parents": address}
+        keep_links(self.folder, Links(uri=self.uri, arms=arms, **kept))
+
+    def artifact(self, run: Run, path: str) -> str:
+        """The address at which `mlflow ui` shows an artifact of a run."""
+        return artifact_link(self.uri, self.experiment, run.info.run_id, path)
 
     def _parent(self, description: RunDescription, started: float) -> str:
         """The id of a parent run, looked up once."""
@@ -172,9 +189,19 @@ class Store:
             self.client.log_text(run.info.run_id, text, name)
             self.client.set_tag(run.info.run_id, DIGEST + name, digest)
 
-    def add_table(self, run: Run, name: str, table: dict[str, Any]) -> None:
-        """Upload `{"columns": [...], "data": [[...], ...]}` as a table that `mlflow ui` displays."""
-        self.add_text(run, name, json.dumps(table))
+    def add_table(self, run: Run, name: str, table: Table) -> None:
+        """Upload a table that `mlflow ui` shows and compares between runs, with its images.
+
+        `MlflowClient.log_table` would append the rows to those of the last upload.
+        """
+        client = cast(Any, self.client)  # its types leave paths open
+        known = set[str]()
+        for folder in {path.rpartition("/")[0] for path in table.images}:
+            known |= {file.path for file in client.list_artifacts(run.info.run_id, folder)}
+        for path, file in table.images.items():
+            if path not in known:
+                client.log_artifact(run.info.run_id, str(file), path.rpartition("/")[0])
+        self.add_text(run, name, json.dumps(table.content))
         self.add_tags(run, {"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
 
     def add_folder(self, run: Run, folder: Path) -> None:

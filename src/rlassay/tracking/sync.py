@@ -1,7 +1,6 @@
 """Sync a study's files to its MLflow experiment: jobs, evaluations and report; repeating it changes nothing."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,13 +11,14 @@ import yaml
 
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
-from rlassay.layout import PAGE, REPORT_NUMBERS, Layout, shards
+from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.locks import file_lock
 from rlassay.progress import Progress, read_progress
 from rlassay.tracking.names import MetricsFile, legal_name
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
+from rlassay.tracking.samples import RolloutTable
 from rlassay.tracking.store import Status, Store
-from rlassay.tracking.views import VIEW_TAG, arms_link, arms_view, keep_link, note, shown_metrics
+from rlassay.tracking.views import VIEW_TAG, arms_view, note, row_note, shown_metrics
 
 STATUS: dict[str, Status] = {
     "running": "RUNNING",
@@ -32,8 +32,6 @@ SECONDS_BETWEEN_SAMPLES = 60.0
 """Shortest time between two uploads of completions."""
 NOTE = "mlflow.note.content"
 """Tag with the description that MLflow shows of a run or an experiment."""
-SAMPLE_ROWS = 32
-"""Completions shown in MLflow."""
 
 
 def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], object] = lambda _: None) -> int:
@@ -67,8 +65,10 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
     report = ReportNumbers(layout)
     run = store.get_or_create(report_run(), report.written)
     store.add_folder(run, layout.report)
-    store.add_tags(run, {NOTE: report.note(layout.report / PAGE)})
-    show_arms(store, layout, report)
+    page = store.artifact(run, f"{layout.report.name}/{PAGE}")
+    answer = report.note(layout.report / PAGE, page)
+    store.add_tags(run, {NOTE: answer})
+    show_arms(store, report, answer)
     store.update_status(run, "FINISHED", report.written)
     written = 0
     any_seed = {policy.stem: policy for policy in policies(study).values()}
@@ -76,18 +76,15 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
         name = policy.arm or policy.reference or policy.fingerprint
         parent = store.get_or_create(parent_run(study, policy), report.written)
         written += store.add_values(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
-        sentence = report.sentence(name)
-        if sentence is not None:
-            store.add_tags(parent, {NOTE: sentence})
+        store.add_tags(parent, {NOTE: row_note(report.sentence(name), page)})
     return written
 
 
-def show_arms(store: Store, layout: Layout, report: "ReportNumbers") -> None:
-    """Store the view that shows the arms side by side, and keep the link that opens it."""
+def show_arms(store: Store, report: "ReportNumbers", answer: str) -> None:
+    """Store the view that shows the arms side by side, and the study's answer beside it."""
     columns, primary = report.columns()
-    tags = {VIEW_TAG: arms_view([legal_name(name) for name in columns], legal_name(primary))}
-    store.tag_experiment(tags | {NOTE: report.note(layout.report / PAGE)})
-    keep_link(layout.tracking, arms_link(store.uri, store.experiment))
+    view = arms_view([legal_name(name) for name in columns], legal_name(primary))
+    store.tag_experiment({VIEW_TAG: view, NOTE: answer})
 
 
 class Feed:
@@ -99,6 +96,7 @@ class Feed:
         self.layout = layout
         self.policy = policy
         self.metrics = MetricsFile(layout.metrics(policy.folder))
+        self.rollouts = RolloutTable(layout, policy.folder)
         self._lock = file_lock(layout.tracking / f"{policy.folder.replace('/', '-')}.lock")
         self._identity = ""
         self._run_id = ""
@@ -135,9 +133,9 @@ class Feed:
         written = self.store.add_points(run, points)
         if time.monotonic() - self._sampled > SECONDS_BETWEEN_SAMPLES:
             self._sampled = time.monotonic()
-            sample = rollout_sample(self.layout.rollouts(self.policy.folder))
-            if sample is not None:
-                self.store.add_table(run, "rollouts.json", sample)
+            table = self.rollouts.make()
+            if table is not None:
+                self.store.add_table(run, "rollouts.json", table)
         self.store.update_status(run, STATUS[progress.condition], progress.ended)
         return written
 
@@ -189,18 +187,6 @@ def evaluation_means(layout: Layout, folder: str, sets: Iterable[str]) -> dict[s
     return facts
 
 
-def rollout_sample(rollouts: Path) -> dict[str, Any] | None:
-    """First completions of the newest rollout shard as `{"columns", "data"}`; None without a shard."""
-    newest = next(reversed(shards(rollouts).values()), None)
-    if newest is None:
-        return None
-    table = _read_parquet(newest).slice(0, SAMPLE_ROWS)
-    return {
-        "columns": table.column_names,
-        "data": [[_json_value(cell) for cell in row.values()] for row in table.to_pylist()],
-    }
-
-
 class ReportNumbers:
     """Numbers and verdicts of each arm, warm start and model in `report.json`."""
 
@@ -234,9 +220,9 @@ class ReportNumbers:
         """Metrics to show for every arm, and the primary one."""
         return shown_metrics(self._content)
 
-    def note(self, page: Path) -> str:
-        """The study's answer in Markdown, with the place of its report."""
-        return note(self._content, page)
+    def note(self, file: Path, page: str) -> str:
+        """The study's answer in Markdown, with its report on disk and in MLflow."""
+        return note(self._content, file, page)
 
     def sentence(self, arm: str) -> str | None:
         """The verdict on an arm, as a sentence; None for the baseline, warm starts and models."""
@@ -250,10 +236,6 @@ class ReportNumbers:
 def _read_parquet(path: Path, columns: list[str] | None = None) -> Any:
     untyped: Any = pq
     return untyped.read_table(path, columns=columns)
-
-
-def _json_value(cell: Any) -> Any:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell  # JSON has no NaN
 
 
 def _config(study: Study, policy: Policy) -> str:

@@ -1,0 +1,71 @@
+"""Addresses in the user interface of MLflow, kept on disk for readers that do not load MLflow."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlassay.files import read_json, write_json
+from rlassay.locks import file_lock
+
+VIEW = "rlassay-arms"
+"""Key of the shared view that shows the arms side by side."""
+LOCAL = "http://127.0.0.1:5000"
+"""Where plain `mlflow ui` shows a local store."""
+FILE = "links.json"
+"""File in the study's tracking folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Addresses of a study in one tracking store."""
+
+    uri: str = ""
+    """Tracking URI of the store; empty while the study is in none."""
+    arms: str = ""
+    """The arms side by side."""
+    runs: dict[str, str] = field(default_factory=dict[str, str])
+    """Folder of a trained policy -> the run of its training."""
+    parents: dict[str, str] = field(default_factory=dict[str, str])
+    """Folder of all seeds of a policy (`Policy.stem`) -> its parent run."""
+
+
+def arms_link(uri: str, experiment: str) -> str:
+    """The address of the study's arms side by side; for a local store, where `mlflow ui` shows it."""
+    return f"{_experiment(uri, experiment)}/runs?viewStateShareKey={VIEW}"
+
+
+def run_link(uri: str, experiment: str, run_id: str) -> str:
+    """The address of one run."""
+    return f"{_experiment(uri, experiment)}/runs/{run_id}"
+
+
+def artifact_link(uri: str, experiment: str, run_id: str, path: str) -> str:
+    """The address of one artifact of a run."""
+    return f"{run_link(uri, experiment, run_id)}/artifacts/{path}"
+
+
+def _experiment(uri: str, experiment: str) -> str:
+    base = uri.rstrip("/") if uri.startswith("http") else LOCAL
+    return f"{base}/#/experiments/{experiment}"
+
+
+def read_links(folder: Path) -> Links:
+    """The addresses in a study's tracking folder, of the store written last; empty ones before its first run."""
+    content: dict[str, Any] = read_json(folder / FILE) or {}
+    return Links(**content)
+
+
+def keep_links(folder: Path, new: Links) -> None:
+    """Add addresses to those that `read_links` finds, which are dropped if they are of another store."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / "links.lock"):
+        old = read_links(folder)
+        known = old if old.uri == new.uri else Links()
+        merged = Links(
+            uri=new.uri,
+            arms=new.arms or known.arms,
+            runs=known.runs | new.runs,
+            parents=known.parents | new.parents,
+        )
+        if merged != old:
+            write_json(folder / FILE, asdict(merged))
