@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from rlassay.config.data import Digits, ImagePolicy
 from rlassay.data.raw_examples import RawExample, Source
@@ -64,6 +63,9 @@ def split_images(seed: int, held_out: float) -> tuple[DigitPool, DigitPool]:
         seed: selects the held-out images.
         held_out: share of each digit's images that is held out.
     """
+    # Here, since scikit-learn takes a second and 100 MB to import, which other sources do without.
+    from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
     flat, labels = cast("tuple[NDArray[np.float64], NDArray[np.int64]]", load_digits(return_X_y=True))
     pixels = flat.reshape(-1, 8, 8)
     rng = rng_for(seed, "images")
