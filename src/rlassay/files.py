@@ -39,6 +39,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], content) if isinstance(content, dict) else None
 
 
+def combined_digest(files: dict[str, str]) -> str:
+    """One digest for several files, by name with the digest of each; of a single file it is that file's own."""
+    if len(files) == 1:
+        return next(iter(files.values()))
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with path.open("rb") as content:

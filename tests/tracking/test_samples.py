@@ -34,7 +34,13 @@ def with_images(layout: Layout) -> None:
 def write_shard(layout: Layout, step: int, prompt_id: str, rows: int = 1) -> None:
     folder = layout.rollouts(RUN)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"reward": 0.5, "raw.rouge": float("nan"), "weighted.rouge": 0.0, "advantage": -1.5, "signal.entropy": 2.0}
+    values = {
+        "reward": 0.5,
+        "raw.rouge": float("nan"),
+        "weighted.rouge": 0.0,
+        "advantage": -1.50000006,
+        "signal.entropy": 2.0,
+    }
     frame = pd.DataFrame(
         {"step": step, "prompt_id": prompt_id, "sample": range(rows), "completion": "text", "token_count": 7} | values
     )

@@ -97,7 +97,8 @@ def test_the_link_opens_the_arms_with_columns_of_their_metrics(job: FakeJob, rea
     assert len(links.parents) == 4
     report = f"[Report]({address}/{reader.run('report').info.run_id}/artifacts/report/index.html)"
     assert reader.run("plain").data.tags["mlflow.note.content"] == f"plain is worse {report}"
-    assert reader.run("SFT").data.tags["mlflow.note.content"] == report
+    assert reader.run("SFT").data.tags["mlflow.note.content"] == f"The policy before RL. {report}"
+    assert reader.run("base").data.tags["mlflow.note.content"] == f"The baseline. {report}"
     assert report in experiment.tags["mlflow.note.content"]
     view = json.loads(experiment.tags["mlflow.sharedViewState.rlassay-arms"])
     key = "test/accuracy/sampled"

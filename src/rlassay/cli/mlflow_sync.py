@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     limit_waiting(seconds=30, retries=2)
     try:
         with progress_bar("mlflow-sync", len(policies(study)) + 1, "policy") as bar:
-            written = sync_study(study, layout, uri, done=lambda what: bar.update())
+            written = sync_study(study, layout, uri, lambda what: bar.update(), settings.tracking.register_champion)
     except TRACKER_ERRORS as error:
         print(f"error: MLflow at {uri}: {' '.join(str(error).split())[:300]}; run the command again", file=sys.stderr)
         return 1

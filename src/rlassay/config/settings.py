@@ -17,6 +17,9 @@ class Tracking(Section):
     """Tracking URI; the default is the store that plain `mlflow ui` opens."""
     interval: float = Field(default=5.0, gt=0)
     """Seconds between two batches."""
+    register_champion: bool = False
+    """Whether the report registers the weights of its best arm in MLflow's model registry, under the study's name with
+    the alias `champion`. Only an arm with the verdict `better` replaces the baseline."""
 
 
 class HackingThresholds(Section):

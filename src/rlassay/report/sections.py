@@ -1,6 +1,5 @@
 """Builds the sections of the report without an evaluation score: design, rewards, data, provenance and cost."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from rlassay.config.arms import differences, undeclared
 from rlassay.config.policies import seeds_by_arm
 from rlassay.config.study import Study
+from rlassay.files import combined_digest
 from rlassay.records import Media, PromptRow, parse_row
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import (
@@ -256,7 +256,7 @@ def build_policies(results: Results) -> list[PolicyFacts]:
             fingerprint=manifest["fingerprint"],
             steps=manifest["steps"],
             max_steps=manifest["max_steps"],
-            sha256=_digest(manifest["sha256"]),
+            sha256=combined_digest(manifest["sha256"]),
             gpus=manifest["gpus"],
             versions=manifest["versions"],
         )
@@ -330,13 +330,6 @@ def _trained(results: Results) -> Iterator[tuple[PolicyRow, int | None, str, dic
         if row.kind in ("sft", "arm"):
             for seed, folder in row.folders.items():
                 yield row, seed, folder, results.manifests[folder]
-
-
-def _digest(files: dict[str, str]) -> str:
-    """One digest for the weights: that of the only file, or of the names and digests of all files."""
-    if len(files) == 1:
-        return next(iter(files.values()))
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _rounded(value: float | None) -> float | None:

@@ -52,7 +52,7 @@ class Feeder:
         if self.job.policy is None:
             sync_policies(self._store, self.study, self.layout, done=lambda _: None)
             if last:  # earlier, the job may still be writing it
-                sync_report(self._store, self.study, self.layout)
+                sync_report(self._store, self.study, self.layout, self.job.register_champion)
             return
         if self._feed is None:
             self._feed = Feed(self._store, self.study, self.layout, policies(self.study)[self.job.policy])

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rlassay.files import read_json, write_json
 from rlassay.locks import file_lock
@@ -44,9 +45,17 @@ def artifact_link(uri: str, experiment: str, run_id: str, path: str) -> str:
     return f"{run_link(uri, experiment, run_id)}/artifacts/{path}"
 
 
+def model_link(uri: str, name: str, version: str) -> str:
+    """The address of one version of a registered model."""
+    return f"{_base(uri)}/#/models/{quote(name)}/versions/{version}"
+
+
 def _experiment(uri: str, experiment: str) -> str:
-    base = uri.rstrip("/") if uri.startswith("http") else LOCAL
-    return f"{base}/#/experiments/{experiment}"
+    return f"{_base(uri)}/#/experiments/{experiment}"
+
+
+def _base(uri: str) -> str:
+    return uri.rstrip("/") if uri.startswith("http") else LOCAL
 
 
 def read_links(folder: Path) -> Links:

@@ -38,6 +38,8 @@ class FeedJob:
     """Seconds between two batches."""
     patience: int
     """Seconds after the end of the job within which MLflow must accept the rest."""
+    register_champion: bool
+    """Whether the best arm of a finished study is registered as a model."""
     backfill: str
     """The command that writes missing values later."""
 
@@ -82,6 +84,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
         uri=settings.tracking.uri,
         interval=settings.tracking.interval,
         patience=REPORT_PATIENCE if policy is None else PATIENCE,
+        register_champion=settings.tracking.register_champion,
         backfill=backfill_command(settings),
     )
     feeder = _start(job)

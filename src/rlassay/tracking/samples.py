@@ -129,8 +129,10 @@ def gold(row: PromptRow) -> str:
 
 
 def json_value(cell: Any) -> Any:
-    """A cell as JSON can hold it, which has no NaN."""
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+    """A cell as people read it, and JSON can hold it, which has no NaN: a number has six digits."""
+    if not isinstance(cell, float):
+        return cell
+    return float(f"{cell:.6g}") if math.isfinite(cell) else None
 
 
 def _first_rows(path: Path) -> Iterable[dict[str, Any]]:

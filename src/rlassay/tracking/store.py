@@ -7,6 +7,7 @@ even if many jobs start at the same time (`prepare_database`).
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -23,7 +24,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from rlassay.locks import file_lock
-from rlassay.tracking.links import Links, arms_link, artifact_link, keep_links, run_link
+from rlassay.tracking.links import Links, arms_link, artifact_link, keep_links, model_link, run_link
 from rlassay.tracking.names import CURRENT, DIGEST, IDENTITY, POLICY, STAGE, STUDY, Point
 from rlassay.tracking.runs import RunDescription
 from rlassay.tracking.samples import Table
@@ -212,6 +213,41 @@ class Store:
         if run.data.tags.get(DIGEST + folder.name) != digest:
             self.client.log_artifacts(run.info.run_id, str(folder), folder.name)
             self.client.set_tag(run.info.run_id, DIGEST + folder.name, digest)
+
+    def find(self, policy: str, stage: str) -> Run | None:
+        """The current run of a policy's stage; None if the store has none."""
+        return next(iter(self._current({POLICY: policy, STAGE: stage})), None)
+
+    def register(self, run: Run, weights: Path, digest: str, alias: str, why: str) -> str:
+        """Register weights as a version of the study's model under an alias, and return the version's address.
+
+        Weights that have a version already get no second one.
+
+        Args:
+            run: the run that trained them, which receives the files as its artifact `model`.
+            weights: their folder.
+            digest: identifies them.
+            alias: taken from any other version.
+            why: description of a new version.
+        """
+        client = cast(Any, self.client)  # its types leave paths open
+        name = re.sub("[/:]", "_", self.study)  # names of models hold neither
+        if run.data.tags.get(f"{DIGEST}model") != digest:
+            client.log_artifacts(run.info.run_id, str(weights), "model")
+            client.set_tag(run.info.run_id, f"{DIGEST}model", digest)
+        with self._lock:
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            known = client.search_model_versions(f"name = '{name}' and tags.`{DIGEST}model` = '{digest}'")
+            version = known[0] if known else self._new_version(run, name, digest, why)
+            aliases = client.get_registered_model(name).aliases
+            if str(aliases.get(alias)) != str(version.version):
+                client.set_registered_model_alias(name, alias, version.version)
+        return model_link(self.uri, name, str(version.version))
+
+    def _new_version(self, run: Run, name: str, digest: str, why: str) -> Any:
+        source, tags = f"{run.info.artifact_uri}/model", {f"{DIGEST}model": digest, STUDY: self.study}
+        return self.client.create_model_version(name, source, run.info.run_id, tags, description=why)
 
     def add_datasets(self, run: Run, files: Sequence[Path], context: str) -> None:
         """Log existing JSONL files as datasets, each with its digest and number of rows."""

@@ -11,9 +11,11 @@ import yaml
 
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Study
+from rlassay.files import combined_digest, read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.locks import file_lock
 from rlassay.progress import Progress, read_progress
+from rlassay.tracking.champion import ALIAS, Champion, choose_champion
 from rlassay.tracking.names import MetricsFile, legal_name
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.samples import RolloutTable
@@ -28,13 +30,26 @@ STATUS: dict[str, Status] = {
     "failed": "FAILED",
 }
 REPORT_KINDS = {"model": "untrained", "reference": "reference", "sft": "sft", "rl": "arm"}
+ROWS = {
+    "model": "The model before training.",
+    "reference": "A reference.",
+    "sft": "The policy before RL.",
+    "rl": "The baseline.",
+}
+"""Stage of a policy -> what its row without a verdict is."""
 SECONDS_BETWEEN_SAMPLES = 60.0
 """Shortest time between two uploads of completions."""
 NOTE = "mlflow.note.content"
 """Tag with the description that MLflow shows of a run or an experiment."""
 
 
-def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], object] = lambda _: None) -> int:
+def sync_study(
+    study: Study,
+    layout: Layout,
+    uri: str,
+    done: Callable[[str], object] = lambda _: None,
+    register_champion: bool = False,
+) -> int:
     """Write all values of a study that the store lacks; return the number of values written.
 
     Args:
@@ -42,9 +57,10 @@ def sync_study(study: Study, layout: Layout, uri: str, done: Callable[[str], obj
         layout: paths of its files.
         uri: tracking URI.
         done: called with the folder of each policy, and with `report`, once synced.
+        register_champion: whether to register the best arm of the report as a model, see `champion.py`.
     """
     store = Store(uri, study.id, layout.tracking)
-    written = sync_policies(store, study, layout, done) + sync_report(store, study, layout)
+    written = sync_policies(store, study, layout, done) + sync_report(store, study, layout, register_champion)
     done("report")
     return written
 
@@ -58,7 +74,7 @@ def sync_policies(store: Store, study: Study, layout: Layout, done: Callable[[st
     return written
 
 
-def sync_report(store: Store, study: Study, layout: Layout) -> int:
+def sync_report(store: Store, study: Study, layout: Layout, register_champion: bool = False) -> int:
     """Write the report's numbers to the parent runs, and the report itself; return the number of values written."""
     if not (layout.report / REPORT_NUMBERS).exists():
         return 0
@@ -67,6 +83,8 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
     store.add_folder(run, layout.report)
     page = store.artifact(run, f"{layout.report.name}/{PAGE}")
     answer = report.note(layout.report / PAGE, page)
+    if register_champion:
+        answer += add_champion(store, study, layout, report)
     store.add_tags(run, {NOTE: answer})
     show_arms(store, report, answer)
     store.update_status(run, "FINISHED", report.written)
@@ -76,8 +94,23 @@ def sync_report(store: Store, study: Study, layout: Layout) -> int:
         name = policy.arm or policy.reference or policy.fingerprint
         parent = store.get_or_create(parent_run(study, policy), report.written)
         written += store.add_values(parent, report.numbers(REPORT_KINDS[policy.stage], name), report.written)
-        store.add_tags(parent, {NOTE: row_note(report.sentence(name), page)})
+        store.add_tags(parent, {NOTE: row_note(report.sentence(name) or ROWS[policy.stage], page)})
     return written
+
+
+def add_champion(store: Store, study: Study, layout: Layout, report: "ReportNumbers") -> str:
+    """Register the champion's weights, and return a paragraph about it; empty while the report is of other weights."""
+    champion = report.champion()
+    if champion is None:
+        return ""
+    folder = layout.run(champion.arm, champion.seed)
+    manifest = read_json(layout.train_manifest(folder)) or {}
+    run = store.find(folder, "rl")
+    if run is None or not manifest or report.weights(folder) != combined_digest(manifest["sha256"]):
+        return ""
+    weights = layout.root / folder / manifest["weights"]
+    version = store.register(run, weights, report.weights(folder), ALIAS, champion.why)
+    return f"\n\nChampion: arm {study.arms[champion.arm].label!r}, seed {champion.seed}, [as a model]({version})."
 
 
 def show_arms(store: Store, report: "ReportNumbers", answer: str) -> None:
@@ -223,6 +256,14 @@ class ReportNumbers:
     def note(self, file: Path, page: str) -> str:
         """The study's answer in Markdown, with its report on disk and in MLflow."""
         return note(self._content, file, page)
+
+    def champion(self) -> Champion | None:
+        """The run to register as a model."""
+        return choose_champion(self._content)
+
+    def weights(self, policy: str) -> str:
+        """Digest of the weights that the report is about."""
+        return next(one["sha256"] for one in self._content["policies"] if one["policy"] == policy)
 
     def sentence(self, arm: str) -> str | None:
         """The verdict on an arm, as a sentence; None for the baseline, warm starts and models."""

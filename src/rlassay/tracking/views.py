@@ -60,6 +60,6 @@ def note(content: Mapping[str, Any], file: Path, page: str) -> str:
     return "\n\n".join([part for part in parts if part] + [f"[Report]({page}), on disk `{file}`."])
 
 
-def row_note(sentence: str | None, page: str) -> str:
-    """What a parent run says: its verdict, if it has one, and the report's address in MLflow."""
-    return " ".join([*([sentence] if sentence else []), f"[Report]({page})"])
+def row_note(about: str, page: str) -> str:
+    """What a parent run says: its verdict or what it is, and the report's address in MLflow."""
+    return f"{about} [Report]({page})"
