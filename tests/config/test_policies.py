@@ -1,7 +1,7 @@
 """The policies of a study."""
 
 from rlassay.config.fingerprints import model_policy, rl_id, sft_id, sft_policy
-from rlassay.config.policies import policies
+from rlassay.config.policies import label_of, policies
 from tests.config.studies import GONE, study
 
 
@@ -43,3 +43,17 @@ def test_a_model_is_asked_as_the_arm_without_a_warm_start_asks_it():
         ("rl", False),
         ("rl", True),
     ]
+
+
+def test_several_warm_starts_and_models_are_named_after_the_first_arm_that_uses_them():
+    hub = {"label": "larger", "model": {"kind": "hub", "name": "x"}, "varies": ["model"]}
+    short = {"label": "short", "sft": {"max_steps": 3}, "varies": ["sft"]}
+    loaded = study(seeds=[1], arms={"base": {"label": "plain"}, "hub": hub, "short": short})
+    every = policies(loaded).values()
+    assert [label_of(loaded, policy, every) for policy in every] == [
+        *["Untrained model for plain", "Untrained model for larger"],
+        *["SFT for plain", "SFT for larger", "SFT for short"],
+        *["plain", "larger", "short"],
+    ]
+    alone = policies(study(seeds=[1])).values()
+    assert [label_of(loaded, policy, alone) for policy in alone if policy.arm is None] == ["Untrained model", "SFT"]

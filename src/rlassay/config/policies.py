@@ -1,5 +1,6 @@
 """All policies of a study: models before training, references, warm starts, and the runs of its arms."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,13 +59,24 @@ class Policy:
         return Layout.warm_start(self.fingerprint, self.seed) if self.stage == "sft" else self.stem
 
 
-def label_of(study: Study, policy: Policy) -> str:
-    """The name of a policy's row on the page, where no other policy of its stage is without arm and name."""
+def label_of(study: Study, policy: Policy, every: Iterable[Policy]) -> str:
+    """The name of a policy's row on the page and of its runs in MLflow.
+
+    Args:
+        study: the study.
+        policy: one of its policies.
+        every: its policies. Where several of a stage belong to no arm, each is named after the first arm that uses it.
+    """
     if policy.arm is not None:
         return study.arms[policy.arm].label
     if policy.reference is not None:
         return study.references[policy.reference].label or policy.reference
-    return SHARED_LABELS[policy.stage]
+    shared = SHARED_LABELS[policy.stage]
+    if len({one.fingerprint for one in every if one.stage == policy.stage}) == 1:
+        return shared
+    identify = sft_id if policy.stage == "sft" else model_id
+    users = (arm for arm in study.arms.values() if policy.stage == "model" or arm.recipe.sft is not None)
+    return f"{shared} for {next(arm.label for arm in users if identify(study, arm.recipe) == policy.fingerprint)}"
 
 
 def policies(study: Study) -> dict[str, Policy]:

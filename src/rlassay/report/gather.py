@@ -17,7 +17,7 @@ import pyarrow as pa
 from rlassay.config import StudyError
 from rlassay.config.inputs import changed_inputs, data_inputs
 from rlassay.config.load import Commands
-from rlassay.config.policies import SHARED_LABELS, Policy, asked_policies, label_of, policies
+from rlassay.config.policies import Policy, asked_policies, label_of, policies
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.files import read_json
@@ -170,7 +170,7 @@ def _missing_files(
         needed += [path(folder, name) for name in study.evaluation.sets for path in (layout.completions, layout.scores)]
         if with_curves and study.curve_set is not None and policy.stage == "rl":
             needed.append(layout.curve(folder, study.curve_set))
-        label = label_of(study, policy)
+        label = label_of(study, policy, every.values())
         needed_for = label if policy.seed is None else f"{label}, seed {policy.seed}"
         for path in needed:
             if not path.exists():
@@ -214,17 +214,17 @@ def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -
     """Rows in table order; keys hold fingerprints where a stage has several, or an arm or reference its name."""
     rows: dict[str, PolicyRow] = {}
     for stage, kind in SHARED_KINDS.items():
-        fingerprints = list(dict.fromkeys(policy.fingerprint for policy in every.values() if policy.stage == stage))
-        unique = len(fingerprints) == 1 and kind not in {*study.arms, *study.references}
-        for fingerprint in fingerprints:
+        of_stage = {policy.fingerprint: policy for policy in every.values() if policy.stage == stage}
+        unique = len(of_stage) == 1 and kind not in {*study.arms, *study.references}
+        for fingerprint, policy in of_stage.items():
             found = tuple(p for p in complete.values() if p.stage == stage and p.fingerprint == fingerprint)
             key = kind if unique else f"{kind}/{fingerprint}"
-            label = SHARED_LABELS[stage] if len(fingerprints) == 1 else f"{SHARED_LABELS[stage]} {fingerprint}"
+            label = label_of(study, policy, every.values())
             rows[key] = PolicyRow(key=key, kind=kind, label=label, policies=found)
     for policy in every.values():
         if policy.reference is not None:
             here = (policy,) if policy.folder in complete else ()
-            label = label_of(study, policy)
+            label = label_of(study, policy, every.values())
             rows[policy.reference] = PolicyRow(key=policy.reference, kind="reference", label=label, policies=here)
     for name, arm in study.arms.items():
         found = tuple(policy for policy in complete.values() if policy.arm == name)

@@ -55,7 +55,7 @@ def parent_run(study: Study, policy: Policy) -> RunDescription:
     # Seeds of an arm have different fingerprints; a shared warm start or model may come from several recipes.
     origin = recipe_id(policy.recipe) if policy.stage == "rl" else policy.fingerprint
     return RunDescription(
-        name=_subject(study, policy),
+        name=label_of(study, policy, policies(study).values()),
         policy=policy.stem,
         stage=PARENT_STAGES[policy.stage],
         identity=f"{origin}@{evaluation_id(study, policy.recipe)}",
@@ -73,7 +73,7 @@ def _child(study: Study, policy: Policy, stage: str, identity: str) -> RunDescri
     parent = parent_run(study, policy)
     seed = "" if policy.seed is None else f" seed {policy.seed}"
     return RunDescription(
-        name=f"{_subject(study, policy)}{seed} {stage}",
+        name=f"{parent.name}{seed} {stage}",
         policy=policy.folder,
         stage=stage,
         identity=identity,
@@ -81,14 +81,6 @@ def _child(study: Study, policy: Policy, stage: str, identity: str) -> RunDescri
         tags=parent.tags | ({} if policy.seed is None else {SEED: str(policy.seed)}),
         parent=parent,
     )
-
-
-def _subject(study: Study, policy: Policy) -> str:
-    """The name of a policy's row on the page of the report."""
-    label = label_of(study, policy)
-    others = {one.fingerprint for one in policies(study).values() if one.stage == policy.stage}
-    is_named = policy.arm is not None or policy.reference is not None
-    return label if is_named or len(others) == 1 else f"{label} {policy.fingerprint}"
 
 
 def run_params(study: Study, policy: Policy) -> dict[str, str]:
