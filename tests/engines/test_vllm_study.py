@@ -1,6 +1,9 @@
 """A short study whose completions vLLM samples: seeds, the gap to the trainer, and answers by both engines."""
 
 import shutil
+import signal
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,26 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from rlassay.evaluation.generate import run_generate
 from rlassay.layout import Layout
+from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.records import CompletionRow, read_rows
 from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft
-from rlassay.training.vllm_sampler import GAP, SamplerGapError
+from rlassay.training.vllm_sampler import SamplerGapError
 from tests.engines.vllm_process import needs_vllm, vllm_process
 from tests.evaluation.tiny import only
-from tests.training.short_run import RUN, fresh_layout, load_short, policy_of, rollouts, timeless_metrics
+from tests.training.launcher import Launcher, wait_until
+from tests.training.short_run import (
+    RUN,
+    command,
+    fresh_layout,
+    has_logged,
+    load_short,
+    policy_of,
+    proof,
+    rollouts,
+    timeless_metrics,
+    write_study,
+)
 
 pytestmark = [needs_vllm, pytest.mark.filterwarnings("ignore")]
 ENGINE = {"kind": "vllm", "max_model_length": 128}
@@ -38,6 +54,13 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
 def results(folder: Path) -> Layout:
     return Layout(root=folder / "results/digits")
 
@@ -50,7 +73,7 @@ def test_vllm_samples_from_the_policy_of_every_step(study_folder: Path):
     metrics = timeless_metrics(results(study_folder))[:4]
 
     assert [line["step"] for line in metrics] == [1, 2, 3, 4]
-    assert all(line[GAP] < BETWEEN_ENGINES for line in metrics)
+    assert all(line[SAMPLER_GAP] < BETWEEN_ENGINES for line in metrics)
     assert all(line["grad_norm"] > 0 for line in metrics)
 
 
@@ -59,6 +82,27 @@ def test_two_seeds_differ_in_the_first_rollout(study_folder: Path):
     one, other = ({text for step, _, text in each if step == 1} for each in by_seed)
 
     assert len(one & other) < len(one) / 2
+
+
+def test_a_run_killed_between_two_steps_goes_on_to_the_weights_of_an_uninterrupted_one(
+    study_folder: Path, tmp_path: Path, launcher: Launcher
+):
+    shutil.copytree(study_folder / "before", tmp_path / "results")
+    write_study(tmp_path, **VLLM, **SAMPLED)
+    layout, arguments = results(tmp_path), command(tmp_path, tmp_path / "results")
+
+    first = launcher.start(arguments, tmp_path / "log")
+    wait_until(partial(has_logged, layout, 3), seconds=300)
+    first.send(signal.SIGKILL)
+    assert first.wait() == -9
+    assert launcher.start(arguments, tmp_path / "log").wait() == 0, (tmp_path / "log").read_text()
+
+    uninterrupted = results(study_folder)
+    assert [resume["step"] for resume in proof(layout)["resumes"]] == [2]
+    assert proof(uninterrupted)["resumes"] == []
+    assert completions(layout) == completions(uninterrupted)
+    assert timeless_metrics(layout) == timeless_metrics(uninterrupted)
+    assert proof(layout)["sha256"] == proof(uninterrupted)["sha256"]
 
 
 def test_both_engines_answer_alike_for_every_policy(study_folder: Path, tmp_path: Path):

@@ -25,6 +25,7 @@ BASIC_TYPES = {
     *("data/values.py", "report/curves.py", "report/examples.py", "report/figures.py", "report/figures_style.py"),
     *(
         "report/completions/collect.py",
+        "report/findings/engines.py",
         "report/findings/hacking.py",
         "report/gather.py",
         "report/findings/held_out.py",
@@ -51,6 +52,7 @@ SMALL_MODULES = {
     "rlassay.config.schema": "entry point",
     "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
     "rlassay.report.decide": "entry point of a stage",
+    "rlassay.report.findings.engines": "one finding per file",
     "rlassay.rewards.sandbox.worker": "entry point of a process",
     "rlassay.stats.aggregates": "one procedure per file, exported by the package",
     "rlassay.stats.equivalence": "one procedure per file, exported by the package",

@@ -59,11 +59,11 @@ class Attempt:
         return self.launcher.exit_status(self.pid)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return as soon as `condition` holds; AssertionError if that takes a minute."""
-    deadline = time.monotonic() + SECONDS
+def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Return as soon as `condition` holds; AssertionError if that takes too long."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited for a minute"
+        assert time.monotonic() < deadline, f"waited for {seconds:g} s"
         time.sleep(0.01)
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlassay.models.vllm_engine import collapse_runs
-from rlassay.training.vllm_sampler import GAP, SamplerGapError, VLLMPlan, VLLMSampling, patch_vllm_images
+from rlassay.models.vllm_engine import SAMPLER_GAP, collapse_runs
+from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, patch_vllm_images
 
 IMAGE = 5
 
@@ -82,7 +82,7 @@ def trainer_at(step: int, *, mode: str = "colocate", seed: int = 1, process: int
         args=SimpleNamespace(seed=seed),
         model=Model(),
         _is_vlm=False,
-        _metrics={"train": {GAP: []}},
+        _metrics={"train": {SAMPLER_GAP: []}},
     )
 
 
@@ -130,7 +130,7 @@ def test_a_server_is_seeded_through_its_requests():
 @pytest.mark.parametrize("gap", [0.3, float("nan")])
 def test_a_gap_beyond_the_limit_stops_the_run(gap: float):
     trainer = trainer_at(3)
-    trainer._metrics["train"][GAP] = [0.01, gap]
+    trainer._metrics["train"][SAMPLER_GAP] = [0.01, gap]
 
     with pytest.raises(SamplerGapError, match=r"step 4: .* differ by (0.3|nan) nats per token on average, expected at"):
         VLLMSampling(VLLMPlan(max_logp_difference=0.2)).check(trainer, {})
@@ -139,7 +139,7 @@ def test_a_gap_beyond_the_limit_stops_the_run(gap: float):
 @pytest.mark.parametrize("plan", [VLLMPlan(), VLLMPlan(max_logp_difference=0.4)])
 def test_a_gap_within_the_limit_or_without_one_goes_on(plan: VLLMPlan):
     trainer = trainer_at(3)
-    trainer._metrics["train"][GAP] = [0.9, 0.3]
+    trainer._metrics["train"][SAMPLER_GAP] = [0.9, 0.3]
 
     VLLMSampling(plan).check(trainer, {})
 

@@ -16,13 +16,16 @@ from typing import Any
 
 NEVER = -100.0
 """Logit bias of a token that must not be sampled; the lowest that vLLM takes."""
+SAMPLER_GAP = "sampling/sampling_logp_difference/mean"
+"""TRL's metric of a step: mean absolute difference of sampled tokens' log-probs, vLLM's and the trainer's, nats."""
 RENAMED = ("llava",)
 """Model types whose layers have other names in memory than vLLM knows, see `vllm_name`."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks of adapters that vLLM can be set to."""
+_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # all in this process
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    _KV_CACHE: "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # jobs side by side would be bound to the same cores
     "TORCHDYNAMO_DISABLE": "1",  # compiling a small model takes longer than its job
 }
@@ -44,6 +47,11 @@ def set_environment(*, on_cpu: bool) -> None:
     """Set vLLM's environment variables, before anything imports it."""
     for name, value in (EVERYWHERE | ON_CPU if on_cpu else EVERYWHERE).items():
         os.environ.setdefault(name, value)
+
+
+def kv_cache_mib() -> int:
+    """MiB that vLLM without GPUs reserves for keys and values, in a job that inherits this process's environment."""
+    return int(float(os.environ.get(_KV_CACHE, ON_CPU[_KV_CACHE])) * 1024)
 
 
 @contextmanager

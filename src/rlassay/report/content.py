@@ -316,6 +316,8 @@ class Content(Record):
     """Coverage of the intervals of `gains`, which depends on how many warm starts were trained."""
     design: Design
     """Differences between the arms, and the confound check."""
+    engines: str = ""
+    """Who sampled with vLLM, and its gap to the trainer; empty where transformers sampled all completions."""
     tables: dict[TableName, Table]
     """Tables by name; no `pass_at_k` unless the primary metric is 0 or 1, no `parsing` unless prompts have options."""
     curves: tuple[Curve, ...]

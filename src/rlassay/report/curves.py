@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
 from rlassay.report.tables import tidy
@@ -65,7 +66,7 @@ POLICY_METRICS: dict[str, tuple[str, Unit]] = {
     "entropy": ("entropy per token", "nats"),
     "kl": ("KL from the policy before RL", "nats"),
     "frac_reward_zero_std": ("groups with zero reward variance", "share"),
-    "sampling/sampling_logp_difference/mean": ("gap between vLLM and the trainer, per token", "nats"),
+    SAMPLER_GAP: ("gap between vLLM and the trainer, per token", "nats"),
     "loss": ("loss", "value"),
     "grad_norm": ("gradient norm", "value"),
 }

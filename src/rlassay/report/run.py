@@ -19,6 +19,7 @@ from rlassay.report.curves import build_curves
 from rlassay.report.examples import build_examples
 from rlassay.report.export.latex import latex_tables
 from rlassay.report.findings.attribution import build_attribution
+from rlassay.report.findings.engines import engine_sentences
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.held_out import build_held_out, equal_rows, held_out_rows
 from rlassay.report.findings.records import Attribution
@@ -103,6 +104,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         references=tuple(compare_with_references(results, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),
+        engines=engine_sentences(results),
         tables=build_tables(results, confidence),
         curves=tuple(build_curves(results, confidence)),
         held_out=build_held_out(results, confidence),

@@ -12,11 +12,16 @@ import numpy as np
 import torch
 from trl.generation import vllm_generation
 
-from rlassay.models.vllm_engine import NEVER, RENAMED, check_prompts, collapse_runs, reloadable_on_cpu, vllm_name
+from rlassay.models.vllm_engine import (
+    NEVER,
+    RENAMED,
+    SAMPLER_GAP,
+    check_prompts,
+    collapse_runs,
+    reloadable_on_cpu,
+    vllm_name,
+)
 from rlassay.training.process import RefusedError
-
-GAP = "sampling/sampling_logp_difference/mean"
-"""TRL's metric: mean absolute difference of the log-probs of sampled tokens, vLLM's and the trainer's, nats."""
 
 
 class SamplerGapError(RefusedError):
@@ -126,7 +131,7 @@ class VLLMSampling:
         if not self.plan.importance_sampling_correction and "importance_sampling_ratio" in output:
             output["importance_sampling_ratio"] = torch.ones_like(output["importance_sampling_ratio"])
         gaps, limit = (
-            trainer._metrics["train" if trainer.model.training else "eval"][GAP],
+            trainer._metrics["train" if trainer.model.training else "eval"][SAMPLER_GAP],
             self.plan.max_logp_difference,
         )
         if limit is not None and gaps and not gaps[-1] <= limit:  # NaN stops it too
