@@ -15,7 +15,7 @@ from rlassay.cli.cluster.controller import (
 )
 from rlassay.cli.cluster.requests import BASE, UNKNOWN, memory_mb, requests
 from rlassay.config import Settings, Study, load_study
-from rlassay.config.settings import Resources, Tracking
+from rlassay.config.settings import Resources, Stage, Tracking
 from rlassay.training.process import RefusedError
 
 
@@ -41,6 +41,26 @@ def test_a_job_asks_for_its_stage_and_the_study(study: Study):
     assert asked(two, "generate")["gpu"] == 2
     assert asked(two, "ablation_report")["gpu"] == 0
     assert 2 * BASE < int(str(asked(two, "generate")["mem_mb"])) < 2 * BASE + 20
+
+
+def test_vllm_without_gpus_asks_for_its_cache_of_keys_and_values_and_its_copy_of_the_weights(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    vllm, settings = load_study("digits", engine="vllm"), Settings()
+
+    def added(stage: Stage, other: Study = vllm) -> int:
+        return memory_mb(other, settings, stage) - memory_mb(study, settings, stage)
+
+    # 1 GiB; the sixth copy of the small model's weights takes less than 4 MiB.
+    assert 1024 < added("rl_train") < 1024 + 4
+    assert added("generate") == added("held_out_curve") == 1024
+    assert added("sft_train") == added("score") == 0
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    assert added("generate") == 4096
+    # Unless resources.memory_mb says otherwise.
+    given = Settings(resources=Resources(memory_mb={"generate": 900}))
+    assert memory_mb(vllm, given, "generate") == 900
 
 
 def test_settings_replace_time_and_memory_by_stage(study: Study):

@@ -57,6 +57,13 @@ def test_what_vllm_cannot_sample_is_refused(edits: dict[str, Any], expected: lis
         assert part in problem
 
 
+def test_the_evaluation_says_that_it_shares_no_model_between_gpus():
+    (problem,) = problems(evaluation__engine={**VLLM, "tensor_parallel_size": 2}, gpus=2)
+
+    assert problem.startswith("evaluation.engine.tensor_parallel_size: unknown key")
+    assert problem.endswith("; it is an option of rl.engine: vLLM answers in one process on one GPU")
+
+
 def ids(resolved: Study) -> tuple[str, str]:
     return rl_id(resolved, "base", 1), evaluation_id(resolved, resolved.arms["base"].recipe)
 

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from rlassay.config.engine import VLLMSampler
 from rlassay.config.section import Section, alternatives, is_section
 from rlassay.names import nearest, one_of
 
@@ -181,6 +182,9 @@ def _sentence(detail: ErrorDetails, place: Place) -> tuple[str, str]:
 def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
     """`; write seeds: [1]` where the intended value is obvious; empty elsewhere."""
     kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden" and place.path[:2] == ("evaluation", "engine"):
+        of_rl = place.path[-1] in VLLMSampler.model_fields
+        return "; it is an option of rl.engine: vLLM answers in one process on one GPU" if of_rl else ""
     if kind == "tuple_type" and place.path == ("seeds",) and isinstance(value, int) and 1 < value <= MOST_SEEDS:
         seeds = ", ".join(str(seed) for seed in range(1, value + 1))
         return f"; write seeds: [{seeds}] for {value} seeds, or seeds: [{value}] for seed {value} alone"

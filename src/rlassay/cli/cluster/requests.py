@@ -6,7 +6,9 @@ from typing import Any
 from rlassay.cli.plans.estimates import parameters
 from rlassay.cli.stages import STAGES
 from rlassay.config import Settings, Study
+from rlassay.config.engine import ANSWERING
 from rlassay.config.settings import Stage
+from rlassay.models.vllm_engine import kv_cache_mib
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
 BASE = 2500
@@ -53,8 +55,19 @@ def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
     copies = COPIES_ON_GPU if study.gpus else COPIES[stage]
     counts = [parameters(arm.recipe.model) for arm in study.arms.values()]
     known = [count for count in counts if count is not None]
+    with_vllm = _samples_on_cpu(study, stage)
+    copies += with_vllm and stage == "rl_train"  # answers have its copy counted already
     each = BASE + copies * max(known) * BYTES // MIB if len(known) == len(counts) else UNKNOWN
-    return study.processes_per_node * each
+    return study.processes_per_node * (each + (kv_cache_mib() if with_vllm else 0))
+
+
+def _samples_on_cpu(study: Study, stage: Stage) -> bool:
+    """Whether vLLM samples in the stage's jobs and keeps its keys and values in host memory."""
+    if study.gpus:
+        return False
+    if stage in ANSWERING:
+        return study.evaluation.engine.kind == "vllm"
+    return stage == "rl_train" and any(arm.recipe.rl.engine.kind == "vllm" for arm in study.arms.values())
 
 
 def _scorers(study: Study) -> int:
