@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from benchmarks.turns import build, race
+from benchmarks.turns import build, compare, race
 from rlassay.config import load_study
 from rlassay.data import run_prepare_data
 from rlassay.layout import Layout
@@ -68,9 +68,8 @@ def main() -> None:
             scripted(build(CreditGRPOTrainer, layout, args.steps, RL, max_tokens_per_micro_batch=args.tokens)),
         ]
         padded, ours = race(trainers)
-    ratios = [theirs / mine for mine, theirs in zip(ours, padded, strict=True)]
     print(f"TRL {median(padded):.2f} s per step, by token budget {median(ours):.2f} s ({args.steps} steps each)")
-    print(f"step time, TRL over token budget: {median(ratios):.2f} (median of {args.steps} pairs)")
+    compare("TRL over token budget", padded, ours)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from statistics import median
 
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from benchmarks.turns import build, race
+from benchmarks.turns import build, compare, race
 from rlassay.config import load_study
 from rlassay.credit import uniform
 from rlassay.data import run_prepare_data
@@ -36,9 +36,8 @@ def main() -> None:
         ]
         trainers[1].xp_listeners.append(ShardWriter(layout.root / "rollouts", rollout_table))
         plain, ours = race(trainers)
-    ratios = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
     print(f"TRL {median(plain):.3f} s per step, ours {median(ours):.3f} s ({steps} steps each)")
-    print(f"step time, ours over TRL: {median(ratios):.3f} (median of {steps} pairs)")
+    compare("ours over TRL", ours, plain)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -24,9 +26,10 @@ WARM_UP = 3
 class Turns(TrainerCallback):
     """Times whole steps, logging and data included, and hands over to the next trainer after each."""
 
-    def __init__(self, mine: threading.Semaphore, following: threading.Semaphore) -> None:
+    def __init__(self, mine: threading.Semaphore, following: threading.Semaphore, clock: Callable[[], float]) -> None:
         self.mine = mine
         self.following = following
+        self.clock = clock
         self.seconds: list[float] = []
         self.began: float | None = None
 
@@ -34,21 +37,24 @@ class Turns(TrainerCallback):
         self._hand_over()
         self.mine.acquire()
         torch.manual_seed(state.global_step)
-        self.began = time.perf_counter()
+        self.began = self.clock()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._hand_over()
 
     def _hand_over(self) -> None:
         if self.began is not None:
-            self.seconds.append(time.perf_counter() - self.began)
+            self.seconds.append(self.clock() - self.began)
             self.following.release()
 
 
-def race(trainers: list[Any]) -> list[list[float]]:
-    """Seconds of each step of each trainer, those of the warm-up left out."""
+def race(trainers: list[Any], clock: Callable[[], float] = time.perf_counter) -> list[list[float]]:
+    """Seconds of each step of each trainer, those of the warm-up left out.
+
+    `time.process_time` as the clock counts the CPU seconds of this process: other jobs of a busy machine do not count.
+    """
     baton = [threading.Semaphore(int(place == 0)) for place in range(len(trainers))]
-    turns = [Turns(baton[place], baton[(place + 1) % len(baton)]) for place in range(len(baton))]
+    turns = [Turns(baton[place], baton[(place + 1) % len(baton)], clock) for place in range(len(baton))]
     threads = []
     for trainer, turn in zip(trainers, turns, strict=True):
         trainer.add_callback(turn)
@@ -58,6 +64,12 @@ def race(trainers: list[Any]) -> list[list[float]]:
     for thread in threads:
         thread.join()
     return [turn.seconds[WARM_UP:] for turn in turns]
+
+
+def compare(title: str, measured: Sequence[float], reference: Sequence[float]) -> None:
+    """Print the median of the ratios of two trainers' steps, pair by pair."""
+    ratios = [mine / theirs for mine, theirs in zip(measured, reference, strict=True)]
+    print(f"step time, {title}: {median(ratios):.3f} (median of {len(ratios)} pairs)")
 
 
 def build(

@@ -13,8 +13,8 @@ from rlassay.signals.measuring import (
     completion_signals,
     generator,
     summarise_attention,
-    vision_keys,
 )
+from rlassay.signals.segments import vision_keys
 
 TEXT, VISION, SYSTEM, SPECIAL, GENERATED = range(5)
 # One completion of two tokens after a prompt of 1 system, 4 image and 2 text tokens; one without an image, padded.

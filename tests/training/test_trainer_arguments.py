@@ -61,6 +61,7 @@ def test_a_wrong_argument_is_refused_when_the_trainer_is_built(case: str, tmp_pa
         ({"layers": "third"}, "SignalPlan.layers: got 'third'"),
         ({"dominance": "last"}, "SignalPlan.dominance: got 'last'"),
         ({"dominance": 0}, "SignalPlan.dominance: got 0"),
+        ({"mask_per": "group"}, "SignalPlan.mask_per: got 'group'"),
         ({"estimator": "k2"}, "SignalPlan.estimator: got 'k2'"),
         ({"balance_ratio": 1.0}, "SignalPlan.balance_ratio: got 1.0"),
     ],

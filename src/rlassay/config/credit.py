@@ -175,6 +175,11 @@ class PerceptionSignal(Section):
     """Side of a block, pixels; null masks whole images, and whole frames of clips."""
     mode: Literal["black", "noise", "blur", "grey"] = "black"
     """Content of a masked block."""
+    mask_per: Literal["completion", "prompt"] = Field(
+        default="completion", exclude_if=lambda given: given == "completion"
+    )
+    """`completion` draws a mask for each completion; `prompt` one for all completions of a prompt at a step, whose
+    masked prompt is then processed once."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """`k3` uses the sampled token alone; `kl` and `js` (Jensen-Shannon) the whole vocabulary."""
 

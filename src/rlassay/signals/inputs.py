@@ -173,19 +173,29 @@ def with_system_blocks(
     return replace(inputs, system_lengths=tuple(known[number] for number in inputs.prompts))
 
 
-def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequence[Any] | None]) -> ModelInputs:
+def with_images(
+    processor: Processor,
+    inputs: ModelInputs,
+    images: Sequence[Sequence[Any] | None],
+    prompts: Sequence[int] | None = None,
+) -> ModelInputs:
     """The same inputs with other pixels, from images of the same sizes as the original ones.
 
     Args:
         processor: the model's processor.
         inputs: inputs made from the original images.
         images: PIL images of each sample, and its clips, as many as before.
+        prompts: an index of each sample's prompt, equal for samples with the same tokens and new images, which are
+            processed once; None = all differ.
 
     Errors: ValueError if a sample has too few or too many images, or if they give tensors of other names or shapes.
     """
     image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
-    by_image = []
-    for sample, (of_sample, before) in enumerate(zip(images, inputs.by_image, strict=True)):
+    numbers = tuple(range(len(inputs)) if prompts is None else prompts)
+    made_of: dict[int, dict[str, Tensor]] = {}
+    for sample, (number, of_sample, before) in enumerate(zip(numbers, images, inputs.by_image, strict=True)):
+        if number in made_of:
+            continue
         pictures, clips = images_and_clips(of_sample or ())
         made = dict(image_processor(images=pictures, return_tensors="pt")) if pictures else {}
         if clips:
@@ -195,8 +205,8 @@ def with_images(processor: Processor, inputs: ModelInputs, images: Sequence[Sequ
         shapes = [{name: tuple(values.shape) for name, values in each.items()} for each in (before, after)]
         if shapes[0] != shapes[1] or bool(of_sample) != inputs.has_image[sample]:
             raise ValueError(f"images of sample {sample}: expected tensors of shapes {shapes[0]}, got {shapes[1]}")
-        by_image.append(after)
-    return replace(inputs, by_image=tuple(by_image), prompts=tuple(range(len(inputs))))
+        made_of[number] = after
+    return replace(inputs, by_image=tuple(made_of[number] for number in numbers), prompts=numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Images with random blocks masked, to measure how much a completion depends on the image."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -21,6 +21,7 @@ GREY = 128
 """Pixel value of grey."""
 
 Pixels = NDArray[np.uint8]
+Media = Sequence[Image.Image | Clip]
 Mode = Literal["black", "noise", "blur", "grey"]
 
 
@@ -66,6 +67,7 @@ def masked_inputs(
     images: Sequence[Sequence[Image.Image | Clip] | None],
     generators: Sequence[np.random.Generator],
     masking: Masking,
+    masks: Sequence[Hashable] | None = None,
 ) -> ModelInputs:
     """The same prompts and completions with masked images; samples without an image are unchanged.
 
@@ -78,18 +80,30 @@ def masked_inputs(
         images: PIL images of each sample, and its clips; each frame is masked like an image, with a mask of its own.
         generators: one per sample.
         masking: probability, block, mode.
+        masks: a key per sample; samples of one prompt with equal keys share the mask that the generator of the first of
+            them draws. None = each has its own.
     """
-    masked: list[list[Image.Image | Clip]] = []
-    for tensors, of_sample, generator in zip(inputs.by_image, images, generators, strict=True):
-        pictures, clips = images_and_clips(of_sample or ())
-        resized = _resized(processor.image_processor, tensors.get("image_grid_thw"), pictures)
-        own: list[Image.Image | Clip] = [*masked_images(resized, masking, generator)]
-        for number, clip in enumerate(clips):
-            grid = tensors["video_grid_thw"][number].expand(len(clip.frames), 3)
-            frames = _resized(processor.video_processor, grid, clip.frames)
-            own.append(replace(clip, frames=tuple(masked_images(frames, masking, generator))))
-        masked.append(own)
-    return with_images(processor, inputs, masked)
+    keys = list(zip(inputs.prompts, range(len(inputs)) if masks is None else masks, strict=True))
+    masked: dict[Hashable, Media] = {}
+    for key, tensors, of_sample, generator in zip(keys, inputs.by_image, images, generators, strict=True):
+        if key not in masked:
+            masked[key] = _masked_media(processor, tensors, of_sample or (), generator, masking)
+    numbers = {key: number for number, key in enumerate(masked)}
+    return with_images(processor, inputs, [masked[key] for key in keys], [numbers[key] for key in keys])
+
+
+def _masked_media(
+    processor: Any, tensors: dict[str, Tensor], media: Media, generator: np.random.Generator, masking: Masking
+) -> Media:
+    """Images and clips of one prompt, masked at the size at which the model sees them."""
+    pictures, clips = images_and_clips(media)
+    resized = _resized(processor.image_processor, tensors.get("image_grid_thw"), pictures)
+    masked: list[Image.Image | Clip] = [*masked_images(resized, masking, generator)]
+    for number, clip in enumerate(clips):
+        grid = tensors["video_grid_thw"][number].expand(len(clip.frames), 3)
+        frames = _resized(processor.video_processor, grid, clip.frames)
+        masked.append(replace(clip, frames=tuple(masked_images(frames, masking, generator))))
+    return masked
 
 
 def _masked(image: Image.Image, masking: Masking, generator: np.random.Generator) -> Image.Image:

@@ -33,7 +33,7 @@ from rlassay.signals.formulas import (
 from rlassay.signals.inputs import ModelInputs, SampledPrompts, model_inputs, sampled_inputs, with_system_blocks
 from rlassay.signals.masking import Masking, masked_inputs
 from rlassay.signals.scoring import ScoringConfig, TokenScores, teacher_forced
-from rlassay.signals.segments import LAYER_SEGMENTS, SEGMENTS, layer_segments, segment_ids, vision_grid
+from rlassay.signals.segments import LAYER_SEGMENTS, SEGMENTS, layer_segments, segment_ids, vision_grid, vision_keys
 
 TEXT, VISION = SEGMENTS.index("text"), SEGMENTS.index("vision")
 
@@ -56,6 +56,8 @@ class SignalPlan:
     """Layers whose attention gives a token's dominance: a layer segment, or a number of last layers."""
     masking: Masking = field(default_factory=Masking)
     """How images are masked for perception."""
+    mask_per: Literal["completion", "prompt"] = "completion"
+    """Whether each completion of a prompt has a mask of its own, or all of them share one at each step."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """How perception is estimated: `k3` from the sampled token; `kl` or `js` from the whole vocabulary."""
     balance_ratio: float = 2.0
@@ -66,6 +68,7 @@ class SignalPlan:
         for name in self.also:
             _check_name("also", name, SIGNALS)
         _check_name("layers", self.layers, ("thirds", "paper"))
+        _check_name("mask_per", self.mask_per, ("completion", "prompt"))
         _check_name("estimator", self.estimator, ("k3", *DIVERGENCES))
         if not isinstance(self.dominance, int):
             _check_name("dominance", self.dominance, LAYER_SEGMENTS)
@@ -224,9 +227,13 @@ class SignalComputer:
         return with_system_blocks(self.processor, inputs, batch.prompts, batch.sampled) if with_system else inputs
 
     def _masked_inputs(self, inputs: ModelInputs, batch: RolloutBatch) -> ModelInputs:
-        completions = zip(batch.prompt_ids, batch.samples, strict=True)
+        # A shared mask is that of the prompt's first completion, on whichever process that is.
+        shares = self.plan.mask_per == "prompt"
+        samples = [0] * len(batch.samples) if shares else batch.samples
+        completions = zip(batch.prompt_ids, samples, strict=True)
         generators = [generator(self.seed, batch.step, *each, "masked image") for each in completions]
-        return masked_inputs(self.processor, inputs, batch.images, generators, self.plan.masking)
+        masks = batch.prompt_ids if shares else None
+        return masked_inputs(self.processor, inputs, batch.images, generators, self.plan.masking, masks)
 
     def _attention_summary(
         self, scores: TokenScores, segments: Tensor | None, own_tokens: list[list[int]] | None
@@ -331,12 +338,6 @@ def attention_metrics(columns: Mapping[str, Float[Tensor, "batch"]], ratio: floa
             logged |= {f"attention/{layers}/{name}": value for name, value in values.items()}
     finite = {name: values[torch.isfinite(values)] for name, values in logged.items()}
     return {name: values.mean().item() for name, values in finite.items() if len(values)}
-
-
-def vision_keys(segments: Int[Tensor, "batch keys"], rows: Sequence[int]) -> Int[Tensor, "some keys"]:
-    """Image tokens of some samples, numbered from 0 in each; -1 at other positions."""
-    is_vision = segments[list(rows)] == VISION
-    return torch.where(is_vision, is_vision.long().cumsum(dim=1) - 1, -1)
 
 
 def generator(seed: int, step: int, prompt_id: str, sample: int, purpose: str) -> np.random.Generator:

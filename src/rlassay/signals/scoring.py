@@ -14,7 +14,15 @@ from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder
 from rlassay.signals.attention import Recording, recorded_attention
 from rlassay.signals.formulas import DIVERGENCES, entropy, token_logps
 from rlassay.signals.inputs import ModelInputs
-from rlassay.signals.passes import ModelPass, can_share, decoder_config, scoring_mode, trunk_of, unwrapped
+from rlassay.signals.passes import (
+    ModelPass,
+    SharedPrompts,
+    can_share,
+    decoder_config,
+    scoring_mode,
+    trunk_of,
+    unwrapped,
+)
 from rlassay.signals.segments import SEGMENTS
 
 _LOGITS_AT_ONCE = 2**24
@@ -106,10 +114,7 @@ def _score_rows(
     length = inputs.completion_length
     if is_encoder_decoder(model):
         return _score_decoder(model, batch, length, config, segment_ids, masked_inputs)
-    shared = inputs.shared_prompts(rows, model.device)
-    trunk = trunk_of(model)
-    shares = trunk is unwrapped(model).base_model and can_share(trunk, decoder_config(model), shared)
-    shared = shared if shares else None
+    shared = _shared(model, inputs, rows)
     recording = (
         None if segment_ids is None else Recording(segment_ids, length, num_segments=len(SEGMENTS), shared=shared)
     )
@@ -118,8 +123,11 @@ def _score_rows(
     with_image = [index for index, row in enumerate(rows) if inputs.has_image[row]]
     masked = None
     if masked_inputs is not None and with_image:
-        of_masked = masked_inputs.batch([rows[index] for index in with_image], model.device)
-        masked = ModelPass(model, of_masked, length, skip_padding=config.skip_padding)
+        some = [rows[index] for index in with_image]
+        of_masked = masked_inputs.batch(some, model.device)
+        masked = ModelPass(
+            model, of_masked, length, _shared(model, masked_inputs, some), skip_padding=config.skip_padding
+        )
     logps, entropy_BT, masked_logps, divergence_BT = _token_values(
         plain, masked, with_image, batch["input_ids"], config
     )
@@ -132,6 +140,13 @@ def _score_rows(
         masked_per_token_logps=torch.where(is_token, masked_logps, 0.0) if has_masked else None,
         divergence_BT=torch.where(is_token, divergence_BT, 0.0) if config.divergence else None,
     )
+
+
+def _shared(model: Model, inputs: ModelInputs, rows: list[int]) -> SharedPrompts | None:
+    """The distinct prompts of some of the samples, where the model can reuse their keys and values."""
+    shared, trunk = inputs.shared_prompts(rows, model.device), trunk_of(model)
+    shares = trunk is unwrapped(model).base_model and can_share(trunk, decoder_config(model), shared)
+    return shared if shares else None
 
 
 def _score_decoder(

@@ -122,3 +122,9 @@ def layer_segments(num_layers: int, scheme: Literal["thirds", "paper"] = "thirds
 
 def _among(ids: Int[Tensor, "batch keys"], some: Sequence[int]) -> Bool[Tensor, "batch keys"]:
     return torch.isin(ids, torch.tensor(list(some), dtype=ids.dtype, device=ids.device))
+
+
+def vision_keys(segments: Int[Tensor, "batch keys"], rows: Sequence[int]) -> Int[Tensor, "some keys"]:
+    """Image tokens of some samples, numbered from 0 in each; -1 at other positions."""
+    is_vision = segments[list(rows)] == SEGMENTS.index("vision")
+    return torch.where(is_vision, is_vision.long().cumsum(dim=1) - 1, -1)

@@ -185,7 +185,8 @@ def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> Signa
         attention=reads_signals(study) or diagnostics.compute_attention_metrics,
         layers=attention.layers,
         dominance=attention.dominance,
-        masking=Masking(**perception.model_dump(exclude={"estimator"})),
+        masking=Masking(**perception.model_dump(exclude={"estimator", "mask_per"})),
+        mask_per=perception.mask_per,
         estimator=perception.estimator,
         balance_ratio=diagnostics.mdi_balance_ratio,
     )
