@@ -1,6 +1,5 @@
 """Sync a study's files to its MLflow experiment: jobs, evaluations and report; repeating it changes nothing."""
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,12 +14,11 @@ from rlassay.files import combined_digest, read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.locks import file_lock
 from rlassay.progress import Progress, read_progress
-from rlassay.tracking.champion import ALIAS, Champion, choose_champion
+from rlassay.tracking.answer import ALIAS, VIEW_TAG, ReportNumbers, arms_view, row_note
 from rlassay.tracking.names import MetricsFile, legal_name
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.samples import RolloutTable
 from rlassay.tracking.store import Status, Store
-from rlassay.tracking.views import VIEW_TAG, arms_view, note, row_note, shown_metrics
 
 STATUS: dict[str, Status] = {
     "running": "RUNNING",
@@ -57,7 +55,7 @@ def sync_study(
         layout: paths of its files.
         uri: tracking URI.
         done: called with the folder of each policy, and with `report`, once synced.
-        register_champion: whether to register the best arm of the report as a model, see `champion.py`.
+        register_champion: whether to register the best arm of the report as a model, see `choose_champion`.
     """
     store = Store(uri, study.id, layout.tracking)
     written = sync_policies(store, study, layout, done) + sync_report(store, study, layout, register_champion)
@@ -98,7 +96,7 @@ def sync_report(store: Store, study: Study, layout: Layout, register_champion: b
     return written
 
 
-def add_champion(store: Store, study: Study, layout: Layout, report: "ReportNumbers") -> str:
+def add_champion(store: Store, study: Study, layout: Layout, report: ReportNumbers) -> str:
     """Register the champion's weights, and return a paragraph about it; empty while the report is of other weights."""
     champion = report.champion()
     if champion is None:
@@ -113,7 +111,7 @@ def add_champion(store: Store, study: Study, layout: Layout, report: "ReportNumb
     return f"\n\nChampion: arm {study.arms[champion.arm].label!r}, seed {champion.seed}, [as a model]({version})."
 
 
-def show_arms(store: Store, report: "ReportNumbers", answer: str) -> None:
+def show_arms(store: Store, report: ReportNumbers, answer: str) -> None:
     """Store the view that shows the arms side by side, and the study's answer beside it."""
     columns, primary = report.columns()
     view = arms_view([legal_name(name) for name in columns], legal_name(primary))
@@ -218,60 +216,6 @@ def evaluation_means(layout: Layout, folder: str, sets: Iterable[str]) -> dict[s
             if row["value_mean_mean"] is not None:
                 facts[f"{name}/{row['metric']}/{row['mode']}"] = row["value_mean_mean"]
     return facts
-
-
-class ReportNumbers:
-    """Numbers and verdicts of each arm, warm start and model in `report.json`."""
-
-    def __init__(self, layout: Layout) -> None:
-        path = layout.report / REPORT_NUMBERS
-        self.written = path.stat().st_mtime
-        """When the report was written, unix seconds."""
-        self._content: dict[str, Any] = json.loads(path.read_bytes())
-
-    def numbers(self, kind: str, name: str) -> dict[str, float]:
-        """Means over seeds with their intervals; for an arm also its effect against the baseline.
-
-        Args:
-            kind: `untrained`, `sft` or `arm`.
-            name: the arm, or the id of the warm start or model.
-        """
-        table = self._content["tables"]["main"]
-        keys = (name, kind, f"{kind}/{name}")  # a study's only warm start or model is named by its kind alone
-        row = next((row for row in table["rows"] if row["kind"] == kind and row["row"] in keys), None)
-        found: dict[str, float | None] = {}
-        for column, cell in zip(table["columns"], row["cells"], strict=True) if row else ():
-            found |= {column["key"]: cell["mean"]} | {f"{column['key']}/{end}": cell[end] for end in ("low", "high")}
-            if column["primary"]:
-                found |= {count: cell[count] for count in ("num_seeds", "num_items")}
-        difference: dict[str, Any] = (self._verdict(name) or {}).get("difference") or {}
-        found |= {key: difference[key] for key in ("effect", "p_value", "p_holm") if key in difference}
-        found |= {f"effect/{end}": difference[end] for end in ("low", "high") if end in difference}
-        return {key: float(value) for key, value in found.items() if value is not None}
-
-    def columns(self) -> tuple[list[str], str]:
-        """Metrics to show for every arm, and the primary one."""
-        return shown_metrics(self._content)
-
-    def note(self, file: Path, page: str) -> str:
-        """The study's answer in Markdown, with its report on disk and in MLflow."""
-        return note(self._content, file, page)
-
-    def champion(self) -> Champion | None:
-        """The run to register as a model."""
-        return choose_champion(self._content)
-
-    def weights(self, policy: str) -> str:
-        """Digest of the weights that the report is about."""
-        return next(one["sha256"] for one in self._content["policies"] if one["policy"] == policy)
-
-    def sentence(self, arm: str) -> str | None:
-        """The verdict on an arm, as a sentence; None for the baseline, warm starts and models."""
-        verdict = self._verdict(arm)
-        return None if verdict is None else verdict["sentence"]
-
-    def _verdict(self, arm: str) -> dict[str, Any] | None:
-        return next((verdict for verdict in self._content["verdicts"] if verdict["arm"] == arm), None)
 
 
 def _read_parquet(path: Path, columns: list[str] | None = None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlassay.files import sha256
-from rlassay.tracking.champion import choose_champion
+from rlassay.tracking.answer import choose_champion
 from rlassay.tracking.sync import sync_study
 from tests.tracking.folders import FakeJob, small_folder, small_study
 from tests.tracking.reading import Reader

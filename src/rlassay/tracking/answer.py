@@ -1,0 +1,162 @@
+"""What a finished report shows in MLflow: numbers of each row, the view of the arms side by side, notes, the champion.
+
+MLflow keeps a shared view of an experiment as a tag of it, and opens the view whose key is in the address.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlassay.layout import REPORT_NUMBERS, Layout
+from rlassay.tracking.links import VIEW
+from rlassay.tracking.names import CURRENT, STAGE
+
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+"""Tag of the experiment that holds the view."""
+OF_JOBS = ("sft", "rl", "evaluation", "report")
+"""Stages of runs that are no parents; MLflow's search has no `IN` for tags."""
+SUMMARY = ("effect", "effect/low", "effect/high", "p_holm")
+"""Metrics of a parent run that compare it with the baseline."""
+ALIAS = "champion"
+"""Alias of the champion's version in MLflow's model registry."""
+
+
+class ReportNumbers:
+    """Numbers and verdicts of each arm, warm start and model in `report.json`."""
+
+    def __init__(self, layout: Layout) -> None:
+        path = layout.report / REPORT_NUMBERS
+        self.written = path.stat().st_mtime
+        """When the report was written, unix seconds."""
+        self._content: dict[str, Any] = json.loads(path.read_bytes())
+
+    def numbers(self, kind: str, name: str) -> dict[str, float]:
+        """Means over seeds with their intervals; for an arm also its effect against the baseline.
+
+        Args:
+            kind: `untrained`, `sft` or `arm`.
+            name: the arm, or the id of the warm start or model.
+        """
+        table = self._content["tables"]["main"]
+        keys = (name, kind, f"{kind}/{name}")  # a study's only warm start or model is named by its kind alone
+        row = next((row for row in table["rows"] if row["kind"] == kind and row["row"] in keys), None)
+        found: dict[str, float | None] = {}
+        for column, cell in zip(table["columns"], row["cells"], strict=True) if row else ():
+            found |= {column["key"]: cell["mean"]} | {f"{column['key']}/{end}": cell[end] for end in ("low", "high")}
+            if column["primary"]:
+                found |= {count: cell[count] for count in ("num_seeds", "num_items")}
+        difference: dict[str, Any] = (self._verdict(name) or {}).get("difference") or {}
+        found |= {key: difference[key] for key in ("effect", "p_value", "p_holm") if key in difference}
+        found |= {f"effect/{end}": difference[end] for end in ("low", "high") if end in difference}
+        return {key: float(value) for key, value in found.items() if value is not None}
+
+    def columns(self) -> tuple[list[str], str]:
+        """Metrics to show for every arm, and the primary one."""
+        return shown_metrics(self._content)
+
+    def note(self, file: Path, page: str) -> str:
+        """The study's answer in Markdown, with its report on disk and in MLflow."""
+        return note(self._content, file, page)
+
+    def champion(self) -> "Champion | None":
+        """The run to register as a model."""
+        return choose_champion(self._content)
+
+    def weights(self, policy: str) -> str:
+        """Digest of the weights that the report is about."""
+        return next(one["sha256"] for one in self._content["policies"] if one["policy"] == policy)
+
+    def sentence(self, arm: str) -> str | None:
+        """The verdict on an arm, as a sentence; None for the baseline, warm starts and models."""
+        verdict = self._verdict(arm)
+        return None if verdict is None else verdict["sentence"]
+
+    def _verdict(self, arm: str) -> dict[str, Any] | None:
+        return next((verdict for verdict in self._content["verdicts"] if verdict["arm"] == arm), None)
+
+
+def arms_view(metrics: Sequence[str], primary: str) -> str:
+    """The state of the view: parent runs of the current results, best first, with columns of their metrics.
+
+    Args:
+        metrics: names of the metrics to show, in the order of the columns.
+        primary: the metric to sort by.
+    """
+    state: dict[str, Any] = {
+        "searchFilter": " AND ".join(
+            [f"tags.`{CURRENT}` = 'true'", *(f"tags.`{STAGE}` != '{one}'" for one in OF_JOBS)]
+        ),
+        "orderByKey": f"metrics.`{primary}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "selectedColumns": ["attributes.`Description`", *(f"metrics.`{name}`" for name in metrics)],
+    }
+    return json.dumps(state)
+
+
+def shown_metrics(content: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Columns of the view from a report: the main table's metrics, and the comparison with the baseline."""
+    keys = [column["key"] for column in content["tables"]["main"]["columns"]]
+    primary = next(column["key"] for column in content["tables"]["main"]["columns"] if column["primary"])
+    return [primary, f"{primary}/low", f"{primary}/high", *SUMMARY, *(key for key in keys if key != primary)], primary
+
+
+def note(content: Mapping[str, Any], file: Path, page: str) -> str:
+    """The study's answer in Markdown.
+
+    Args:
+        content: the report's numbers.
+        file: the page on disk.
+        page: its address in MLflow.
+    """
+    study = content.get("study", {})
+    verdicts = [f"- {verdict['sentence']}" for verdict in content["verdicts"]]
+    parts = [study.get("question", ""), f"**{content.get('headline') or 'Verdicts'}**", "\n".join(verdicts)]
+    return "\n\n".join([part for part in parts if part] + [f"[Report]({page}), on disk `{file}`."])
+
+
+def row_note(about: str, page: str) -> str:
+    """What a parent run says: its verdict or what it is, and the report's address in MLflow."""
+    return f"{about} [Report]({page})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """A run of the study, and why it was chosen."""
+
+    arm: str
+    """The arm."""
+    seed: int
+    """The seed."""
+    why: str
+    """The reason, in two sentences."""
+
+
+def choose_champion(content: Mapping[str, Any]) -> Champion | None:
+    """The champion by the numbers of a complete report; None where no run of its arm has a score.
+
+    An arm takes the title only if its verdict is `better`, after Holm's correction; of several, the one with the
+    largest effect. Without such an arm the baseline keeps it, since none is known to be better. An arm whose comparison
+    is not resolved never takes it, however high its mean.
+
+    Of the arm's seeds, the one whose score is nearest to the arm's mean is taken, so that the weights are as good as
+    the report says: the best seed would owe its score partly to luck on these prompts.
+    """
+    better = [verdict for verdict in content["verdicts"] if verdict["outcome"] == "better"]
+    won = max(better, key=lambda verdict: verdict["difference"]["effect"], default=None)
+    arm = content["study"]["baseline"] if won is None else won["arm"]
+    table = content["tables"]["main"]
+    primary = next(place for place, column in enumerate(table["columns"]) if column["primary"])
+    cell = next(row["cells"][primary] for row in table["rows"] if (row["kind"], row["row"]) == ("arm", arm))
+    seeds = next(one["seeds"] for one in content["arms"] if one["name"] == arm)
+    scores = {seed: score for seed, score in zip(seeds, cell["by_seed"], strict=True) if score is not None}
+    if not scores:
+        return None
+    seed = min(scores, key=lambda one: (abs(scores[one] - cell["mean"]), one))
+    reason = won["sentence"] if won is not None else "No arm is known to be better than the baseline, which this is."
+    near = f"{scores[seed]:.4g}, of a mean of {cell['mean']:.4g}"
+    why = f"{reason} Of its seeds, seed {seed} has the score nearest to the mean: {near}."
+    return Champion(arm=arm, seed=seed, why=why)
