@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from accelerate.state import GradientState
 from transformers import PrinterCallback, TrainerCallback
 
 from rlassay.config import load_study
@@ -34,8 +35,12 @@ class Turns(TrainerCallback):
         self.began: float | None = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # accelerate keeps this flag once per process, and the trainers that come in between set it too.
+        shared = GradientState()
+        is_last: bool = shared.sync_gradients
         self._hand_over()
         self.mine.acquire()
+        shared._set_sync_gradients(is_last)
         torch.manual_seed(state.global_step)
         self.began = self.clock()
 
