@@ -45,6 +45,7 @@ REASONS = {
         for key in ("mode", "server_base_url", "sleep_level", "tensor_parallel_size")
     },
     **{f"Optimisation.{key}": MACHINE for key in ("optim", "torch_compile", "use_liger_kernel")},
+    "RLConfig.common_random_numbers": "made no interval narrower on the digits, see LOG.md; other runs may differ",
     "RLConfig.max_tokens_per_micro_batch": MACHINE,
     "SFTConfig.activation_offloading": MACHINE,
     "Table.preset": USERS,

@@ -193,7 +193,7 @@ def test_every_setting_of_the_study_reaches_trl(tmp_path: Path):
     recipe = policy_of(load_short(tmp_path, **edits)).recipe
     arguments = grpo_arguments(recipe, 5, tmp_path, on_cpu=True)
     ours = {"advantage", "kl", "guard", "dynamic_sampling", "replay", "train_on", "tune", "beam_sampling"}
-    ours |= {"engine", "max_tokens_per_micro_batch"}
+    ours |= {"engine", "max_tokens_per_micro_batch", "common_random_numbers"}
     assert set(RLConfig.model_fields) - set(GRPOArguments.model_fields) == ours
     for name in GRPOArguments.model_fields:
         assert getattr(arguments, name) == getattr(recipe.rl, name), name

@@ -23,6 +23,7 @@ OURS = (
     "entropy_penalty",
     "peft_config",
     "max_tokens_per_micro_batch",
+    "common_random_numbers",
 )
 
 
@@ -112,7 +113,7 @@ def make_trainer(trainer_class: Any, folder: Path, credit: Any = None, **changes
         credit: for ours only.
         changes: differences in the arguments of `GRPOConfig`; `reward_funcs` replaces the rewards, and `peft_config`
             adds adapters; `advantage`, `critic`, `weight_phases`, `kl`, `groups`,
-            `signals`, `entropy_penalty` and `max_tokens_per_micro_batch` are for ours only.
+            `signals`, `entropy_penalty`, `max_tokens_per_micro_batch` and `common_random_numbers` are for ours only.
     """
     ours = {name: changes.pop(name) for name in OURS if name in changes}
     rewards = changes.pop("reward_funcs", [even_digits, brevity])

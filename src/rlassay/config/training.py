@@ -135,6 +135,9 @@ class RLConfig(GroupChoice, GRPOArguments):
     beam_sampling: bool = Field(default=False, exclude_if=is_false)
     """Sample each group from one beam search of `num_generations` beams, as some published code does; for
     encoder-decoders. Its completions are near-duplicates: see `completions/frac_distinct`."""
+    common_random_numbers: bool = Field(default=False, exclude_if=is_false)
+    """Draw the random numbers of each step from the run's seed and the step alone, so that arms meet the same noise of
+    sampling at every step, as they do with vLLM; false draws them one after the other."""
     guard: GuardConfig | None = Field(default=None, exclude_if=is_none)
     """Rules that end a collapsed run early; null lets it go on to the end."""
     tune: Tune | None = Field(default=None, exclude_if=is_none)

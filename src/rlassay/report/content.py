@@ -12,9 +12,11 @@ from rlassay.report.findings.records import (
     Attribution,
     Equivalence,
     Flips,
+    Frontier,
     HackingSign,
     HeldOut,
     Needed,
+    Profiles,
     Rounds,
 )
 from rlassay.report.numbers import (
@@ -328,6 +330,10 @@ class Content(Record):
     """Signs of reward hacking in every arm with a finished run."""
     summaries: tuple[ArmSummary, ...] = ()
     """Each arm with a finished run, beyond its mean."""
+    profiles: Profiles | None = None
+    """The primary metric over prompts; null with one arm, or where a profile says no more than the mean."""
+    frontier: Frontier | None = None
+    """KL against score; null unless two arms measured the KL."""
     rewards: tuple[RewardPart, ...]
     """Each reward of each arm, including logged-only rewards."""
     examples: tuple[Example, ...]

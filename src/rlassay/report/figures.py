@@ -3,7 +3,8 @@
 """Draws every figure of the report from its content.
 
 Figures with an interval per row (levels, differences, rewards) are drawn here, those with a line per arm or policy in
-`plots.lines`. Colours, fonts and the SVG itself are in `figures_style`.
+`plots.lines`, those of scores over prompts and against KL in `plots.beyond_means`. Colours, fonts and the SVG itself
+are in `figures_style`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,7 @@ from rlassay.report.figures_style import (
 )
 from rlassay.report.findings.records import Attribution, AttributionKind, AttributionMethod, IngredientEffect
 from rlassay.report.numbers import Column, Estimate, PairedDifference, RewardPart, TableRow, Unit
+from rlassay.report.plots.beyond_means import draw_frontier, draw_profiles
 from rlassay.report.plots.lines import draw_curve, draw_held_out, draw_legend, draw_pass_at_k
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
@@ -78,6 +80,8 @@ def draw_figures(content: Content, marks: dict[str, Mark]) -> list[Drawing]:
             drawings += [draw_forest(name, title, comparisons, primary, marks)] if comparisons else []
         if content.attribution is not None and any(method.effects for method in content.attribution.methods):
             drawings.append(draw_attribution(content.attribution, primary))
+        drawings += [draw_profiles(content.profiles, marks)] if content.profiles is not None else []
+        drawings += [draw_frontier(content.frontier, marks)] if content.frontier is not None else []
         drawings.append(draw_legend([marks[arm.name] for arm in content.arms]))
         drawings += [draw_curve(curve, marks) for curve in content.curves]
         if content.held_out is not None:

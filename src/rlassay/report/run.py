@@ -22,6 +22,7 @@ from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.engines import engine_sentences
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.held_out import build_held_out, equal_rows, held_out_rows
+from rlassay.report.findings.profiles import build_frontier, build_profiles
 from rlassay.report.findings.records import Attribution
 from rlassay.report.findings.rounds import build_rounds
 from rlassay.report.findings.summaries import build_summaries
@@ -101,6 +102,8 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         gains=tuple(gains),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
         summaries=tuple(build_summaries(results, gains, confidence)),
+        profiles=build_profiles(results, confidence),
+        frontier=build_frontier(results),
         references=tuple(compare_with_references(results, confidence)),
         gains_note=start_note(results),
         design=build_design(results.study),

@@ -117,6 +117,7 @@ def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[st
         "entropy_penalty": recipe.entropy_penalty_coef,
         "signals": signal_plan(study, recipe, diagnostics),
         "vllm": vllm_plan(recipe),
+        "common_random_numbers": recipe.rl.common_random_numbers,
     }
 
 

@@ -11,6 +11,7 @@ attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and 
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +89,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
       `rlassay.rewards.weights`); None keeps `reward_weights`;
     - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
     - `vllm`, what TRL's arguments leave open with `use_vllm`, and when the run stops, see `VLLMPlan`;
+    - `common_random_numbers`: runs of the same seed meet the same noise of sampling at every step;
     - `kl`, a penalty for leaving the reference policy in place of TRL's `beta`, see `KLControl`;
     - `max_tokens_per_micro_batch`, most tokens of a forward pass of the loss, see `TokenBudget`;
     - `signals`, how to measure the signals that rewards and credit parts read.
@@ -139,6 +141,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         critic: CriticOptions | None = None,
         groups: GroupPlan | None = None,
         vllm: VLLMPlan | None = None,
+        common_random_numbers: bool = False,
         **kwargs: Any,
     ) -> None:
         self.xp_credit_parts = as_parts(credit)
@@ -148,7 +151,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         self.xp_advantages = AdvantageStep(as_estimator(advantage), critic)
         self.xp_groups = GroupChooser(groups or GroupPlan())
         self.xp_signal_plan = signals or SignalPlan()
-        self.xp_sampling = VLLMSampling(vllm)
+        self.xp_sampling = VLLMSampling(vllm, common_random_numbers=common_random_numbers)
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
         check_parts(self.xp_credit_parts)
@@ -218,7 +221,8 @@ class CreditGRPOTrainer(MicroBatchTrainer):
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """Called by TRL to sample; keeps the tokens that the loss will see, for the signal pass."""
         batch = self.xp_batch
-        generated = super()._generate(prompts) if batch.chosen is None else generated_by(batch.chosen, prompts)
+        with self.xp_sampling.sharing_numbers(self) if batch.chosen is None else nullcontext():
+            generated = super()._generate(prompts) if batch.chosen is None else generated_by(batch.chosen, prompts)
         batch.prompt_tokens, _, batch.tool_mask, *_, batch.tool_images = generated
         return generated
 

@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""vLLM as the sampler of TRL's trainer: how it is opened, its seeds, its images, and its gap to the trainer."""
+"""How TRL's trainer samples: random numbers that runs share; vLLM, its seeds, its images, its gap to the trainer."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -49,12 +49,13 @@ class VLLMPlan:
 
 
 class VLLMSampling:
-    """vLLM under one trainer; without `use_vllm` it does nothing."""
+    """vLLM under one trainer; without `use_vllm` it does nothing, except to seed transformers if asked to."""
 
-    def __init__(self, plan: VLLMPlan | None) -> None:
+    def __init__(self, plan: VLLMPlan | None, *, common_random_numbers: bool = False) -> None:
         self.plan = plan or VLLMPlan()
+        self.common_random_numbers = common_random_numbers
         self.calls = (-1, 0)
-        """Step of the last call of vLLM, and the calls at that step."""
+        """Step of the last call of the sampler, and the calls at that step."""
 
     @contextmanager
     def opening(self) -> Generator[None, None, None]:
@@ -107,12 +108,30 @@ class VLLMSampling:
         sample = generation.llm.generate
 
         def seeded(*args: Any, **options: Any) -> Any:
-            devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(self._next_seed(trainer, group))
+            with self._seeded(trainer, group):
                 return sample(*args, **options)
 
         generation.llm.generate = seeded
+
+    @contextmanager
+    def sharing_numbers(self, trainer: Any) -> Generator[None, None, None]:
+        """Within it transformers draws numbers that depend on the run's seed, the step and the call alone, if asked to.
+
+        Runs of one seed then meet the same noise at every step. Without it they do so until a batch in which their
+        longest completions differ: from there on one has drawn more numbers than the other. vLLM always draws so.
+        """
+        if not self.common_random_numbers or trainer.use_vllm:
+            yield
+            return
+        with self._seeded(trainer, trainer.accelerator.process_index):
+            yield
+
+    @contextmanager
+    def _seeded(self, trainer: Any, group: int) -> Generator[None, None, None]:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self._next_seed(trainer, group))
+            yield
 
     def _next_seed(self, trainer: Any, group: int) -> int:
         step = trainer.state.global_step

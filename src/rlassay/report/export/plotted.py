@@ -5,6 +5,7 @@ from typing import Any
 
 from rlassay.report.content import Comparison, Content
 from rlassay.report.figures_style import file_name
+from rlassay.report.findings.profiles import profile_rows
 from rlassay.report.findings.records import HeldOutCurve
 from rlassay.report.findings.sentences import primary_of
 from rlassay.report.numbers import Curve, Estimate, PairedDifference, Table
@@ -34,6 +35,10 @@ def plotted_rows(content: Content) -> dict[str, Rows]:
     if content.held_out is not None:
         for curve in content.held_out.curves:
             found |= {name: list(_held_out(curve)) for name in held_out_names(content.held_out, curve)}
+    if content.profiles is not None:
+        found["profiles"] = profile_rows(content.profiles)
+    if content.frontier is not None:
+        found["frontier"] = [run.model_dump() for run in content.frontier.runs]
     for reward in dict.fromkeys(part.reward for part in content.rewards):
         found[f"reward_{file_name(reward)}"] = [
             {"arm": part.arm, "weight": part.weight, "before": part.first.mean, **_numbers(part.last)}

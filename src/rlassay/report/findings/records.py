@@ -277,3 +277,55 @@ class HeldOut(Record):
     """The primary metric at equal tokens; null with one arm."""
     missing: tuple[str, ...]
     """Runs that kept no weights at some steps, with the steps."""
+
+
+class ProfileSeries(Record):
+    """Performance profile of one arm."""
+
+    arm: str
+    """The arm."""
+    mean: tuple[float | None, ...]
+    """At each threshold, the share of prompts that score at least as much, mean over seeds."""
+    low: tuple[float | None, ...]
+    """Lower ends of the intervals over seeds; null with one seed."""
+    high: tuple[float | None, ...]
+    """Upper ends."""
+    num_seeds: int
+    """Seeds."""
+
+
+class Profiles(Record):
+    """How the primary metric is spread over prompts: the share of prompts that reach each threshold, per arm."""
+
+    column: Column
+    """The primary metric."""
+    thresholds: tuple[float, ...]
+    """Scores of a prompt, ascending, in the metric's unit."""
+    num_items: int
+    """Prompts that every run has scored."""
+    series: tuple[ProfileSeries, ...]
+    """One per arm with a finished run."""
+
+
+class FrontierRun(Record):
+    """One run by how far it went from its reference, and what it scores."""
+
+    arm: str
+    """The arm."""
+    seed: int
+    """The seed."""
+    kl: float
+    """Mean KL from the reference over the last tenth of the steps, nats per token."""
+    score: float
+    """Mean of the primary metric over prompts."""
+
+
+class Frontier(Record):
+    """KL from the reference against the primary metric, for the runs that measured it."""
+
+    column: Column
+    """The primary metric."""
+    runs: tuple[FrontierRun, ...]
+    """Of two arms at least."""
+    left_out: tuple[str, ...]
+    """Arms without a KL, or with a penalty that is no estimate of it."""

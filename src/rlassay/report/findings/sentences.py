@@ -13,6 +13,7 @@ from rlassay.report.typeset import (
     counted,
     duration,
     number,
+    quoted,
 )
 
 
@@ -141,6 +142,25 @@ def held_out_note(content: Content) -> str:
     )
 
 
+def beyond_note(content: Content) -> str:
+    """What the profiles and the frontier show; empty without both."""
+    notes: list[str] = []
+    if content.profiles is not None:
+        notes.append(
+            f"The first figure: at each score, the share of the {content.profiles.num_items} prompts on which a run "
+            f"scores at least so much, mean over seeds with {level(content)} bands over seeds. Lines that cross mean "
+            "that an arm is better on some prompts and worse on others."
+        )
+    if content.frontier is not None:
+        left_out = ", ".join(quoted(arm.label) for arm in content.arms if arm.name in content.frontier.left_out)
+        notes.append(
+            "KL against score: a small mark per seed, a large one for the arm's mean; up and to the left is more score "
+            "for less distance. The KL is estimated on training completions, over the last tenth of the steps."
+            + (f" Without an estimate of the KL: {left_out}." if left_out else "")
+        )
+    return " ".join(notes)
+
+
 def cost_summary(content: Content) -> str:
     """Number, wall time and sampled tokens of all training jobs."""
     seconds = sum((cost.seconds for cost in content.cost), 0.0)
@@ -195,6 +215,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "interval_notes": interval_notes(content),
         "cost_summary": cost_summary(content),
         "held_out_note": held_out_note(content),
+        "beyond_note": beyond_note(content),
         "has_credit": has_credit(content),
         "signals_cost": signals_cost(content),
         "resume_summary": resume_summary(content),

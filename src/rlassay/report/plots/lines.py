@@ -31,7 +31,7 @@ HeldOutAxis = Literal["step", "tokens", "hours"]
 def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
     """One metric over the optimiser steps; the y axis fits the means, so that a wide band does not flatten them."""
     unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
-    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
+    figure, axes = line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
     for series in curve.series:
         _draw_series(axes, series, marks[series.arm], curve.unit)
     axes.set_xlabel("step", labelpad=1)
@@ -42,21 +42,21 @@ def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
 
 
 def _draw_series(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
-    mean, low, high = (_plotted(values, unit) for values in (series.mean, series.low, series.high))
+    mean, low, high = (plotted(values, unit) for values in (series.mean, series.low, series.high))
     axes.fill_between(series.steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
     every = max(1, len(series.steps) // 6)
     axes.plot(series.steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
 
 
-def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
+def plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
     """The values on the scale of the figure; NaN, which leaves a gap, for None."""
     return np.array([np.nan if value is None else scaled(value, unit) for value in values])
 
 
 def _curve_limits(curve: Curve) -> tuple[float, float]:
     """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span."""
-    means = np.concatenate([_plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
-    bands = [_plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
+    means = np.concatenate([plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
+    bands = [plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
     finite = means[np.isfinite(means)]
     if not finite.size:
         return 0.0, 1.0
@@ -87,7 +87,7 @@ def _describe_curve(curve: Curve, marks: dict[str, Mark]) -> str:
 def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) -> Drawing:
     """The chance that at least one of k completions is right, for every policy on one evaluation set; log2 axis."""
     title = "At least one of k completions is right, %"
-    figure, axes = _line_canvas(PASS_AT_K_SIZE, title)
+    figure, axes = line_canvas(PASS_AT_K_SIZE, title)
     places = [place for place, column in enumerate(table.columns) if column.set == evaluation_set]
     ks = [int(table.columns[place].metric.rsplit("_", 1)[1]) for place in places]
     ends: list[str] = []
@@ -118,7 +118,8 @@ def draw_legend(marks: list[Mark]) -> Drawing:
     return finish(figure, "legend", "legend", "Legend: " + ", ".join(labels))
 
 
-def _line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
+def line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
+    """An empty figure with a title, and grid lines for the y axis alone."""
     figure, axes = canvas(*size, LINE_MARGINS)
     headed(figure, 0.004, size[1], title)
     axes.grid(axis="x", visible=False)
@@ -147,7 +148,7 @@ def _draw_held_out(
     name: str, curve: HeldOutCurve, over: HeldOutAxis, found: HeldOut, marks: dict[str, Mark]
 ) -> Drawing:
     unit = f", {LEVEL_UNIT[curve.column.unit]}" if LEVEL_UNIT[curve.column.unit] else ""
-    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.column.title + unit, 40))
+    figure, axes = line_canvas(CURVE_SIZE, one_line(curve.column.title + unit, 40))
     label, factor = _axis(curve, over)
     ends: list[str] = []
     for series in curve.series:
@@ -185,6 +186,6 @@ def _places(series: HeldOutSeries, over: HeldOutAxis, factor: float) -> list[flo
 
 def _draw_points(axes: Axes, places: Sequence[float], cells: list[Estimate], mark: Mark, unit: Unit) -> None:
     columns = zip(*((cell.mean, cell.low, cell.high) for cell in cells), strict=True)
-    mean, low, high = (_plotted(values, unit) for values in columns)
+    mean, low, high = (plotted(values, unit) for values in columns)
     axes.fill_between(places, low, high, color=mark.color, alpha=0.12, linewidth=0)
     axes.plot(places, mean, color=mark.color, marker=mark.marker, markersize=5)
