@@ -30,7 +30,6 @@ BASIC_TYPES = {
         "report/gather.py",
         "report/findings/held_out.py",
         "report/findings/profiles.py",
-        "report/plots/beyond_means.py",
         "report/plots/lines.py",
         "report/read/scores.py",
         "report/read/training.py",

@@ -1,6 +1,7 @@
 """Performance profiles over prompts and KL against score: values by hand, and when there is nothing to show."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from rlassay.config.algorithm import KLConfig
 from rlassay.report.findings.profiles import build_frontier, build_profiles, last_kl, profile_rows, shares_at
 from rlassay.report.gather import Results
+from rlassay.report.page import write_page
 from rlassay.report.run import build_content
 from rlassay.stats import seed_band
 from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS
+from tests.report.fake_content import fake_content
 
 BASE = np.array([[0.0, 0.5, 1.0, 1.0], [0.5, 0.5, 0.5, 1.0]])
 OTHER = np.array([[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 1.0]])
@@ -117,6 +120,21 @@ def test_the_last_tenth_counts_logged_steps_alone():
     assert last_kl(np.array([np.nan, np.nan])) is None
     assert last_kl(np.array([0.5, 0.3, np.nan])) == 0.3
     assert last_kl(np.array([1.0] * 9 + [2.0, 3.0])) == 2.5
+
+
+def test_both_figures_are_drawn_with_their_data(tmp_path: Path):
+    results = with_kl(two_arms(), {"base": [0.2, 0.4], "accuracy_only": [0.1, 0.3]})
+    found = {"profiles": build_profiles(results, 0.95), "frontier": build_frontier(results)}
+    write_page(fake_content().model_copy(update=found), tmp_path)
+
+    page = (tmp_path / "index.html").read_text()
+    assert "<summary>Scores over prompts, KL against score</summary>" in page
+    assert "accuracy + format 62.5 at 0.3; accuracy only 56.2 at 0.2" in page
+    rows = (tmp_path / "figures/frontier.csv").read_text().splitlines()
+    assert rows[:2] == ["arm,seed,kl,score", "base,1,0.2,0.625"]
+    assert len((tmp_path / "figures/profiles.csv").read_text().splitlines()) == 1 + 2 * 3
+    assert {"frontier.svg", "profiles.svg"} <= {file.name for file in (tmp_path / "figures").iterdir()}
+    assert "(figures/frontier.svg)" in (tmp_path / "report.md").read_text()
 
 
 def test_the_report_of_files_has_a_profile_of_every_arm(results: Results):

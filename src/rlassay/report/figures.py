@@ -2,9 +2,8 @@
 # matplotlib types its methods only in part, so strict mode would report every call that draws.
 """Draws every figure of the report from its content.
 
-Figures with an interval per row (levels, differences, rewards) are drawn here, those with a line per arm or policy in
-`plots.lines`, those of scores over prompts and against KL in `plots.beyond_means`. Colours, fonts and the SVG itself
-are in `figures_style`.
+Figures with an interval per row (levels, differences, rewards) are drawn here, those with a line or marks per arm in
+`plots.lines`. Colours, fonts and the SVG itself are in `figures_style`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,8 +35,14 @@ from rlassay.report.figures_style import (
 )
 from rlassay.report.findings.records import Attribution, AttributionKind, AttributionMethod, IngredientEffect
 from rlassay.report.numbers import Column, Estimate, PairedDifference, RewardPart, TableRow, Unit
-from rlassay.report.plots.beyond_means import draw_frontier, draw_profiles
-from rlassay.report.plots.lines import draw_curve, draw_held_out, draw_legend, draw_pass_at_k
+from rlassay.report.plots.lines import (
+    draw_curve,
+    draw_frontier,
+    draw_held_out,
+    draw_legend,
+    draw_pass_at_k,
+    draw_profiles,
+)
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
 ROWS_WIDTH, ROW_HEIGHT = 360, 42

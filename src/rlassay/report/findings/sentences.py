@@ -154,9 +154,9 @@ def beyond_note(content: Content) -> str:
     if content.frontier is not None:
         left_out = ", ".join(quoted(arm.label) for arm in content.arms if arm.name in content.frontier.left_out)
         notes.append(
-            "KL against score: a small mark per seed, a large one for the arm's mean; up and to the left is more score "
-            "for less distance. The KL is estimated on training completions, over the last tenth of the steps."
-            + (f" Without an estimate of the KL: {left_out}." if left_out else "")
+            "KL against score: a small mark per seed, a large one for the arm's mean; the further left, the "
+            "closer to the policy before RL. The KL is estimated on training completions, over the last tenth of "
+            "the steps." + (f" Without an estimate of the KL: {left_out}." if left_out else "")
         )
     return " ".join(notes)
 

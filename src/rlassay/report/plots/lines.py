@@ -1,6 +1,6 @@
 # pyright: basic
 # matplotlib types its methods only in part, so strict mode would report every call that draws.
-"""Figures with a line per arm or policy: learning curves, held-out curves, pass@k, and the legend."""
+"""Figures with a line or marks per arm: learning and held-out curves, pass@k, profiles, KL against score, legend."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlassay.report.figures_style import ALT_LENGTH, SOFT, Drawing, Mark, canvas, file_name, finish, headed
-from rlassay.report.findings.records import HeldOut, HeldOutCurve, HeldOutSeries
+from rlassay.report.findings.records import Frontier, HeldOut, HeldOutCurve, HeldOutSeries, Profiles
 from rlassay.report.numbers import Curve, Estimate, Series, Table, Unit
 from rlassay.report.typeset import LEVEL_UNIT, number, one_line, scaled
 
@@ -31,7 +31,7 @@ HeldOutAxis = Literal["step", "tokens", "hours"]
 def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
     """One metric over the optimiser steps; the y axis fits the means, so that a wide band does not flatten them."""
     unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
-    figure, axes = line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
+    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
     for series in curve.series:
         _draw_series(axes, series, marks[series.arm], curve.unit)
     axes.set_xlabel("step", labelpad=1)
@@ -42,21 +42,21 @@ def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
 
 
 def _draw_series(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
-    mean, low, high = (plotted(values, unit) for values in (series.mean, series.low, series.high))
+    mean, low, high = (_plotted(values, unit) for values in (series.mean, series.low, series.high))
     axes.fill_between(series.steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
     every = max(1, len(series.steps) // 6)
     axes.plot(series.steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
 
 
-def plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
+def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
     """The values on the scale of the figure; NaN, which leaves a gap, for None."""
     return np.array([np.nan if value is None else scaled(value, unit) for value in values])
 
 
 def _curve_limits(curve: Curve) -> tuple[float, float]:
     """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span."""
-    means = np.concatenate([plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
-    bands = [plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
+    means = np.concatenate([_plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
+    bands = [_plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
     finite = means[np.isfinite(means)]
     if not finite.size:
         return 0.0, 1.0
@@ -87,7 +87,7 @@ def _describe_curve(curve: Curve, marks: dict[str, Mark]) -> str:
 def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) -> Drawing:
     """The chance that at least one of k completions is right, for every policy on one evaluation set; log2 axis."""
     title = "At least one of k completions is right, %"
-    figure, axes = line_canvas(PASS_AT_K_SIZE, title)
+    figure, axes = _line_canvas(PASS_AT_K_SIZE, title)
     places = [place for place, column in enumerate(table.columns) if column.set == evaluation_set]
     ks = [int(table.columns[place].metric.rsplit("_", 1)[1]) for place in places]
     ends: list[str] = []
@@ -118,12 +118,62 @@ def draw_legend(marks: list[Mark]) -> Drawing:
     return finish(figure, "legend", "legend", "Legend: " + ", ".join(labels))
 
 
-def line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
-    """An empty figure with a title, and grid lines for the y axis alone."""
+def _line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
     figure, axes = canvas(*size, LINE_MARGINS)
     headed(figure, 0.004, size[1], title)
     axes.grid(axis="x", visible=False)
     return figure, axes
+
+
+# Scores beyond their mean: over prompts, and against KL.
+
+
+def draw_profiles(found: Profiles, marks: dict[str, Mark]) -> Drawing:
+    """The share of prompts that reach each score, a line per arm with its band over seeds."""
+    unit, column = found.column.unit, found.column
+    figure, axes = _line_canvas(PASS_AT_K_SIZE, "Share of prompts that score at least so much, %")
+    places = [scaled(value, unit) for value in found.thresholds]
+    every = max(1, len(places) // 8)
+    ends: list[str] = []
+    for series in found.series:
+        mark = marks[series.arm]
+        mean, low, high = (_plotted(values, "share") for values in (series.mean, series.low, series.high))
+        axes.fill_between(places, low, high, color=mark.color, alpha=0.12, linewidth=0)
+        axes.plot(places, mean, color=mark.color, marker=mark.marker, markersize=5, markevery=every)
+        middle = len(places) // 2
+        ends.append(f"{mark.label} {number(series.mean[middle], 'share')}")
+    axes.set_xlabel(f"{column.title} of a prompt{_in_unit(unit)}", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_ylim(0, 103)
+    at = number(found.thresholds[len(places) // 2], unit)
+    alt = f"Share of prompts by score, % that score at least {at} in {column.title}: {'; '.join(ends)}"
+    return finish(figure, "profiles", "beyond_means", one_line(alt, ALT_LENGTH))
+
+
+def draw_frontier(found: Frontier, marks: dict[str, Mark]) -> Drawing:
+    """KL from the policy before RL against the score, a small mark per run and a large one per arm."""
+    unit, column = found.column.unit, found.column
+    figure, axes = _line_canvas(PASS_AT_K_SIZE, one_line(f"{column.title}{_in_unit(unit)}", 48))
+    said: list[str] = []
+    for arm in dict.fromkeys(run.arm for run in found.runs):
+        runs, mark = [run for run in found.runs if run.arm == arm], marks[arm]
+        kls, scores = [run.kl for run in runs], [run.score for run in runs]
+        kl, score = sum(kls) / len(kls), sum(scores) / len(scores)
+        if len(runs) > 1:
+            shown = [scaled(value, unit) for value in scores]
+            axes.plot(kls, shown, color=mark.color, marker=mark.marker, markersize=4, alpha=0.6, linestyle="")
+        axes.plot(kl, scaled(score, unit), color=mark.color, marker=mark.marker, markersize=9, linestyle="")
+        said.append(f"{mark.label} {number(score, unit)} at {kl:.2g}")
+    axes.grid(axis="x", visible=True)
+    axes.set_xlabel("KL from the policy before RL, nats per token", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    alt = f"{column.title} against the KL from the policy before RL in nats per token: {'; '.join(said)}"
+    return finish(figure, "frontier", "beyond_means", one_line(alt, ALT_LENGTH))
+
+
+def _in_unit(unit: Unit) -> str:
+    return f", {LEVEL_UNIT[unit]}" if LEVEL_UNIT[unit] else ""
 
 
 # Held-out curves.
@@ -148,7 +198,7 @@ def _draw_held_out(
     name: str, curve: HeldOutCurve, over: HeldOutAxis, found: HeldOut, marks: dict[str, Mark]
 ) -> Drawing:
     unit = f", {LEVEL_UNIT[curve.column.unit]}" if LEVEL_UNIT[curve.column.unit] else ""
-    figure, axes = line_canvas(CURVE_SIZE, one_line(curve.column.title + unit, 40))
+    figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.column.title + unit, 40))
     label, factor = _axis(curve, over)
     ends: list[str] = []
     for series in curve.series:
@@ -186,6 +236,6 @@ def _places(series: HeldOutSeries, over: HeldOutAxis, factor: float) -> list[flo
 
 def _draw_points(axes: Axes, places: Sequence[float], cells: list[Estimate], mark: Mark, unit: Unit) -> None:
     columns = zip(*((cell.mean, cell.low, cell.high) for cell in cells), strict=True)
-    mean, low, high = (plotted(values, unit) for values in columns)
+    mean, low, high = (_plotted(values, unit) for values in columns)
     axes.fill_between(places, low, high, color=mark.color, alpha=0.12, linewidth=0)
     axes.plot(places, mean, color=mark.color, marker=mark.marker, markersize=5)
