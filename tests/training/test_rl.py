@@ -7,15 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlassay.config.settings import Diagnostics
 from rlassay.config.training import GRPOArguments, RLConfig
 from rlassay.files import sha256
 from rlassay.layout import Layout
 from rlassay.models.tuning import part_of
 from rlassay.records import read_rows
+from rlassay.signals import Masking
 from rlassay.training.job_callback import JobCallback
 from rlassay.training.process import RefusedError
-from rlassay.training.rl import generation_batches, grpo_arguments, run_rl
+from rlassay.training.rl import generation_batches, grpo_arguments, run_rl, signal_plan
 from rlassay.training.sft import run_sft
+from tests.config.studies import study
 from tests.evaluation.tiny import only
 from tests.models.hubs import vision_model
 from tests.training.short_run import (
@@ -28,6 +31,15 @@ from tests.training.short_run import (
     rollouts,
     timeless_metrics,
 )
+
+
+def test_the_plan_of_signals_takes_every_option_of_perception():
+    options = {"probability": 0.3, "block": 4, "mode": "grey", "estimator": "js", "mask_per": "prompt"}
+    changed = study(signals__perception=options)
+    plan = signal_plan(changed, changed.arms["base"].recipe, Diagnostics())
+
+    assert plan.masking == Masking(probability=0.3, block=4, mode="grey")
+    assert (plan.estimator, plan.mask_per) == ("js", "prompt")
 
 
 def test_the_manifest_holds_the_steps_and_the_digest_of_the_weights(uninterrupted: Layout, tmp_path: Path):
