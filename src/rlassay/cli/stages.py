@@ -83,7 +83,7 @@ def sft_train(job: Job) -> None:
     from rlassay.training.sft import run_sft
 
     with _tracked(job, policy.folder):
-        run_sft(study, layout, policy)
+        run_sft(study, layout, policy, job.settings.tracking.report_to)
 
 
 def rl_train(job: Job) -> None:
@@ -94,7 +94,7 @@ def rl_train(job: Job) -> None:
     from rlassay.training.rl import run_rl
 
     with _tracked(job, policy.folder):
-        run_rl(study, layout, policy, job.settings.diagnostics)
+        run_rl(study, layout, policy, job.settings.diagnostics, job.settings.tracking.report_to)
 
 
 def _tracked(job: Job, policy: str) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from rlassay.config.arms import expand_arms, fit_scale, lay_scale, unknown_sources
 from rlassay.config.checks import check_design, check_study
+from rlassay.config.checks.machine import missing_trackers
 from rlassay.config.designs import design_arms, ingredient_labels, members
 from rlassay.config.engine import EngineName
 from rlassay.config.explain import StudyError, explain
@@ -101,7 +102,9 @@ def load_settings(path: Path | str = CONFIG / "config.yaml", **overrides: Any) -
     given |= {key: None for key in ("scale", "engine") if given.get(key) in ("", "null")}
     if not Path(path).is_file():
         raise StudyError([f"{path}: No such file or directory{_project_hint()}"])
-    return _validated(Settings, _with_tracking_uri(merge(_read(Path(path)), given)), str(path))
+    settings = _validated(Settings, _with_tracking_uri(merge(_read(Path(path)), given)), str(path))
+    _raise_if_any(missing_trackers(settings), str(path))
+    return settings
 
 
 def settings_from_snakemake(config: dict[str, Any]) -> Settings:

@@ -1,5 +1,6 @@
 """`config/config.yaml`: which study to run, and settings that do not change its results."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -7,9 +8,12 @@ from pydantic import Field
 from rlassay.config.engine import EngineName
 from rlassay.config.section import Section
 
+TrackerName = Literal["tensorboard", "wandb", "console"]
+Trackers = Sequence[TrackerName]
+
 
 class Tracking(Section):
-    """Whether, where and how often metrics are sent to MLflow."""
+    """Whether, where and how often metrics are sent to MLflow, and which other trackers training reports to."""
 
     enabled: bool = True
     """Whether runs are fed to MLflow; the files on disk are complete either way."""
@@ -17,6 +21,9 @@ class Tracking(Section):
     """Tracking URI; the default is the store that plain `mlflow ui` opens."""
     interval: float = Field(default=5.0, gt=0)
     """Seconds between two batches."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Other trackers that training jobs report each step to, by transformers' own callbacks: `tensorboard` writes into
+    the run's `state/tensorboard`, `wandb` is set by its own variables (WANDB_MODE), `console` is the log of the job."""
     register_champion: bool = False
     """Whether the report registers the weights of its best arm in MLflow's model registry, under the study's name with
     the alias `champion`. Only an arm with the verdict `better` replaces the baseline."""

@@ -37,7 +37,7 @@ OWNED = {
     "save_strategy": "steps",
     "save_total_limit": "2: the newest checkpoint and the one before",
     "dataloader_pin_memory": "true on a GPU",
-    "report_to": "none: MLflow is fed from the files",
+    "report_to": "none: MLflow is fed from the files, and the stage adds the callbacks of `tracking.report_to`",
     "disable_tqdm": "true: the log has one line per step",
 }
 """Fields that the RL stage sets, and their values."""

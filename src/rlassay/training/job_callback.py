@@ -1,22 +1,30 @@
-"""Output of a running training job: `metrics.jsonl`, the progress bar, and the manifest of each checkpoint."""
+"""Output of a running training job: metrics and progress, the manifest of each checkpoint, and other trackers."""
 
 import json
 import math
+import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
 from transformers.utils.logging import disable_progress_bar
 
 from rlassay.bar import progress_bar
+from rlassay.config.settings import Trackers
 from rlassay.files import replacing
 from rlassay.layout import checkpoint
+from rlassay.ranks import is_main
 from rlassay.training.checkpoints import seal
 from rlassay.training.process import wait_for_all
+
+if TYPE_CHECKING:
+    from rlassay.training.state import Run
 
 
 class JobCallback(TrainerCallback):
@@ -128,3 +136,53 @@ def keep_until(metrics: Path, step: int) -> None:
             kept.append(line + "\n")
     with replacing(metrics) as unfinished:
         unfinished.write_text("".join(kept), encoding="utf-8")
+
+
+def add_trackers(trainer: Any, names: Trackers, run: "Run", study: str) -> None:
+    """Add the callback of each tracker to a trainer, on the main process, and drop the printer of transformers.
+
+    TensorBoard and W&B write into `state/tensorboard/` and `state/wandb/`, which a fresh start removes with the rest of
+    `state/`; a resumed job continues what is there. On the console each step's metrics are printed, into the job's log.
+
+    Args:
+        trainer: any trainer of transformers; its `run_name` becomes the run's name in W&B.
+        names: the trackers.
+        run: the job, which says where it keeps files and which step it resumes from.
+        study: the study's id, the project in W&B.
+    """
+    trainer.remove_callback(PrinterCallback)  # `JobCallback` replaces it, unless the console is asked for
+    if not is_main():
+        return
+    trainer.args.run_name = run.plan.policy
+    make = {"tensorboard": _tensorboard, "wandb": _wandb, "console": _console}
+    for name in names:
+        trainer.add_callback(make[name](run, study))
+
+
+def _tensorboard(run: "Run", study: str) -> TensorBoardCallback:
+    from torch.utils.tensorboard import SummaryWriter
+
+    # A killed attempt may have logged steps after the checkpoint, which this one logs again.
+    purged = run.resumed_step + 1 if run.resumed_step else None
+    return TensorBoardCallback(SummaryWriter(str(run.state / "tensorboard"), purge_step=purged))
+
+
+def _wandb(run: "Run", study: str) -> WandbCallback:
+    folder = run.state / "wandb"
+    folder.mkdir(exist_ok=True)
+    chosen = {"WANDB_PROJECT": study, "WANDB_DIR": str(run.state), "WANDB_RESUME": "allow"}
+    chosen |= {"WANDB_RUN_GROUP": run.plan.arm or run.plan.stage, "WANDB_RUN_ID": _kept_id(folder / "run_id")}
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+    return WandbCallback()
+
+
+def _kept_id(path: Path) -> str:
+    """The id in a file, which is written if it is absent."""
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def _console(run: "Run", study: str) -> PrinterCallback:
+    return PrinterCallback()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.advantages import ADVANTAGES, AdvantageEstimator
@@ -16,7 +15,7 @@ from rlassay.config.engine import RLEngine, VLLMSampler
 from rlassay.config.fingerprints import code_digest, reads_signals
 from rlassay.config.model import HubModel
 from rlassay.config.policies import Policy
-from rlassay.config.settings import Diagnostics
+from rlassay.config.settings import Diagnostics, Trackers
 from rlassay.config.study import Study
 from rlassay.config.training import GRPOArguments, Recipe, RLConfig
 from rlassay.credit import CREDITS, NEEDS, CreditPart
@@ -41,7 +40,7 @@ from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
 from rlassay.training.algorithms.kl_control import KLControl
 from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
-from rlassay.training.job_callback import KeepIntermediate
+from rlassay.training.job_callback import KeepIntermediate, add_trackers
 from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
@@ -55,10 +54,13 @@ CODE = "rlassay.training.rl"
 KEPT_CHECKPOINTS = 2  # the newest, and the one before as its fallback
 
 
-def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None) -> None:
+def run_rl(
+    study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None, report_to: Trackers = ()
+) -> None:
     """Train one arm with one seed, or resume it after a kill; its manifest `train.json` is written last.
 
-    `diagnostics` chooses the logs for people to read; None takes the defaults. No result depends on it.
+    `diagnostics` chooses the logs for people to read; None takes the defaults. No result depends on it, nor on
+    the trackers to `report_to`.
 
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
     than the study declares, or while another process trains it.
@@ -75,8 +77,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
         model, processor = starting_policy(study, layout, policy, run.state / "start")
         freeze(model, recipe.rl.tune)
         arguments = grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0)
-        batches = generation_batches(recipe.rl, arguments)
-        order = prompt_order(list(rows), *batches, seed=_seed(policy))
+        order = prompt_order(list(rows), *generation_batches(recipe.rl, arguments), seed=_seed(policy))
         guard = collapse_guard(recipe.rl)
         # 3. TRL's trainer, with our rewards and credit.
         seq2seq = is_encoder_decoder(model)
@@ -92,7 +93,7 @@ def run_rl(study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostic
             **_plug_ins(study, recipe, diagnostics or Diagnostics()),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
-        trainer.remove_callback(PrinterCallback)
+        add_trackers(trainer, report_to, run, study.id)
         trainer.xp_stateful |= {"guard": guard} if guard else {}
         if study.evaluation.every is not None:
             kept = layout.intermediate(policy.folder)

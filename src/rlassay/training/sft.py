@@ -10,13 +10,14 @@ import datasets  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, set_seed
+from transformers import DataCollatorForSeq2Seq, Trainer, set_seed
 from trl.trainer.sft_config import SFTConfig as SFTArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rlassay.config.fingerprints import code_digest
 from rlassay.config.model import HubModel, ModelConfig
 from rlassay.config.policies import Policy
+from rlassay.config.settings import Trackers
 from rlassay.config.study import Study
 from rlassay.config.training import SFTConfig
 from rlassay.files import sha256
@@ -37,6 +38,7 @@ from rlassay.models.policy import (
 from rlassay.models.seq2seq import decoder_positions, document_ids, is_encoder_decoder, label_ids
 from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
+from rlassay.training.job_callback import add_trackers
 from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
 from rlassay.training.state import RunPlan, open_run
 from rlassay.training.video import ClipCollator
@@ -50,7 +52,7 @@ MERGE_TOLERANCE = {"torch.float32": 1e-3, "torch.bfloat16": 0.05, "torch.float16
 logger = logging.getLogger(__name__)
 
 
-def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
+def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = ()) -> None:
     """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
     Adapters are merged at the end, so that the saved model is a full one, to which RL can add adapters of its own. If
@@ -84,7 +86,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy) -> None:
                 data_collator=ClipCollator(processor) if shows_video(rows, chats) else None,
             )
         trainer.add_callback(run.callback())
-        trainer.remove_callback(PrinterCallback)  # the job's own callback replaces it
+        add_trackers(trainer, report_to, run, study.id)
         restorable(trainer).train(resume_from_checkpoint=run.resume_from)
         # Merged into four bits, an adapter would be rounded away: RL trains it further.
         packed = isinstance(model_config, HubModel) and model_config.in_4bit

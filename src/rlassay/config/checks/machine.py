@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from shutil import which
 
 from rlassay.config.model import HubModel
+from rlassay.config.settings import Settings
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe, RLConfig, SFTConfig
 
@@ -51,6 +52,15 @@ def _lacking(study: Study, setting: str, package: str, instead: str) -> Iterator
     if find_spec(package) is None:
         pip = _PIP.get(package, package)
         yield f"{setting}, but {pip} is not installed; run `pip install {pip}`, or set {instead}"
+
+
+def missing_trackers(settings: Settings) -> list[str]:
+    """The problems of `tracking.report_to`: trackers whose packages are not installed."""
+    return [
+        f"tracking.report_to: {name}, but it is not installed; run `pip install {name}`, or leave it out"
+        for name in settings.tracking.report_to
+        if name != "console" and find_spec(name) is None
+    ]
 
 
 _PIP = {"flash_attn": "flash-attn", "flash_attn_interface": "flash-attn-3", "liger_kernel": "liger-kernel"}
