@@ -75,6 +75,13 @@ def test_an_edit_changes_the_fingerprints_of_what_it_decides(edits: dict, change
     assert {name for name, value in ids(BEFORE).items() if after[name] != value} == changed
 
 
+def test_the_strategy_enters_what_it_trains_and_no_result_without_it():
+    shared = ids(study(processes=2))
+    assert ids(study(processes=2, strategy="ddp")) == shared
+    divided = ids(study(processes=2, strategy="fsdp2"))
+    assert {name for name, value in shared.items() if divided[name] != value} == {"sft", "rl"}
+
+
 def test_prompts_that_state_the_format_make_another_evaluation():
     arms = study(arms={"base": {}, "bare": {"sft": None, "varies": ["sft"]}}).arms
     assert evaluation_id(BEFORE, arms["bare"].recipe) != evaluation_id(BEFORE, arms["base"].recipe)

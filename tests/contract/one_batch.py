@@ -1,8 +1,9 @@
 """A program that gives credit to one generation batch and trains on it, on one process or several.
 
-`torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process>` writes `<rank>.pt`: the
-process's own token advantages, the metrics that it would log, and the weights after two optimiser steps on a generation
-batch of the same prompts. All processes together take the same completions, by accumulation where they are few.
+`torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process> [<strategy> [<tokens>]]`
+writes `<rank>.pt`: the process's own token advantages, the metrics that it would log, and the weights after two
+optimiser steps on a generation batch of the same prompts, in micro-batches of at most so many tokens if these are
+given. All processes together take the same completions, by accumulation where they are few.
 """
 
 import sys
@@ -25,6 +26,7 @@ from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.prompts import prompt_dataset
+from rlassay.training.scale.strategy import StrategyCheck, allow_on_cpu, strategy_arguments, whole_weights
 from tests.models.hubs import SMALLEST, TEXTS
 
 NUM_GENERATIONS = 4
@@ -47,21 +49,23 @@ def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     return (grouped - grouped.mean(dim=1, keepdim=True)).view_as(rewards)
 
 
-def main(folder: Path, per_process: int) -> None:
-    """Score and credit this process's part of one batch."""
+def main(folder: Path, per_process: int, strategy: str = "ddp", tokens: int | None = None) -> None:
+    """Score and credit this process's part of one batch, then train on it."""
     first = PartialState(cpu=True).process_index * per_process
-    trainer = _trainer(folder, per_process, list(VALUES[first : first + per_process]))
+    values = list(VALUES[first : first + per_process])
+    trainer = _trainer(folder, per_process, values, strategy, max_tokens_per_micro_batch=tokens)
     whole = [trainer.train_dataset[index // NUM_GENERATIONS] for index in range(len(VALUES))]
     trainer.model.train()
     output = trainer._generate_and_score_completions(whole[first : first + per_process])
     logged = {name: values[-1] for name, values in trainer._metrics["train"].items() if not name.startswith("time/")}
     trainer.train()
-    weights = {name: values.detach() for name, values in trainer._xp_model().named_parameters()}
+    with whole_weights(trainer):
+        weights = {name: values.detach().clone() for name, values in trainer._xp_model().named_parameters()}
     result = {"advantages": output["advantages"], "metrics": logged, "weights": weights}
     torch.save(result, folder / f"{PartialState().process_index}.pt")
 
 
-def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOTrainer:
+def _trainer(folder: Path, per_process: int, values: list[float], strategy: str, **ours: Any) -> CreditGRPOTrainer:
     """A trainer whose reward gives this process's completions the `values`."""
 
     def earned(completions: list[Any], **columns: Any) -> list[float]:
@@ -71,10 +75,12 @@ def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOT
     head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
     model.lm_head.weight = torch.nn.Parameter(head)  # a random head, or the model would repeat the last token
     rows = [_row(folder, index) for index in range(3)]
-    return CreditGRPOTrainer(
+    arguments = _arguments(folder, per_process, strategy_arguments(strategy, model))
+    allow_on_cpu(arguments)
+    trainer = CreditGRPOTrainer(
         model=model,
         reward_funcs=earned,
-        args=_arguments(folder, per_process),
+        args=arguments,
         train_dataset=prompt_dataset(
             {row.prompt_id: row for row in rows},
             [row.prompt_id for row in rows],
@@ -86,12 +92,16 @@ def _trainer(folder: Path, per_process: int, values: list[float]) -> CreditGRPOT
         credit=CREDIT,
         credit_denominator="selected",
         signals=SignalPlan(attention=True, masking=Masking(block=4)),
+        **ours,
     )
+    trainer.add_callback(StrategyCheck(strategy, trainer))
+    return trainer
 
 
-def _arguments(folder: Path, per_process: int) -> GRPOConfig:
+def _arguments(folder: Path, per_process: int, shared: dict[str, Any]) -> GRPOConfig:
     """Two optimiser steps on one batch of `per_process` completions in each process."""
     return GRPOConfig(
+        **shared,
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=PER_DEVICE,
         gradient_accumulation_steps=per_process // PER_DEVICE,
@@ -127,4 +137,4 @@ def _row(folder: Path, index: int) -> PromptRow:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:4], *map(int, sys.argv[4:]))

@@ -15,8 +15,9 @@ from rlassay.credit import uniform
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.grpo_options import OWNED, PAGE, destinations, page
 from rlassay.training.rl import grpo_arguments, vllm_arguments
+from rlassay.training.scale.strategy import strategy_arguments
 from rlassay.training.vllm_sampler import VLLMPlan
-from tests.training.tiny_lm import make_trainer, weights
+from tests.training.tiny_lm import make_trainer, model, weights
 
 PASSED_THROUGH: dict[str, dict[str, Any]] = {
     "top_entropy_quantile": {"top_entropy_quantile": 0.4},
@@ -49,7 +50,8 @@ def test_the_stage_sets_the_fields_that_it_owns():
     (call,) = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "GRPOConfig"]
     named = {keyword.arg for keyword in call.keywords if keyword.arg}
     passed_on = {f"vllm_{name}" for name in VLLMSampler.model_fields.keys() - VLLMPlan.__dataclass_fields__.keys()}
-    assert named | vllm_arguments(VLLMSampler(kind="vllm")).keys() - passed_on == set(OWNED)
+    of_strategies = set(strategy_arguments("fsdp2", model()))
+    assert named | of_strategies | vllm_arguments(VLLMSampler(kind="vllm")).keys() - passed_on == set(OWNED)
 
 
 @pytest.mark.parametrize("case", PASSED_THROUGH)

@@ -29,9 +29,10 @@ def launched(folder: Path, processes: int, module: str, *arguments: str) -> list
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
-def credited(folder: Path, processes: int) -> list[dict[str, Any]]:
+def credited(folder: Path, processes: int, *options: str) -> list[dict[str, Any]]:
     folder.mkdir()
-    return launched(folder, processes, "tests.contract.one_batch", str(folder), str(len(VALUES) // processes))
+    per_process = str(len(VALUES) // processes)
+    return launched(folder, processes, "tests.contract.one_batch", str(folder), per_process, *options)
 
 
 def check_gradients(folder: Path, maker: str) -> None:
@@ -47,6 +48,12 @@ def check_gradients(folder: Path, maker: str) -> None:
     for name, expected in alone.items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], expected, rtol=1e-3, atol=1e-4 * largest, msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two processes train by DDP."""
+    return credited(tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
 
 
 def test_two_processes_give_the_gradients_of_one_with_clips(tmp_path: Path):
@@ -73,3 +80,15 @@ def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_
         torch.testing.assert_close(first["weights"][name], trained, rtol=1e-4, atol=1e-5, msg=name)
         assert torch.equal(first["weights"][name], second["weights"][name]), name
     assert moved > 1e-3
+
+
+@pytest.mark.parametrize("options", [("fsdp2",), ("ddp", "60"), ("fsdp2", "60")], ids=" ".join)
+def test_neither_the_division_of_the_policy_nor_that_of_micro_batches_changes_what_is_trained(
+    options: tuple[str, ...], whole: dict[str, Any], tmp_path: Path
+):
+    for divided in credited(tmp_path / "divided", 2, *options):
+        assert divided["weights"].keys() == whole["weights"].keys()
+        for name, values in whole["weights"].items():
+            torch.testing.assert_close(divided["weights"][name], values, rtol=1e-5, atol=1e-5, msg=name)
+        for name in ("sensitivity_score_mean", "combined_token_fraction", "attention/late/mdi"):
+            assert divided["metrics"][name] == pytest.approx(whole["metrics"][name], rel=1e-5)

@@ -1,4 +1,4 @@
-"""The `engine` of RL and of the evaluation: the library that samples completions."""
+"""The `engine` of RL and of the evaluation: the library that samples completions; the `strategy` that trains."""
 
 from typing import Annotated, Literal
 
@@ -7,6 +7,9 @@ from pydantic import Field
 from rlassay.config.section import Section
 
 EngineName = Literal["transformers", "vllm"]
+Strategy = Literal["ddp", "fsdp2"]
+"""How the processes of a training job share the policy: whole in each, or its weights, gradients and optimizer state
+divided."""
 PLACEMENT = {"gpu_memory_utilization", "server_base_url", "max_logp_difference"}
 """Keys of an engine that decide no completion, and enter no fingerprint."""
 ANSWERING = ("generate", "held_out_curve")

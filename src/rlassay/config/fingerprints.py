@@ -81,8 +81,9 @@ def sft_id(study: Study, recipe: Recipe) -> str:
 
 
 def _shared_by(study: Study) -> dict[str, str]:
-    """How many processes share a training job, which decides its batches and draws; nothing for one process."""
-    return {"processes": str(study.num_processes)} if study.num_processes > 1 else {}
+    """How processes share a training job, which decides batches, draws and rounding; nothing for one process."""
+    strategy = {} if study.strategy == "ddp" else {"strategy": study.strategy}
+    return {"processes": str(study.num_processes), **strategy} if study.num_processes > 1 else {}
 
 
 def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
-from rlassay.config.engine import ANSWERING, DEFAULT_ENGINE, EngineName, EvaluationEngine, is_default_engine
+from rlassay.config.engine import ANSWERING, DEFAULT_ENGINE, EngineName, EvaluationEngine, Strategy, is_default_engine
 from rlassay.config.model import Reference
 from rlassay.config.section import Section, alternatives, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
@@ -127,8 +127,9 @@ class StudyKeys(Section):
     """Without GPUs, processes that share each training and generation job, on this machine. Each takes
     `per_device_train_batch_size` samples, so that two of them double a batch."""
     nodes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
-    """Machines that share each training and generation job, each with `gpus` or `processes` of its own; more than one
-    needs Slurm."""
+    """Machines that share each job, each with `gpus` or `processes` of its own; more than one needs Slurm."""
+    strategy: Strategy = Field(default="ddp", exclude_if=lambda given: given == "ddp")
+    """How the processes of a training job share the policy: whole in each, or its training state divided."""
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation

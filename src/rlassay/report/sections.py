@@ -67,9 +67,9 @@ MACHINERY = ("optim", "use_liger_kernel", "torch_compile", "gradient_checkpointi
 
 
 def _machinery(study: Study) -> str:
-    """A sentence on kernels and optimizer wherever they are not the usual ones; empty if none is."""
-    plain = {"sdpa", "adamw_torch_fused", "false", "null"}
-    found: list[tuple[str, Any]] = []
+    """A sentence on strategy, kernels and optimizer wherever they are not the usual ones; empty if none is."""
+    plain = {"sdpa", "adamw_torch_fused", "false", "null", "ddp"}
+    found: list[tuple[str, Any]] = [("strategy", study.strategy)]
     for arm in study.arms.values():
         recipe = arm.recipe
         for name, section, keys in (

@@ -41,10 +41,11 @@ from rlassay.training.algorithms.kl_control import KLControl
 from rlassay.training.algorithms.replay import Replay
 from rlassay.training.group_reward import GroupReward
 from rlassay.training.job_callback import KeepIntermediate, add_trackers
-from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
+from rlassay.training.process import join_processes, require_gpus, wait_for_all
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
+from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments
 from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
 from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
@@ -76,7 +77,7 @@ def run_rl(
         rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
         model, processor = starting_policy(study, layout, policy, run.state / "start")
         freeze(model, recipe.rl.tune)
-        arguments = grpo_arguments(recipe, _seed(policy), run.checkpoints, on_cpu=study.gpus == 0)
+        arguments = _arguments(study, policy, model, run.checkpoints)
         order = prompt_order(list(rows), *generation_batches(recipe.rl, arguments), seed=_seed(policy))
         guard = collapse_guard(recipe.rl)
         # 3. TRL's trainer, with our rewards and credit.
@@ -100,7 +101,7 @@ def run_rl(
             trainer.add_callback(KeepIntermediate(kept, study.evaluation.every, trainer.save_model))
         trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
         # 4. Train from the newest checkpoint, and write the manifest.
-        restorable(trainer).train(resume_from_checkpoint=run.resume_from)
+        checked(trainer, study.strategy).train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
 
 
@@ -249,13 +250,24 @@ def group_rewards(
     ]
 
 
-def grpo_arguments(recipe: Recipe, seed: int, checkpoints: Path, *, on_cpu: bool) -> GRPOConfig:
+def _arguments(study: Study, policy: Policy, model: Model, checkpoints: Path) -> GRPOConfig:
+    """TRL's arguments for a run, its strategy included."""
+    shared = strategy_arguments(study.strategy, model)
+    arguments = grpo_arguments(policy.recipe, _seed(policy), checkpoints, shared, on_cpu=study.gpus == 0)
+    allow_on_cpu(arguments)
+    return arguments
+
+
+def grpo_arguments(
+    recipe: Recipe, seed: int, checkpoints: Path, shared: Mapping[str, Any] | None = None, *, on_cpu: bool
+) -> GRPOConfig:
     """TRL's arguments for a recipe; arguments whose default TRL changed between releases are all set here."""
     return GRPOConfig(
         **{name: getattr(recipe.rl, name) for name in GRPOArguments.model_fields},
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         generation_kwargs=beam_sampling(recipe.rl),
         **vllm_arguments(recipe.rl.engine),
+        **(shared or {}),
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,

@@ -39,7 +39,8 @@ from rlassay.models.seq2seq import decoder_positions, document_ids, is_encoder_d
 from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.job_callback import add_trackers
-from rlassay.training.process import join_processes, require_gpus, restorable, wait_for_all
+from rlassay.training.process import join_processes, require_gpus, wait_for_all
+from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments
 from rlassay.training.state import RunPlan, open_run
 from rlassay.training.video import ClipCollator
 
@@ -72,7 +73,9 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
-        arguments = sft_arguments(sft, plan.seed, run.checkpoints, on_cpu=study.gpus == 0)
+        shared = strategy_arguments(study.strategy, model)
+        arguments = sft_arguments(sft, plan.seed, run.checkpoints, shared, on_cpu=study.gpus == 0)
+        allow_on_cpu(arguments)
         chats = chat_format(processor, policy.recipe)
         if is_encoder_decoder(model):
             trainer: Any = seq2seq_trainer(model, rows, chats, arguments, peft_config(model_config, seq2seq=True))
@@ -87,7 +90,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
             )
         trainer.add_callback(run.callback())
         add_trackers(trainer, report_to, run, study.id)
-        restorable(trainer).train(resume_from_checkpoint=run.resume_from)
+        checked(trainer, study.strategy).train(resume_from_checkpoint=run.resume_from)
         # Merged into four bits, an adapter would be rounded away: RL trains it further.
         packed = isinstance(model_config, HubModel) and model_config.in_4bit
         if isinstance(trainer.model, PeftModel) and not packed:
@@ -332,9 +335,12 @@ def _written_out(rows: Sequence[PromptRow], chat_format: ChatFormat, end: str) -
     }
 
 
-def sft_arguments(sft: SFTConfig, seed: int, checkpoints: Path, *, on_cpu: bool) -> SFTArguments:
+def sft_arguments(
+    sft: SFTConfig, seed: int, checkpoints: Path, shared: Mapping[str, Any] | None = None, *, on_cpu: bool
+) -> SFTArguments:
     """TRL's arguments for the `sft` section; the loss counts completion tokens only."""
     return SFTArguments(
+        **(shared or {}),
         output_dir=str(checkpoints),
         seed=seed,
         max_steps=sft.max_steps,

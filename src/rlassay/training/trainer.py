@@ -71,6 +71,7 @@ from rlassay.training.reward_metrics import (
 )
 from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_records, token_values
 from rlassay.training.scale.micro_batches import MicroBatchTrainer
+from rlassay.training.scale.strategy import with_whole_weights
 from rlassay.training.vllm_sampler import VLLMPlan, VLLMSampling
 
 
@@ -198,6 +199,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
                 f"{len(self.reward_funcs)} rewards: {', '.join(self.reward_func_names)}"
             )
 
+    @with_whole_weights
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """All steps: TRL samples and calls `_calculate_rewards` (measure, reward); the other steps follow."""
         began = time.perf_counter()

@@ -9,8 +9,8 @@ longest. TRL's loss of each is weighted so that their sum is its loss of the pad
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -180,7 +180,7 @@ class TokenBudget:
             metrics["train"] = defaultdict(list)
             trainer.entropy_coef = coefficient * shares.of_entropy(number)
             accelerator.gradient_state._set_sync_gradients(is_last and ends)
-            with nullcontext() if ends else accelerator.no_sync(model):
+            with _uneven_gather(accelerator), nullcontext() if ends else accelerator.no_sync(model):
                 loss = trl_loss(model, pool.take(rows)) * shares.of_loss(number)
                 if not ends:
                     _backward(accelerator, loss)
@@ -281,6 +281,20 @@ class _Shares:
     def _per_completion(self, name: str) -> bool:
         ratios = name.startswith(("clip_ratio/", "cispo_clip_ratio"))
         return name.startswith("vespo/") or (ratios and self.trainer.importance_sampling_level == "sequence")
+
+
+@contextmanager
+def _uneven_gather(accelerator: Any) -> Generator[None, None, None]:
+    """Within it processes may gather different numbers of values: TRL gathers one per row, for a minimum and a maximum.
+
+    The missing ones are NaN, which both leave out.
+    """
+    even = accelerator.gather
+    accelerator.gather = lambda values: even(accelerator.pad_across_processes(values, pad_index=math.nan))
+    try:
+        yield
+    finally:
+        del accelerator.gather
 
 
 def _backward(accelerator: Any, loss: Tensor) -> None:

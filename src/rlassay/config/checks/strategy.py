@@ -1,0 +1,60 @@
+"""Checks of `strategy`: what processes cannot do with a part of the policy each is refused before any job.
+
+A setting is refused too where nobody has tried whether a run that was killed resumes exactly with it: a refusal costs a
+user one edit, a checkpoint that does not hold all of a run costs the run. What is refused here has either failed, or
+has not been tried on two processes.
+"""
+
+from collections.abc import Iterator
+
+from rlassay.config.study import Study
+from rlassay.config.training import Recipe
+
+WHOLE = "set strategy to ddp"
+"""The remedy that always works."""
+
+
+def strategy_can_run(study: Study) -> Iterator[str]:
+    """There are processes to divide the policy between."""
+    if study.strategy != "ddp" and study.num_processes == 1:
+        yield (
+            f"strategy: {study.strategy} divides the policy between processes, and each job has one; set gpus or "
+            f"processes above 1, or {WHOLE}"
+        )
+
+
+def strategy_fits(study: Study, recipe: Recipe) -> Iterator[str]:
+    """The arm trains by no means that needs the whole policy in one process."""
+    if study.strategy == "ddp":
+        return
+    for key, why in _unfit(recipe):
+        yield f"{key}, but strategy is {study.strategy}, under which {why}; leave it out, or {WHOLE}"
+
+
+def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Settings with the reason why they need the whole policy."""
+    rl = recipe.rl
+    steps = rl.steps_per_generation * rl.num_iterations
+    if recipe.model.lora is not None:
+        yield "model.lora", "checkpoints of adapters have not been tried"
+    if rl.advantage.kind == "gae":
+        yield "rl.advantage: gae", "checkpoints of its critic have not been tried"
+    if recipe.is_seq2seq:
+        yield "model: an encoder-decoder", "sampling from it has not been made to work"
+    if rl.engine.kind == "vllm":
+        yield "rl.engine: vllm", "vLLM gets no weights"
+    if rl.sync_ref_model:
+        yield "rl.sync_ref_model: true", "checkpoints do not hold the reference policy"
+    if steps % rl.gradient_accumulation_steps:
+        yield (
+            f"rl.gradient_accumulation_steps: {rl.gradient_accumulation_steps} does not divide steps_per_generation x "
+            f"num_iterations, {steps}",
+            "sampling in the middle of an optimiser step loses its gradients",
+        )
+    for name, section in (("sft", recipe.sft), ("rl", rl)):
+        if section is not None and section.torch_compile:
+            yield f"{name}.torch_compile: true", "a compiled policy is not divided"
+        if section is not None and "8bit" in section.optim:
+            yield f"{name}.optim: {section.optim}", "optimizer state in 8 bits is not divided"
+    if recipe.sft is not None and recipe.sft.activation_offloading:
+        yield "sft.activation_offloading: true", "it has not been tried"

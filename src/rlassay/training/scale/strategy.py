@@ -1,0 +1,144 @@
+# pyright: basic
+# (accelerate has no types, and TRL leaves most attributes of a trainer open)
+"""Strategies by which processes share a training job: DDP holds whole weights in each, FSDP2 divides them.
+
+Weights, gradients and optimizer state are divided while the loss is trained. For sampling and for measuring signals
+every process gathers the whole weights once: its passes then need no other process, so that their number may differ.
+"""
+
+import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import wraps
+from importlib.resources import files
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlassay.training.process import restorable
+
+
+def strategy_arguments(strategy: str, model: Any) -> dict[str, Any]:
+    """The fields of `TrainingArguments` for a strategy; none for DDP.
+
+    Args:
+        strategy: name of a file of settings in `rlassay/launch`, or `ddp`.
+        model: the policy, whose layers are the units that processes gather one at a time.
+    """
+    if strategy == "ddp":
+        return {}
+    settings = json.loads((files("rlassay") / "launch" / f"{strategy}.json").read_text(encoding="utf-8"))
+    # A model's own list also names layers of relatives, such as those of CLIP's text side, which accelerate refuses.
+    units = {type(each).__name__ for each in model.modules()} & set(model._no_split_modules or ())
+    return {"fsdp": True, "fsdp_config": {**settings, "transformer_layer_cls_to_wrap": sorted(units)}}
+
+
+def allow_on_cpu(arguments: TrainingArguments) -> None:
+    """Have accelerate divide weights on CPUs too, where it takes DDP without a word; call it before the trainer's init.
+
+    Args:
+        arguments: of the trainer, which have made accelerate's record of the processes.
+    """
+    processes: Any = arguments.distributed_state
+    if arguments.fsdp and processes.distributed_type == DistributedType.MULTI_CPU:
+        # The accelerator turns several GPUs, and nothing else, into FSDP, whatever their device is.
+        processes.distributed_type = DistributedType.MULTI_GPU
+
+
+def checked(trainer: Any, strategy: str) -> Any:
+    """The trainer, able to load its checkpoints and to train by this strategy alone."""
+    trainer.add_callback(StrategyCheck(strategy, trainer))
+    return restorable(trainer)
+
+
+class StrategyCheck(TrainerCallback):
+    """Refuses to train unless the model is divided as the study declares; makes its checkpoints loadable.
+
+    Errors (when training begins): RuntimeError with the declared and the actual kind of model.
+    """
+
+    def __init__(self, strategy: str, trainer: Any) -> None:
+        self.strategy, self.trainer = strategy, trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = self.trainer.model_wrapped
+        found = strategy_of(model)
+        if found != self.strategy:
+            raise RuntimeError(
+                f"strategy: {self.strategy}, but the model is a {type(model).__name__}, which is trained by {found}: "
+                "accelerate has not divided it as asked; take the versions of constraints.txt, or set strategy to ddp"
+            )
+        if found == "fsdp2":
+            fill_state(kwargs["optimizer"].optimizer)
+            gather_head(model)
+
+
+def strategy_of(model: Any) -> str:
+    """The strategy by which a model that accelerate has prepared is trained."""
+    parts = list(model.parameters())
+    if isinstance(model, FSDPModule):
+        return "fsdp2" if all(isinstance(each, DTensor) for each in parts) else "FSDP2 in part"
+    return "ddp"
+
+
+def gather_head(model: Any) -> None:
+    """Have every forward pass gather the weights of the head, where FSDP2 divides them in a unit of their own.
+
+    TRL's loss reads these weights and does not call the head; of weights still divided, each process would train its
+    part with the gradients of its own completions alone.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        model.register_forward_pre_hook(lambda *_: head.unshard())
+
+
+def fill_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter the zeros that AdamW begins with, where it has no state yet; no other optimizer is changed.
+
+    Otherwise a parameter that never gets a gradient has none in a checkpoint, which torch then refuses to load.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.AdamW) else []:
+        for parameter in group["params"]:
+            if parameter.requires_grad and not optimizer.state[parameter]:
+                zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                on = parameter.device if group["fused"] else None
+                optimizer.state[parameter] = {"step": torch.zeros((), device=on), **zeros}
+
+
+@contextmanager
+def whole_weights(trainer: Any) -> Generator[None, None, None]:
+    """Within it this process has the whole weights; all processes enter and leave it together.
+
+    Nothing happens where the weights are whole anyway.
+    """
+    parts = [each for each in trainer.model_wrapped.modules() if isinstance(each, FSDPModule)]
+    if not parts:
+        yield
+        return
+    model, *others = parts  # the model itself comes first
+    model.set_reshard_after_forward(False)
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        model.reset_iter_state()  # divides them again, and forgets the order of these passes
+        for part in others:  # not the model's own weights, which the backward pass needs first
+            part.set_reshard_after_forward(True, recurse=False)
+
+
+def with_whole_weights(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a trainer, within `whole_weights`."""
+
+    @wraps(method)
+    def gathered(trainer: Any, *args: Any) -> Any:
+        with whole_weights(trainer):
+            return method(trainer, *args)
+
+    return gathered

@@ -1,0 +1,39 @@
+"""A strategy that divides the policy is refused where something needs the whole of it."""
+
+from typing import Any
+
+import pytest
+
+from rlassay.report.sections import build_design
+from tests.config.studies import problems, study
+
+FSDP2: dict[str, Any] = {"strategy": "fsdp2", "processes": 2}
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"processes": 1}, "strategy: fsdp2 divides the policy between processes, and each job has one"),
+        ({"model__lora": {"r": 2}}, "model.lora, but strategy is fsdp2, under which checkpoints of adapters"),
+        ({"rl__advantage": {"kind": "gae"}}, "rl.advantage: gae, but strategy is fsdp2"),
+        ({"rl__sync_ref_model": True, "rl__beta": 0.1}, "rl.sync_ref_model: true, but strategy is fsdp2"),
+        ({"sft__torch_compile": True}, "sft.torch_compile: true, but strategy is fsdp2"),
+        ({"rl__optim": "adamw_bnb_8bit"}, "rl.optim: adamw_bnb_8bit, but strategy is fsdp2"),
+        ({"rl__engine": {"kind": "vllm"}}, "rl.engine: vllm, but strategy is fsdp2"),
+        ({"rl__gradient_accumulation_steps": 2}, "2 does not divide steps_per_generation x num_iterations, 1"),
+        ({"model": {"kind": "tiny_seq2seq"}}, "model: an encoder-decoder, but strategy is fsdp2"),
+    ],
+)
+def test_what_needs_the_whole_policy_is_refused(edits: dict[str, Any], message: str):
+    assert message in " ".join(problems(**FSDP2 | edits))
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones():
+    (problem,) = problems(strategy="fsdp", processes=2)
+    assert "strategy" in problem
+    assert "fsdp2" in problem
+
+
+def test_the_report_names_the_strategy():
+    assert build_design(study(**FSDP2)).sentence.endswith(" Jobs trained with strategy fsdp2.")
+    assert "Jobs trained with" not in build_design(study(processes=2)).sentence
