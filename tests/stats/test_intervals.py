@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rlassay.stats import crossed_interval, paired_difference, wilson
+from rlassay.stats import contrast, crossed_interval, paired_difference, wilson
 from rlassay.stats.intervals import VarianceComponent, half_width, two_sided_p
 
 # Two seeds x three items. Seed means 2 and 4, item means 1.5, 2.5 and 5, grand mean 3.
@@ -277,3 +277,23 @@ def test_extreme_means_have_the_smallest_p_value_and_zero_the_largest():
     assert two_sided_p(1e6, [part, TWO]) >= 2e-100
     assert two_sided_p(1e6, [part]) == 2e-100
     assert two_sided_p(0.0, [ONE, TWO]) == 1.0
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 1e-300, 1e-40, 1e-12, 1e-3])
+@pytest.mark.parametrize("mean", [1e-300, 1e-17, 1e-9, 0.01, 0.5, 1.0, 50.0])
+def test_a_variance_of_nearly_nothing_leaves_a_p_value(of_seeds: float, mean: float):
+    # An arm that scores 0 on every prompt with every seed: items decide, whose tail is below the smallest one.
+    items = VarianceComponent(variance=4e-4, df=399.0)
+    p_value = two_sided_p(mean, [items, VarianceComponent(variance=of_seeds, df=2.0)])
+    assert 2e-100 <= p_value <= 1
+    if 1e-99 < p_value < 0.999:
+        width = half_width([items, VarianceComponent(variance=of_seeds, df=2.0)], p_value / 2)
+        assert width == pytest.approx(mean, rel=1e-6)
+
+
+def test_an_arm_that_never_scores_is_worse_beyond_doubt():
+    rng = np.random.default_rng(3)
+    start = (rng.random((1, 400)) < 0.78).astype(float)
+    found = contrast([np.zeros((3, 400)), np.repeat(start, 3, axis=0)], [1.0, -1.0], matched_seeds=False)
+    assert found.p_value < 1e-50
+    assert found.high < -0.7

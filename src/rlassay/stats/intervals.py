@@ -160,6 +160,10 @@ def two_sided_p(mean: float, components: Sequence[VarianceComponent]) -> float:
         return half_width(components, 10.0**exponent) - abs(mean)
 
     low, high = log10(min(tails)) - 1e-6, min(log10(max(tails)) + 1e-6, log10(0.5))
+    if beyond(low) <= 0:  # the tail is below the smallest one that is reported
+        return 2 * min(tails)
+    if beyond(high) >= 0:  # the mean is 0 but for rounding
+        return 2 * max(tails)
     return 2 * 10.0 ** float(brentq(beyond, low, high, xtol=1e-13))
 
 
