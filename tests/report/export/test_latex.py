@@ -54,3 +54,10 @@ def test_every_table_is_balanced(content):
         columns = re.search(r"\\begin{tabular}{(l\w+)}", text)[1]
         lines = [re.sub(r"\\&", "", line) for line in text.splitlines() if line.endswith(r"\\")]
         assert {line.count(" & ") for line in lines} == {len(columns) - 1}
+
+
+def test_a_title_is_shown_as_it_is():
+    content = fake_content()
+    titled = {name: table.model_copy(update={"title": "50 % of {a_b"}) for name, table in content.tables.items()}
+    texts = latex_tables(content.model_copy(update={"tables": titled}))
+    assert all(r"\caption{50 \% of \{a\_b. Means" in texts[name] for name in titled)

@@ -52,7 +52,8 @@ def _levels(content: Content, table: Table) -> str:
         cells = [_cell(cell, column.unit) for cell, column in zip(row.cells, table.columns, strict=True)]
         sizes = [size(cell) for cell in row.cells if cell.mean is not None]
         rows.append([escape(row.label), escape(sizes[0] if sizes else DASH), *cells])
-    note = f"{table.title}. Means with {level(content)} intervals over seeds and prompts; $n$: seeds $\\times$ prompts."
+    intervals = f"Means with {level(content)} intervals over seeds and prompts; $n$: seeds $\\times$ prompts."
+    note = f"{escape(table.title)}. {intervals}"
     if any(cell.covers == "items" for row in table.rows for cell in row.cells):
         note += " $^\\dagger$: one seed, so the interval covers the prompts only."
     return _table(table.name, escape_percent(note), header, rows, first_arm)
