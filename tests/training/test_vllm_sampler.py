@@ -1,13 +1,31 @@
+import os
+import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from trl.generation import vllm_generation
 
 from rlassay.models.vllm_engine import SAMPLER_GAP, collapse_runs
+from rlassay.training import vllm_sampler
 from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, patch_vllm_images
 
 IMAGE = 5
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_job_of_one_process_opens_vllm_on_a_free_port(monkeypatch: pytest.MonkeyPatch, processes: str):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        monkeypatch.setattr(vllm_generation, "LLM", object, raising=False)
+        monkeypatch.setattr(vllm_sampler, "reloadable_on_cpu", lambda on_cpu: nullcontext())
+        monkeypatch.setenv("MASTER_PORT", taken)
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        with VLLMSampling(VLLMPlan()).opening():
+            port = os.environ["MASTER_PORT"]
+    assert (port == taken) == (processes == "2")  # processes of one job have agreed on theirs
 
 
 class Generation:

@@ -58,9 +58,9 @@ def job_at(project: Project, attempt: int, step: int) -> Callable[[], psutil.Pro
 
 
 def comparable(project: Project) -> dict[str, Any]:
-    """`report.json` without the recorded times and resumes."""
+    """`report.json` without the recorded times, resumes and addresses in MLflow."""
     content = json.loads((project.results / "report/report.json").read_text())
-    return {key: value for key, value in content.items() if key not in ("cost", "resumes")}
+    return {key: value for key, value in content.items() if key not in ("cost", "resumes", "mlflow")}
 
 
 def manifest(project: Project, run: str = RUN) -> dict[str, Any]:

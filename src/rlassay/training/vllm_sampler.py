@@ -2,6 +2,7 @@
 # (TRL leaves most attributes of a trainer open)
 """How TRL's trainer samples: random numbers that runs share; vLLM, its seeds, its images, its gap to the trainer."""
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.other import get_free_port
 from trl.generation import vllm_generation
 
 from rlassay.models.vllm_engine import (
@@ -65,6 +67,9 @@ class VLLMSampling:
         if known is None:  # vLLM is not installed
             yield
             return
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            # TRL tries 29500 first, and takes it for free while the vLLM of another job listens on it.
+            os.environ["MASTER_PORT"] = str(get_free_port())
         on_cpu = not torch.cuda.is_available()
         names = ("dtype", "enable_prefix_caching", "load_format")
         options = {name: value for name in names if (value := getattr(self.plan, name)) is not None}
