@@ -155,6 +155,10 @@ class Layout:
         """What a look at sequential seeds decided; looks count from 1."""
         return self.root / "looks" / f"look{look}.json"
 
+    def rounds_reported(self, fingerprint: str) -> Path:
+        """An empty file beside the decisions: the report has been written for this declaration of rounds."""
+        return self.root / "looks" / f"reported-{fingerprint}"
+
     @property
     def report(self) -> Path:
         """Folder of the report."""

@@ -54,6 +54,12 @@ def test_a_new_arm_is_trained_alone(project: Project):
     assert project.planned() == trained("runs/hot/seed1", "runs/hot/seed2") | {REPORT}
 
 
+def test_seeds_in_rounds_take_a_look_at_what_is_finished(project: Project):
+    project.edit(STUDY, "seeds: [1, 2]", "seeds: {start: 2, max: 4, step: 1}")
+
+    assert project.planned() == {"Look 1: which arms need more seeds?", REPORT}
+
+
 def test_a_new_seed_trains_that_seed_of_every_arm(project: Project):
     project.edit(STUDY, "seeds: [1, 2]", "seeds: [1, 2, 3]")
 

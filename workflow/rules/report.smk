@@ -6,6 +6,7 @@ rule ablation_report:
     output:
         page=LAYOUT.report / PAGE,
         numbers=LAYOUT.report / REPORT_NUMBERS,
+        rounds=ROUNDS_REPORTED,
     log:
         LAYOUT.root / "logs/ablation_report.log",
     benchmark:
