@@ -280,7 +280,10 @@ def test_no_heat_without_one_number_per_cell(change: dict[str, Any]):
 
 def test_a_document_by_hand():
     # The token `s I` belongs half to each word.
-    document = {"document_tokens": ["Read", "ing", " file", "s I", "!"], "document_attention": [0.1, 0.2, 0.05, 0.1, 0]}
+    document = {
+        "document_tokens": ["Read", "ing", " file", "s I", "!"],
+        "document_attention": [0.1, 0.2, 0.05, 0.1, 0.0],
+    }
     (shown,) = _scene(document).completions
     assert shown.document is not None
     assert [(word.before, word.text, word.attention) for word in shown.document.words] == [

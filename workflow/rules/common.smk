@@ -15,8 +15,6 @@ CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
 # The report depends on labels, colours and titles too, and on the templates of the page.
 TEMPLATES = [file.read_text() for file in sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())]
 SHOWN = hashlib.sha256(repr((STUDY, SETTINGS.report, TEMPLATES)).encode()).hexdigest()[:8]
-# Snakemake compares no params of a report whose looks have not been taken, so a new declaration of rounds asks for a file.
-ROUNDS_REPORTED = [touch(LAYOUT.rounds_reported(decision_id(STUDY)))] if STUDY.sequential else []
 # What a job of each rule asks of a cluster.
 REQUESTS = {name: requests(STUDY, SETTINGS, name) for name in STAGES}
 # Jobs run the Python that runs Snakemake, even where its environment is not activated.
