@@ -210,6 +210,11 @@ class Study(StudyKeys):
         """The evaluation set of the held-out curves; None for a study without them."""
         return None if self.evaluation.every is None else self.evaluation.curve_set or self.primary.set
 
+    def curve_points(self, steps: int) -> range:
+        """The steps of a run's held-out curve between its start and its end after `steps`; none without a curve."""
+        every = self.evaluation.every
+        return range(0) if every is None else range(every, steps, every)
+
     @property
     def id(self) -> str:
         """Name of its results folder."""

@@ -48,8 +48,8 @@ def run_curve(study: Study, layout: Layout, policy: Policy) -> None:
 
     Errors: ValueError for a study without `evaluation.every`, and for a run that is not trained yet.
     """
-    split, every = study.curve_set, study.evaluation.every
-    if split is None or every is None:
+    split = study.curve_set
+    if split is None:
         raise ValueError("evaluation.every is null, so that there is no held-out curve to make")
     manifest = read_json(layout.train_manifest(policy.folder))
     if manifest is None:
@@ -58,7 +58,7 @@ def run_curve(study: Study, layout: Layout, policy: Policy) -> None:
     key = _key(study, layout, policy, split, manifest)
     record: dict[str, Any] = read_json(layout.curve_record(policy.folder, split)) or {}
     answered: list[int] = record["steps"] if record.get("key") == key else []
-    wanted = range(every, manifest["steps"], every)
+    wanted = study.curve_points(manifest["steps"])
     kept = checkpoints(layout.intermediate(policy.folder))
     weights = {step: path for step, path in kept.items() if step in wanted and step not in answered}
     # 2. Their completions.

@@ -69,7 +69,7 @@ def _choose(results: Results, count: int) -> dict[str, str]:
 
 
 def _arms_differ(results: Results) -> Iterator[tuple[str, str]]:
-    arms = _means(results, [row for row in results.rows.values() if row.kind == "arm" and row.policies])
+    arms = _means(results, results.finished_arms)
     return _ranked(arms.min(axis=1), arms.max(axis=1), ARMS_DIFFER, results)
 
 

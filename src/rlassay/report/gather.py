@@ -99,6 +99,11 @@ class Results:
         steps = _averaged_steps(self.study, self.manifests[folder])
         return (*(self.curves[folder][step] for step in steps), last)
 
+    @property
+    def finished_arms(self) -> list[PolicyRow]:
+        """The rows of arms with a finished run."""
+        return [row for row in self.rows.values() if row.kind == "arm" and row.policies]
+
     @cached_property
     def planned(self) -> dict[str, Policy]:
         """Every policy of the study by its folder, finished or not."""
@@ -197,9 +202,7 @@ def _missing_points(
 
 def _averaged_steps(study: Study, manifest: dict[str, Any]) -> range:
     """The points of a curve that `primary.over` averages with the last weights; fewer for a run that ended early."""
-    every = study.evaluation.every
-    assert every is not None  # the checks of the study ask for it
-    points = range(every, int(manifest["steps"]), every)
+    points = study.curve_points(int(manifest["steps"]))
     return points[max(0, len(points) + 1 - study.primary.num_checkpoints) :]
 
 

@@ -153,10 +153,10 @@ def _evaluation(study: Study, num_policies: int, rows: dict[str, int | None]) ->
 
 def _curves(study: Study, runs: list[Policy], rows: dict[str, int | None]) -> list[StageEstimate]:
     """The held-out curves: a point every so many steps of each run."""
-    every, split = study.evaluation.every, study.curve_set
-    if every is None or split is None:
+    split = study.curve_set
+    if split is None:
         return []
-    points = sum((run.recipe.rl.max_steps - 1) // every for run in runs)
+    points = sum(len(study.curve_points(run.recipe.rl.max_steps)) for run in runs)
     prompts = rows[split]
     if prompts is None:
         return [StageEstimate(stage="held_out_curve", jobs=len(runs))]

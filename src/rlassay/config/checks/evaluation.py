@@ -54,7 +54,7 @@ def averaged_checkpoints(study: Study) -> Iterator[str]:
         )
     else:
         steps = min(arm.recipe.rl.max_steps for arm in study.arms.values())
-        points = len(range(every, steps, every)) + 1
+        points = len(study.curve_points(steps)) + 1
         if points < study.primary.num_checkpoints:
             yield (
                 f"primary.over: {over}, but a run of {steps} steps has {points} "

@@ -33,7 +33,7 @@ from rlassay.report.verdicts import are_matched, start_of
 def build_held_out(results: Results, confidence: float) -> HeldOut | None:
     """The held-out curves of every arm with a finished run; None for a study without `evaluation.every`."""
     name, every = results.study.curve_set, results.study.evaluation.every
-    rows = [row for row in results.rows.values() if row.kind == "arm" and row.policies]
+    rows = results.finished_arms
     if name is None or every is None or not rows:
         return None
     columns = columns_of_primary(results, name)
@@ -45,7 +45,7 @@ def build_held_out(results: Results, confidence: float) -> HeldOut | None:
             for column in columns
         ),
         equal=_equal_tokens(results, rows, columns[0], confidence) if len(rows) > 1 else None,
-        missing=tuple(_missing(results, rows, every)),
+        missing=tuple(_missing(results, rows)),
     )
 
 
@@ -149,10 +149,10 @@ def _scores_at(results: Results, row: PolicyRow, column: Column, steps: list[int
     return np.array(found)
 
 
-def _missing(results: Results, rows: list[PolicyRow], every: int) -> Iterator[str]:
+def _missing(results: Results, rows: list[PolicyRow]) -> Iterator[str]:
     for row in rows:
         for folder in row.folders.values():
-            wanted = range(every, int(results.manifests[folder]["steps"]), every)
+            wanted = results.study.curve_points(int(results.manifests[folder]["steps"]))
             if lost := sorted({*wanted} - {*results.curves[folder]}):
                 yield f"{folder}: {', '.join(map(str, lost))}"
 

@@ -29,7 +29,7 @@ def build_profiles(results: Results, confidence: float) -> Profiles | None:
     resamples.
     """
     column = primary_column(results)
-    arms = {row.key: scores_of(results, row, column) for row in _finished(results)}
+    arms = {row.key: scores_of(results, row, column) for row in results.finished_arms}
     if len(arms) < 2:
         return None
     complete = ~np.isnan(np.concatenate(list(arms.values()))).any(axis=0)
@@ -44,10 +44,6 @@ def build_profiles(results: Results, confidence: float) -> Profiles | None:
         num_items=int(complete.sum()),
         series=tuple(_profile(arm, scores, thresholds, confidence) for arm, scores in kept.items()),
     )
-
-
-def _finished(results: Results) -> list[PolicyRow]:
-    return [row for row in results.rows.values() if row.kind == "arm" and row.policies]
 
 
 def _profile(
@@ -74,8 +70,7 @@ def shares_at(
 def build_frontier(results: Results) -> Frontier | None:
     """KL against score of each run; None unless two arms have measured the KL from a fixed reference."""
     column = primary_column(results)
-    arms = _finished(results)
-    runs = {row.key: _runs(results, row, column) for row in arms}
+    runs = {row.key: _runs(results, row, column) for row in results.finished_arms}
     if sum(bool(found) for found in runs.values()) < 2:
         return None
     return Frontier(
