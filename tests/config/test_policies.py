@@ -1,7 +1,9 @@
 """The policies of a study."""
 
+import re
+
 from rlassay.config.fingerprints import model_policy, rl_id, sft_id, sft_policy
-from rlassay.config.policies import label_of, policies
+from rlassay.config.policies import folder_pattern, label_of, policies
 from tests.config.studies import GONE, study
 
 
@@ -26,6 +28,16 @@ def test_a_warm_start_per_seed_and_one_of_its_own():
     starts = [policy for policy in policies(loaded).values() if policy.stage == "sft"]
     assert [policy.seed for policy in starts] == [1, 2, 1, 2]
     assert [policy.recipe.sft.max_steps for policy in starts if policy.recipe.sft] == [7, 7, 3, 3]
+
+
+def test_the_pattern_of_the_folders_matches_each_and_nothing_else():
+    found = policies(study(seeds=[1, 2], sft__per_seed=True))
+    pattern = folder_pattern(found)
+    runs = [f"runs/{arm}/seed{seed}" for arm in ("base", "gone") for seed in (1, 3)]
+    assert all(re.fullmatch(pattern, folder) for folder in found)
+    assert [run for run in runs if re.fullmatch(pattern, run)] == ["runs/base/seed1"]
+    assert not any(re.fullmatch(pattern, f"{folder}/x") or re.fullmatch(pattern, folder[:-1]) for folder in found)
+    assert pattern.count("runs/base") == 1
 
 
 def test_no_warm_start_and_two_models():

@@ -8,7 +8,7 @@ import rlassay
 from rlassay.cli.cluster.requests import requests
 from rlassay.cli.stages import STAGES, shell_prefix
 from rlassay.config.fingerprints import code_digest, data_id, decision_id, evaluation_id, score_id
-from rlassay.config.policies import asked_policies, policies, undecided_arms
+from rlassay.config.policies import asked_policies, folder_pattern, policies, undecided_arms
 
 POLICIES = policies(STUDY)
 CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
@@ -24,7 +24,7 @@ shell.prefix(shell_prefix(SETTINGS))
 
 
 wildcard_constraints:
-    policy="|".join(POLICIES),
+    policy=folder_pattern(POLICIES),
     set="|".join(STUDY.evaluation.sets),
     look=r"\d+",
 

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -176,42 +177,60 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     while waiting:
         module = waiting.pop()
         if module not in statements and not f"{module}.".startswith(DECIDES_NOTHING):
-            tree = _tree(module, package)
-            statements[module] = ast.dump(tree)
-            waiting += _imports(tree, module, package)
+            source = _source(module, package)
+            statements[module] = source.statements
+            waiting += _imports(source, module, package)
     return _digest(statements)
 
 
-def _imports(tree: ast.Module, module: str, package: Path) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A module's statements, and where it names other modules."""
+
+    statements: str
+    """Its statements without comments and docstrings, as text."""
+    imported: tuple[str, ...]
+    """Modules of `import ...`, anywhere in it."""
+    from_imports: tuple[ast.ImportFrom, ...]
+    """Each `from ... import ...`, anywhere in it."""
+    passed_on: tuple[ast.ImportFrom, ...]
+    """Those of its own level, whose names other modules can import from it."""
+    texts: tuple[str, ...]
+    """Texts that read like a dotted name of a module."""
+
+
+def _imports(source: _Source, module: str, package: Path) -> Iterator[str]:
     """The rlassay modules that define the names that `module` imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if f"{alias.name}.".startswith("rlassay."))
-        elif isinstance(node, ast.ImportFrom):
-            origin = _origin(node, module, package)
-            if f"{origin}.".startswith("rlassay."):
-                yield from (_defining(origin, alias.name, package) for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE.fullmatch(node.value):
-            yield from [node.value] if _file(node.value, package) else []
+    yield from (name for name in source.imported if f"{name}.".startswith("rlassay."))
+    within = _parent(module, package)
+    for node in source.from_imports:
+        origin = _origin(node, within)
+        if f"{origin}.".startswith("rlassay."):
+            yield from (_defining(origin, alias.name, package) for alias in node.names)
+    yield from (text for text in source.texts if _file(text, package))
 
 
 def _defining(origin: str, name: str, package: Path) -> str:
     """The module behind `from <origin> import <name>`: a submodule, the one that `origin` has it from, or `origin`."""
     if _file(f"{origin}.{name}", package) is not None:
         return f"{origin}.{name}"
-    for node in _tree(origin, package).body:
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                source = _origin(node, origin, package)
-                if (alias.asname or alias.name) == name and f"{source}.".startswith("rlassay."):
+    for node in _source(origin, package).passed_on:
+        for alias in node.names:
+            if (alias.asname or alias.name) == name:
+                source = _origin(node, _parent(origin, package))
+                if f"{source}.".startswith("rlassay."):
                     return _defining(source, alias.name, package)
     return origin
 
 
-def _origin(node: ast.ImportFrom, module: str, package: Path) -> str:
-    """The absolute name of the module that a `from ... import` names."""
+def _parent(module: str, package: Path) -> str:
+    """The package from which relative imports of a module start."""
     file = _file(module, package)
-    within = module if file is not None and file.name == "__init__.py" else module.rpartition(".")[0]
+    return module if file is not None and file.name == "__init__.py" else module.rpartition(".")[0]
+
+
+def _origin(node: ast.ImportFrom, within: str) -> str:
+    """The absolute name of the module that a `from ... import` names, in a module of the package `within`."""
     return importlib.util.resolve_name("." * node.level + (node.module or ""), within)
 
 
@@ -220,14 +239,28 @@ def _file(module: str, package: Path) -> Path | None:
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
-def _tree(module: str, package: Path) -> ast.Module:
+def _source(module: str, package: Path) -> _Source:
     file = _file(module, package)
     if file is None:
         raise ValueError(f"no module {module!r} in {package}")
-    return _parsed(file.read_bytes())
+    return _read(file.read_bytes())
 
 
 @cache
+def _read(content: bytes) -> _Source:
+    """The source of a module; stages share most of their modules, so that each is read once."""
+    tree = _parsed(content)
+    nodes = list(ast.walk(tree))
+    constants = (node.value for node in nodes if isinstance(node, ast.Constant))
+    return _Source(
+        statements=ast.dump(tree),
+        imported=tuple(alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names),
+        from_imports=tuple(node for node in nodes if isinstance(node, ast.ImportFrom)),
+        passed_on=tuple(node for node in tree.body if isinstance(node, ast.ImportFrom)),
+        texts=tuple(value for value in constants if isinstance(value, str) and _MODULE.fullmatch(value)),
+    )
+
+
 def _parsed(source: bytes) -> ast.Module:
     """The statements of a module without its docstrings."""
     tree = ast.parse(source)

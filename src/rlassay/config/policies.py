@@ -1,6 +1,6 @@
 """All policies of a study: models before training, references, warm starts, and the runs of its arms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,6 +97,24 @@ def asked_policies(study: Study, layout: Layout, before: int | None = None) -> d
     runs = {folder: one for folder, one in every.items() if one.arm is not None and one.seed in seeds.get(one.arm, ())}
     starts = {one.start.folder for one in runs.values() if one.start is not None}
     return {folder: one for folder, one in every.items() if folder in runs or folder in starts or not one.is_trained}
+
+
+def folder_pattern(every: Mapping[str, Policy]) -> str:
+    """A regular expression that matches the folders of these policies and no other text.
+
+    Snakemake copies it into every path with the wildcard `policy`, so that each folder in full would make the time of a
+    plan grow with the square of the runs. Stems with the same seeds are therefore listed once.
+
+    Args:
+        every: the policies by folder, as `policies` returns them.
+    """
+    tails: dict[str, list[str]] = {}
+    for folder, one in every.items():
+        tails.setdefault(one.stem, []).append(folder.removeprefix(one.stem))
+    stems: dict[str, list[str]] = {}
+    for stem, ends in tails.items():
+        stems.setdefault("|".join(ends), []).append(stem)
+    return "|".join(f"(?:{'|'.join(alike)})(?:{ends})" for ends, alike in stems.items())
 
 
 def seeds_by_arm(study: Study, layout: Layout, before: int | None = None) -> dict[str, tuple[int, ...]]:
