@@ -25,6 +25,11 @@ def project(finished: Project, tmp_path: Path) -> Iterator[Project]:
     for unmade in ("runs/sharp", "report"):
         shutil.rmtree(project.results / unmade)
     yield project
+    end_all(project)
+
+
+def end_all(project: Project) -> None:
+    """End every process that works in the project's folder."""
     for process in psutil.process_iter(["cwd"]):
         if process.info["cwd"] == str(project.folder):
             process.kill()
@@ -41,11 +46,11 @@ def wait_for(look: Callable[[], FoundT | None], seconds: float = 400) -> FoundT:
     raise TimeoutError("waited in vain")
 
 
-def job_at(project: Project, attempt: int, step: int) -> Callable[[], psutil.Process | None]:
-    """Looks for the process that trains RUN, once its given attempt has logged a step."""
+def job_at(project: Project, attempt: int, step: int, run: str = RUN) -> Callable[[], psutil.Process | None]:
+    """Looks for the process that trains a run, once its given attempt has logged a step."""
 
     def look() -> psutil.Process | None:
-        state = project.results / RUN / "state"
+        state = project.results / run / "state"
         try:
             about = json.loads((state / "run.json").read_text())
             steps = [json.loads(line)["step"] for line in (state / "metrics.jsonl").read_text().splitlines()]
