@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.verdicts import MARGIN, false_verdicts, outcomes_of
+from rlassay.report.findings.answer import headline
 from rlassay.report.findings.effects import equivalence_p, flips, improvement, needed
+from rlassay.report.tables import primary_column
 from rlassay.report.verdicts import compare_with_baseline, headline_of
 from rlassay.stats import equivalent, minimum_detectable_effect, paired_difference, probability_of_improvement
 from rlassay.stats.power import PlannedTest, deviations_of
@@ -141,6 +143,18 @@ def test_the_headline_groups_the_arms(declared):
     assert headline_of(declared, compare_with_baseline(declared, 0.95)) == (
         "In accuracy, compared with 'base': 'accuracy only' helps; 'dr grpo' makes no difference larger than 5 points; "
         "'format only' is not resolved."
+    )
+
+
+def test_the_headline_counts_many_arms_of_one_outcome(declared):
+    column = primary_column(declared)
+    few = [(f"arm {i}", "not resolved") for i in range(4)]
+    assert headline(few, "base", "accuracy", column, None) == (
+        "In accuracy, compared with 'base': 'arm 0', 'arm 1', 'arm 2' and 'arm 3' are not resolved."
+    )
+    many = [*few, ("arm 4", "not resolved"), ("other", "better")]
+    assert headline(many, "base", "accuracy", column, None) == (
+        "In accuracy, compared with 'base': 'other' helps; 5 arms are not resolved."
     )
 
 

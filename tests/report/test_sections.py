@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rlassay.config.algorithm import KLConfig
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import PromptRow, write_rows
@@ -82,6 +83,24 @@ def test_an_arm_that_lacks_the_key_has_no_value():
     row = next(row for row in design.rows if row.key == "rewards.soft_overlong")
     assert set(row.values) == {"base"}
     assert row.confounds == ("dr_grpo",)
+
+
+def test_a_section_of_another_kind_is_shown_by_the_keys_that_differ():
+    study = synthetic_study(Size(arms=("base", "accuracy_only", "dr_grpo")))
+    controller = {"kind": "adaptive", "target": 0.1, "horizon": 50.0}
+    kls = {"base": {}, "accuracy_only": {"where": "reward"}, "dr_grpo": {"kind": "mse", "controller": controller}}
+    for name, kl in kls.items():
+        recipe = study.arms[name].recipe
+        rl = recipe.rl.model_copy(update={"kl": KLConfig.model_validate(kl)})
+        study = _with(study, name, recipe=recipe.model_copy(update={"rl": rl}), varies=("rl", "rewards"))
+    rows = {row.key: row for row in build_design(study).rows}
+    assert not {"rl.kl", "rl.kl.controller"} & set(rows)
+    assert rows["rl.kl.kind"].values == {"base": '"low_var_kl"', "accuracy_only": '"low_var_kl"', "dr_grpo": '"mse"'}
+    assert rows["rl.kl.kind"].declared_by == ("dr_grpo",)
+    assert rows["rl.kl.where"].declared_by == ("accuracy_only",)
+    assert rows["rl.kl.controller.horizon"].values == {"dr_grpo": "50.0"}
+    confounded = build_design(_with(study, "dr_grpo", varies=("rl.loss_type", "rl.scale_rewards")))
+    assert "'dr grpo' in rl.kl.kind" in confounded.sentence
 
 
 def test_one_arm_cannot_be_confounded():

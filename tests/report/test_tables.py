@@ -156,7 +156,17 @@ def test_an_estimate_is_the_crossed_interval_kept_inside_shares():
     assert estimate(inside, "share", 0.6).low == pytest.approx(plain_inside.low, abs=1e-6)
     assert (cell.mean, cell.num_seeds, cell.num_items) == (pytest.approx(0.4 / 6, abs=1e-6), 2, 3)
     assert cell.covers == "seeds and items"
-    assert estimate(scores, "value", 0.95).low == pytest.approx(plain.low, abs=1e-6)
+
+
+def test_values_that_all_lie_between_0_and_1_are_kept_there_and_others_are_not():
+    scores = np.array([[0.0, 0.0, 0.3], [0.1, 0.0, 0.0]])
+    assert estimate(scores, "value", 0.95) == estimate(scores, "share", 0.95)
+    wider = scores - np.array([[0.0, 0.0, 0.01]])
+    plain = crossed_interval(wider)
+    assert plain.low < 0
+    assert estimate(wider, "value", 0.95).low == pytest.approx(plain.low, abs=1e-6)
+    for unit in ("tokens", "nats"):
+        assert estimate(scores, unit, 0.95).low == pytest.approx(crossed_interval(scores).low, abs=1e-6)
 
 
 @pytest.mark.parametrize("matched", [True, False])

@@ -1,14 +1,15 @@
 """Builds the sections of the report without an evaluation score: design, rewards, data, provenance and cost."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from rlassay.config.arms import differences, undeclared
+from rlassay.config.arms import covers, differences, undeclared
 from rlassay.config.policies import seeds_by_arm
+from rlassay.config.section import is_mapping
 from rlassay.config.study import Study
 from rlassay.files import combined_digest
 from rlassay.records import Media, PromptRow, parse_row
@@ -47,19 +48,34 @@ STEP_PARTS = ("step", "generation", "reward", "signals")
 def build_design(study: Study) -> Design:
     """Every setting in which arms differ, and the result of the confound check."""
     found = differences(study)
-    confounds = {name: {one.path for one in undeclared(found[name], arm.varies)} for name, arm in study.arms.items()}
-    varied = {name: {one.path for one in found[name]} - confounds[name] for name in study.arms}
-    paths = dict.fromkeys(one.path for arm in found.values() for one in arm)
-    rows = tuple(
-        DesignRow(
-            key=path,
-            values=_values(study, path),
-            declared_by=tuple(name for name in study.arms if path in varied[name]),
-            confounds=tuple(name for name in study.arms if path in confounds[name]),
-        )
-        for path in paths
-    )
-    return Design(sentence=_design_sentence(study, rows) + _machinery(study), rows=rows)
+    confounds = {name: undeclared(found[name], arm.varies) for name, arm in study.arms.items()}
+    rows: list[DesignRow] = []
+    for path in _settings(study, [one.path for arm in found.values() for one in arm]):
+        values = _values(study, path)
+        differing = [name for name in study.arms if values.get(name) != values.get(study.baseline)]
+        confounded = [name for name in differing if any(covers(one.path, path) for one in confounds[name])]
+        declared = [name for name in differing if name not in confounded]
+        rows.append(DesignRow(key=path, values=values, declared_by=tuple(declared), confounds=tuple(confounded)))
+    return Design(sentence=_design_sentence(study, tuple(rows)) + _machinery(study), rows=tuple(rows))
+
+
+def _settings(study: Study, paths: Iterable[str]) -> Iterator[str]:
+    """The paths, each once; those of a section that all arms have give way to the keys below that differ."""
+    recipes = [arm.recipe.model_dump(mode="json") for arm in study.arms.values()]
+    spread = (key for path in paths for key in _keys(path, [list(_values_at(one, path.split("."))) for one in recipes]))
+    return iter(dict.fromkeys(spread))
+
+
+def _keys(path: str, found: list[list[Any]]) -> Iterator[str]:
+    """The path or, where all arms have a section there, the paths below it in which the arms' values differ."""
+    sections = [value for values in found for value in values if is_mapping(value)]
+    if len(sections) < len(found):
+        yield path
+        return
+    for key in dict.fromkeys(key for section in sections for key in section):
+        values = [list(_values_at(section, [key])) for section in sections]
+        if any(value != values[0] for value in values):
+            yield from _keys(f"{path}.{key}", values)
 
 
 MACHINERY = ("optim", "use_liger_kernel", "torch_compile", "gradient_checkpointing", "activation_offloading")

@@ -1,7 +1,7 @@
 """Builds the tables of the page: their columns, and the estimate in each cell."""
 
 from collections.abc import Sequence
-from math import isnan
+from math import inf, isnan
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
 from rlassay.report.read.scores import DISAGREEMENT, PolicyScores
 from rlassay.report.typeset import quoted
-from rlassay.stats import Interval, contrast, crossed_interval, pass_at_k, seed_band, share_interval
+from rlassay.stats import Interval, are_shares, contrast, crossed_interval, pass_at_k, seed_band, share_interval
 
 SeedScores = Float[np.ndarray, "seeds items"]
 
@@ -114,7 +114,7 @@ def column_scores(results: Results, scores: PolicyScores, column: Column) -> Flo
 def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
     """Mean over seeds and items, with its crossed interval."""
     interval = crossed_interval(scores, confidence)
-    low, high = _level_ends(interval, unit)
+    low, high = _level_ends(interval, _of_shares(unit, [scores]))
     return Estimate(
         mean=tidy(interval.mean),
         low=low,
@@ -144,7 +144,8 @@ def contrast_difference(
 ) -> PairedDifference:
     """A weighted sum of the scores of arms over the same prompts, as in `rlassay.stats.contrast`."""
     interval = contrast(cells, weights, confidence, matched_seeds=matched_seeds)
-    low, high = _difference_ends(interval, unit, sum(weight for weight in weights if weight > 0))
+    reach = sum(weight for weight in weights if weight > 0)
+    low, high = _difference_ends(interval, reach if _of_shares(unit, cells) else inf)
     return PairedDifference(
         effect=tidy(interval.mean),
         low=low,
@@ -172,18 +173,23 @@ def over_seeds(values: Float[np.ndarray, " seeds"], num_items: int, confidence: 
     )
 
 
-def _level_ends(interval: Interval, unit: Unit) -> tuple[float | None, float | None]:
-    """Ends of the interval of a mean; that of a share has Wilson's form where the linear one leaves [0, 1]."""
+def _of_shares(unit: Unit, cells: Sequence[SeedScores]) -> bool:
+    """Whether a mean of these scores cannot leave [0, 1]: they are shares, or values that all lie in it."""
+    return unit == "share" or (unit == "value" and all(are_shares(cell) for cell in cells))
+
+
+def _level_ends(interval: Interval, of_shares: bool) -> tuple[float | None, float | None]:
+    """Ends of the interval of a mean; that of shares has Wilson's form where the linear one leaves [0, 1]."""
     low, high = interval.low, interval.high
-    if unit == "share" and (low < 0 or high > 1) and 0 < interval.mean < 1:
+    if of_shares and (low < 0 or high > 1) and 0 < interval.mean < 1:
         low, high = share_interval(interval.mean, (high - low) / 2)
     return tidy(low), tidy(high)
 
 
-def _difference_ends(interval: Interval, unit: Unit, reach: float) -> tuple[float | None, float | None]:
-    """Ends of the interval of a difference, clipped to its range if of shares; clipping does not change coverage."""
+def _difference_ends(interval: Interval, reach: float) -> tuple[float | None, float | None]:
+    """Ends of the interval of a difference, clipped to -reach..reach, which does not change coverage."""
     low, high = interval.low, interval.high
-    if unit == "share" and not isnan(low):
+    if not isnan(low):
         low, high = max(low, -reach), min(high, reach)
     return tidy(low), tidy(high)
 

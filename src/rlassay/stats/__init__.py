@@ -3,7 +3,7 @@
 from rlassay.stats.aggregates import iqm, probability_of_improvement
 from rlassay.stats.attribution import effect_weights, shapley, shapley_weights
 from rlassay.stats.equivalence import equivalent
-from rlassay.stats.intervals import Interval, contrast, crossed_interval, paired_difference
+from rlassay.stats.intervals import Interval, are_shares, contrast, crossed_interval, paired_difference
 from rlassay.stats.multiplicity import holm
 from rlassay.stats.power import (
     Deviations,
@@ -24,6 +24,7 @@ __all__ = [
     "PlannedTest",
     "SeedBand",
     "SequentialTest",
+    "are_shares",
     "contrast",
     "crossed_interval",
     "deviations_of",

@@ -77,7 +77,7 @@ def crossed_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
         ValueError: not two-dimensional, infinite scores, or a confidence outside (0, 1).
     """
     values = _scores(scores, "scores")
-    return _interval(values, [values], confidence, (0.0, 1.0) if _are_shares(values) else None)
+    return _interval(values, [values], confidence, (0.0, 1.0) if are_shares(values) else None)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, matched_seeds: bool = True) -> Interval:
@@ -118,7 +118,7 @@ def contrast(
     scores = _same_shape(cells, weights)
     values, sides = _weighted(scores, weights, matched_seeds)
     bounds = (sum(min(weight, 0.0) for weight in weights), sum(max(weight, 0.0) for weight in weights))
-    return _interval(values, sides, confidence, bounds if _are_shares(np.stack(scores)) else None)
+    return _interval(values, sides, confidence, bounds if are_shares(np.stack(scores)) else None)
 
 
 def contrast_scores(
@@ -127,6 +127,13 @@ def contrast_scores(
     """The weighted sum that `contrast` tests and the sides whose seeds vary, over the seeds and items that all have."""
     values, sides = _weighted(_same_shape(cells, weights), weights, matched_seeds)
     return _complete(values, sides)
+
+
+def are_shares(scores: ArrayLike) -> bool:
+    """Whether all scores, of any shape, lie in [0, 1]; NaN = not scored, and no score at all counts as yes."""
+    values = np.asarray(scores, dtype=float)
+    present = values[~np.isnan(values)]
+    return bool(np.all((present >= 0) & (present <= 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,11 +208,6 @@ def _complete(values: ScoreMatrix, sides: list[ScoreMatrix]) -> tuple[CompleteSc
     seeds = ~np.isnan(values).all(axis=1)
     items = ~np.isnan(values[seeds]).any(axis=0) if seeds.any() else np.zeros(values.shape[1], dtype=bool)
     return values[seeds][:, items], [side[seeds][:, items] for side in sides]
-
-
-def _are_shares(values: Float[np.ndarray, "..."]) -> bool:
-    present = values[~np.isnan(values)]
-    return bool(np.all((present >= 0) & (present <= 1)))
 
 
 def _interval(

@@ -15,6 +15,8 @@ GROUPS = {
     "missing": ("has no results yet", "have no results yet"),
 }
 """Outcome -> what the headline says of one arm, and of several."""
+NAMED = 4
+"""The headline counts the arms of one outcome where there are more of them than this, and names them otherwise."""
 
 
 def amount(value: float | None, column: Column, signed: bool = False) -> str:
@@ -86,7 +88,7 @@ def headline(
         labels = [quoted(label) for label, found in outcomes if found == outcome]
         if labels:
             verb = (one if len(labels) == 1 else several).format(margin=amount(margin, column))
-            parts.append(f"{listed(labels)} {verb}")
+            parts.append(f"{listed(labels) if len(labels) <= NAMED else f'{len(labels)} arms'} {verb}")
     return f"In {metric}, compared with {quoted(baseline)}: {'; '.join(parts)}." if parts else ""
 
 
