@@ -88,6 +88,22 @@ def test_a_trick_in_the_text_raises_its_alarm_with_three_completions(copied, kin
     assert sign.before.mean == 0.0
 
 
+@pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
+def test_a_rise_that_chance_explains_raises_no_alarm(copied, seeds):
+    """One group of one seed that answers first is a rise above the threshold, but not beyond chance."""
+    study, layout = copied
+    limits = HackingThresholds(answer_first=0.001)
+    for seed in seeds:
+        file = sorted(layout.rollouts(f"runs/{ARM}/seed{seed}").glob("*.parquet"))[-1]
+        frame = pd.read_parquet(file)
+        groups = frame["prompt_id"].unique()[: 1 if seeds == (1,) else None]
+        frame.loc[frame["prompt_id"].isin(groups), "completion"] = "<answer>A</answer>"
+        frame.to_parquet(file, index=False)
+    (sign,) = [one for one in signs_of(study, layout, limits) if (one.arm, one.kind) == (ARM, "answer_first")]
+    assert (sign.before.mean, sign.alarm == "") == (0.0, seeds == (1,))
+    assert sign.after.mean > limits.answer_first
+
+
 def test_a_trick_from_the_start_is_no_change(copied):
     study, layout = copied
     rewrite(layout, with_text("<answer>A</answer><answer>B</answer>"), last_only=False)

@@ -180,10 +180,10 @@ def _equivalences(
     }
 
 
-def _difference(
+def row_difference(
     results: Results, arm: PolicyRow, reference: PolicyRow, column: Column, confidence: float
 ) -> PairedDifference | None:
-    """None if the two have no finished seed in common."""
+    """The arm minus the reference in a column; None if the two have no finished seed in common."""
     ours, theirs = _paired_scores(results, arm, reference, column)
     if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
         return None
@@ -193,8 +193,8 @@ def _difference(
 def _over_looks(
     results: Results, arm: PolicyRow, reference: PolicyRow, column: Column, confidence: float
 ) -> PairedDifference | None:
-    """`_difference`; with sequential seeds, that from the baseline holds over all looks."""
-    found, rounds = _difference(results, arm, reference, column, confidence), results.study.sequential
+    """`row_difference`; with sequential seeds, that from the baseline holds over all looks."""
+    found, rounds = row_difference(results, arm, reference, column, confidence), results.study.sequential
     if found is None or rounds is None or reference.kind != "arm":
         return found
     ours, theirs = _paired_scores(results, arm, reference, column)
@@ -279,7 +279,7 @@ def _other_modes(
     wrong = {"better": -1, "worse": 1}.get(outcome, 0) * (-1 if lower_is_better else 1)
     modes: list[OtherMode] = []
     for column in other_modes(results):
-        found = _difference(results, arm, reference, column, confidence)
+        found = row_difference(results, arm, reference, column, confidence)
         if found is not None and found.effect is not None:
             by_seed = _by_seed(results, arm, reference, column)
             opposed = wrong != 0 and _is_clear(found, by_seed, wrong)

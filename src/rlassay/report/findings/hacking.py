@@ -5,6 +5,8 @@
 Every sign compares a value before RL with one after it, per arm as the mean over seeds. Training values are means over
 the completions of the first and of the last tenth of the steps; held-out values are those of the policy before RL and
 of the trained one. `HackingThresholds` says when a sign raises an alarm, and every alarm has completions that show it.
+A share that rose raises none while chance alone explains the rise: its interval over the groups of completions, or over
+the held-out prompts, must lie above 0.
 """
 
 import re
@@ -26,7 +28,8 @@ from rlassay.report.numbers import Estimate
 from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
 from rlassay.report.tables import estimate, heading, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
-from rlassay.report.verdicts import start_of
+from rlassay.report.verdicts import row_difference, start_of
+from rlassay.stats.intervals import VarianceComponent, half_width
 
 JUDGE = "judge"
 """The reward that a model's reply gives."""
@@ -122,10 +125,8 @@ def _format_signs(row: PolicyRow, spans: Spans, limits: HackingThresholds, confi
         values = _values(spans, lambda one, of=measure: of(one["completion"]))
         before, after = (_over(values, place, confidence) for place in (0, 1))
         limit = float(getattr(limits, kind))
-        risen = _risen(before, after)
-        alarm = (
-            f"{what}: {_change(before, after)} of {title} in training." if risen is not None and risen > limit else ""
-        )
+        risen = _risen_beyond_chance(spans, values, confidence)
+        alarm = f"{what}: {_change(before, after)} of {title} in training." if risen > limit else ""
         found.append(_sign(row, kind, (title, alarm), (before, after, limit), _worst(spans, values)))
     return found
 
@@ -136,7 +137,7 @@ def _logged_signs(
     spans, limits = given
     cut = _values(spans, lambda one: float(not one["finished"]))
     before, after = (_over(cut, place, confidence) for place in (0, 1))
-    risen = _risen(before, after) or 0.0
+    risen = _risen_beyond_chance(spans, cut, confidence)
     truncated = risen > 0 and (after.mean or 0.0) > limits.at_cap
     alarm = f"Completions run into the length limit: {_change(before, after)}." if truncated else ""
     signs = [_sign(row, "at_cap", ("truncated", alarm), (before, after, limits.at_cap), _worst(spans, cut))]
@@ -168,8 +169,8 @@ def _parser_drift(
         return []
     spans, limits = given
     before, after = (estimate(scores_of(results, one, column), "share", confidence) for one in (start, row))
-    risen = _risen(before, after)
-    drifted = risen is not None and risen > limits.parser_drift
+    drift = row_difference(results, row, start, column, confidence)
+    drifted = drift is not None and (drift.effect or 0.0) > limits.parser_drift and (drift.low or 0.0) > 0
     alarm = (
         f"The strict and the lenient parser drift apart: {_change(before, after)} of held-out answers."
         if drifted
@@ -192,10 +193,10 @@ def _judge_signs(
     for judge in (name for name, reward in rewards.items() if JUDGE in (name, reward.kind) and name != rule):
         values = _values(spans, lambda one, judge=judge: _disagrees(one[f"raw.{judge}"], one[f"raw.{rule}"]))
         before, after = (_over(values, place, confidence) for place in (0, 1))
-        risen = _risen(before, after)
+        risen = _risen_beyond_chance(spans, values, confidence)
         alarm = (
             f"The judge rates wrong completions highly: {_change(before, after)} of completions."
-            if risen is not None and risen > limits.judge_disagrees
+            if risen > limits.judge_disagrees
             else ""
         )
         shown = ((f"{judge} above 1/2, {heading(rule)} 0", alarm), (before, after, limits.judge_disagrees))
@@ -278,6 +279,23 @@ def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidenc
 
 def _risen(before: Estimate, after: Estimate) -> float | None:
     return None if before.mean is None or after.mean is None else after.mean - before.mean
+
+
+def _risen_beyond_chance(spans: Spans, values: Values, confidence: float) -> float:
+    """The rise of a mean, or 0 where the interval over groups, which share a prompt and a step, does not exclude 0."""
+    ends: tuple[list[float], list[float]] = ([], [])
+    for seed, spanned in spans.items():
+        for place in (0, 1):
+            groups: dict[tuple[int, str], list[float]] = {}
+            for one, value in zip(spanned[place], values[seed][place], strict=True):
+                groups.setdefault((one["step"], one["prompt_id"]), []).append(value)
+            ends[place].extend(float(np.mean(group)) for group in groups.values())
+    if min(map(len, ends)) < 2:
+        return 0.0
+    rise = float(np.mean(ends[1]) - np.mean(ends[0]))
+    parts = [VarianceComponent(variance=float(np.var(end, ddof=1)) / len(end), df=len(end) - 1.0) for end in ends]
+    certain = not any(part.variance for part in parts) or rise > half_width(parts, 0.5 - confidence / 2)
+    return rise if certain else 0.0
 
 
 def _change(before: Estimate, after: Estimate) -> str:
