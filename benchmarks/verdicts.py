@@ -3,7 +3,7 @@
 Each simulated study has a baseline and three arms whose true effects are planted, and goes through the report's own
 code, from scores per seed and prompt to the outcomes after Holm's correction. An error is "helps" or "hurts" of an arm
 without an effect (or of the wrong sign), and "no effect as large as declared" of one whose effect is that large.
-Run from the project's root: python -m benchmarks.verdicts [--studies N]
+Run from the project's root: python -m benchmarks.verdicts [--studies N] [--setting K ...]
 """
 
 import argparse
@@ -22,24 +22,29 @@ MARGIN = 0.05
 ARMS = ("accuracy_only", "format_only", "dr_grpo")
 PLANTED = {"nulls": (0.0, 0.0, 0.0), "at the margin": (MARGIN, -MARGIN, MARGIN), "mixed": (0.0, MARGIN, 0.15)}
 """True effects of the three arms."""
-SAMPLES = 8
+SETTINGS = list(product(PLANTED.items(), (3, 5), (0.0, 0.015, 0.04)))
+"""Planted effects, seeds, standard deviation between seeds."""
+ITEMS, SAMPLES = 200, 8
 
 
 def main() -> None:
     """Print one line per setting, and last the highest rates of studies with a false verdict."""
     parser = argparse.ArgumentParser(description="False verdicts of the report, by simulation.")
     parser.add_argument("--studies", type=int, default=500, help="simulated studies per setting [%(default)s]")
-    studies = parser.parse_args().studies
-    rng = np.random.default_rng(22)
+    parser.add_argument("--setting", type=int, nargs="+", default=range(len(SETTINGS)), help="settings, from 0 [all]")
+    arguments = parser.parse_args()
     print("share of studies in % with a false difference, a false equivalence; share of arms by outcome")
     worst = np.zeros(2)
-    for (name, effects), num_seeds, num_items, spread in product(PLANTED.items(), (3, 5), (200,), (0.0, 0.015, 0.04)):
-        false, outcomes = _rates(rng, studies, effects, (num_seeds, num_items, spread))
+    for setting in arguments.setting:
+        (name, effects), num_seeds, spread = SETTINGS[setting]
+        rng = np.random.default_rng([22, setting])
+        false, outcomes = _rates(rng, arguments.studies, effects, (num_seeds, ITEMS, spread))
         worst = np.maximum(worst, false)
         shares = ", ".join(f"{key} {100 * share:.0f}" for key, share in sorted(outcomes.items()))
         print(
-            f"{name:>13} {num_seeds:>2} seeds {num_items:>4} items, seed SD {100 * spread:>3g}: "
-            f"{100 * false[0]:>4.1f} {100 * false[1]:>4.1f}; {shares}"
+            f"{name:>13} {num_seeds:>2} seeds {ITEMS:>4} items, seed SD {100 * spread:>3g}: "
+            f"{100 * false[0]:>4.1f} {100 * false[1]:>4.1f}; {shares}",
+            flush=True,
         )
     print(f"highest rate of false differences {100 * worst[0]:.1f} %, of false equivalences {100 * worst[1]:.1f} %")
 

@@ -3,6 +3,7 @@
 """Scores of a policy, and of a run in the middle of its training."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,19 @@ class PolicyScores:
 
     def mean_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
         """Mean score per prompt; NaN throughout if the policy has no such scores."""
-        return column_or_nan(self.means, (mode, metric))
+        return _column_of(self._means, (mode, metric), len(self.means))
 
     def samples_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
         """Scored samples per prompt."""
-        return np.nan_to_num(column_or_nan(self.counts, (mode, metric)))
+        return np.nan_to_num(_column_of(self._counts, (mode, metric), len(self.counts)))
+
+    @cached_property
+    def _means(self) -> dict[Any, Float[np.ndarray, " items"]]:
+        return _columns(self.means)
+
+    @cached_property
+    def _counts(self) -> dict[Any, Float[np.ndarray, " items"]]:
+        return _columns(self.counts)
 
     @property
     def metrics(self) -> frozenset[str]:
@@ -74,6 +83,18 @@ def _prompts_as_rows(frame: pd.DataFrame) -> pd.DataFrame:
     wide = frame.unstack("mode")
     assert isinstance(wide, pd.DataFrame)
     return wide.swaplevel(axis=1).sort_index(axis=1).sort_index()
+
+
+def _columns(frame: pd.DataFrame) -> dict[Any, Float[np.ndarray, " rows"]]:
+    """Column -> its values; a comparison reads the same columns many times, and pandas is slow to look them up."""
+    return {name: frame[name].to_numpy(dtype=float) for name in frame}
+
+
+def _column_of(
+    columns: dict[Any, Float[np.ndarray, " rows"]], name: tuple[str, str], rows: int
+) -> Float[np.ndarray, " rows"]:
+    """A copy of a column; NaN throughout if there is none."""
+    return columns[name].copy() if name in columns else np.full(rows, np.nan)
 
 
 def column_or_nan(frame: pd.DataFrame, name: str | tuple[str, str]) -> Float[np.ndarray, " rows"]:
