@@ -105,6 +105,17 @@ def test_credit_curves_are_in_the_order_of_the_page(credit_results: Results):
     assert "entropy_token_fraction" not in by_name
 
 
+def test_a_third_of_the_layers_that_is_all_of_them_has_no_curve():
+    runs = [_run({1: 0.25, 2: 0.5}) for _ in range(3)]
+    for run in runs:
+        run["attention/all/mdi"] = run["attention/late/mdi"] = [1.0, 2.0]
+        run["attention/early/mdi"] = [1.0, 2.5]
+    results = hand_results({"base": np.zeros((3, 2)), "sft": np.zeros((1, 2))})
+    metrics = dict(zip(results.rows["base"].folders.values(), runs, strict=True))
+    found = [curve.metric for curve in build_curves(replace(results, **({"metrics": metrics})), 0.95)]
+    assert found == ["reward", "attention/all/mdi", "attention/early/mdi"]
+
+
 def test_without_signals_there_are_no_credit_curves(results: Results):
     assert not [curve for curve in build_curves(results, 0.95) if curve.group in CREDIT_CURVES]
 

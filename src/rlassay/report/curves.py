@@ -88,11 +88,15 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
         "length": LENGTH_METRICS,
         "policy": POLICY_METRICS,
     }
-    logged = credit_metrics(results)
+    logged, overall = credit_metrics(results), list[tuple[Series, ...]]()
     for group, metrics in (groups | CREDIT_CURVES).items():
         for metric, (title, unit) in metrics.items():
             arms = [row for row in results.rows.values() if row.kind == "arm"]
             series = tuple(_series(logged, row, metric, confidence) for row in arms if _logged(logged, row, metric))
+            if group == "attention":
+                overall.append(series)
+            elif group == "layers" and series in overall:
+                continue  # with few layers a third may be all of them
             yield Curve(metric=metric, title=title, unit=unit, group=group, series=series)
 
 

@@ -33,7 +33,7 @@ def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
     unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
     figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
     for series in curve.series:
-        _draw_series(axes, series, marks[series.arm], curve.unit)
+        _draw_series(axes, series, marks[series.arm], curve)
     axes.set_xlabel("step", labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -41,11 +41,22 @@ def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
     return finish(figure, f"curve_{file_name(curve.metric)}", curve.group, _describe_curve(curve, marks))
 
 
-def _draw_series(axes: Axes, series: Series, mark: Mark, unit: Unit) -> None:
-    mean, low, high = (_plotted(values, unit) for values in (series.mean, series.low, series.high))
-    axes.fill_between(series.steps, low, high, color=mark.color, alpha=0.12, linewidth=0)
+def _draw_series(axes: Axes, series: Series, mark: Mark, curve: Curve) -> None:
+    mean, low, high = (_plotted(values, curve.unit) for values in (series.mean, series.low, series.high))
+    _draw_band(axes, series.steps, (low, high), mark, len(curve.series))
     every = max(1, len(series.steps) // 6)
     axes.plot(series.steps, mean, color=mark.color, marker=mark.marker, markevery=(every // 2, every), markersize=4.5)
+
+
+def _draw_band(
+    axes: Axes,
+    places: Sequence[float] | Sequence[int],
+    ends: tuple[np.ndarray, np.ndarray],
+    mark: Mark,
+    num_lines: int,
+) -> None:
+    """An interval at each place; the more lines a figure has, the paler, so that overlapping bands hide none."""
+    axes.fill_between(places, *ends, color=mark.color, alpha=min(0.12, 0.6 / num_lines), linewidth=0)
 
 
 def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
@@ -93,7 +104,7 @@ def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) ->
     ends: list[str] = []
     for row in table.rows:
         cells = [row.cells[place] for place in places]
-        _draw_points(axes, [float(k) for k in ks], cells, marks[row.row], "share")
+        _draw_points(axes, ([float(k) for k in ks], cells), marks[row.row], "share", len(table.rows))
         ends.append(f"{row.label} from {number(cells[0].mean, 'share')} to {number(cells[-1].mean, 'share')}")
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
@@ -138,7 +149,7 @@ def draw_profiles(found: Profiles, marks: dict[str, Mark]) -> Drawing:
     for series in found.series:
         mark = marks[series.arm]
         mean, low, high = (_plotted(values, "share") for values in (series.mean, series.low, series.high))
-        axes.fill_between(places, low, high, color=mark.color, alpha=0.12, linewidth=0)
+        _draw_band(axes, places, (low, high), mark, len(found.series))
         axes.plot(places, mean, color=mark.color, marker=mark.marker, markersize=5, markevery=every)
         middle = len(places) // 2
         ends.append(f"{mark.label} {number(series.mean[middle], 'share')}")
@@ -203,7 +214,8 @@ def _draw_held_out(
     ends: list[str] = []
     for series in curve.series:
         cells = [point.score for point in series.points]
-        _draw_points(axes, _places(series, over, factor), cells, marks[series.arm], curve.column.unit)
+        line = _places(series, over, factor), cells
+        _draw_points(axes, line, marks[series.arm], curve.column.unit, len(curve.series))
         ends.append(f"{marks[series.arm].label} from {_level(cells[0], curve)} to {_level(cells[-1], curve)}")
     if over == "tokens" and found.equal is not None:
         axes.axvline(found.equal.tokens * factor, color=SOFT, linewidth=0.8, linestyle=":")
@@ -234,8 +246,12 @@ def _places(series: HeldOutSeries, over: HeldOutAxis, factor: float) -> list[flo
     return [np.nan if value is None else value * factor for value in values]
 
 
-def _draw_points(axes: Axes, places: Sequence[float], cells: list[Estimate], mark: Mark, unit: Unit) -> None:
+def _draw_points(
+    axes: Axes, line: tuple[Sequence[float], list[Estimate]], mark: Mark, unit: Unit, num_lines: int
+) -> None:
+    """A line through estimates at their places, with the band of their intervals."""
+    places, cells = line
     columns = zip(*((cell.mean, cell.low, cell.high) for cell in cells), strict=True)
     mean, low, high = (_plotted(values, unit) for values in columns)
-    axes.fill_between(places, low, high, color=mark.color, alpha=0.12, linewidth=0)
+    _draw_band(axes, places, (low, high), mark, num_lines)
     axes.plot(places, mean, color=mark.color, marker=mark.marker, markersize=5)
