@@ -95,31 +95,43 @@ def test_tensorboard_has_the_rewards_of_an_rl_run(tmp_path: Path):
 
 
 @needs_wandb
-def test_wandb_offline_has_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """In a process of its own, at whose end W&B finishes its run."""
+def test_wandb_offline_has_each_step_once_also_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each attempt in a process of its own, at whose end W&B finishes its run."""
     layout = layout_with_data(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    code = "\n".join(
-        [
-            "from pathlib import Path",
-            "from rlassay.training.sft import run_sft",
-            "from rlassay.layout import Layout",
-            "from tests.evaluation.tiny import only, tiny_study",
-            f"study, layout = tiny_study(), Layout(root=Path({str(layout.root)!r}))",
-            "run_sft(study, layout, only(study, 'sft'), ['wandb'])",
-        ]
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     study: Study = tiny_study()
     policy = only(study, "sft").folder
-    (file,) = (layout.state(policy) / "wandb").glob("offline-run-*/*.wandb")
-    records = wandb_records(file)
-    run = next(record.run for record in records if record.HasField("run"))
-    assert (run.project, run.display_name, run.run_group) == (study.id, policy, "sft")
-    assert run.run_id == (layout.state(policy) / "wandb/run_id").read_text()
+    state = layout.state(policy)
+    assert _attempt(layout, "run.Run.finish = _vanish") != 0
+    for file in (state / "checkpoints/checkpoint-3").iterdir():  # so that step 3 is trained again
+        file.unlink()
+    assert _attempt(layout, "") == 0
+
+    files = sorted((state / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2
+    records = [record for file in files for record in wandb_records(file)]
+    runs = [record.run for record in records if record.HasField("run")]
+    assert {(run.project, run.display_name, run.run_group) for run in runs} == {(study.id, policy, "sft")}
+    assert {run.run_id for run in runs} == {(state / "wandb/run_id").read_text()}
     steps = [{_key(item): json.loads(item.value_json) for item in record.history.item} for record in records]
     losses = [(step["train/global_step"], step["train/loss"]) for step in steps if "train/loss" in step]
     assert losses == logged(layout, policy, "loss")
+
+
+def _attempt(layout: Layout, before: str) -> int:
+    """Exit status of a warm start that reports to W&B, after the statement `before`."""
+    code = [
+        "from pathlib import Path",
+        "from rlassay.layout import Layout",
+        "from rlassay.training import state as run",
+        "from rlassay.training.sft import run_sft",
+        "from tests.evaluation.tiny import only, tiny_study",
+        "from tests.training.test_trackers import _vanish",
+        before,
+        f"study, layout = tiny_study(), Layout(root=Path({str(layout.root)!r}))",
+        "run_sft(study, layout, only(study, 'sft'), ['wandb'])",
+    ]
+    return subprocess.run([sys.executable, "-c", "\n".join(code)], check=False, timeout=300).returncode
 
 
 def _key(item: Any) -> str:

@@ -142,7 +142,8 @@ def add_trackers(trainer: Any, names: Trackers, run: "Run", study: str) -> None:
     """Add the callback of each tracker to a trainer, on the main process, and drop the printer of transformers.
 
     TensorBoard and W&B write into `state/tensorboard/` and `state/wandb/`, which a fresh start removes with the rest of
-    `state/`; a resumed job continues what is there. On the console each step's metrics are printed, into the job's log.
+    `state/`; a resumed job continues what is there and logs no step twice. On the console each step's metrics are
+    printed, into the job's log.
 
     Args:
         trainer: any trainer of transformers; its `run_name` becomes the run's name in W&B.
@@ -174,7 +175,36 @@ def _wandb(run: "Run", study: str) -> WandbCallback:
     chosen |= {"WANDB_RUN_GROUP": run.plan.arm or run.plan.stage, "WANDB_RUN_ID": _kept_id(folder / "run_id")}
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
-    return WandbCallback()
+    return _ResumedWandb(folder / "last_step")
+
+
+class _ResumedWandb(WandbCallback):
+    """W&B's callback without the steps that an earlier attempt of the job has logged.
+
+    A killed attempt may have logged steps after the checkpoint, which this one trains again to the same values. W&B
+    takes back nothing that it has, and offline cannot be asked for it.
+    """
+
+    def __init__(self, last_step: Path) -> None:
+        """`last_step` is the file that keeps the last logged step for the next attempt."""
+        super().__init__()
+        self._file = last_step
+        self._before = int(last_step.read_text()) if last_step.exists() else 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.global_step <= self._before:
+            return
+        super().on_log(args, state, control, model=model, logs=logs, **kwargs)
+        with replacing(self._file) as unfinished:
+            unfinished.write_text(str(state.global_step), encoding="utf-8")
 
 
 def _kept_id(path: Path) -> str:
