@@ -55,10 +55,11 @@ def wait_for_signal(job: subprocess.Popen[str]) -> None:
     assert job.stdout.readline() == "waiting\n"
 
 
-def stored_steps(database: Path) -> list[int]:
+def stored_steps(database: Path, key: str = "reward") -> list[int]:
     """The steps of `reward` in a store that may not be there yet."""
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database)) as connection:
-        return [step for (step,) in connection.execute("SELECT step FROM metrics WHERE key = 'reward' ORDER BY step")]
+        found = connection.execute("SELECT step FROM metrics WHERE key = ? ORDER BY step", (key,))
+        return [step for (step,) in found]
     return []
 
 
@@ -175,6 +176,24 @@ def test_a_tracker_that_hangs_is_waited_for_a_bounded_time(
     assert 1.0 < work(job, slow_server) < 50  # the server sleeps for 60 s
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"warning: MLflow at {slow_server} is behind (")
+
+
+def test_the_machine_is_measured_while_a_job_trains_if_asked_for(
+    job: FakeJob, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    key = "system/cpu_utilization_percentage"
+    for asked in (False, True):
+        tracking = Tracking(uri=reader.uri, interval=0.2, system_metrics=asked)
+        with follow(job.study, job.layout, Settings(tracking=tracking), job.policy.folder), job.at_work():
+            job.note("running")
+            job.log([1 + asked])
+            until(lambda asked=asked: len(stored_steps(reader.path)) == 1 + asked)
+            if asked:
+                until(lambda: len(stored_steps(reader.path, key)) > 1)
+        assert (stored_steps(reader.path, key) != []) == asked
+    steps = stored_steps(reader.path, key)
+    assert steps == sorted(set(steps))
 
 
 def test_errors_of_the_body_are_raised(job: FakeJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,16 @@ def test_the_evaluation_has_a_run_of_its_own_and_a_new_value_is_a_new_step(job: 
     assert reader.points(run, "test/accuracy/sampled") == [(0, 0.25), (1, 0.5)]
 
 
+def test_the_duration_of_an_arm_is_that_of_its_training(job: FakeJob, reader: Reader) -> None:
+    job.note("finished", [(0, 0.0, 100.0)])
+    job.write_manifest()
+    job.score(accuracy=0.25)  # its files are of now, long after the training
+    sync(job, reader)
+    arm, evaluation = reader.run("base"), reader.run("base seed 1 evaluation")
+    assert (arm.info.status, arm.info.start_time, arm.info.end_time) == ("FINISHED", START * 1000, (START + 100) * 1000)
+    assert evaluation.info.end_time > arm.info.end_time
+
+
 def test_scores_older_than_the_weights_are_not_synced(job: FakeJob, reader: Reader) -> None:
     job.note("finished")
     job.score(accuracy=0.25)

@@ -24,6 +24,9 @@ class Tracking(Section):
     report_to: tuple[TrackerName, ...] = ()
     """Other trackers that training jobs report each step to, by transformers' own callbacks: `tensorboard` writes into
     the run's `state/tensorboard`, `wandb` is set by its own variables (WANDB_MODE), `console` is the log of the job."""
+    system_metrics: bool = False
+    """Whether the MLflow run of each training job also shows how busy the machine is, every ten seconds: CPU, memory,
+    disk, network and, where MLflow can read them, GPUs. MLflow's own monitor measures them."""
     register_champion: bool = False
     """Whether the report registers the weights of its best arm in MLflow's model registry, under the study's name with
     the alias `champion`. Only an arm with the verdict `better` replaces the baseline."""

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
 from rlassay.config.policies import policies
 from rlassay.config.study import Study
 from rlassay.layout import Layout
@@ -35,6 +37,7 @@ class Feeder:
         self.layout = Layout(root=Path(job.root))
         self._store: Store | None = None
         self._feed: Feed | None = None
+        self._monitor: SystemMetricsMonitor | None = None
         self._warned = False
 
     def attempt(self, last: bool = False) -> bool:
@@ -57,9 +60,18 @@ class Feeder:
         if self._feed is None:
             self._feed = Feed(self._store, self.study, self.layout, policies(self.study)[self.job.policy])
         if last:
+            if self._monitor is not None:
+                self._monitor.finish()  # before the run ends: it writes to no other
             self._feed.finish()
         else:
             self._feed.update()
+            self._watch_machine(self._feed.run_id)
+
+    def _watch_machine(self, run_id: str) -> None:
+        """Have MLflow measure the machine for a run, if the settings ask for it; an empty id is no run yet."""
+        if self.job.system_metrics and self._monitor is None and run_id:
+            self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.job.uri)
+            self._monitor.start()
 
     def warn(self, reason: str) -> None:
         """Print one warning line, once."""

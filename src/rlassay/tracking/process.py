@@ -38,6 +38,8 @@ class FeedJob:
     """Seconds between two batches."""
     patience: int
     """Seconds after the end of the job within which MLflow must accept the rest."""
+    system_metrics: bool
+    """Whether the use of the machine is measured while the job trains."""
     register_champion: bool
     """Whether the best arm of a finished study is registered as a model."""
     backfill: str
@@ -84,6 +86,7 @@ def follow(study: Study, layout: Layout, settings: Settings, policy: str | None 
         uri=settings.tracking.uri,
         interval=settings.tracking.interval,
         patience=REPORT_PATIENCE if policy is None else PATIENCE,
+        system_metrics=settings.tracking.system_metrics,
         register_champion=settings.tracking.register_champion,
         backfill=backfill_command(settings),
     )

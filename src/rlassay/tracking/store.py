@@ -34,6 +34,8 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 TRACKER_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 """Errors of a store that is down, slow, full or of another version."""
 PARENT = "mlflow.parentRunId"
+TRAINING = ("sft", "rl")
+"""Stages of runs that train; the duration of their parent is that of the training."""
 METRICS_PER_BATCH = 1000  # MLflow's limit
 PARAMS_PER_BATCH = 100
 
@@ -270,10 +272,12 @@ class Store:
                 self._update_parent_status(self.client.get_run(parent))
 
     def _update_parent_status(self, parent: Run) -> None:
+        """Status over all children; the end is that of the last training, or of the evaluation where none trains."""
         children = self._current({PARENT: parent.info.run_id})
         found = {child.info.status for child in children}
         status = next(status for status in ("RUNNING", "FAILED", "KILLED", "FINISHED") if status in found)
-        end = None if status == "RUNNING" else max(child.info.end_time or 0 for child in children)
+        trained = [child for child in children if child.data.tags[STAGE] in TRAINING]
+        end = None if status == "RUNNING" else max(child.info.end_time or 0 for child in trained or children)
         self._set_status(parent, status, end)
 
     def _set_status(self, run: Run, status: str, end: int | None) -> None:

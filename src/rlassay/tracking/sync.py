@@ -130,7 +130,8 @@ class Feed:
         self.rollouts = RolloutTable(layout, policy.folder)
         self._lock = file_lock(layout.tracking / f"{policy.folder.replace('/', '-')}.lock")
         self._identity = ""
-        self._run_id = ""
+        self.run_id = ""
+        """The run of the training; empty until it has started."""
         self._sampled = 0.0
 
     def update(self) -> int:
@@ -160,7 +161,7 @@ class Feed:
         if now is None or now.identity != progress.identity:  # restarted meanwhile: these may be another run's lines
             self._identity = ""
             return 0
-        run = self.store.get(self._run_id)
+        run = self.store.get(self.run_id)
         written = self.store.add_points(run, points)
         if time.monotonic() - self._sampled > SECONDS_BETWEEN_SAMPLES:
             self._sampled = time.monotonic()
@@ -176,7 +177,7 @@ class Feed:
         split = "sft" if self.policy.stage == "sft" else "train"
         self.store.add_datasets(run, [self.layout.split(split)], "training")
         self.metrics.rewind()
-        self._identity, self._run_id = progress.identity, run.info.run_id
+        self._identity, self.run_id = progress.identity, run.info.run_id
 
     def _evaluation(self) -> int:
         folder = self.policy.folder
