@@ -21,8 +21,8 @@ from rlassay.stats import Interval, crossed_interval, paired_difference
 EFFECT = 0.03
 FIELD = (0.015, 0.015)
 """Seed-to-seed standard deviations of the two arms in the field setting: 1.5 points."""
-SPREADS = ((0.0, 0.0), FIELD, (0.03, 0.0))
-"""No seed variance, the field setting, and one arm that varies while the other does not."""
+SPREADS = ((0.0, 0.0), FIELD, (0.04, 0.04), (0.03, 0.0))
+"""No seed variance, the field setting, a large one, and one arm that varies while the other does not."""
 
 
 def main() -> None:
@@ -32,15 +32,16 @@ def main() -> None:
     draws = parser.parse_args().draws
     rng = np.random.default_rng(20)
     print(f"{'seeds':>5} {'items':>5} {'samples':>7} {'seed SD':>9} " + " ".join(f"{name:>13}" for name in METHODS))
-    field: list[float] = []
-    for num_seeds, num_items, samples, spread in product((3, 5), (100, 400, 1000), (1, 8), SPREADS):
+    field, every = list[float](), list[float]()
+    for num_seeds, num_items, samples, spread in product((2, 3, 5, 10), (100, 1000), (1, 8), SPREADS):
         covered = _coverage(rng, draws, (num_seeds, num_items, samples), spread)
         shown = "/".join(f"{100 * one:g}" for one in dict.fromkeys(spread))
         line = " ".join(f"{100 * share:>13.1f}" for share in covered.values())
         print(f"{num_seeds:>5} {num_items:>5} {samples:>7} {shown:>9} {line}")
-        field += [covered["matched"], covered["independent"]] if spread == FIELD else []
-    low, high = 100 * min(field), 100 * max(field)
-    print(f"coverage of nominal 95 % intervals at a seed SD of 1.5 points: {low:.1f} to {high:.1f} %")
+        every += [covered["matched"], covered["independent"]]
+        field += every[-2:] if spread == FIELD else []
+    for name, shares in (("at a seed SD of 1.5 points", field), ("in all settings", every)):
+        print(f"coverage of nominal 95 % intervals {name}: {100 * min(shares):.1f} to {100 * max(shares):.1f} %")
     print_levels(draws)
 
 
