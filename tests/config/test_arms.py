@@ -20,7 +20,9 @@ from rlassay.config.arms import (
     undeclared,
     unknown_sources,
 )
+from rlassay.config.fingerprints import equal_arms
 from rlassay.config.load import read_yaml, scale_study
+from rlassay.report.sections import build_design
 from tests.config.studies import GONE, content, problems, study, write
 
 VARY_ALL = ["model", "sft", "rl", "rewards", "credit"]
@@ -242,6 +244,22 @@ def test_adapters_stay_where_the_model_is_replaced_by_one_of_another_kind(over: 
     assert lay_scale({"model": {"kind": "hub", "name": "x"}}, scale) == {"model": {"kind": "tiny_lm"}}
     same = {"model": {"kind": "tiny_lm", "lora": {"target_modules": ["q_proj"]}}}
     assert lay_scale(same, scale) == same
+
+
+def test_a_signal_setting_that_is_null_stays_null_at_a_scale():
+    over = {"signals": {"perception": {"block": 4}}}
+    whole_frames = {"signals": {"perception": {"block": None, "share": 0.5}}}
+    assert lay_scale(whole_frames, over) == whole_frames
+    smaller = {"signals": {"perception": {"block": 4, "share": 0.5}}}
+    assert lay_scale({"signals": {"perception": {"block": 14, "share": 0.5}}}, over) == smaller
+    assert lay_scale({}, over) == over
+
+
+def test_arms_that_a_scale_makes_equal_are_known():
+    video = load_study("s3_video", "tiny")  # the built-in model takes clips as frames only
+    assert equal_arms(video) == {"frames": "both"}
+    assert "At this scale 'frames as images' trains as 'action set + format' does" in build_design(video).sentence
+    assert equal_arms(load_study("digits", "tiny")) == {}
 
 
 def test_a_ceiling_lowers_a_number_and_leaves_what_is_absent_absent():

@@ -18,7 +18,7 @@ from rlassay.cli.common import add_study_arguments, load
 from rlassay.cli.plans.estimates import StageEstimate, checkpoint_bytes, estimate_stages, rollout_completions
 from rlassay.cli.terminal import kept_rows
 from rlassay.config import Settings, Study, StudyError, load_study
-from rlassay.config.fingerprints import data_id
+from rlassay.config.fingerprints import data_id, equal_arms
 from rlassay.config.inputs import split_paths
 from rlassay.files import read_json
 from rlassay.layout import Layout
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     console.print(f"{study.title}\n{study.id}, {_seeds(study)}, to {layout.root}/", markup=False, highlight=False)
     console.print(_arms(study))
+    for name, other in equal_arms(study).items():
+        console.print(f"At this scale arm {name} trains as arm {other} does.", markup=False, highlight=False)
     console.print(_stages(stages))
     console.print(_hardware(study, settings), markup=False, highlight=False)
     for line in [*_forecast(args, study, layout, settings, stages), *_rows(study, layout)]:

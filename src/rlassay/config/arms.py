@@ -121,6 +121,8 @@ def _is_seq2seq(model: dict[str, Any]) -> bool:
 def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """Lay an overlay on sections; a warm start, reward, adapters, curve or average that they lack stay absent.
 
+    A setting of the signals that is null in the sections stays null.
+
     Where the overlay replaces the model by one of another kind, adapters stay, with the overlay's `lora` over them.
     """
     over = {key: section for key, section in overlay.items() if key != "sft" or sections.get("sft")}
@@ -130,6 +132,8 @@ def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, An
     rounds = over.pop("sequential_seeds", {})
     if is_mapping(sections.get("seeds")):
         over["seeds"] = rounds
+    if "signals" in over:
+        over["signals"] = _unless_null(over["signals"], sections.get("signals", {}))
     for section, optional in (("evaluation", "every"), ("primary", "over")):
         if section in over and not sections.get(section, {}).get(optional):
             over[section] = {key: value for key, value in over[section].items() if key != optional}
@@ -141,6 +145,15 @@ def lay_scale(sections: dict[str, Any], overlay: dict[str, Any]) -> dict[str, An
     if of_adapters is not None and written.get("lora") and laid["model"].get("kind") != written.get("kind"):
         laid["model"] = {**laid["model"], "lora": merge(written["lora"], of_adapters)}
     return laid
+
+
+def _unless_null(over: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """The overlay without the keys that are null as written."""
+    return {
+        key: _unless_null(value, written[key]) if is_mapping(value) and is_mapping(written.get(key)) else value
+        for key, value in over.items()
+        if key not in written or written[key] is not None
+    }
 
 
 def at_most(sections: dict[str, Any], ceilings: dict[str, Any]) -> dict[str, Any]:

@@ -157,6 +157,15 @@ def recipe_id(recipe: Recipe) -> str:
     return _digest(recipe)
 
 
+def equal_arms(study: Study) -> dict[str, str]:
+    """Arm -> the first arm with the same recipe, for arms that repeat one."""
+    first: dict[str, str] = {}
+    for name, arm in study.arms.items():
+        first.setdefault(recipe_id(arm.recipe), name)
+    found = {name: first[recipe_id(arm.recipe)] for name, arm in study.arms.items()}
+    return {name: other for name, other in found.items() if name != other}
+
+
 def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     """Digest of the code of `modules` and of every rlassay module that they import, directly or not.
 

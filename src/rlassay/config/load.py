@@ -75,7 +75,7 @@ def scale_study(
 ) -> Study:
     """The resolved study with a scale and an engine laid over it.
 
-    Its design was checked as written, since a scale may level arms.
+    Its design was checked as written, since a scale may make arms equal (`equal_arms`).
     """
     content, overlay = _written_out(content, source), {}
     if overlay_path is not None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from rlassay.config.arms import covers, differences, undeclared
+from rlassay.config.fingerprints import equal_arms
 from rlassay.config.policies import seeds_by_arm
 from rlassay.config.section import is_mapping
 from rlassay.config.study import Study
@@ -56,7 +57,8 @@ def build_design(study: Study) -> Design:
         confounded = [name for name in differing if any(covers(one.path, path) for one in confounds[name])]
         declared = [name for name in differing if name not in confounded]
         rows.append(DesignRow(key=path, values=values, declared_by=tuple(declared), confounds=tuple(confounded)))
-    return Design(sentence=_design_sentence(study, tuple(rows)) + _machinery(study), rows=tuple(rows))
+    sentence = _design_sentence(study, tuple(rows)) + _levelled(study) + _machinery(study)
+    return Design(sentence=sentence, rows=tuple(rows))
 
 
 def _settings(study: Study, paths: Iterable[str]) -> Iterator[str]:
@@ -97,6 +99,15 @@ def _machinery(study: Study) -> str:
     texts = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in found]
     used = dict.fromkeys(f"{key} {text}" for key, text in texts if text not in plain)
     return f" Jobs trained with {listed(list(used))}." if used else ""
+
+
+def _levelled(study: Study) -> str:
+    """A sentence on the arms that the study's scale makes equal; empty if it makes none."""
+    pairs = [
+        f"{quoted(study.arms[name].label)} trains as {quoted(study.arms[other].label)} does"
+        for name, other in equal_arms(study).items()
+    ]
+    return f" At this scale {listed(pairs)}, which the study as written tells apart." if pairs else ""
 
 
 def _design_sentence(study: Study, rows: tuple[DesignRow, ...]) -> str:

@@ -24,6 +24,7 @@ TITLES = {
     "truncated": "truncated",
     "parse_failure": "parse failures, strict",
     "parse_failure_lenient": "parse failures, lenient",
+    "action_set_iou": "action-set IoU",
     DISAGREEMENT: "strict and lenient disagree",
 }
 """Metric -> heading, where its name does not serve as one."""

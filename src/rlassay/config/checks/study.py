@@ -18,7 +18,7 @@ from rlassay.config.checks.strategy import strategy_can_run, strategy_fits
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Gsm8k, PackageTexts, Summarization, Table
 from rlassay.config.explain import describe
-from rlassay.config.fingerprints import recipe_id
+from rlassay.config.fingerprints import equal_arms
 from rlassay.config.model import TinyLM, TinyVLM
 from rlassay.config.study import SCORE_METRICS, Study
 from rlassay.config.training import Recipe, RewardConfig
@@ -309,12 +309,8 @@ def _labels(study: Study) -> Iterator[str]:
 
 
 def _equal_arms(study: Study) -> Iterator[str]:
-    first: dict[str, str] = {}
-    for name, arm in study.arms.items():
-        recipe = recipe_id(arm.recipe)
-        if recipe in first:
-            yield f"arms.{name}: equal to arms.{first[recipe]} and would train the same weights; change or remove one"
-        first.setdefault(recipe, name)
+    for name, other in equal_arms(study).items():
+        yield f"arms.{name}: equal to arms.{other} and would train the same weights; change or remove one"
 
 
 def _declarations(study: Study) -> Iterator[str]:
