@@ -169,6 +169,20 @@ def test_values_that_all_lie_between_0_and_1_are_kept_there_and_others_are_not()
         assert estimate(scores, unit, 0.95).low == pytest.approx(crossed_interval(scores).low, abs=1e-6)
 
 
+def test_an_interval_stays_inside_the_limits_of_its_metric():
+    # A penalty that is 0 on every prompt can only be lower on unseen ones.
+    penalty = estimate(np.zeros((2, 24)), "value", 0.95, (-1.0, 0.0))
+    assert (penalty.mean, penalty.high, penalty.by_seed) == (0.0, 0.0, (0.0, 0.0))
+    assert penalty.low is not None
+    assert -0.2 < penalty.low < -0.1
+    # From -1 to 1 the interval is that of the shares, twice as wide and one lower.
+    scores = np.array([[0.3, 0.5, 0.4], [0.9, 1.0, 0.95]])
+    share, doubled = estimate(scores, "share", 0.95), estimate(2 * scores - 1, "value", 0.95, (-1.0, 1.0))
+    assert share.low is not None
+    assert share.high is not None
+    assert (doubled.low, doubled.high) == pytest.approx((2 * share.low - 1, 2 * share.high - 1), abs=1e-5)
+
+
 @pytest.mark.parametrize("matched", [True, False])
 def test_a_difference_is_the_paired_interval_clipped_to_shares(matched: bool):
     arm, reference = np.array([[1.0, 1.0, 0.8], [0.9, 1.0, 1.0]]), np.array([[0.0, 0.1, 0.0], [0.0, 0.0, 0.1]])

@@ -78,7 +78,7 @@ def _row(first: Results, second: Results, key: str, column: Column, confidence: 
     ours, theirs = first.rows.get(key), second.rows.get(key)
     label = (ours or theirs or first.rows[key]).label
     cells = [
-        None if row is None else estimate(scores_of(results, row, column), column.unit, confidence)
+        None if row is None else estimate(scores_of(results, row, column), column.unit, confidence, column.limits)
         for results, row in ((first, ours), (second, theirs))
     ]
     found, note = None, f"only in {(second if ours is None else first).study.id}"

@@ -73,6 +73,8 @@ class Column(Record):
     """Heading on the page."""
     unit: Unit
     """Unit of every cell."""
+    limits: tuple[float, float] | None = None
+    """Smallest and largest value of the metric, where they are known and not 0 and 1."""
     better: Literal["higher", "lower", "neither"]
     """The direction of improvement."""
     primary: bool

@@ -28,6 +28,8 @@ TITLES = {
     DISAGREEMENT: "strict and lenient disagree",
 }
 """Metric -> heading, where its name does not serve as one."""
+LIMITS = {"soft_overlong": (-1.0, 0.0), "modality_balance": (-1.0, 1.0)}
+"""Reward -> its smallest and largest value, where these follow from its formula and are not 0 and 1."""
 LENGTH = ("token_count", "truncated")
 PARSING = ("parse_failure", "parse_failure_lenient", DISAGREEMENT)
 LOWER_IS_BETTER = {"truncated", *PARSING}
@@ -64,7 +66,9 @@ def _table(results: Results, name: TableName, title: str, note: str, columns: li
             row=row.key,
             kind=row.kind,
             label=row.label,
-            cells=tuple(estimate(scores_of(results, row, column), column.unit, confidence) for column in columns),
+            cells=tuple(
+                estimate(scores_of(results, row, column), column.unit, confidence, column.limits) for column in columns
+            ),
         )
         for row in results.rows.values()
     ]
@@ -112,8 +116,17 @@ def column_scores(results: Results, scores: PolicyScores, column: Column) -> Flo
     return pass_at_k(samples, right, int(column.metric.removeprefix(PASS_AT)))
 
 
-def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
-    """Mean over seeds and items, with its crossed interval."""
+def estimate(scores: SeedScores, unit: Unit, confidence: float, limits: tuple[float, float] | None = None) -> Estimate:
+    """Mean over seeds and items, with its crossed interval.
+
+    Args:
+        scores: shape (num_policies, num_items); NaN = no score.
+        unit: their unit.
+        confidence: level of the interval.
+        limits: smallest and largest value, which the interval does not leave; None = as the unit and the scores say.
+    """
+    if limits is not None:
+        return _stretched(estimate((scores - limits[0]) / (limits[1] - limits[0]), "share", confidence), limits)
     interval = crossed_interval(scores, confidence)
     low, high = _level_ends(interval, _of_shares(unit, [scores]))
     return Estimate(
@@ -125,6 +138,16 @@ def estimate(scores: SeedScores, unit: Unit, confidence: float) -> Estimate:
         covers=_covers(interval),
         by_seed=means_by_seed(scores),
     )
+
+
+def _stretched(found: Estimate, limits: tuple[float, float]) -> Estimate:
+    """An estimate from 0 to 1 on the scale of the limits."""
+
+    def value(share: float | None) -> float | None:
+        return None if share is None else tidy(limits[0] + (limits[1] - limits[0]) * share)
+
+    ends = {"mean": value(found.mean), "low": value(found.low), "high": value(found.high)}
+    return found.model_copy(update=ends | {"by_seed": tuple(value(one) for one in found.by_seed)})
 
 
 def means_by_seed(scores: SeedScores) -> tuple[float | None, ...]:
@@ -278,6 +301,7 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
         mode=mode,
         title=title if len(results.study.evaluation.sets) == 1 else f"{name}: {title}",
         unit=_unit(results, metric),
+        limits=_limits(results, metric),
         better="lower" if metric in LOWER_IS_BETTER else "neither" if metric == "token_count" else "higher",
         primary=(name, metric, mode) == (primary.set, primary.metric, primary.mode),
     )
@@ -292,6 +316,11 @@ def _unit(results: Results, metric: str) -> Unit:
     if metric == "token_count":
         return "tokens"
     return "share" if metric.startswith(PASS_AT) or _is_binary(results, metric) else "value"
+
+
+def _limits(results: Results, metric: str) -> tuple[float, float] | None:
+    reward = results.study.rewards.get(metric)
+    return None if reward is None else LIMITS.get(reward.kind or metric)
 
 
 def _is_binary(results: Results, metric: str) -> bool:

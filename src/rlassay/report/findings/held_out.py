@@ -55,7 +55,7 @@ def _series(results: Results, row: PolicyRow, column: Column, confidence: float)
             step=step,
             tokens=_mean([_tokens(results, folder, step) for folder in row.folders.values()]),
             hours=_mean([_hours(results, folder, step) for folder in row.folders.values()]),
-            score=estimate(_at_step(results, row, column, step), column.unit, confidence),
+            score=estimate(_at_step(results, row, column, step), column.unit, confidence, column.limits),
         )
         for step in _steps(results, row)
     ]
@@ -121,7 +121,7 @@ def _equal_tokens(results: Results, rows: list[PolicyRow], column: Column, confi
                 arm=row.key,
                 steps=round(float(np.mean(steps[row.key])), 1),
                 tokens=round(float(np.mean(used))),
-                score=estimate(scores[row.key], column.unit, confidence),
+                score=estimate(scores[row.key], column.unit, confidence, column.limits),
                 difference=gap,
             )
         )
