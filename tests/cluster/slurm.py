@@ -14,6 +14,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 CONFIG = Path("/etc/slurm/slurm.conf")
 """Where Slurm's programs look; `srun` inside a job sees no SLURM_CONF."""
 HOSTS = Path("/etc/hosts")
@@ -41,7 +43,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 KillWait=5
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] Sockets=1 CoresPerSocket=1 RealMemory=10000
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] Sockets=1 CoresPerSocket=1 RealMemory={mb}
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -67,8 +69,9 @@ def cluster() -> Generator[Path, None, None]:
         for part in ("state", "spool-n1", "spool-n2"):
             (folder / part).mkdir()
         hosts = HOSTS.read_text()
+        mb = min(10000, psutil.virtual_memory().total // 2**20)  # a node that declares more than it has is refused
         CONFIG.write_text(
-            TEMPLATE.format(host=socket.gethostname(), folder=folder, port=17100, first=17101, last=17102)
+            TEMPLATE.format(host=socket.gethostname(), folder=folder, mb=mb, port=17100, first=17101, last=17102)
         )
         HOSTS.write_text(hosts.rstrip("\n") + f"\n{NAMES}")
         daemons: list[subprocess.Popen[bytes]] = []
