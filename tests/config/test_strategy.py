@@ -28,10 +28,24 @@ def test_what_needs_the_whole_policy_is_refused(edits: dict[str, Any], message: 
     assert message in " ".join(problems(**FSDP2 | edits))
 
 
+@pytest.mark.parametrize("strategy", ["deepspeed_zero2", "deepspeed_zero3"])
+def test_deepspeed_is_refused_where_it_is_not_installed(strategy: str, monkeypatch: pytest.MonkeyPatch):
+    edits = {"strategy": strategy, "processes": 2}
+    installed: list[str] = ["deepspeed"]
+    monkeypatch.setattr("rlassay.config.checks.strategy.find_spec", lambda name: name if name in installed else None)
+    assert study(**edits).strategy == strategy
+    assert f"model.lora, but strategy is {strategy}" in " ".join(problems(**edits, model__lora={"r": 2}))
+    installed.clear()
+    (problem,) = problems(**edits)
+    assert problem.startswith(f"strategy: {strategy}, but deepspeed is not installed in ")
+    assert "pip install 'rlassay[deepspeed]'" in problem
+
+
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
     (problem,) = problems(strategy="fsdp", processes=2)
     assert "strategy" in problem
-    assert "fsdp2" in problem
+    for known in ("ddp", "fsdp2", "deepspeed_zero2", "deepspeed_zero3"):
+        assert known in problem
 
 
 def test_the_report_names_the_strategy():

@@ -50,18 +50,23 @@ def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
 
 
 def main(folder: Path, per_process: int, strategy: str = "ddp", tokens: int | None = None) -> None:
-    """Score and credit this process's part of one batch, then train on it."""
+    """Score, credit and train on this process's part of one batch."""
     first = PartialState(cpu=True).process_index * per_process
     values = list(VALUES[first : first + per_process])
     trainer = _trainer(folder, per_process, values, strategy, max_tokens_per_micro_batch=tokens)
-    whole = [trainer.train_dataset[index // NUM_GENERATIONS] for index in range(len(VALUES))]
-    trainer.model.train()
-    output = trainer._generate_and_score_completions(whole[first : first + per_process])
-    logged = {name: values[-1] for name, values in trainer._metrics["train"].items() if not name.startswith("time/")}
+    score = trainer._generate_and_score_completions
+    result: dict[str, Any] = {}
+
+    def scored(inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = score(inputs)
+        logged = {name: each[-1] for name, each in trainer._metrics["train"].items() if not name.startswith("time/")}
+        result.update(advantages=output["advantages"], metrics=logged)
+        return output
+
+    trainer._generate_and_score_completions = scored  # in training, since a policy is divided only then
     trainer.train()
     with whole_weights(trainer):
-        weights = {name: values.detach().clone() for name, values in trainer._xp_model().named_parameters()}
-    result = {"advantages": output["advantages"], "metrics": logged, "weights": weights}
+        result["weights"] = {name: each.detach().clone() for name, each in trainer._xp_model().named_parameters()}
     torch.save(result, folder / f"{PartialState().process_index}.pt")
 
 

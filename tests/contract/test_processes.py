@@ -35,6 +35,16 @@ def credited(folder: Path, processes: int, *options: str) -> list[dict[str, Any]
     return launched(folder, processes, "tests.contract.one_batch", str(folder), per_process, *options)
 
 
+def check_trained_alike(folder: Path, options: tuple[str, ...], whole: dict[str, Any]) -> None:
+    """Two processes with these options give the credit and the weights of `whole`."""
+    for divided in credited(folder / "divided", 2, *options):
+        assert divided["weights"].keys() == whole["weights"].keys()
+        for name, values in whole["weights"].items():
+            torch.testing.assert_close(divided["weights"][name], values, rtol=1e-5, atol=1e-5, msg=name)
+        for name in ("sensitivity_score_mean", "combined_token_fraction", "attention/late/mdi"):
+            assert divided["metrics"][name] == pytest.approx(whole["metrics"][name], rel=1e-5)
+
+
 def check_gradients(folder: Path, maker: str) -> None:
     """Two processes have the gradients of one, for the trainer that `maker` makes."""
     (folder / "one").mkdir()
@@ -86,9 +96,4 @@ def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_
 def test_neither_the_division_of_the_policy_nor_that_of_micro_batches_changes_what_is_trained(
     options: tuple[str, ...], whole: dict[str, Any], tmp_path: Path
 ):
-    for divided in credited(tmp_path / "divided", 2, *options):
-        assert divided["weights"].keys() == whole["weights"].keys()
-        for name, values in whole["weights"].items():
-            torch.testing.assert_close(divided["weights"][name], values, rtol=1e-5, atol=1e-5, msg=name)
-        for name in ("sensitivity_score_mean", "combined_token_fraction", "attention/late/mdi"):
-            assert divided["metrics"][name] == pytest.approx(whole["metrics"][name], rel=1e-5)
+    check_trained_alike(tmp_path, options, whole)

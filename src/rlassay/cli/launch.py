@@ -86,7 +86,7 @@ def _options(study: Study) -> list[str]:
 
 
 def _environment(study: Study, folder: Path, threads: int) -> dict[str, str]:
-    on_cpu = {"ACCELERATE_USE_CPU": "true"} if study.gpus == 0 else {}
+    on_cpu = {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"} if study.gpus == 0 else {}
     return os.environ | on_cpu | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
 
 

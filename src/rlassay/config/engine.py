@@ -7,7 +7,7 @@ from pydantic import Field
 from rlassay.config.section import Section
 
 EngineName = Literal["transformers", "vllm"]
-Strategy = Literal["ddp", "fsdp2"]
+Strategy = Literal["ddp", "fsdp2", "deepspeed_zero2", "deepspeed_zero3"]
 """How the processes of a training job share the policy: whole in each, or its weights, gradients and optimizer state
 divided."""
 PLACEMENT = {"gpu_memory_utilization", "server_base_url", "max_logp_difference"}

@@ -21,6 +21,7 @@ OWNED = {
     "seed": "the run's own seed",
     "use_cpu": "true if the study has no GPU",
     "bf16": "true on a GPU",
+    "deepspeed": "null, or `src/rlassay/launch/<strategy>.json`",
     "fsdp": "true if `strategy` is fsdp2",
     "fsdp_config": "`src/rlassay/launch/fsdp2.json` and the policy's layer classes",
     "top_k": "0: sampling is from the whole distribution or its nucleus, as entropy assumes",
@@ -71,7 +72,7 @@ NOT_OFFERED = {
     "precision and speed of the machine": "fp16 tf32 torch_compile_backend torch_compile_mode "
     "liger_kernel_config torch_empty_cache_steps auto_find_batch_size full_determinism "
     "accelerator_config parallelism_config ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
-    "ddp_static_graph ddp_backend ddp_timeout deepspeed local_rank",
+    "ddp_static_graph ddp_backend ddp_timeout local_rank",
     "the order of prompts is fixed beforehand": "data_seed dataloader_drop_last dataloader_num_workers "
     "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order "
     "remove_unused_columns label_names train_sampling_strategy length_column_name ignore_data_skip",

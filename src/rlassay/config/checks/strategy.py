@@ -5,7 +5,9 @@ user one edit, a checkpoint that does not hold all of a run costs the run. What 
 has not been tried on two processes.
 """
 
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
@@ -15,11 +17,16 @@ WHOLE = "set strategy to ddp"
 
 
 def strategy_can_run(study: Study) -> Iterator[str]:
-    """There are processes to divide the policy between."""
+    """There are processes to divide the policy between, and the library that divides it."""
     if study.strategy != "ddp" and study.num_processes == 1:
         yield (
             f"strategy: {study.strategy} divides the policy between processes, and each job has one; set gpus or "
             f"processes above 1, or {WHOLE}"
+        )
+    if study.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        yield (
+            f"strategy: {study.strategy}, but deepspeed is not installed in {sys.prefix}; run `pip install "
+            f"'rlassay[deepspeed]'`, or set strategy to fsdp2 or ddp"
         )
 
 

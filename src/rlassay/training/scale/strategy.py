@@ -1,12 +1,15 @@
 # pyright: basic
 # (accelerate has no types, and TRL leaves most attributes of a trainer open)
-"""Strategies by which processes share a training job: DDP holds whole weights in each, FSDP2 divides them.
+"""Strategies by which processes share a training job: DDP holds the whole of it in each, the others divide it.
 
-Weights, gradients and optimizer state are divided while the loss is trained. For sampling and for measuring signals
-every process gathers the whole weights once: its passes then need no other process, so that their number may differ.
+FSDP2 and ZeRO-3 divide weights, gradients and optimizer state while the loss is trained, ZeRO-2 all but the weights.
+For sampling and for measuring signals every process gathers the whole weights once: its passes then need no other
+process, so that their number may differ.
 """
 
 import json
+import os
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,6 +21,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.models.utils import add_hooks, remove_hooks
 
 from rlassay.training.process import restorable
 
@@ -32,6 +36,8 @@ def strategy_arguments(strategy: str, model: Any) -> dict[str, Any]:
     if strategy == "ddp":
         return {}
     settings = json.loads((files("rlassay") / "launch" / f"{strategy}.json").read_text(encoding="utf-8"))
+    if strategy.startswith("deepspeed"):
+        return {"deepspeed": settings}
     # A model's own list also names layers of relatives, such as those of CLIP's text side, which accelerate refuses.
     units = {type(each).__name__ for each in model.modules()} & set(model._no_split_modules or ())
     return {"fsdp": True, "fsdp_config": {**settings, "transformer_layer_cls_to_wrap": sorted(units)}}
@@ -44,9 +50,28 @@ def allow_on_cpu(arguments: TrainingArguments) -> None:
         arguments: of the trainer, which have made accelerate's record of the processes.
     """
     processes: Any = arguments.distributed_state
+    if arguments.deepspeed and processes.device.type == "cpu":
+        join_by_gloo(processes)
     if arguments.fsdp and processes.distributed_type == DistributedType.MULTI_CPU:
         # The accelerator turns several GPUs, and nothing else, into FSDP, whatever their device is.
         processes.distributed_type = DistributedType.MULTI_GPU
+
+
+def join_by_gloo(processes: Any) -> None:
+    """Have DeepSpeed join the processes of a job on CPUs; on GPUs accelerate does so.
+
+    Otherwise DeepSpeed takes each process for the only one as soon as TRL gives it the reference policy.
+
+    Args:
+        processes: accelerate's record of them, made by `TrainingArguments`.
+    """
+    os.environ.pop("ACCELERATE_USE_CPU", None)  # with it the accelerator, made next, drops DeepSpeed's settings
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed  # pyright: ignore[reportMissingImports]
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # DeepSpeed would first compile it for a minute
+    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
+    processes.distributed_type = DistributedType.DEEPSPEED
 
 
 def checked(trainer: Any, strategy: str) -> Any:
@@ -82,9 +107,20 @@ class StrategyCheck(TrainerCallback):
 def strategy_of(model: Any) -> str:
     """The strategy by which a model that accelerate has prepared is trained."""
     parts = list(model.parameters())
+    stage = zero_stage(model)
+    if stage is not None:
+        divided = stage < 3 or all(hasattr(each, "ds_id") for each in parts)
+        return f"deepspeed_zero{stage}" if divided else "ZeRO in part"
     if isinstance(model, FSDPModule):
         return "fsdp2" if all(isinstance(each, DTensor) for each in parts) else "FSDP2 in part"
     return "ddp"
+
+
+def zero_stage(model: Any) -> int | None:
+    """The stage of ZeRO that divides a model; None where DeepSpeed does not train it."""
+    deepspeed: Any = sys.modules.get("deepspeed")
+    is_engine = deepspeed is not None and isinstance(model, deepspeed.DeepSpeedEngine)
+    return model.zero_optimization_stage() if is_engine else None
 
 
 def gather_head(model: Any) -> None:
@@ -117,6 +153,10 @@ def whole_weights(trainer: Any) -> Generator[None, None, None]:
 
     Nothing happens where the weights are whole anyway.
     """
+    if zero_stage(trainer.model_wrapped) == 3:
+        with _gathered_by_deepspeed(trainer):
+            yield
+        return
     parts = [each for each in trainer.model_wrapped.modules() if isinstance(each, FSDPModule)]
     if not parts:
         yield
@@ -131,6 +171,20 @@ def whole_weights(trainer: Any) -> Generator[None, None, None]:
         model.reset_iter_state()  # divides them again, and forgets the order of these passes
         for part in others:  # not the model's own weights, which the backward pass needs first
             part.set_reshard_after_forward(True, recurse=False)
+
+
+@contextmanager
+def _gathered_by_deepspeed(trainer: Any) -> Generator[None, None, None]:
+    import deepspeed  # pyright: ignore[reportMissingImports]
+
+    engine = trainer.model_wrapped
+    trainer.args.ds3_gather_for_generation = False  # TRL would divide them again once it has sampled
+    with deepspeed.zero.GatheredParameters(list(engine.parameters())):
+        remove_hooks(engine)
+        try:
+            yield
+        finally:
+            add_hooks(engine)
 
 
 def with_whole_weights(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,36 @@
+"""DeepSpeed's ZeRO trains what DDP trains, on CPU by gloo; a job whose rank was killed resumes exactly."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.test_processes import check_trained_alike, credited
+from tests.training.test_strategies import DIVIDED, check_resumed, check_whole, trained
+
+pytestmark = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make .venv-vllm, then make test"
+)
+STRATEGIES = ("deepspeed_zero2", "deepspeed_zero3")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two processes train by DDP."""
+    return credited(tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_credit_and_weights_are_those_of_ddp(strategy: str, whole: dict[str, Any], tmp_path: Path):
+    check_trained_alike(tmp_path, (strategy,), whole)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_results_are_whole_policies_also_after_a_rank_was_killed(strategy: str, tmp_path: Path):
+    edits = DIVIDED | {"strategy": strategy}
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = trained(tmp_path / "undisturbed", edits)
+    check_whole(*undisturbed)
+    check_resumed(*undisturbed, tmp_path / "killed", edits)
