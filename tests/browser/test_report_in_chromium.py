@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from PIL import Image
 
 from rlassay.report.figures_style import contrast
 from rlassay.report.page import write_page
@@ -71,6 +72,23 @@ def test_a_table_sorts_by_a_column_with_the_keyboard_alone(browser, pages):
             browser.call("Input.dispatchKeyEvent", type=kind, **key)
         assert browser.value("head.getAttribute('aria-sort')") == sort
         assert browser.value(labels) == shown
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_film_strip_beside_a_long_question_keeps_its_proportions(browser, tmp_path, width):
+    Image.new("RGB", (96, 16)).save(tmp_path / "strip.png")
+    content = fake_content()
+    changes = {"images": ("../strip.png",), "question": "What does the digit do? " * 20}
+    example = content.examples[0].model_copy(update=changes)
+    folder = tmp_path / "report"
+    write_page(content.model_copy(update={"examples": (example,)}), folder)
+    browser.open(folder / "index.html", width=width)
+    box = browser.value(
+        "(({width, height}) => [width, height])(document.querySelector('.prompt img').getBoundingClientRect())"
+    )
+    assert (box[0] - 2) / (box[1] - 2) == pytest.approx(6, abs=0.1)  # less the border of one pixel
+    assert box[0] >= 300
+    assert browser.value("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize("width", [390, 1280])

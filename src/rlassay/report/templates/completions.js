@@ -194,7 +194,7 @@ function showPrompt(prompt) {
   const below = options.length ? element("ul", {className: "choices", "aria-label": "Options"}, ...options)
     : element("p", {}, "Gold answer: ", element("bdi", {textContent: prompt.answer}));
   const pictures = prompt.images.map((image, place) => image.uri
-    ? element("img", {src: image.uri, width: image.width, height: image.height, className: image.width < 128 ? "small" : "", alt: `Image ${place + 1} of the prompt`})
+    ? element("img", {src: image.uri, width: image.width, height: image.height, className: `${image.width < 128 ? "small" : ""}${image.width > 2 * image.height ? " wide" : ""}`, alt: `Image ${place + 1} of the prompt`})
     : element("p", {className: "note", textContent: "The image is missing."}));
   document.getElementById("prompt").replaceChildren(...pictures, element("div", {}, element("p", {dir: "auto", textContent: prompt.question}), below,
     element("p", {className: "note"}, element("code", {textContent: prompt.key}))));
