@@ -4,6 +4,7 @@ import json
 import signal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from rlassay.advantages.gae import explained_variance, value_errors
 from rlassay.config.algorithm import GAEAdvantage
 from rlassay.layout import Layout
 from rlassay.training import CreditGRPOTrainer
-from rlassay.training.algorithms.critic import Critic, CriticOptions
+from rlassay.training.algorithms.critic import Critic, CriticOptions, sum_gradients
 from rlassay.training.rl import critic_options, run_rl
 from tests.training.conftest import copied
 from tests.training.launcher import Launcher, wait_until
@@ -166,6 +167,24 @@ def test_with_an_adapter_the_critic_trains_an_adapter_of_its_own(tmp_path: Path)
     policy = {id(parameter) for parameter in trainer.model.parameters()}
     assert not policy & {id(parameter) for parameter in trained.values()}
     trainer.train()
+
+
+def test_processes_add_up_gradients_that_only_some_of_them_have():
+    """A process without images reduces the gradients of the vision tower too, or the others would wait for it."""
+    head, vision, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+    head.grad = torch.tensor([1.0, 2.0])
+    # Of the other process: which parameters have gradients, then these.
+    others = [torch.tensor([1.0, 1.0, 0.0]), torch.tensor([10.0, 20.0]), torch.tensor([3.0, 4.0])]
+
+    def reduce(values: Tensor, reduction: str) -> Tensor:
+        return values + others.pop(0)
+
+    sum_gradients(SimpleNamespace(num_processes=2, reduce=reduce), [head, vision, unused])
+    assert not others
+    assert head.grad.tolist() == [11.0, 22.0]
+    assert vision.grad is not None
+    assert vision.grad.tolist() == [3.0, 4.0]
+    assert unused.grad is None
 
 
 @pytest.mark.parametrize("value_model", ["separate", "head"])

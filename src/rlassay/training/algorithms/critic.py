@@ -3,7 +3,7 @@
 The critic is trained on each generation batch as soon as its advantages are computed, by an optimizer of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +150,7 @@ class Critic:
             self.optimizer.zero_grad()
             self._scored(output, learn_from)
             parameters = list(self.trained().values())
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+            sum_gradients(accelerator, parameters)
             torch.nn.utils.clip_grad_norm_(parameters, self.trainer.args.max_grad_norm)
             self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  # torch leaves a parameter open
         loss = accelerator.reduce(torch.stack(losses).sum(), reduction="sum")
@@ -201,6 +199,20 @@ class Critic:
                 return self.own_backbone(**inputs).last_hidden_state
         with torch.no_grad(), self.trainer.accelerator.autocast():
             return _backbone(self.trainer._xp_model())(**inputs).last_hidden_state
+
+
+def sum_gradients(accelerator: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Give each parameter the sum of its gradients on all processes, which have to call it together.
+
+    A process whose completions have no image has no gradient of the vision tower: 0, where another has one.
+    """
+    if accelerator.num_processes == 1:
+        return
+    given = torch.tensor([float(each.grad is not None) for each in parameters], device=parameters[0].device)
+    counts = accelerator.reduce(given, reduction="sum").tolist()
+    for parameter in (each for each, count in zip(parameters, counts, strict=True) if count):
+        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = accelerator.reduce(own, reduction="sum")
 
 
 def _chunks(count: int, size: int) -> Iterator[slice]:
