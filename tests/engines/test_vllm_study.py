@@ -135,3 +135,17 @@ def test_stale_weights_stop_the_run(study_folder: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(VLLMGeneration, "sync_weights", first_only)
     with vllm_process(), pytest.raises(SamplerGapError, match="step 2: the log-probs of vLLM and of the trainer"):
         run_rl(study, results(tmp_path), policy_of(study))
+
+
+def test_replayed_completions_are_no_gap_between_the_engines(study_folder: Path, tmp_path: Path):
+    """The policy leaves its earlier completions behind, at a rate of 1e-2 by far more than the limit."""
+    edits = {"rl__engine": {**ENGINE, "max_logp_difference": 0.02}, "rl__replay": {"size": 4, "min_mean": -0.75}}
+    shutil.copytree(study_folder / "before", tmp_path / "results")
+    study = load_short(tmp_path, **VLLM | edits)
+    with vllm_process():
+        run_rl(study, results(tmp_path), policy_of(study))
+
+    metrics = timeless_metrics(results(tmp_path))
+    print([(line["replay/replayed_fraction"], line[SAMPLER_GAP], line["reward"]) for line in metrics])
+    assert sum(line["replay/replayed_fraction"] for line in metrics) > 0
+    assert all(line[SAMPLER_GAP] < BETWEEN_ENGINES for line in metrics)

@@ -3,6 +3,7 @@
 """Sampling of groups through the trainer, and groups in the shapes that TRL and the trainer take."""
 
 from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 import torch
@@ -90,12 +91,20 @@ def gathered(values: list[Any]) -> list[Any]:
 
 
 def generated(chosen: ChosenGroups, prompts: list[Any]) -> tuple[Any, ...]:
-    """The return value of TRL's `_generate` for the completions of this process; `prompts` are theirs, with images."""
+    """The return value of TRL's `_generate` for the completions of this process; `prompts` are theirs, with images.
+
+    A replayed completion comes with log-probabilities of NaN, for which TRL takes a ratio of 1 and no gap: those of its
+    sampler belong to an earlier policy, whose distance from the policy of now is no gap between engines.
+    """
     groups = chosen.groups[chosen.own]
     images = [images_of(prompt) or None for prompt in prompts]
-    logps = None
+    logps: list[list[float]] | None = None
     if groups[0].sampling_logps is not None:
-        logps = [each for group in groups for each in group.sampling_logps or []]
+        logps = [
+            [nan] * len(each) if replayed else each
+            for group, replayed in zip(groups, chosen.replayed[chosen.own], strict=True)
+            for each in group.sampling_logps or []
+        ]
     return (
         [ids for group in groups for ids in group.prompt_tokens],
         [ids for group in groups for ids in group.completion_ids],
