@@ -7,6 +7,8 @@ import pytest
 from rlassay.config.fingerprints import rl_id
 from tests.config.studies import problems, study
 
+VIDEO: dict[str, Any] = {"kind": "hub", "name": "x/y-1B", "clips": {"show": "video"}}
+MAX_RL: dict[str, Any] = {"kind": "max_rl"}
 ADAPTIVE: dict[str, Any] = {"kind": "adaptive", "target": 0.1, "horizon": 1000.0}
 
 
@@ -42,6 +44,33 @@ ADAPTIVE: dict[str, Any] = {"kind": "adaptive", "target": 0.1, "horizon": 1000.0
             "rl.kl.credit: weighs a penalty whose weight rl.beta is 0",
         ),
         ({"rl__delta": 1.1}, "rl.delta: 1.1 is inside the clip range, where it changes nothing; expected above 1.2"),
+        (
+            {"rl__advantage": {"kind": "pass_at_k", "k": 4}, "rl__train_on": 2},
+            "rl.advantage.k: 4, expected at most rl.train_on, 2",
+        ),
+        (
+            {"rl__advantage": {"kind": "pass_at_k", "k": 9}},
+            "rl.advantage.k: 9, expected at most rl.num_generations, 8",
+        ),
+        (
+            {"rl__advantage": MAX_RL, "rewards__soft_overlong__weight": 0.5},
+            "rewards.soft_overlong: gives total rewards below 0, which rl.advantage max_rl does not take",
+        ),
+        ({"rl__advantage": MAX_RL, "rewards__think_answer_format__early_weight": -1.0}, "rewards.think_answer_format"),
+        (
+            {"rl__advantage": MAX_RL, "rl__multi_objective_aggregation": "normalize_then_sum"},
+            "rl.multi_objective_aggregation: normalize_then_sum: gives total rewards below 0",
+        ),
+        (
+            {"rl__advantage": MAX_RL, "rl__beta": 0.1, "rl__kl": {"where": "reward"}},
+            "rl.kl.where: reward: gives total rewards below 0",
+        ),
+        ({"model": VIDEO, "rl__replay": {}}, "rl.replay: takes images only, and model.clips.show is video"),
+        (
+            {"model": VIDEO, "rl__kl": {"kind": "exact"}},
+            "rl.kl exact: takes images only",
+        ),
+        ({"model": VIDEO, "rl__advantage": {"kind": "gae"}}, "rl.advantage gae: takes images only"),
         ({"rl__sapo_temperature_pos": 2.0}, "rl.sapo_temperature_pos: 2, but rl.loss_type dapo does not use it"),
     ],
 )
@@ -70,3 +99,8 @@ def test_a_penalty_on_reused_samples_is_no_problem():
     credit = [{"kind": "covariance_penalty"}]
     recipe = study(credit=credit, rl__num_iterations=2, rl__save_steps=2).arms["base"].recipe
     assert [part.kind for part in recipe.credit] == ["covariance_penalty"]
+
+
+def test_options_that_fit_are_no_problem():
+    study(rl__advantage=MAX_RL)
+    study(model=VIDEO | {"clips": {"show": "frames"}}, rl__replay={})

@@ -10,6 +10,7 @@ from PIL import Image
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from rlassay.config.model import ClipView, Lora, Tune
+from rlassay.divergence import FixedBeta
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.decoding import Decoding
 from rlassay.images import StudyImages
@@ -28,7 +29,7 @@ from rlassay.signals import (
     vision_grid,
 )
 from rlassay.signals.measuring import SignalPlan, summarise_attention
-from rlassay.training import CreditGRPOTrainer, GroupPlan, Replay
+from rlassay.training import CreditGRPOTrainer, GroupPlan, KLControl, Replay
 from rlassay.training.batch import clips_of, images_of
 from rlassay.training.prompts import prompt_dataset
 from rlassay.training.sft import sft_dataset
@@ -85,6 +86,7 @@ def video_trainer(folder: Path, kind: str, **settings: Any) -> Any:
         "signals": SignalPlan(masking=Masking(probability=0.0)),  # so that the masked pass shows the clip too
         "groups": None,
         "peft_config": None,
+        "kl": None,
     }
     others |= {name: settings.pop(name) for name in others if name in settings}
     trainer: Any = CreditGRPOTrainer(
@@ -354,7 +356,14 @@ def vllm_request(processor: Any, text: str, clip: Any) -> Any:
     return {"prompt_token_ids": ids, "multi_modal_data": {"video": [(frames, facts)]}}
 
 
-def test_what_takes_images_only_is_refused(tmp_path: Path):
-    trainer = video_trainer(tmp_path, "Qwen2.5-VL", groups=GroupPlan(replay=Replay()))
-    with pytest.raises(ValueError, match=r"clips for the processor's video input, but replay: images only; show clips"):
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"groups": GroupPlan(replay=Replay())}, "replay"),
+        ({"kl": KLControl(FixedBeta(0.1), kind="exact")}, "an exact KL"),
+    ],
+)
+def test_what_takes_images_only_is_refused(settings: dict[str, Any], name: str, tmp_path: Path):
+    trainer = video_trainer(tmp_path, "Qwen2.5-VL", **settings)
+    with pytest.raises(ValueError, match=rf"clips for the processor's video input, but {name}: images only; show"):
         trainer.train()

@@ -42,8 +42,8 @@ class VideoTrainer(KLTrainer):
     """`KLTrainer` that also trains on prompts with clips; without clips it is `KLTrainer`.
 
     Raises (when a batch with clips is drawn):
-        ValueError: the study uses vLLM, tools, dynamic sampling, replay, a critic or greedy baselines, which take
-            images only.
+        ValueError: the study uses vLLM, tools, dynamic sampling, replay, a critic, greedy baselines or an exact KL,
+            which take images only.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -115,6 +115,7 @@ class VideoTrainer(KLTrainer):
             "replay": plan.replay is not None,
             "a critic": advantages.critic is not None,
             "advantages from greedy completions": "greedy_rewards" in reads(advantages.estimator),
+            "an exact KL": self.xp_kl is not None and self.xp_kl.kind == "exact",
         }
         refused = [name for name, used in images_only.items() if used]
         if refused:

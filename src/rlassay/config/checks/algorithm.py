@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Iterator
 
-from rlassay.config.algorithm import AdaptiveController, PassAtKAdvantage, ReMaxAdvantage
-from rlassay.config.model import TinyLM
+from rlassay.config.algorithm import AdaptiveController, MaxRLAdvantage, PassAtKAdvantage, ReMaxAdvantage
+from rlassay.config.model import HubModel, TinyLM
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.names import nearest, one_of
 
 LOSSES_WITHOUT_CLIPPING = ("cispo", "sapo", "vespo")
 """Loss types that do not clip the ratio on both sides."""
+PENALTIES = ("modality_balance", "soft_overlong")
+"""Rewards that are below 0 where something is amiss."""
 
 
 def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
     rl, advantage = recipe.rl, recipe.rl.advantage
-    if isinstance(advantage, PassAtKAdvantage) and advantage.k > rl.num_generations:
-        yield f"rl.advantage.k: {advantage.k}, expected at most rl.num_generations, {rl.num_generations}"
+    size = "num_generations" if rl.train_on is None else "train_on"
+    if isinstance(advantage, PassAtKAdvantage) and advantage.k > getattr(rl, size):
+        yield f"rl.advantage.k: {advantage.k}, expected at most rl.{size}, {getattr(rl, size)}"
     if isinstance(advantage, ReMaxAdvantage) and rl.multi_objective_aggregation == "normalize_then_sum":
         yield (
             "rl.multi_objective_aggregation: normalize_then_sum has no value for the greedy completion of rl.advantage "
@@ -30,6 +33,37 @@ def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
             f"rl.{option}: the advantages of {advantage.kind} are not made from the rewards of one group alone; choose "
             "another rl.advantage, or drop it"
         )
+
+
+def _max_rl(_: Study, recipe: Recipe) -> Iterator[str]:
+    """MaxRL divides by the mean of the total rewards, of which it takes none below 0."""
+    rl = recipe.rl
+    if not isinstance(rl.advantage, MaxRLAdvantage):
+        return
+    below_0 = {
+        "rl.multi_objective_aggregation: normalize_then_sum": rl.multi_objective_aggregation == "normalize_then_sum",
+        "rl.kl.where: reward": rl.kl is not None and rl.kl.where == "reward" and rl.beta > 0,
+    }
+    for name, phases in recipe.weight_phases.items():
+        weights = [weight for _, weight in phases]
+        below_0[f"rewards.{name}"] = min(weights) < 0 or (name in PENALTIES and max(weights) > 0)
+    for cause in (name for name, is_so in below_0.items() if is_so):
+        yield f"{cause}: gives total rewards below 0, which rl.advantage max_rl does not take; drop one of them"
+
+
+def _video(_: Study, recipe: Recipe) -> Iterator[str]:
+    """What takes images only, and not clips by the processor's video input."""
+    rl, model = recipe.rl, recipe.model
+    if not isinstance(model, HubModel) or model.clips.show != "video":
+        return
+    images_only = {
+        "dynamic_sampling": rl.dynamic_sampling is not None,
+        "replay": rl.replay is not None,
+        f"advantage {rl.advantage.kind}": rl.advantage.kind in ("gae", "remax"),
+        "kl exact": rl.kl is not None and rl.kl.kind == "exact",
+    }
+    for option in (name for name, used in images_only.items() if used):
+        yield f"rl.{option}: takes images only, and model.clips.show is video; set show to frames, or drop it"
 
 
 def _choice(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -135,6 +169,8 @@ def _tune(_: Study, recipe: Recipe) -> Iterator[str]:
 
 ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
     _advantage,
+    _max_rl,
+    _video,
     _choice,
     _kl,
     _losses,
