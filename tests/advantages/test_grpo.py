@@ -27,6 +27,12 @@ def test_advantages_by_hand(scale: Literal["group", "batch", "none"], expected: 
     assert advantages.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_one_right_answer_of_four():
+    # Mean 1/4, deviation sqrt((9 + 1 + 1 + 1) / 16 / 3) = 1/2, not the population's sqrt(3) / 4: 1.5, -.5, -.5, -.5.
+    advantages = grpo(rewards=torch.tensor([1.0, 0.0, 0.0, 0.0]), num_generations=4)
+    assert advantages.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=5e-4)
+
+
 def test_an_unscored_completion_gets_no_advantage_and_is_left_out_of_the_statistics():
     # Mean of 1 and 3 is 2, deviation sqrt(2). A group with one scored completion has no deviation.
     advantages = grpo(torch.tensor([1.0, NAN, 3.0, NAN, 7.0, NAN]), 3)

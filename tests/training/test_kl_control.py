@@ -78,7 +78,7 @@ def test_low_var_kl_in_the_loss_is_the_beta_of_trl_without_its_correction(loss_t
     assert logged[0] == pytest.approx(logged[1], abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["kl", "exact"])
+@pytest.mark.parametrize("kind", [*KINDS, "exact"])
 def test_in_the_reward_a_completion_pays_for_the_sum_of_its_tokens(kind: str, tmp_path: Path):
     advantages: list[float] = []
 
@@ -94,7 +94,7 @@ def test_in_the_reward_a_completion_pays_for_the_sum_of_its_tokens(kind: str, tm
         if kind == "exact":
             values = (own.exp() * (own - reference)).sum(dim=2)
         else:
-            values = step.of_sampled(own) - step.of_sampled(reference)
+            values = KINDS[kind](step.of_sampled(own) - step.of_sampled(reference))
     totals = -BETA * (values * step.mask).sum(dim=1)
     # The two prompts, whose completions TRL has shuffled: the mean of each group is taken off.
     of_first = (step.inputs["prompt_ids"] == step.inputs["prompt_ids"][0]).all(dim=1)
@@ -103,6 +103,11 @@ def test_in_the_reward_a_completion_pays_for_the_sum_of_its_tokens(kind: str, tm
     torch.testing.assert_close(step.inputs["advantages"], totals - means, atol=1e-4, rtol=1e-4)
     assert (totals - means).abs().max() > 0.05
     assert sorted(step.inputs["advantages"].tolist()) == pytest.approx(sorted(advantages))
+
+    def loss(log_probs: Tensor) -> Tensor:
+        return -((totals - means).unsqueeze(1) * step.of_sampled(log_probs) * step.mask).sum() / step.mask.sum()
+
+    step.expect(loss)
 
 
 def test_a_controller_takes_one_step_per_optimiser_step_in_the_loss(tmp_path: Path):

@@ -31,7 +31,9 @@ from tests.training.test_shared_jobs import HALF, layout_of, ranks_below, run, s
 from tests.training.tiny_lm import make_trainer
 
 CREDIT = [{"kind": "attention_weights"}, {"kind": "entropy_filter"}, {"kind": "perception_filter"}]
+GUARD = {"min_entropy": 0.0, "max_kl": 100.0}
 DIVIDED: dict[str, Any] = HALF | {"strategy": "fsdp2", "credit": CREDIT, "rl__beta": 0.01, "evaluation__every": 3}
+DIVIDED |= {"rl__guard": GUARD}
 
 
 def trained(folder: Path, edits: dict[str, Any]) -> tuple[Path, Study]:

@@ -1,9 +1,10 @@
-"""What joins the loss token by token: a penalty for leaving the policy that sampled, and weights of the KL penalty."""
+"""What acts on the loss token by token: rules over a batch, a penalty for leaving the old policy, KL weights."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,10 +21,16 @@ REUSED: dict[str, Any] = {"num_iterations": 2}
 KL_COV = partial(CREDITS["covariance_penalty"], fraction=0.3, coef=COEF)
 
 
+def advantages_of(step: Step) -> Tensor:
+    """(B,), of completions, from those of their tokens, of which some are 0 where a rule leaves tokens out."""
+    of_tokens = step.inputs["advantages"]
+    return of_tokens.gather(1, of_tokens.abs().argmax(dim=1, keepdim=True))[:, 0]
+
+
 def covariances(step: Step, sampled: Tensor) -> Tensor:
     """(B, T), of each token in a loop over the definition; -inf outside completions."""
     places: list[tuple[int, int]] = [tuple(place) for place in step.mask.nonzero().tolist()]
-    advantages = step.inputs["advantages"][:, 0]  # spread over the tokens, with weights of 1
+    advantages = advantages_of(step)
     mean_advantage = sum(float(advantages[row]) for row, _ in places) / len(places)
     mean_logp = sum(float(sampled[place]) for place in places) / len(places)
     found = torch.full_like(sampled, -torch.inf)
@@ -57,6 +64,37 @@ def test_a_step_pushes_penalised_tokens_back_to_the_policy_that_sampled_them(tmp
         return (values * step.mask).sum() / step.mask.sum()
 
     step.expect(loss)
+
+
+def kept_by(rule: str, step: Step) -> Tensor:
+    """(B, T), 1 on the tokens that a rule over the batch keeps, from a forward pass of the policy that sampled."""
+    with torch.no_grad():
+        for name, parameter in step.trainer.model.named_parameters():
+            parameter.copy_(step.before[name])
+        log_probs = step.log_probs(step.trainer.model)
+    tokens = step.mask.bool()
+    if rule == "covariance":
+        values = covariances(step, step.of_sampled(log_probs))
+        highest = values[tokens].sort(descending=True).values[: int(0.3 * tokens.sum())]
+        return step.mask * (values < highest[-1])
+    entropy = -(log_probs.exp() * log_probs).sum(dim=2)
+    return step.mask * (entropy >= np.quantile(entropy[tokens].numpy(), 0.7))
+
+
+@pytest.mark.parametrize(
+    ("rule", "part"),
+    [
+        ("covariance", partial(CREDITS["covariance_filter"], fraction=0.3, choice="largest")),
+        ("entropy", partial(CREDITS["entropy_filter"], fraction=0.3, scope="batch")),
+    ],
+)
+def test_a_step_trains_the_tokens_that_a_rule_over_the_batch_keeps(rule: str, part: Any, tmp_path: Path):
+    step = Step(tmp_path, credit=part)
+    kept, advantages = kept_by(rule, step), advantages_of(step)
+    assert 0 < kept.sum() < step.mask.sum()
+    if rule == "covariance":  # it reads the advantages of all completions, which are seen on kept tokens only
+        assert bool(((kept.sum(dim=1) > 0) & (advantages != 0)).all())
+    step.expect(lambda logps: -(advantages[:, None] * kept * step.of_sampled(logps)).sum() / step.mask.sum())
 
 
 def test_a_batch_that_trains_one_step_is_refused(tmp_path: Path):
