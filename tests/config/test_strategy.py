@@ -35,6 +35,10 @@ def test_deepspeed_is_refused_where_it_is_not_installed(strategy: str, monkeypat
     monkeypatch.setattr("rlassay.config.checks.strategy.find_spec", lambda name: name if name in installed else None)
     assert study(**edits).strategy == strategy
     assert f"model.lora, but strategy is {strategy}" in " ".join(problems(**edits, model__lora={"r": 2}))
+    beyond: dict[str, Any] = {"rl__max_tokens_per_micro_batch": 4096, "rl__dynamic_sampling": {}, "rl__replay": {}}
+    for edit, value in beyond.items():
+        assert study(**FSDP2 | {edit: value})
+        assert f"{edit.replace('__', '.')}" in " ".join(problems(**edits, **{edit: value}))
     installed.clear()
     (problem,) = problems(**edits)
     assert problem.startswith(f"strategy: {strategy}, but deepspeed is not installed in ")

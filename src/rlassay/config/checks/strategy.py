@@ -34,7 +34,8 @@ def strategy_fits(study: Study, recipe: Recipe) -> Iterator[str]:
     """The arm trains by no means that needs the whole policy in one process."""
     if study.strategy == "ddp":
         return
-    for key, why in _unfit(recipe):
+    by_deepspeed = _unfit_for_deepspeed(recipe) if study.strategy.startswith("deepspeed") else ()
+    for key, why in (*_unfit(recipe), *by_deepspeed):
         yield f"{key}, but strategy is {study.strategy}, under which {why}; leave it out, or {WHOLE}"
 
 
@@ -65,3 +66,13 @@ def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"{name}.optim: {section.optim}", "optimizer state in 8 bits is not divided"
     if recipe.sft is not None and recipe.sft.activation_offloading:
         yield "sft.activation_offloading: true", "it has not been tried"
+
+
+def _unfit_for_deepspeed(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Settings that FSDP2 takes and DeepSpeed does not, with the reason."""
+    rl = recipe.rl
+    if rl.max_tokens_per_micro_batch is not None:
+        yield f"rl.max_tokens_per_micro_batch: {rl.max_tokens_per_micro_batch}", "gradients are divided at each of them"
+    for key, section in (("dynamic_sampling", rl.dynamic_sampling), ("replay", rl.replay)):
+        if section is not None:
+            yield f"rl.{key}", "it has not been tried"
