@@ -202,7 +202,8 @@ class _ResumedWandb(WandbCallback):
     ) -> None:
         if state.global_step <= self._before:
             return
-        super().on_log(args, state, control, model=model, logs=logs, **kwargs)
+        # transformers leaves the parameters untyped
+        super().on_log(args, state, control, model=model, logs=logs, **kwargs)  # pyright: ignore[reportUnknownMemberType]
         with replacing(self._file) as unfinished:
             unfinished.write_text(str(state.global_step), encoding="utf-8")
 
