@@ -34,5 +34,5 @@ lint: .venv  ## style, types, import contracts
 # Two workers, one thread each: jobs that share cores with more threads than cores run many times slower.
 test: lint  ## lint, then every test
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
-	@if [ -d .venv-vllm ]; then .venv/bin/python workflow/build_vllm.py && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile tests/engines; \
+	@if [ -d .venv-vllm ]; then .venv/bin/python workflow/build_vllm.py && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/engines; \
 	else echo "skipped: tests/engines, which need vLLM and torchvision (make .venv-vllm)"; fi
