@@ -9,6 +9,7 @@ Run from the project's root: python -m benchmarks.gpu [--shapes text_1.5b vl_3b 
 
 import argparse
 import gc
+import os
 import tempfile
 import time
 from functools import partial
@@ -52,6 +53,8 @@ WARM_UP = 1
 
 def main() -> None:
     """Print the figures of each shape."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, prints a warning otherwise
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--shapes", nargs="+", default=list(TEXT), choices=list(TEXT), help="models [all]")
     parser.add_argument("--steps", type=int, default=3, help="steps of each trainer that count [%(default)s]")
