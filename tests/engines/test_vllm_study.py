@@ -146,6 +146,5 @@ def test_replayed_completions_are_no_gap_between_the_engines(study_folder: Path,
         run_rl(study, results(tmp_path), policy_of(study))
 
     metrics = timeless_metrics(results(tmp_path))
-    print([(line["replay/replayed_fraction"], line[SAMPLER_GAP], line["reward"]) for line in metrics])
     assert sum(line["replay/replayed_fraction"] for line in metrics) > 0
     assert all(line[SAMPLER_GAP] < BETWEEN_ENGINES for line in metrics)

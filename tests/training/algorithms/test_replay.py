@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from rlassay.training.algorithms.groups import ChosenGroups
 from rlassay.training.algorithms.replay import Replay, ReplayBuffer, admits, draw, replay_score
+from rlassay.training.algorithms.sampling import generated
 from tests.training.algorithms.make import group
 
 
@@ -93,3 +96,13 @@ def test_options_out_of_range_are_errors():
         Replay(size=0)
     with pytest.raises(ValueError, match=r"replay.min_std: got -1.0, expected at least 0"):
         Replay(min_std=-1.0)
+
+
+def test_replayed_completions_bring_no_log_probs_of_their_sampler():
+    """TRL takes NaN for a ratio of 1 and for no gap between engines; an earlier policy is no other engine."""
+    fresh, old = (replace(group(name, [1.0, 0.0], length=2), sampling_logps=[[-1.0, -2.0]] * 2) for name in "ab")
+    rest: dict[str, Any] = {"dropped": [], "names": ["reward"], "weights": torch.ones(1), "metrics": {}}
+    chosen = ChosenGroups(groups=[fresh, old, fresh], replayed=[False, True, False], own=slice(1, 3), **rest)
+    logps = generated(chosen, ["b", "b", "a", "a"])[4]
+    assert [[math.isnan(each) for each in row] for row in logps[:2]] == [[True, True]] * 2
+    assert logps[2:] == [[-1.0, -2.0]] * 2
