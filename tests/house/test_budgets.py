@@ -56,7 +56,6 @@ SMALL_MODULES = {
     "rlassay.report.findings.engines": "one finding per file",
     "rlassay.rewards.sandbox.worker": "entry point of a process",
     "rlassay.stats.aggregates": "one procedure per file, exported by the package",
-    "rlassay.stats.equivalence": "one procedure per file, exported by the package",
     "rlassay.stats.multiplicity": "one procedure per file, exported by the package",
     "rlassay.stats.seeds": "one procedure per file, exported by the package",
 }

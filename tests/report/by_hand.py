@@ -27,9 +27,10 @@ def hand_results(accuracy: dict[str, np.ndarray], samples: int = 4) -> Results:
     prompt_ids = [f"p{number:03d}" for number in range(num_items)]
     rows: dict[str, PolicyRow] = {}
     scores: dict[tuple[str, str], PolicyScores] = {}
+    planned = policies(study).values()
     for name, values in accuracy.items():
         kind = "sft" if name == "sft" else "arm"
-        every = [one for one in policies(study).values() if one.arm == name or (kind == one.stage == "sft")]
+        every = [one for one in planned if one.arm == name or (kind == one.stage == "sft")]
         found = tuple(every[: len(values)])
         label = "SFT" if kind == "sft" else study.arms[name].label
         rows[name] = PolicyRow(key=name, kind=kind, label=label, policies=found)

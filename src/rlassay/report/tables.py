@@ -11,7 +11,7 @@ from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
 from rlassay.report.read.scores import DISAGREEMENT, PolicyScores
 from rlassay.report.typeset import quoted
-from rlassay.stats import Interval, are_shares, contrast, crossed_interval, pass_at_k, seed_band, share_interval
+from rlassay.stats import Interval, are_shares, contrast, crossed_interval, seed_band, share_interval
 
 SeedScores = Float[np.ndarray, "seeds items"]
 
@@ -110,10 +110,7 @@ def column_scores(results: Results, scores: PolicyScores, column: Column) -> Flo
     """One policy's scores of a column, prompts sorted by prompt_id; NaN = no score."""
     if not column.metric.startswith(PASS_AT):
         return scores.mean_by_prompt(column.mode, column.metric)
-    means = scores.mean_by_prompt(column.mode, results.study.primary.metric)
-    samples = scores.samples_by_prompt(column.mode, results.study.primary.metric)
-    right = np.nan_to_num(np.round(means * samples))
-    return pass_at_k(samples, right, int(column.metric.removeprefix(PASS_AT)))
+    return scores.pass_at(column.mode, results.study.primary.metric, int(column.metric.removeprefix(PASS_AT)))
 
 
 def estimate(scores: SeedScores, unit: Unit, confidence: float, limits: tuple[float, float] | None = None) -> Estimate:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from rlassay.config.policies import Policy
 from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
 from rlassay.report.findings.answer import answer, headline, metric_name, what_it_takes
-from rlassay.report.findings.effects import equivalence_p, flips, improvement, needed
+from rlassay.report.findings.effects import flips, improvement, needed
 from rlassay.report.findings.records import Equivalence, Needed
 from rlassay.report.findings.rounds import difference_over_looks, equivalence_over_looks
 from rlassay.report.gather import SHARED_KINDS, PolicyRow, Results
@@ -22,7 +22,7 @@ from rlassay.report.tables import (
     tidy_p,
 )
 from rlassay.report.typeset import EFFECT_UNIT, counted, interval, number, probability, quoted
-from rlassay.stats import holm
+from rlassay.stats import equivalence_p_value, holm
 
 ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
@@ -158,22 +158,22 @@ def _equivalences(
     margin, column = results.study.primary.smallest_effect, primary_column(results)
     if margin is None:
         return {}
-    found: dict[str, float | None] = {}
+    found: dict[str, float] = {}
     for arm, reference in pairs:
         ours, theirs = _paired_scores(results, arm, reference, column)
         if ours.shape == theirs.shape and not np.isnan(ours - theirs).all():
             matched = are_matched(results, arm, reference)
             rounds = results.study.sequential if reference.kind == "arm" else None
             if rounds is None:
-                found[arm.key] = equivalence_p(ours, theirs, margin, matched_seeds=matched)
+                found[arm.key] = equivalence_p_value(ours, theirs, margin, matched_seeds=matched)
             else:
                 found[arm.key] = equivalence_over_looks(rounds, ours, theirs, margin, matched)
-    tested = {name: p_value for name, p_value in found.items() if name in family and p_value is not None}
+    tested = {name: p_value for name, p_value in found.items() if name in family and not np.isnan(p_value)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {
         name: Equivalence(
             margin=margin,
-            p_value=None if p_value is None else tidy_p(p_value),
+            p_value=tidy_p(p_value),
             p_holm=tidy_p(float(corrected[name])) if name in corrected else None,
         )
         for name, p_value in found.items()

@@ -2,7 +2,7 @@
 
 from rlassay.stats.aggregates import iqm, probability_of_improvement
 from rlassay.stats.attribution import effect_weights, shapley, shapley_weights
-from rlassay.stats.equivalence import equivalent
+from rlassay.stats.equivalence import equivalence_p_value, equivalent
 from rlassay.stats.intervals import Interval, are_shares, contrast, crossed_interval, paired_difference
 from rlassay.stats.multiplicity import holm
 from rlassay.stats.power import (
@@ -29,6 +29,7 @@ __all__ = [
     "crossed_interval",
     "deviations_of",
     "effect_weights",
+    "equivalence_p_value",
     "equivalent",
     "holm",
     "iqm",

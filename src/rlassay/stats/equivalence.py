@@ -1,8 +1,9 @@
 """Two one-sided tests: whether a difference is shown to be smaller than a margin."""
 
 from numpy.typing import ArrayLike
+from scipy.special import ndtr
 
-from rlassay.stats.intervals import paired_difference
+from rlassay.stats.intervals import are_shares, contrast_scores, paired_difference, two_sided_p, variance_components
 
 
 def equivalent(
@@ -32,3 +33,46 @@ def equivalent(
         raise ValueError(f"confidence is {confidence:g}; expected a level between 0.5 and 1, such as 0.95")
     found = paired_difference(a, b, 2 * confidence - 1, matched_seeds=matched_seeds)
     return found.num_seeds > 1 and -margin < found.low and found.high < margin
+
+
+def equivalence_p_value(a: ArrayLike, b: ArrayLike, margin: float, *, matched_seeds: bool = True) -> float:
+    """The smallest `1 - confidence` at which `equivalent` holds; 1 where none below 1/2 does, NaN with one seed.
+
+    With mean difference m, the `1 - 2 alpha` interval lies within `(-margin, margin)` exactly if its half-width is
+    below `margin - |m|`, so that alpha is half the two-sided p-value of a mean `margin - |m|` with the same variance.
+
+    Args:
+        a: as in `equivalent`.
+        b: as in `equivalent`.
+        margin: the smallest difference that matters, above 0.
+        matched_seeds: as in `paired_difference`.
+
+    Raises:
+        ValueError: as `equivalent`.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin is {margin:g}; expected the smallest difference that matters, above 0")
+    values, sides = contrast_scores((a, b), (1.0, -1.0), matched_seeds=matched_seeds)
+    num_seeds, num_items = values.shape
+    if num_seeds < 2:
+        return float("nan")
+    mean = float(values.mean()) if values.size else float("nan")
+    if num_items < 2 or abs(mean) >= margin:
+        return 1.0
+    components = variance_components(values, sides)
+    if components:
+        return two_sided_p(margin - abs(mean), components) / 2
+    return _of_equal_differences(mean, num_items, margin) if are_shares(a) and are_shares(b) else 0.0
+
+
+def _of_equal_differences(value: float, num_items: int, margin: float) -> float:
+    """`equivalence_p_value` of shares that all differ by `value`.
+
+    The interval is `value + u (bound - value)` towards -1 and 1, with Wilson's `u = z^2 / (n + z^2)` for n items
+    without an exception; it reaches the margin at the smaller of two u.
+    """
+    if margin >= 1:
+        return 0.0
+    reached = min((margin - value) / (1 - value), (margin + value) / (1 + value))
+    z: float = (num_items * reached / (1 - reached)) ** 0.5
+    return float(ndtr(-z))

@@ -220,7 +220,7 @@ def _interval(
     num_seeds, num_items = values.shape
     mean, low, high, p_value = float(values.mean()) if values.size else NAN, NAN, NAN, NAN
     if values.size and num_items > 1:
-        components = _components(values, sides)
+        components = variance_components(values, sides)
         if components:
             half = half_width(components, 0.5 - confidence / 2)
             low, high, p_value = mean - half, mean + half, two_sided_p(mean, components)
@@ -231,7 +231,7 @@ def _interval(
     return Interval(mean=mean, low=low, high=high, p_value=p_value, num_seeds=num_seeds, num_items=num_items)
 
 
-def _components(values: ScoreMatrix, sides: list[ScoreMatrix]) -> list[VarianceComponent]:
+def variance_components(values: CompleteScores, sides: Sequence[CompleteScores]) -> list[VarianceComponent]:
     """V_b and V_a, for two or more items; empty when all values and all seeds are equal."""
     num_seeds, num_items = values.shape
     item_means, seed_means = values.mean(axis=0), values.mean(axis=1)

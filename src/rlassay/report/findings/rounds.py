@@ -6,13 +6,13 @@ from rlassay.config.policies import seeds_by_arm
 from rlassay.config.study import SequentialSeeds
 from rlassay.files import read_json
 from rlassay.report.content import Comparison
-from rlassay.report.findings.effects import ReferenceScores, equivalence_p
+from rlassay.report.findings.effects import ReferenceScores
 from rlassay.report.findings.records import ArmAtLook, Look, Rounds, SequentialOutcome
 from rlassay.report.gather import Results
 from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.tables import SeedScores, difference, primary_column, tidy_p
 from rlassay.report.typeset import counted, listed, quoted
-from rlassay.stats import SequentialTest, paired_difference
+from rlassay.stats import SequentialTest, equivalence_p_value, paired_difference
 
 DECIDED: dict[str, SequentialOutcome] = {"better": "better", "worse": "worse", "equivalent": "equivalent"}
 """Outcomes of a comparison that are verdicts."""
@@ -43,13 +43,13 @@ def difference_over_looks(
 
 def equivalence_over_looks(
     rounds: SequentialSeeds, ours: SeedScores, theirs: ReferenceScores, margin: float, matched_seeds: bool
-) -> float | None:
-    """`equivalence_p` over all looks so far; None before the first."""
+) -> float:
+    """`equivalence_p_value` over all looks so far; NaN before the first."""
     found = [
-        equivalence_p(ours[:n], theirs[:n], margin, matched_seeds=matched_seeds) for n in _taken(rounds, len(ours))
+        equivalence_p_value(ours[:n], theirs[:n], margin, matched_seeds=matched_seeds)
+        for n in _taken(rounds, len(ours))
     ]
-    known = [1.0 if one is None else one for one in found]
-    return SequentialTest(rounds.looks).p_value(known, one_sided=True) if known else None
+    return SequentialTest(rounds.looks).p_value(found, one_sided=True)
 
 
 def _taken(rounds: SequentialSeeds, num_seeds: int) -> list[int]:

@@ -12,6 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from rlassay.stats import pass_at_k
+
 DISAGREEMENT = "grading_disagreement"
 """Share of completions that the strict and the lenient parser score differently."""
 SCORE_COLUMNS = ["prompt_id", "mode", "sample", "metric", "value"]
@@ -35,6 +37,19 @@ class PolicyScores:
     def samples_by_prompt(self, mode: str, metric: str) -> Float[np.ndarray, " items"]:
         """Scored samples per prompt."""
         return np.nan_to_num(_column_of(self._counts, (mode, metric), len(self.counts)))
+
+    def pass_at(self, mode: str, metric: str, k: int) -> Float[np.ndarray, " items"]:
+        """pass@k per prompt of a metric whose values are 0 or 1; NaN with fewer than k scored samples."""
+        name = (mode, metric, k)
+        if name not in self._passes:
+            samples = self.samples_by_prompt(mode, metric)
+            right = np.nan_to_num(np.round(self.mean_by_prompt(mode, metric) * samples))
+            self._passes[name] = pass_at_k(samples, right, k)
+        return self._passes[name].copy()
+
+    @cached_property
+    def _passes(self) -> dict[tuple[str, str, int], Float[np.ndarray, " items"]]:
+        return {}
 
     @cached_property
     def _means(self) -> dict[Any, Float[np.ndarray, " items"]]:
