@@ -85,6 +85,16 @@ def test_markers_are_filled_for_verdicts_only():
     assert faces == {"accuracy_only": True, "format_only": True, "dr_grpo": False}
 
 
+def test_a_long_name_gets_a_line_of_its_own_and_is_not_cut():
+    content = fake_content()
+    name = "accuracy, format and brevity, normalized"
+    arms = tuple(arm.model_copy(update={"label": name}) if arm.name == "dr_grpo" else arm for arm in content.arms)
+    short, long = (drawn(one)[0]["forest_baseline"] for one in (content, content.model_copy(update={"arms": arms})))
+    assert name in texts(long)
+    heights = [float(ElementTree.fromstring(one.svg).attrib["height"]) for one in (short, long)]
+    assert heights[1] - heights[0] == 3 * 14
+
+
 def test_logged_only_rewards_are_drawn_open():
     drawings, marks = fake()
     color = f'fill="{marks["base"].color}"'

@@ -45,8 +45,10 @@ from rlassay.report.plots.lines import (
 )
 from rlassay.report.typeset import EFFECT_UNIT, LEVEL_UNIT, number, one_line, quoted, scaled, with_interval
 
-ROWS_WIDTH, ROW_HEIGHT = 360, 42
-"""Pixels of a figure with one interval per row."""
+ROWS_WIDTH, ROW_HEIGHT, NAME_HEIGHT = 360, 42, 14
+"""Pixels of a figure with one interval per row; a row whose name has a line of its own is `NAME_HEIGHT` higher."""
+ROW_CHARACTERS = 56
+"""Characters of text that fit beside each other in a row."""
 ROWS_MARGINS = (1, 8, 28, 40)
 """Left, right, top, bottom, pixels; as in `canvas`."""
 
@@ -217,7 +219,9 @@ def _describe_rows(title: str, rows: Sequence[IntervalRow]) -> str:
 
 def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool = False) -> tuple[Figure, Axes]:
     left, _, top, bottom = ROWS_MARGINS
-    height = top + ROW_HEIGHT * len(rows) + bottom
+    # Arms are told apart by the ends of their names, so that a long name gets a line of its own rather than a cut.
+    stacked = any(len(row.mark.label) + len(row.text) > ROW_CHARACTERS - 3 for row in rows)
+    height = top + (ROW_HEIGHT + NAME_HEIGHT * stacked) * len(rows) + bottom
     figure, axes = canvas(ROWS_WIDTH, height, ROWS_MARGINS)
     headed(figure, left / ROWS_WIDTH, height, one_line(title, 52))
     axes.set_ylim(len(rows) - 0.5 + 0.2, -0.5)
@@ -227,14 +231,14 @@ def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool =
     for place, row in enumerate(rows):
         if zero:  # a short stroke beside each interval, so that it crosses no text
             axes.plot([0, 0], [place + 0.08, place + 0.32], color=SOFT, linewidth=1.5)
-        _draw_row(axes, place, row, unit)
+        _draw_row(axes, place, row, unit, stacked)
     return figure, axes
 
 
-def _draw_row(axes: Axes, place: int, row: IntervalRow, unit: Unit) -> None:
+def _draw_row(axes: Axes, place: int, row: IntervalRow, unit: Unit, stacked: bool) -> None:
     y, color = place + 0.2, row.mark.color
-    _row_text(axes, (0.0, y), one_line(row.mark.label, 30), INK, "left")
-    _row_text(axes, (1.0, y), one_line(row.text, 44), SOFT, "right")
+    _row_text(axes, (0.0, y), one_line(row.mark.label, ROW_CHARACTERS), INK, "left", NAME_HEIGHT * stacked)
+    _row_text(axes, (1.0, y), one_line(row.text, ROW_CHARACTERS), SOFT, "right")
     axes.axhline(y, color=HAIR, linewidth=0.8)
     middle, low, high = _numbers(row.estimate)
     if middle is None:
@@ -251,12 +255,12 @@ def _draw_row(axes: Axes, place: int, row: IntervalRow, unit: Unit) -> None:
     axes.plot(scaled(middle, unit), y, marker=row.mark.marker, markersize=8, color=color, markerfacecolor=face)
 
 
-def _row_text(axes: Axes, point: tuple[float, float], text: str, color: str, align: str) -> None:
-    """Text 7 points above a row's line; `point` is in fractions of the width and in rows."""
+def _row_text(axes: Axes, point: tuple[float, float], text: str, color: str, align: str, higher: int = 0) -> None:
+    """Text `7 + higher` points above a row's line; `point` is in fractions of the width and in rows."""
     axes.annotate(
         text,
         point,
-        (0, 7),
+        (0, 7 + higher),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         va="bottom",
