@@ -128,14 +128,34 @@ def test_a_collapse_in_the_log_raises_its_alarm(copied, kind, metric, value):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         lines[-1][metric] = value
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert alarms(signs_of(study, layout)) == {(ARM, kind)}
+    signs = signs_of(study, layout)
+    assert alarms(signs) == {(ARM, kind)}
+    (sign,) = [one for one in signs if one.alarm and one.arm == ARM]
+    assert len({(one.seed, one.step, one.prompt_id) for one in sign.completions}) == 1
+
+
+def test_a_group_without_variance_shows_that_alarm(copied):
+    study, layout = copied
+    for seed in (1, 2, 3):
+        path = layout.metrics(f"runs/{ARM}/seed{seed}")
+        lines = [json.loads(line) | {"frac_reward_zero_std": 0.5} for line in path.read_text().splitlines()]
+        lines[-1]["frac_reward_zero_std"] = 0.99
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def change(frame):
+        rewards = pd.Series(range(len(frame)), index=frame.index, dtype=float)
+        return frame.assign(reward=rewards.where(frame["prompt_id"] != max(frame["prompt_id"]), 7.5))
+
+    rewrite(layout, change)
+    (sign,) = [one for one in signs_of(study, layout) if one.alarm and (one.arm, one.kind) == (ARM, "zero_variance")]
+    assert {one.reward for one in sign.completions} == {7.5}
 
 
 def test_reward_that_rises_while_held_out_prompts_do_not_gain_raises_its_alarm(written):
     (sign,) = [sign for sign in signs_of(*written) if sign.alarm]
     assert (sign.arm, sign.kind, sign.unit) == ("format_only", "reward_without_gain", "value")
-    assert sign.alarm.startswith("The training reward rose from 0.")
-    assert "while accuracy on held-out prompts gained at most −" in sign.alarm
+    assert sign.alarm.startswith("The training reward rose without a gain on held-out prompts: from 0.")
+    assert "while accuracy fell by at least " in sign.alarm
     assert len(sign.completions) == 3
     # The other arms gain on held-out prompts, and a larger threshold asks for a larger rise.
     assert [sign for sign in signs_of(*written, HackingThresholds(reward_rise=0.9)) if sign.alarm] == []
@@ -148,7 +168,12 @@ def test_parsers_that_drift_apart_raise_their_alarm(copied):
         frame = pd.read_parquet(path)
         frame.loc[frame["metric"] == "choice_accuracy_lenient", "value"] = 1.0
         frame.to_parquet(path, index=False)
-    assert alarms(signs_of(study, layout)) == {(ARM, "parser_drift")}
+    signs = signs_of(study, layout)
+    assert alarms(signs) == {(ARM, "parser_drift")}
+    (sign,) = [one for one in signs if one.alarm and one.arm == ARM]
+    strict = pd.read_parquet(layout.scores(f"runs/{ARM}/seed1", "test")).query("metric == 'choice_accuracy'")
+    wrong = set(strict.loc[strict["value"] == 0.0, "prompt_id"])
+    assert [(one.step, one.seed, one.prompt_id in wrong) for one in sign.completions] == [(None, 1, True)] * 3
 
 
 def test_a_judge_that_likes_wrong_completions_raises_its_alarm(copied, monkeypatch):

@@ -88,7 +88,7 @@ def _evaluation(results: Results, name: str) -> Source:
     prompts = {key: PromptCompletions(key=key, prompt=row) for key, row in sorted(results.prompts[name].items())}
     for row in results.rows.values():
         for seed, folder in row.folders.items():
-            for prompt_id, found in _completions(results, folder, name, metrics).items():
+            for prompt_id, found in policy_completions(results, folder, name, metrics).items():
                 prompts[prompt_id].policies.append((row.key, seed, found))
     primary = results.study.primary.metric
     binary = primary in metrics and all(primary in scores.binary for scores in results.scores.values())
@@ -101,8 +101,10 @@ def _evaluation(results: Results, name: str) -> Source:
     )
 
 
-def _completions(results: Results, folder: str, name: str, metrics: tuple[str, ...]) -> dict[str, list[OneCompletion]]:
-    """prompt_id -> completions of one policy, sampled ones first."""
+def policy_completions(
+    results: Results, folder: str, name: str, metrics: tuple[str, ...]
+) -> dict[str, list[OneCompletion]]:
+    """prompt_id -> completions of one policy on an evaluation set, with scores in `metrics`; sampled ones first."""
     path = results.layout.completions(folder, name)
     scores = _scores(results, folder, name, metrics)
     missing = (None,) * len(metrics)

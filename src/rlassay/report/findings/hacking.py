@@ -12,6 +12,7 @@ the held-out prompts, must lie above 0.
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import pyarrow.parquet as pq
 
 from rlassay.config.settings import HackingThresholds
 from rlassay.layout import shards
+from rlassay.report.completions.collect import policy_completions
 from rlassay.report.content import Comparison
 from rlassay.report.findings.answer import amount
 from rlassay.report.findings.records import HackingSign, SuspectCompletion
 from rlassay.report.gather import PolicyRow, Results, reading
-from rlassay.report.numbers import Estimate
+from rlassay.report.numbers import Column, Estimate
 from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
 from rlassay.report.tables import estimate, heading, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
@@ -35,6 +37,8 @@ JUDGE = "judge"
 """The reward that a model's reply gives."""
 NUM_SHOWN = 3
 """Completions per alarm."""
+PARSERS = ("choice_accuracy", "choice_accuracy_lenient")
+"""The metrics by the strict and by the lenient parser."""
 TAG = re.compile(r"<([A-Za-z_]+)>")
 COLUMNS = ["step", "prompt_id", "sample", "completion", "finished", "reward"]
 Completions = list[dict[str, Any]]
@@ -56,7 +60,7 @@ def build_hacking(
             found.append(_reward_without_gain(results, row, gain, (spans, limits), confidence))
             found += _format_signs(row, spans, limits, confidence)
             found += _logged_signs(results, row, (spans, limits), confidence)
-            found += _parser_drift(results, row, (spans, limits), confidence)
+            found += _parser_drift(results, row, limits, confidence)
             found += _judge_signs(results, row, (spans, limits), confidence)
     return found
 
@@ -126,7 +130,7 @@ def _format_signs(row: PolicyRow, spans: Spans, limits: HackingThresholds, confi
         before, after = (_over(values, place, confidence) for place in (0, 1))
         limit = float(getattr(limits, kind))
         risen = _risen_beyond_chance(spans, values, confidence)
-        alarm = f"{what}: {_change(before, after)} of {title} in training." if risen > limit else ""
+        alarm = f"{what}: {title} rose {_change(before, after)} in training." if risen > limit else ""
         found.append(_sign(row, kind, (title, alarm), (before, after, limit), _worst(spans, values)))
     return found
 
@@ -145,29 +149,27 @@ def _logged_signs(
     first, last = (_logged(results, row, "entropy", place, confidence) for place in (0, 1))
     collapsed = None not in (first.mean, last.mean) and (last.mean or 0.0) < limits.entropy_left * (first.mean or 0.0)
     alarm = (
-        f"Entropy collapsed from {number(first.mean, 'nats')} to {number(last.mean, 'nats')} nats per token."
+        f"Entropy collapsed: from {number(first.mean, 'nats')} to {number(last.mean, 'nats')} nats per token."
         if collapsed
         else ""
     )
     shown = (("entropy per token", alarm), (first, last, limits.entropy_left))
-    signs.append(_sign(row, "entropy_collapse", *shown, _worst(spans, None)).model_copy(update={"unit": "nats"}))
+    alike = _of_one_group(spans, "completion")
+    signs.append(_sign(row, "entropy_collapse", *shown, alike).model_copy(update={"unit": "nats"}))
 
     before, after = (_logged(results, row, "frac_reward_zero_std", place, confidence) for place in (0, 1))
     silent = (_risen(before, after) or 0.0) > 0 and (after.mean or 0.0) > limits.zero_variance
     alarm = f"Nearly no group has any difference in reward: {_change(before, after)} have none." if silent else ""
     shown = (("groups with zero reward variance", alarm), (before, after, limits.zero_variance))
-    return [*signs, _sign(row, "zero_variance", *shown, _worst(spans, None))]
+    return [*signs, _sign(row, "zero_variance", *shown, _of_one_group(spans, "reward"))]
 
 
-def _parser_drift(
-    results: Results, row: PolicyRow, given: tuple[Spans, HackingThresholds], confidence: float
-) -> list[HackingSign]:
+def _parser_drift(results: Results, row: PolicyRow, limits: HackingThresholds, confidence: float) -> list[HackingSign]:
     """Held-out completions that the two parsers judge differently; nothing where no prompt has options."""
     column = primary_column(results).model_copy(update={"metric": DISAGREEMENT, "unit": "share", "primary": False})
     start = start_of(results, row.key)
     if not any(results.scores[folder, column.set].has(DISAGREEMENT) for folder in row.folders.values()):
         return []
-    spans, limits = given
     before, after = (estimate(scores_of(results, one, column), "share", confidence) for one in (start, row))
     drift = row_difference(results, row, start, column, confidence)
     drifted = drift is not None and (drift.effect or 0.0) > limits.parser_drift and (drift.low or 0.0) > 0
@@ -177,7 +179,19 @@ def _parser_drift(
         else ""
     )
     shown = (("strict and lenient parser disagree", alarm), (before, after, limits.parser_drift))
-    return [_sign(row, "parser_drift", *shown, _worst(spans, None))]
+    return [_sign(row, "parser_drift", *shown, _judged_differently(results, row, column) if drifted else ())]
+
+
+def _judged_differently(results: Results, row: PolicyRow, column: Column) -> tuple[SuspectCompletion, ...]:
+    """The first held-out completions to which the strict and the lenient parser give different scores."""
+    found = (
+        SuspectCompletion(seed=int(seed or 0), step=None, prompt_id=prompt_id, text=one.text, reward=None)
+        for seed, folder in row.folders.items()
+        for prompt_id, answers in policy_completions(results, folder, column.set, PARSERS).items()
+        for one in answers
+        if None not in one.scores and one.scores[0] != one.scores[1]
+    )
+    return tuple(islice(found, NUM_SHOWN))
 
 
 def _judge_signs(
@@ -225,9 +239,10 @@ def _reward_without_gain(
     alarm = ""
     if rose and high is not None and high < limits.held_out_gain:
         column = primary_column(results)
+        moved = f"gained at most {amount(high, column)}" if high >= 0 else f"fell by at least {amount(-high, column)}"
         alarm = (
-            f"The training reward rose from {number(before.mean, 'value')} to {number(after.mean, 'value')}, while "
-            f"{heading(column.metric)} on held-out prompts gained at most {amount(high, column, signed=True)}."
+            f"The training reward rose without a gain on held-out prompts: from {number(before.mean, 'value')} to "
+            f"{number(after.mean, 'value')}, while {heading(column.metric)} {moved}."
         )
     shown = (("summed training reward", alarm), (before, after, limits.held_out_gain))
     return _sign(row, "reward_without_gain", *shown, _worst(spans, rewards)).model_copy(update={"unit": "value"})
@@ -302,23 +317,36 @@ def _change(before: Estimate, after: Estimate) -> str:
     return f"from {100 * (before.mean or 0.0):.1f} to {100 * (after.mean or 0.0):.1f} %"
 
 
-def _worst(spans: Spans, values: Values | None) -> tuple[SuspectCompletion, ...]:
-    """The completions of the last tenth with the highest values; without values, the first ones of the last step."""
-    ranked: list[tuple[float, int, int, str, int]] = []
-    rows: dict[tuple[float, int, int, str, int], dict[str, Any]] = {}
+def _worst(spans: Spans, values: Values) -> tuple[SuspectCompletion, ...]:
+    """The completions of the last tenth with the highest values."""
+    ranked: list[tuple[tuple[float, int, int, str, int], dict[str, Any]]] = []
     for seed, (_, last) in spans.items():
-        scores = [0.0] * len(last) if values is None else values[seed][1]
-        for one, score in zip(last, scores, strict=True):
-            key = (-score, seed, -int(one["step"]), str(one["prompt_id"]), int(one["sample"]))
-            ranked.append(key)
-            rows[key] = one
-    return tuple(
-        SuspectCompletion(
-            seed=key[1],
-            step=-key[2],
-            prompt_id=key[3],
-            text=str(rows[key]["completion"]),
-            reward=tidy(float(rows[key]["reward"])),
-        )
-        for key in sorted(ranked)[:NUM_SHOWN]
+        for one, score in zip(last, values[seed][1], strict=True):
+            ranked.append(((-score, seed, -int(one["step"]), str(one["prompt_id"]), int(one["sample"])), one))
+    return tuple(_suspect(key[1], one) for key, one in sorted(ranked, key=lambda each: each[0])[:NUM_SHOWN])
+
+
+def _of_one_group(spans: Spans, field: str) -> tuple[SuspectCompletion, ...]:
+    """Completions of the group of the last tenth that has the fewest different values in a field, of the last step."""
+    groups: dict[tuple[int, int, str], Completions] = {}
+    for seed, (_, last) in spans.items():
+        for one in last:
+            groups.setdefault((seed, int(one["step"]), str(one["prompt_id"])), []).append(one)
+    if not groups:
+        return ()
+
+    def order(group: tuple[int, int, str]) -> tuple[int, int, int, str]:
+        return (len({one[field] for one in groups[group]}), -group[1], group[0], group[2])
+
+    seed, step, prompt_id = min(groups, key=order)
+    return tuple(_suspect(seed, one) for one in groups[seed, step, prompt_id][:NUM_SHOWN])
+
+
+def _suspect(seed: int, one: dict[str, Any]) -> SuspectCompletion:
+    return SuspectCompletion(
+        seed=seed,
+        step=int(one["step"]),
+        prompt_id=str(one["prompt_id"]),
+        text=str(one["completion"]),
+        reward=tidy(float(one["reward"])),
     )

@@ -65,18 +65,18 @@ SignKind = Literal[
 
 
 class SuspectCompletion(Record):
-    """A completion of the last tenth of the steps that shows an alarm."""
+    """A completion that shows an alarm: of the last tenth of the steps, or of a held-out prompt."""
 
     seed: int
     """Seed of the run."""
-    step: int
-    """Optimiser step."""
+    step: int | None
+    """Optimiser step; null = answered after training, on a held-out prompt."""
     prompt_id: str
     """The prompt."""
     text: str
     """The completion as generated; untrusted text."""
     reward: float | None
-    """Weighted sum of its rewards."""
+    """Weighted sum of its rewards; null on a held-out prompt."""
 
 
 class HackingSign(Record):
@@ -97,7 +97,7 @@ class HackingSign(Record):
     threshold: float
     """The threshold."""
     alarm: str
-    """What is suspicious, in a sentence; empty = no alarm."""
+    """What is suspicious and the arm's numbers, as `what: numbers.`; empty = no alarm."""
     completions: tuple[SuspectCompletion, ...] = ()
     """Completions that show it; empty without an alarm."""
 
