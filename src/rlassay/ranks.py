@@ -1,8 +1,8 @@
 """This process among those that share one job: its rank, and the sign of life that their launcher watches.
 
 A launcher (`rlassay.cli.launch`) starts a job as several processes, ranks 0 to N - 1. Files of a job are written by
-rank 0 alone. Every rank shows that it runs by changing a file in the launcher's folder; where a file no longer
-changes, or a rank ends, the launcher ends all of them.
+rank 0 alone. Every rank shows that it runs by changing a file in the launcher's folder, and says there for how long it
+has made no progress. Where a file no longer changes, no rank makes progress, or a rank ends, the launcher ends all.
 """
 
 import atexit
@@ -13,8 +13,13 @@ import platform
 import signal
 import sys
 import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+
+import psutil
 
 from rlassay.files import write_json
 
@@ -24,6 +29,10 @@ FOLDER = "RLASSAY_RANKS"
 """Environment variable of the launched processes: the folder for their signs of life."""
 BEAT = 1.0
 """Seconds between two signs of life."""
+BUSY = 0.02
+"""Seconds of CPU time per second that a process needs at least to count as working."""
+BUSY_CHILDREN = 0.3
+"""The same of its child processes; MLflow's, which sleeps between two looks at the metrics, stays below."""
 STACKS = signal.SIGUSR2
 """The signal on which a rank prints the stacks of its threads."""
 _PR_SET_PDEATHSIG = 1
@@ -60,7 +69,7 @@ def is_main() -> bool:
 
 
 def alive(folder: Path, number: int) -> Path:
-    """The file that a rank keeps changing: `{"pid", "host", "beats", "ended"}`."""
+    """The file that a rank keeps changing: `{"pid", "host", "beats", "ended", "idle", "still"}`; see `Progress`."""
     return folder / f"rank{number}.alive.json"
 
 
@@ -96,13 +105,100 @@ def die_with_parent(number: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
+class Progress:
+    """For how long the main thread has made no progress, as its process's own beating thread sees it.
+
+    Progress is watched while the process trains (`watched`), except while it waits for something that has time limits
+    of its own (`patient`): before training, a rank may wait for another job's download or lock for as long as it takes.
+    """
+
+    def __init__(self) -> None:
+        self.idle = 0.0
+        """Seconds in which the main thread stayed in one place and no CPU worked for it."""
+        self.still = 0.0
+        """Seconds in which the main thread stayed in one place, which also waits for a GPU at full load."""
+        self._watched = 0
+        self._patient = 0
+        self._looked = time.monotonic()
+        self._place: tuple[tuple[int, int], ...] = ()
+        self._own = self._below = 0.0
+
+    @contextmanager
+    def watched(self) -> Generator[None, None, None]:
+        """Within it the job ends if no rank makes progress."""
+        self._watched += 1
+        try:
+            yield
+        finally:
+            self._watched -= 1
+
+    @contextmanager
+    def patient(self) -> Generator[None, None, None]:
+        """Within it this rank may wait, for something that ends by itself; no other rank may be waited for."""
+        self._patient += 1
+        try:
+            yield
+        finally:
+            self._patient -= 1
+
+    def look(self) -> None:
+        """Compare with the last look; the beating thread does so."""
+        # A process that was suspended has missed looks: one counts as two at most.
+        passed, self._looked = min(time.monotonic() - self._looked, 2 * BEAT), time.monotonic()
+        place, before = _place_of_main_thread(), self._place
+        own, worked = time.process_time() - time.thread_time(), self._own
+        self._place, self._own = place, own
+        if not self._watched or self._patient or place != before or _waits_for_disk():
+            self.idle = self.still = 0.0
+            return
+        self.still += passed
+        idle = own - worked < BUSY * passed and not self._children_work(passed)
+        self.idle = self.idle + passed if idle else 0.0
+
+    def _children_work(self, passed: float) -> bool:
+        before, self._below = self._below, _cpu_seconds_of_children()
+        return self._below - before > BUSY_CHILDREN * passed
+
+
+PROGRESS = Progress()
+"""That of this process."""
+
+
+def _place_of_main_thread() -> tuple[tuple[int, int], ...]:
+    """Where the main thread is in each function that it has entered."""
+    assert threading.main_thread().ident is not None
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    place: list[tuple[int, int]] = []
+    while frame is not None:
+        place.append((id(frame), frame.f_lasti))
+        frame = frame.f_back
+    return tuple(place)
+
+
+def _waits_for_disk() -> bool:
+    return psutil.Process().status() == psutil.STATUS_DISK_SLEEP
+
+
+def _cpu_seconds_of_children() -> float:
+    total = 0.0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            times = child.cpu_times()
+        except psutil.Error:  # it has ended
+            continue
+        total += times.user + times.system
+    return total
+
+
 def _beat(file: Path, over: threading.Event) -> None:
     beats = 0
     while True:
         beats += 1
         ended = over.is_set()
+        PROGRESS.look()
+        sign = {"pid": os.getpid(), "host": platform.node(), "beats": beats, "ended": ended}
         try:
-            write_json(file, {"pid": os.getpid(), "host": platform.node(), "beats": beats, "ended": ended})
+            write_json(file, sign | {"idle": PROGRESS.idle, "still": PROGRESS.still})
         except OSError:  # the launcher has ended and removed its folder
             return
         if ended:

@@ -1,4 +1,4 @@
-"""The launcher of jobs of several processes: what it does when a rank hangs."""
+"""The launcher of jobs of several processes: what it does when a rank hangs, or all of them wait."""
 
 import os
 import signal
@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlassay import ranks
 from rlassay.cli import launch as launcher
 from rlassay.files import read_json
+from tests.config.studies import study
 
 RANK = "import time; from rlassay import ranks; ranks.show_life(); time.sleep(600)"
 
@@ -44,6 +46,73 @@ def test_a_stopped_rank_ends_the_job_with_a_message(
     (note,) = notes
     assert note.startswith("rank 1 of 2 has shown no sign of life for 3 s; the job ends")
     assert "Current thread" in errors  # the stacks of rank 0, which can still print them
+
+
+WAITING = """
+import sys, time
+from rlassay import ranks
+ranks.show_life()
+def spin(until):
+    while time.monotonic() < until: sum(range(1000))
+def wait_for_the_others(): time.sleep(600)
+with ranks.PROGRESS.watched():
+    if sys.argv[1] == "waits": wait_for_the_others()
+    if sys.argv[1] == "works": spin(time.monotonic() + 600)
+    if sys.argv[1] == "asks a server":
+        with ranks.PROGRESS.patient(): time.sleep(600)
+if sys.argv[1] == "downloads": time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("second", ["waits", "works", "asks a server", "downloads"])
+def test_ranks_that_all_wait_end_the_job_with_their_stacks(
+    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(launcher, "IDLE", 3.0)
+    monkeypatch.setattr(launcher, "PATIENCE", 2.0)
+    environment = os.environ | {ranks.FOLDER: str(tmp_path), "WORLD_SIZE": "2"}
+    members = [
+        subprocess.Popen([sys.executable, "-c", WAITING, what], env=environment | {"RANK": str(rank)})
+        for rank, what in enumerate(("waits", second))
+    ]
+    lasts = 30 if second == "waits" else 7
+    agent = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({lasts})"])
+    notes: list[str] = []
+    status = launcher._watch(agent, tmp_path, 2, notes.append)
+    launcher._end(agent, tmp_path)
+    for each in members:
+        each.wait()
+    if second != "waits":
+        assert (status, notes) == (0, [])
+        return
+    assert status == launcher.FAILED
+    assert notes[0].startswith("none of 2 ranks has made progress for 3 s; the job ends, and resumes")
+    errors = capfd.readouterr().err
+    assert errors.count("in wait_for_the_others") == 2
+
+
+def test_a_rank_at_full_load_that_stays_in_one_place_ends_the_job_after_longer():
+    def sign(idle: float, still: float, *, ended: bool = False) -> dict[str, Any]:
+        return {"ended": ended, "idle": idle, "still": still}
+
+    assert launcher._standstill({0: sign(34, 34), 1: sign(36, 36)}) is None
+    assert launcher._standstill({0: sign(36, 36), 1: sign(36, 36)}) == "none of 2 ranks has made progress for 35 s"
+    assert launcher._standstill({0: sign(36, 601), 1: sign(0, 599)}) is None
+    assert launcher._standstill({0: sign(0, 601), 1: sign(0, 601)}) == "none of 2 ranks has made progress for 600 s"
+    assert launcher._standstill({0: sign(0, 601), 1: sign(36, 601, ended=True)}) is None
+    assert launcher._standstill({0: sign(36, 36), 1: None}) is None
+
+
+def test_the_environment_says_how_processes_join(tmp_path: Path):
+    def environment(**edits: Any) -> dict[str, str]:
+        return launcher._environment(study(**edits), tmp_path, 3)
+
+    on_cpu = environment(processes=2, strategy="fsdp2")
+    assert (on_cpu["ACCELERATE_USE_CPU"], on_cpu["OMP_NUM_THREADS"]) == ("true", "3")
+    assert "ACCELERATE_USE_FSDP" not in on_cpu
+    on_gpus = environment(gpus=2, strategy="fsdp2")
+    assert (on_gpus["ACCELERATE_USE_FSDP"], on_gpus["FSDP_STATE_DICT_TYPE"]) == ("true", "FULL_STATE_DICT")
+    assert not {"ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP"} & environment(gpus=2).keys()
 
 
 def test_a_rank_ends_with_its_launcher(tmp_path: Path):

@@ -1,7 +1,8 @@
 """Start a stage as several processes by `accelerate launch`, watch them, and end all of them when one fails.
 
 A rank that ends takes the others with it, which `torch.distributed` sees to. A rank that is stopped or hangs outside of
-Python is seen here: it shows no more signs of life (`rlassay.ranks`). However this process ends, its ranks end too.
+Python is seen here: it shows no more signs of life (`rlassay.ranks`). So is a job whose ranks all wait, for each other
+or for nothing, without any progress. However this process ends, its ranks end too.
 """
 
 import os
@@ -29,6 +30,10 @@ from rlassay.training.process import signals_as_exceptions
 
 SILENCE = 30.0
 """Seconds without a sign of life after which a rank counts as hanging."""
+IDLE = 35.0
+"""Seconds without progress or work on a CPU, on all ranks, after which a job counts as hanging."""
+STILL = 600.0
+"""Seconds without progress on all ranks, whatever the CPUs do: they are busy where a rank waits for its GPU."""
 POLL = 0.5
 """Seconds between two looks at the ranks."""
 PATIENCE = 20.0
@@ -86,14 +91,18 @@ def _options(study: Study) -> list[str]:
 
 
 def _environment(study: Study, folder: Path, threads: int) -> dict[str, str]:
-    on_cpu = {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"} if study.gpus == 0 else {}
-    return os.environ | on_cpu | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
+    chosen = {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"} if study.gpus == 0 else {}
+    if study.gpus and study.strategy == "fsdp2":
+        # Accelerate joins processes before the trainer says how: whole checkpoints and offloaded weights are exchanged
+        # between CPUs, which NCCL cannot do, and for which accelerate adds gloo where these are set.
+        chosen = {"ACCELERATE_USE_FSDP": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    return os.environ | chosen | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
 
 
 def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int, note: Callable[[str], None]) -> int:
     """The exit status of the launcher; it is ended when a rank hangs."""
     silent = dict.fromkeys(range(count), 0.0)
-    last: dict[int, object] = {}
+    last: dict[int, dict[str, Any] | None] = dict.fromkeys(range(count))
     looked = time.monotonic()
     while launcher.poll() is None:
         time.sleep(POLL)
@@ -105,19 +114,32 @@ def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int, note: 
             ended = sign is not None and (sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"])))
             silent[number] = 0.0 if sign is None or ended or sign != last.get(number) else silent[number] + passed
             last[number] = sign
-        hanging = [number for number, seconds in silent.items() if seconds > SILENCE]
-        if hanging:
-            _report(hanging, folder, count, note)
+        problem = _silence(silent) or _standstill(last)
+        if problem is not None:
+            _report(problem, folder, note)
             return FAILED
     return launcher.returncode
 
 
-def _report(hanging: list[int], folder: Path, count: int, note: Callable[[str], None]) -> None:
-    which = ", ".join(str(number) for number in hanging)
-    reason = (
-        f"rank {which} of {count} has shown no sign of life for {SILENCE:g} s; the job ends, and resumes from its "
-        "newest checkpoint when it is started again"
-    )
+def _silence(silent: dict[int, float]) -> str | None:
+    """The ranks that have shown no sign of life for too long, in words; None without any."""
+    hanging = ", ".join(str(number) for number, seconds in silent.items() if seconds > SILENCE)
+    return f"rank {hanging} of {len(silent)} has shown no sign of life for {SILENCE:g} s" if hanging else None
+
+
+def _standstill(signs: dict[int, dict[str, Any] | None]) -> str | None:
+    """That no rank has made progress for too long, in words; None where one has, or has ended."""
+    running = [sign for sign in signs.values() if sign is not None and not sign["ended"]]
+    if len(running) < len(signs):
+        return None
+    for key, limit in (("idle", IDLE), ("still", STILL)):
+        if min(sign[key] for sign in running) > limit:
+            return f"none of {len(signs)} ranks has made progress for {limit:g} s"
+    return None
+
+
+def _report(problem: str, folder: Path, note: Callable[[str], None]) -> None:
+    reason = f"{problem}; the job ends, and resumes from its newest checkpoint when it is started again"
     note(reason)
     print(f"error: {reason}. The stacks of the ranks that can still print them:", file=sys.stderr, flush=True)
     _signal_ranks(folder, ranks.STACKS)

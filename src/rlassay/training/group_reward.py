@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from rlassay.ranks import PROGRESS
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards import REWARDS, check_reward_options
 from rlassay.rewards.outcomes import FAILURE_KINDS, Failure, FailureKind, Scored, value_of
@@ -96,7 +97,8 @@ class GroupReward:
 
     def _values(self, group: list[Completion]) -> list[float | None]:
         """Values of one group; adds to `failed` and `metrics`."""
-        outcomes = self.reward.outcomes(group)
+        with PROGRESS.patient():  # rewards have time limits of their own
+            outcomes = self.reward.outcomes(group)
         self.failed.extend(outcome.kind if isinstance(outcome, Failure) else None for outcome in outcomes)
         self.metrics += [dict(outcome.metrics) if isinstance(outcome, Scored) else {} for outcome in outcomes]
         return [value_of(outcome) for outcome in outcomes]

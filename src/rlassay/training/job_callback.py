@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from rlassay.bar import progress_bar
 from rlassay.config.settings import Trackers
 from rlassay.files import replacing
 from rlassay.layout import checkpoint
-from rlassay.ranks import is_main
+from rlassay.ranks import PROGRESS, is_main
 from rlassay.training.checkpoints import seal
 from rlassay.training.process import wait_for_all
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 class JobCallback(TrainerCallback):
     """Appends one line per logged step to `metrics.jsonl`, moves the bar and seals checkpoints, on the main process.
+
+    On all processes it has the launcher end a job in which no rank makes progress.
 
     A line is one flat JSON object, `{"step", "time", <TRL's metric names>...}`; a value that is not finite becomes
     null. It is flushed before training continues, so that a kill loses at most the line being written. `time/step` is
@@ -41,12 +44,14 @@ class JobCallback(TrainerCallback):
         self.title = title
         self.bar: tqdm[Any] | None = None
         self._began = 0.0
+        self._watched = ExitStack()
         self._step_seconds: list[float] = []
         disable_progress_bar()  # the library's bars over weight shards would break up this one
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._watched.enter_context(PROGRESS.watched())
         if state.is_world_process_zero:
             self.bar = progress_bar(self.title, state.max_steps, "step", done=state.global_step)
 
@@ -89,6 +94,7 @@ class JobCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._watched.close()
         if self.bar is not None:
             self.bar.close()
 

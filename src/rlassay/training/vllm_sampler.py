@@ -23,6 +23,7 @@ from rlassay.models.vllm_engine import (
     reloadable_on_cpu,
     vllm_name,
 )
+from rlassay.ranks import PROGRESS
 from rlassay.training.process import RefusedError
 
 
@@ -104,7 +105,8 @@ class VLLMSampling:
 
             def seeded_on_server(*args: Any, **options: Any) -> Any:
                 generation.generation_kwargs = {**given, "seed": self._next_seed(trainer, 0)}
-                return generate(*args, **options)
+                with PROGRESS.patient():  # the client has a time limit of its own
+                    return generate(*args, **options)
 
             generation.generate = seeded_on_server
             return
