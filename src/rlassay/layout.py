@@ -123,6 +123,10 @@ class Layout:
         """The completions of one policy on one evaluation set."""
         return self.root / policy / "eval" / f"{split}.completions.jsonl"
 
+    def sampler(self, policy: str, split: str) -> Path:
+        """The library that sampled those completions: `{"engine", "versions": {library: version}}`."""
+        return self.root / policy / "eval" / f"{split}.sampler.json"
+
     def completions_part(self, policy: str, split: str) -> Path:
         """The completions that an unfinished job has written."""
         return self.root / policy / "eval" / f".{split}.partial.jsonl"
@@ -173,6 +177,11 @@ class Layout:
     def tracking(self) -> Path:
         """Folder of the locks under which jobs write to MLflow."""
         return self.root / ".mlflow"
+
+
+def results_name(study: str, scale: str | None, engine: str | None) -> str:
+    """Name of a study's results folder: `<study>[-<scale>][-<engine>]`."""
+    return "-".join(part for part in (study, scale, engine) if part is not None)
 
 
 def shard(folder: Path, step: int) -> Path:

@@ -2,13 +2,13 @@
 
 import socket
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from rlassay.cli.cluster import nodes
 from rlassay.config import Study, load_study
+from rlassay.config.fingerprints import package_version
 from rlassay.training import process
 from rlassay.training.process import RefusedError
 
@@ -74,9 +74,12 @@ def test_a_port_in_use_is_named(study: Study, slurm: Programs):
 
 
 def test_machines_with_different_libraries_are_refused(monkeypatch: pytest.MonkeyPatch):
-    alike = {name: version(name) for name in process.COMPARED}
+    alike = {name: package_version(name) or "none" for name in process.COMPARED}
     monkeypatch.setattr(process, "of_main", lambda value: ("node1", alike))
     process._check_versions()
     monkeypatch.setattr(process, "of_main", lambda value: ("node1", alike | {"trl": "1.15.0"}))
     with pytest.raises(RefusedError, match=r"and node1 share this job .*: trl .* here and 1.15.0 there"):
+        process._check_versions()
+    monkeypatch.setattr(process, "of_main", lambda value: ("node1", alike | {"vllm": "0.0.1"}))
+    with pytest.raises(RefusedError, match=r": vllm .* here and 0.0.1 there. Let all nodes see one environment"):
         process._check_versions()

@@ -41,13 +41,20 @@ def test_processes_and_their_gpus_are_shown(tmp_path: Path, capsys: pytest.Captu
     for edits, shown in (
         ({"processes": 2}, "2 processes with 1 CPU thread each"),
         ({"gpus": 4}, "4 processes with a GPU"),
+        ({"processes": 2, "nodes": 2}, "4 processes with 1 CPU thread each, on 2 machines"),
     ):
         path = write(tmp_path / "study.yaml", content(rl__per_device_train_batch_size=8, **edits))
         assert main(["plan", "--study", str(path)]) == 0
         printed = capsys.readouterr().out
         assert f"Each training and generation job: {shown}" in printed
-        completions = 60 * 8 * (edits.get("processes") or edits["gpus"])
+        completions = 60 * 8 * (edits.get("processes") or edits["gpus"]) * edits.get("nodes", 1)
         assert cells(printed, "base")[-1] == f"{completions:,}"
+
+
+def test_how_processes_share_the_policy_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = write(tmp_path / "study.yaml", content(gpus=2, strategy="fsdp2", cpu_offload=True))
+    assert main(["plan", "--study", str(path)]) == 0
+    assert "2 processes with a GPU each, by fsdp2 with CPU offload" in capsys.readouterr().out
 
 
 def test_one_process_answers_with_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

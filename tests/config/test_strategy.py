@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rlassay.config.fingerprints import rl_id
 from rlassay.report.sections import build_design
 from tests.config.studies import problems, study
 
@@ -52,6 +53,29 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones():
         assert known in problem
 
 
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"gpus": 0, "processes": 2}, "cpu_offload: true, but gpus is 0, and it keeps in the machine's memory what"),
+        ({"gpus": 2, "strategy": "ddp"}, "cpu_offload: true, but strategy is ddp, which keeps everything on each GPU"),
+    ],
+)
+def test_offload_without_anything_to_move_is_refused(edits: dict[str, Any], message: str):
+    (problem,) = problems(**{"strategy": "fsdp2", "cpu_offload": True} | edits)
+    assert problem.startswith(message)
+
+
+def test_precision_and_offload_identify_results():
+    arm = next(iter(study().arms))
+    plain = study(**FSDP2 | {"gpus": 2, "processes": 1})
+    ids = {rl_id(plain.model_copy(update=each), arm, 1) for each in ({}, {"bf16": False}, {"cpu_offload": True})}
+    assert len(ids) == 3
+
+
 def test_the_report_names_the_strategy():
     assert build_design(study(**FSDP2)).sentence.endswith(" Jobs trained with strategy fsdp2.")
+    options = study(**FSDP2 | {"gpus": 2, "processes": 1, "cpu_offload": True, "bf16": False})
+    assert build_design(options).sentence.endswith(
+        " Jobs trained with strategy fsdp2, cpu_offload true and precision float32."
+    )
     assert "Jobs trained with" not in build_design(study(processes=2)).sentence

@@ -1,8 +1,8 @@
 """A program that gives credit to one generation batch and trains on it, on one process or several.
 
-`torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process> [<strategy> [<tokens>]]`
-writes `<rank>.pt`: the process's own token advantages, the metrics that it would log, and the weights after two
-optimiser steps on a generation batch of the same prompts, in micro-batches of at most so many tokens if these are
+`torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process> [<strategy> [<tokens>]]
+[offload]` writes `<rank>.pt`: the process's own token advantages, the metrics that it would log, and the weights after
+two optimiser steps on a generation batch of the same prompts, in micro-batches of at most so many tokens if these are
 given. All processes together take the same completions, by accumulation where they are few.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from PIL import Image
+from torch.distributed.fsdp import CPUOffloadPolicy
 from trl import GRPOConfig
 
 from rlassay.advantages import in_groups
@@ -49,11 +50,15 @@ def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     return (grouped - grouped.mean(dim=1, keepdim=True)).view_as(rewards)
 
 
-def main(folder: Path, per_process: int, strategy: str = "ddp", tokens: int | None = None) -> None:
+def main(
+    folder: Path, per_process: int, strategy: str = "ddp", tokens: int | None = None, *, cpu_offload: bool = False
+) -> None:
     """Score, credit and train on this process's part of one batch."""
     first = PartialState(cpu=True).process_index * per_process
     values = list(VALUES[first : first + per_process])
-    trainer = _trainer(folder, per_process, values, strategy, max_tokens_per_micro_batch=tokens)
+    trainer = _trainer(
+        folder, per_process, values, strategy, cpu_offload=cpu_offload, max_tokens_per_micro_batch=tokens
+    )
     score = trainer._generate_and_score_completions
     result: dict[str, Any] = {}
 
@@ -70,7 +75,9 @@ def main(folder: Path, per_process: int, strategy: str = "ddp", tokens: int | No
     torch.save(result, folder / f"{PartialState().process_index}.pt")
 
 
-def _trainer(folder: Path, per_process: int, values: list[float], strategy: str, **ours: Any) -> CreditGRPOTrainer:
+def _trainer(
+    folder: Path, per_process: int, values: list[float], strategy: str, *, cpu_offload: bool, **ours: Any
+) -> CreditGRPOTrainer:
     """A trainer whose reward gives this process's completions the `values`."""
 
     def earned(completions: list[Any], **columns: Any) -> list[float]:
@@ -80,7 +87,8 @@ def _trainer(folder: Path, per_process: int, values: list[float], strategy: str,
     head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
     model.lm_head.weight = torch.nn.Parameter(head)  # a random head, or the model would repeat the last token
     rows = [_row(folder, index) for index in range(3)]
-    arguments = _arguments(folder, per_process, strategy_arguments(strategy, model))
+    shared = strategy_arguments(strategy, model, cpu_offload=cpu_offload)
+    arguments = _arguments(folder, per_process, shared)
     allow_on_cpu(arguments)
     trainer = CreditGRPOTrainer(
         model=model,
@@ -99,6 +107,9 @@ def _trainer(folder: Path, per_process: int, values: list[float], strategy: str,
         signals=SignalPlan(attention=True, masking=Masking(block=4)),
         **ours,
     )
+    if strategy == "fsdp2" and cpu_offload:  # pinned memory is for a GPU
+        plugin: Any = trainer.accelerator.state.fsdp_plugin
+        plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
     trainer.add_callback(StrategyCheck(strategy, trainer))
     return trainer
 
@@ -142,4 +153,5 @@ def _row(folder: Path, index: int) -> PromptRow:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:4], *map(int, sys.argv[4:]))
+    given = [each for each in sys.argv[1:] if each != "offload"]
+    main(Path(given[0]), int(given[1]), *given[2:3], *map(int, given[3:]), cpu_offload="offload" in sys.argv)

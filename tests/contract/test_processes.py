@@ -92,7 +92,7 @@ def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_
     assert moved > 1e-3
 
 
-@pytest.mark.parametrize("options", [("fsdp2",), ("ddp", "60"), ("fsdp2", "60")], ids=" ".join)
+@pytest.mark.parametrize("options", [("fsdp2",), ("fsdp2", "offload"), ("ddp", "60"), ("fsdp2", "60")], ids=" ".join)
 def test_neither_the_division_of_the_policy_nor_that_of_micro_batches_changes_what_is_trained(
     options: tuple[str, ...], whole: dict[str, Any], tmp_path: Path
 ):

@@ -1,13 +1,17 @@
 """DeepSpeed's ZeRO trains what DDP trains, on CPU by gloo; a job whose rank was killed resumes exactly."""
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.contract.test_processes import check_trained_alike, credited
-from tests.training.test_strategies import DIVIDED, check_resumed, check_whole, trained
+from tests.training.short_run import proof
+from tests.training.test_shared_jobs import layout_of
+from tests.training.test_strategies import DIVIDED, check_in_bfloat16, check_resumed, check_whole, trained
 
 pytestmark = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make .venv-vllm, then make test"
@@ -21,9 +25,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return credited(tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
 
 
+@pytest.mark.parametrize("options", [(), ("offload",)], ids=" ".join)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_credit_and_weights_are_those_of_ddp(strategy: str, whole: dict[str, Any], tmp_path: Path):
-    check_trained_alike(tmp_path, (strategy,), whole)
+def test_credit_and_weights_are_those_of_ddp(
+    strategy: str, options: tuple[str, ...], whole: dict[str, Any], tmp_path: Path
+):
+    check_trained_alike(tmp_path, (strategy, *options), whole)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_plain_study_trains_in_bfloat16(strategy: str, tmp_path: Path):
+    check_in_bfloat16(tmp_path, strategy, torch.bfloat16)
+    assert proof(layout_of(tmp_path))["versions"]["deepspeed"] == version("deepspeed")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from rlassay.config import Study
@@ -58,7 +59,10 @@ def test_the_warm_start_answers_with_its_own_weights(answered, study):
 def test_the_working_file_is_removed(answered, study):
     names = {path.name for path in answered.completions(only(study, "model").folder, "test").parent.iterdir()}
 
-    assert names == {"test.completions.jsonl"}
+    assert names == {"test.completions.jsonl", "test.sampler.json"}
+    facts = json.loads(answered.sampler(only(study, "model").folder, "test").read_text())
+    assert facts["engine"] == "transformers"
+    assert facts["versions"] == {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def test_a_killed_job_resumes_and_gives_the_same_file(answered, study, tmp_path, monkeypatch):

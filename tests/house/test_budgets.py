@@ -53,7 +53,6 @@ SMALL_MODULES = {
     "rlassay.config.schema": "entry point",
     "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
     "rlassay.report.decide": "entry point of a stage",
-    "rlassay.report.findings.engines": "one finding per file",
     "rlassay.rewards.sandbox.worker": "entry point of a process",
     "rlassay.stats.aggregates": "one procedure per file, exported by the package",
     "rlassay.stats.multiplicity": "one procedure per file, exported by the package",

@@ -1,11 +1,14 @@
 """The sentences on engines: who sampled with vLLM, and its gap to the trainer."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rlassay.config.engine import VLLMEngine, VLLMSampler
+from rlassay.files import write_json
+from rlassay.layout import Layout
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.report.findings.engines import engine_sentences
 from rlassay.report.gather import Results
@@ -54,6 +57,22 @@ def test_an_arm_with_an_engine_of_its_own_is_named():
 def test_without_vllm_nothing_is_said():
     assert engine_sentences(sampled({}, evaluation=False)) == ""
     assert engine_sentences(sampled({})) == "RL sampled with transformers, the evaluation with vLLM."
+
+
+def test_the_versions_of_vllm_are_named(tmp_path: Path):
+    results = replace(sampled({"base": [[0.0, 0.0]] * 2}), layout=Layout(root=tmp_path))
+    folders = list(results.rows["base"].folders.values())
+    versions = ({"torch": "2.13.0", "vllm": "0.31.0"}, {"torch": "2.13.0", "vllm": "0.30.0"})
+    results = replace(
+        results, manifests={folder: {"versions": each} for folder, each in zip(folders, versions, strict=True)}
+    )
+    assert engine_sentences(results).startswith("RL sampled with vLLM 0.30.0 or 0.31.0 in ")
+    for folder, name in results.scores:
+        facts = {"engine": "vllm", "versions": {"torch": "2.13.0", "vllm": "0.31.0"}}
+        path = results.layout.sampler(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, facts)
+    assert ", the evaluation with vLLM 0.31.0. Its" in engine_sentences(results)
 
 
 def test_without_a_finished_run_there_is_no_gap():

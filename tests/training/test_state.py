@@ -93,7 +93,7 @@ def test_another_identity_starts_from_step_0(layout: Layout, changes: dict[str, 
 
 def test_a_finished_job_writes_its_manifest_and_does_not_run_again(layout: Layout):
     killed_after(layout, 2)
-    with open_run(layout, plan()) as run:
+    with open_run(layout, plan(libraries=("peft",))) as run:
         run.finish(Pretender(), generated_tokens=120)  # type: ignore[arg-type]
     manifest = json.loads(run.manifest.read_text())
     assert (manifest["steps"], manifest["max_steps"], manifest["generated_tokens"], manifest["gpus"]) == (4, 4, 120, 0)
@@ -104,7 +104,7 @@ def test_a_finished_job_writes_its_manifest_and_does_not_run_again(layout: Layou
         "model.safetensors": "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
     }
     assert [resume["step"] for resume in manifest["resumes"]] == [2]
-    assert set(manifest["versions"]) == {"torch", "transformers", "trl", "rlassay"}
+    assert set(manifest["versions"]) == {"torch", "transformers", "trl", "rlassay", "peft"}
     assert manifest["peak_memory_mb"] > 0
     assert (run.weights / "model.safetensors").read_bytes() == b"weights"
     assert run.complete.exists()

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from rlassay.config import Study
 from rlassay.models.policy import load_policy
 from rlassay.training import CreditGRPOTrainer
-from rlassay.training.scale.strategy import StrategyCheck
+from rlassay.training.rl import grpo_arguments
+from rlassay.training.scale.strategy import StrategyCheck, strategy_arguments
+from rlassay.training.sft import sft_arguments
 from tests.training.launcher import wait_until
 from tests.training.short_run import (
     MAX_STEPS,
@@ -82,6 +84,22 @@ def check_resumed(folder: Path, study: Study, other: Path, edits: dict[str, Any]
     assert rollouts(layout) == rollouts(layout_of(folder))
 
 
+def check_in_bfloat16(folder: Path, strategy: str, saved: torch.dtype) -> None:
+    """A study without token credit trains in bfloat16, and its weights are saved as `saved`."""
+    edits: dict[str, Any] = HALF | {"strategy": strategy, "bf16": True, "rl__max_steps": 2, "rl__save_steps": 2}
+    _, study = trained(folder, edits)
+    layout = layout_of(folder)
+    first, _ = timeless_metrics(layout)
+    assert first["grad_norm"] > 0
+    # An almost untrained model has the entropy of 300 tokens, ln 300 = 5.70, less what it has learnt.
+    assert 5.4 < first["entropy"] < 5.7
+    begun = json.loads(layout.train_manifest(warm_start(study), "sft").read_text())
+    paths = (layout.root / warm_start(study) / begun["weights"], layout.root / RUN / proof(layout)["weights"])
+    before, after = (load_file(path / "model.safetensors") for path in paths)
+    assert {each.dtype for each in after.values()} == {saved}
+    assert max((after[name].float() - each.float()).abs().max().item() for name, each in before.items()) > 1e-3
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
     return trained(tmp_path_factory.mktemp("undisturbed"), DIVIDED)
@@ -91,8 +109,37 @@ def test_the_results_are_whole_policies(undisturbed: tuple[Path, Study]):
     check_whole(*undisturbed)
 
 
+def test_a_plain_study_trains_in_bfloat16_and_keeps_weights_in_their_own_type(tmp_path: Path):
+    check_in_bfloat16(tmp_path, "fsdp2", torch.float32)
+
+
 def test_a_killed_rank_ends_the_job_which_resumes_exactly(undisturbed: tuple[Path, Study], tmp_path: Path):
     check_resumed(*undisturbed, tmp_path, DIVIDED)
+
+
+def test_offload_is_added_to_the_settings_of_each_strategy():
+    names = ("fsdp2", "deepspeed_zero2", "deepspeed_zero3")
+    model: Any = torch.nn.Linear(2, 3)
+    model._no_split_modules = ()  # as models of transformers have it
+    plain = {each: strategy_arguments(each, model, bf16=True) for each in names}
+    moved = {each: strategy_arguments(each, model, bf16=True, cpu_offload=True) for each in names}
+    assert all(each["bf16"] for each in (*plain.values(), *moved.values()))
+    fsdp, zero2, zero3 = (moved[each] for each in names)
+    assert fsdp["fsdp_config"] == {**plain["fsdp2"]["fsdp_config"], "cpu_offload": True}
+    to_host = {"device": "cpu", "pin_memory": True}
+    assert zero2["deepspeed"]["zero_optimization"] == {"stage": 2, "offload_optimizer": to_host}
+    divided = plain["deepspeed_zero3"]["deepspeed"]["zero_optimization"]
+    both = {"offload_optimizer": to_host, "offload_param": to_host}
+    assert zero3["deepspeed"]["zero_optimization"] == {**divided, **both}
+
+
+@pytest.mark.parametrize(("chosen", "on_cpu", "used"), [(None, True, False), (True, True, True), (False, True, False)])
+def test_the_precision_reaches_both_trainers(chosen: bool | None, on_cpu: bool, used: bool, tmp_path: Path):
+    study = load_short(tmp_path, **({} if chosen is None else {"bf16": chosen}))
+    recipe, shared = policy_of(study).recipe, strategy_arguments("ddp", None, bf16=study.bf16)
+    assert recipe.sft is not None
+    assert sft_arguments(recipe.sft, 1, tmp_path, shared, on_cpu=on_cpu).bf16 is used
+    assert grpo_arguments(recipe, 1, tmp_path, shared, on_cpu=on_cpu).bf16 is used
 
 
 def test_a_model_that_was_not_divided_is_refused_when_training_begins(tmp_path: Path):

@@ -76,6 +76,8 @@ def _hardware(study: Study, settings: Settings) -> str:
     of_each = "a GPU" if study.gpus else f"{threads} CPU thread{'s' if threads > 1 else ''}"
     each = f"{count} processes with {of_each} each" if count > 1 else f"1 process with {of_each}"
     each += f", on {study.nodes} machines" if study.nodes > 1 else ""
+    each += f", by {study.strategy}" if study.strategy != "ddp" else ""
+    each += " with CPU offload" if study.cpu_offload else ""
     if study.placed("generate") == study:
         return f"Each training and generation job: {each}"
     return f"Each training job: {each}; each generation job: 1 process with {of_each}"

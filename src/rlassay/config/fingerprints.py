@@ -77,14 +77,18 @@ def sft_id(study: Study, recipe: Recipe) -> str:
     """Identifies the warm start, which arms with the same model and `sft` sections share; ValueError without one."""
     if recipe.sft is None:
         raise ValueError("this recipe has no sft section, so there is no warm start to identify")
-    inputs = model_inputs(recipe.model) | _shared_by(study)
+    inputs = model_inputs(recipe.model) | _computed_by(study)
     return _digest(recipe.warm_start_model, recipe.sft, data_id(study), *_if_any(inputs))
 
 
-def _shared_by(study: Study) -> dict[str, str]:
-    """How processes share a training job, which decides batches, draws and rounding; nothing for one process."""
-    strategy = {} if study.strategy == "ddp" else {"strategy": study.strategy}
-    return {"processes": str(study.num_processes), **strategy} if study.num_processes > 1 else {}
+def _computed_by(study: Study) -> dict[str, str]:
+    """How a job computes, which decides batches, draws and rounding; nothing for one process of the usual precision."""
+    chosen = {} if study.bf16 is None else {"bf16": str(study.bf16)}
+    if study.num_processes > 1:
+        chosen["processes"] = str(study.num_processes)
+        chosen |= {} if study.strategy == "ddp" else {"strategy": study.strategy}
+        chosen |= {"cpu_offload": "True"} if study.cpu_offload else {}
+    return chosen
 
 
 def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
@@ -109,7 +113,7 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
     trained = recipe.model_dump(
         mode="json", exclude={"sft": True, "rewards": {"__all__": PATIENCE}, "rl": {"engine": PLACEMENT}}
     )
-    inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards) | _shared_by(study)
+    inputs = model_inputs(recipe.model) | reward_inputs(recipe.rewards) | _computed_by(study)
     start = sft_policy(study, recipe, seed)
     return _digest(trained, _own_rewards(recipe.rewards), start, data_id(study), seed, *_if_any(inputs))
 

@@ -9,8 +9,9 @@ from pydantic.fields import FieldInfo
 from rlassay.config.data import DataConfig
 from rlassay.config.engine import ANSWERING, DEFAULT_ENGINE, EngineName, EvaluationEngine, Strategy, is_default_engine
 from rlassay.config.model import Reference
-from rlassay.config.section import Section, alternatives, is_none, is_section
+from rlassay.config.section import Section, alternatives, is_false, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
+from rlassay.layout import results_name
 from rlassay.records import Mode
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -130,6 +131,11 @@ class StudyKeys(Section):
     """Machines that share each job, each with `gpus` or `processes` of its own; more than one needs Slurm."""
     strategy: Strategy = Field(default="ddp", exclude_if=lambda given: given == "ddp")
     """How the processes of a training job share the policy: whole in each, or its training state divided."""
+    bf16: bool | None = Field(default=None, exclude_if=is_none)
+    """Whether training computes in bfloat16, in which DeepSpeed saves weights too; null does so on GPUs alone."""
+    cpu_offload: bool = Field(default=False, exclude_if=is_false)
+    """Keep what a `strategy` divides in the machine's memory while no GPU needs it: optimizer state, and with `fsdp2`
+    and `deepspeed_zero3` weights too. It saves GPU memory and costs time."""
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation
@@ -168,11 +174,6 @@ class SequentialSeeds(Section):
 
 def _form_of_seeds(seeds: Any) -> str:
     return "[rounds]" if isinstance(seeds, dict | SequentialSeeds) else "[list]"
-
-
-def results_name(study: str, scale: str | None, engine: str | None) -> str:
-    """Name of a study's results folder: `<study>[-<scale>][-<engine>]`."""
-    return "-".join(part for part in (study, scale, engine) if part is not None)
 
 
 class Study(StudyKeys):

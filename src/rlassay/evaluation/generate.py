@@ -21,12 +21,13 @@ import torch
 from rlassay import ranks
 from rlassay.bar import progress_bar
 from rlassay.config.credit import AttentionSignal
-from rlassay.config.fingerprints import code_digest, evaluation_id, reads_signals
+from rlassay.config.fingerprints import code_digest, evaluation_id, package_version, reads_signals
 from rlassay.config.policies import Policy
 from rlassay.config.study import Evaluation, Study
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.by_vllm import VLLMDecoder
 from rlassay.evaluation.decoding import Decoding, Engine
+from rlassay.files import write_json
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
 from rlassay.models.hub import Model, Processor
@@ -73,9 +74,16 @@ def run_generate(study: Study, layout: Layout, policy: Policy, split: str) -> No
     wait_for_all_answers()
     if ranks.is_main():
         done = work.done | work.of_all()
+        write_json(layout.sampler(policy.folder, split), sampler_facts(study.evaluation))
         write_rows(target, (row for batch in batches for row in done[batch.number]))
         for file in work.files():
             file.unlink()
+
+
+def sampler_facts(evaluation: Evaluation) -> dict[str, Any]:
+    """The engine that samples, and the versions of its libraries here."""
+    libraries = ("torch", "transformers", *(("vllm",) if evaluation.engine.kind == "vllm" else ()))
+    return {"engine": evaluation.engine.kind, "versions": {name: package_version(name) for name in libraries}}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlassay.config.arms import covers, differences, undeclared
 from rlassay.config.fingerprints import equal_arms
+from rlassay.config.model import HubModel
 from rlassay.config.policies import seeds_by_arm
 from rlassay.config.section import is_mapping
 from rlassay.config.study import Study
@@ -85,9 +86,11 @@ MACHINERY = ("optim", "use_liger_kernel", "torch_compile", "gradient_checkpointi
 
 
 def _machinery(study: Study) -> str:
-    """A sentence on strategy, kernels and optimizer wherever they are not the usual ones; empty if none is."""
+    """A sentence on strategy, precision, kernels and optimizer that are not the usual ones; empty if all are."""
     plain = {"sdpa", "adamw_torch_fused", "false", "null", "ddp"}
-    found: list[tuple[str, Any]] = [("strategy", study.strategy)]
+    precision = {None: None, True: "bfloat16", False: "float32"}[study.bf16]
+    found: list[tuple[str, Any]] = [("strategy", study.strategy), ("cpu_offload", study.cpu_offload)]
+    found.append(("precision", precision))
     for arm in study.arms.values():
         recipe = arm.recipe
         for name, section, keys in (
@@ -96,6 +99,7 @@ def _machinery(study: Study) -> str:
             ("rl", recipe.rl, (*MACHINERY, "max_tokens_per_micro_batch")),
         ):
             found += [(f"{name}.{key}", getattr(section, key, None)) for key in keys]
+        found.append(("model.lora.load_in_4bit", isinstance(recipe.model, HubModel) and recipe.model.in_4bit))
     texts = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in found]
     used = dict.fromkeys(f"{key} {text}" for key, text in texts if text not in plain)
     return f" Jobs trained with {listed(list(used))}." if used else ""

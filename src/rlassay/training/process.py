@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any, TypeVar, cast
@@ -18,6 +17,7 @@ from typing import Any, TypeVar, cast
 import psutil
 from filelock import Timeout
 
+from rlassay.config.fingerprints import package_version
 from rlassay.files import read_json
 from rlassay.layout import LOCK, RUN_RECORD
 from rlassay.locks import file_lock, patience
@@ -28,8 +28,8 @@ Value = TypeVar("Value")
 SECONDS_FOR_A_PROBE = 2.0
 """How long a job waits for the lock: `rlassay.progress.is_held` takes it for an instant."""
 BYTES_PER_MB = 2**20
-COMPARED = ("torch", "transformers", "trl", "accelerate", "rlassay")
-"""Libraries that machines which share a job must have alike."""
+COMPARED = ("torch", "transformers", "trl", "accelerate", "deepspeed", "vllm", "rlassay")
+"""Libraries that machines which share a job must have alike, or lack alike."""
 
 
 class RefusedError(RuntimeError):
@@ -120,7 +120,7 @@ def _check_versions() -> None:
 
     Errors: RefusedError naming both machines and what differs.
     """
-    own = {name: version(name) for name in COMPARED}
+    own = {name: package_version(name) or "none" for name in COMPARED}
     host, main = of_main((platform.node(), own))
     differing = [f"{name} {own[name]} here and {main[name]} there" for name in COMPARED if own[name] != main[name]]
     if differing:

@@ -45,7 +45,7 @@ from rlassay.training.process import join_processes, require_gpus, wait_for_all
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
-from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments
+from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments, strategy_libraries
 from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
 from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
@@ -252,7 +252,7 @@ def group_rewards(
 
 def _arguments(study: Study, policy: Policy, model: Model, checkpoints: Path) -> GRPOConfig:
     """TRL's arguments for a run, its strategy included."""
-    shared = strategy_arguments(study.strategy, model)
+    shared = strategy_arguments(study.strategy, model, bf16=study.bf16, cpu_offload=study.cpu_offload)
     arguments = grpo_arguments(policy.recipe, _seed(policy), checkpoints, shared, on_cpu=study.gpus == 0)
     allow_on_cpu(arguments)
     return arguments
@@ -267,11 +267,10 @@ def grpo_arguments(
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         generation_kwargs=beam_sampling(recipe.rl),
         **vllm_arguments(recipe.rl.engine),
-        **(shared or {}),
+        **{"bf16": not on_cpu, **(shared or {})},
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,
-        bf16=not on_cpu,
         top_k=0,
         min_p=None,
         repetition_penalty=1.0,
@@ -343,9 +342,15 @@ def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:
         seed=_seed(policy),
         max_steps=policy.recipe.rl.max_steps,
         gpus=study.gpus,
+        libraries=libraries(study, policy.recipe),
         fingerprint=policy.fingerprint,
         inputs=inputs,
     )
+
+
+def libraries(study: Study, recipe: Recipe) -> tuple[str, ...]:
+    """The libraries that a run is sampled and trained by, besides those of every run."""
+    return (*strategy_libraries(study.strategy), *(("vllm",) if recipe.rl.engine.kind == "vllm" else ()))
 
 
 def _manifest(layout: Layout, warm_start: Policy) -> dict[str, Any]:

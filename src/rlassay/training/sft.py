@@ -40,7 +40,7 @@ from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.job_callback import add_trackers
 from rlassay.training.process import join_processes, require_gpus, wait_for_all
-from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments
+from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments, strategy_libraries
 from rlassay.training.state import RunPlan, open_run
 from rlassay.training.video import ClipCollator
 
@@ -73,7 +73,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
-        shared = strategy_arguments(study.strategy, model)
+        shared = strategy_arguments(study.strategy, model, bf16=study.bf16, cpu_offload=study.cpu_offload)
         arguments = sft_arguments(sft, plan.seed, run.checkpoints, shared, on_cpu=study.gpus == 0)
         allow_on_cpu(arguments)
         chats = chat_format(processor, policy.recipe)
@@ -215,6 +215,7 @@ def _plan(study: Study, layout: Layout, policy: Policy, sft: SFTConfig) -> RunPl
         seed=sft.seed if policy.seed is None else policy.seed,
         max_steps=sft.max_steps,
         gpus=study.gpus,
+        libraries=strategy_libraries(study.strategy),
         fingerprint=policy.fingerprint,
         inputs={"code": code_digest(CODE), **_row_digests(layout)},
     )
@@ -340,7 +341,7 @@ def sft_arguments(
 ) -> SFTArguments:
     """TRL's arguments for the `sft` section; the loss counts completion tokens only."""
     return SFTArguments(
-        **(shared or {}),
+        **{"bf16": not on_cpu, **(shared or {})},
         output_dir=str(checkpoints),
         seed=seed,
         max_steps=sft.max_steps,
@@ -364,7 +365,6 @@ def sft_arguments(
         max_length=None,
         logging_steps=1,
         use_cpu=on_cpu,
-        bf16=not on_cpu,
         dataloader_pin_memory=not on_cpu,
         report_to="none",
         disable_tqdm=True,

@@ -12,12 +12,12 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     COMPLETE          the job finished, with its manifest; if it is there alone, the user asked for a rerun, or the
                       cluster has started the job again
 
-`run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "pid", "host", "started",
-"ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished", "collapsed"
-(ended early by its guard, for the reason in `error`; its result is that of a finished job), "killed" (SIGTERM or
-Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still
-"running", but no process holds the lock (`rlassay.progress.is_held`). On Slurm it also has "slurm_job". Times are
-unix seconds; `step` is the step from which the attempt started.
+`run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "libraries", "pid", "host",
+"started", "ended", "status", "error", "attempts": [{"step", "started", "ended"}]}. `status` is "running", "finished",
+"collapsed" (ended early by its guard, for the reason in `error`; its result is that of a finished job), "killed"
+(SIGTERM or Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still "running",
+but no process holds the lock (`rlassay.progress.is_held`). On Slurm it also has "slurm_job". Times are unix seconds;
+`step` is the step from which the attempt started.
 """
 
 import os
@@ -27,10 +27,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from rlassay.config.fingerprints import package_version
 from rlassay.files import read_json, sha256, write_json
 from rlassay.layout import CHECKPOINTS, COMPLETE, LOCK, RUN_RECORD, WEIGHT_FILES, WEIGHTS, Layout, checkpoint_step
 from rlassay.ranks import is_main
@@ -72,6 +72,8 @@ class RunPlan:
     """Hex id of the configuration."""
     inputs: dict[str, str]
     """Digests of its other inputs: code, rows, warm start."""
+    libraries: tuple[str, ...] = ()
+    """Libraries that compute its result besides those of every job: `vllm`, `deepspeed`."""
 
 
 class Run:
@@ -207,7 +209,7 @@ class Run:
             "generated_tokens": generated_tokens,
             "resumes": [{"step": attempt["step"], "time": attempt["started"]} for attempt in self._attempts[1:]],
             "gpus": self.plan.gpus,
-            "versions": {name: version(name) for name in VERSIONED},
+            "versions": {name: package_version(name) for name in (*VERSIONED, *self.plan.libraries)},
             "peak_memory_mb": peak_memory_mb(),
         }
 

@@ -20,8 +20,7 @@ from rlassay.config import Study, StudyError, load_study
 from rlassay.config.engine import EngineName
 from rlassay.config.load import CONFIG
 from rlassay.config.policies import Policy, policies
-from rlassay.config.study import results_name
-from rlassay.layout import Layout
+from rlassay.layout import Layout, results_name
 from rlassay.stats import PlannedTest, deviations_of
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)

@@ -30,6 +30,22 @@ def strategy_can_run(study: Study) -> Iterator[str]:
         )
 
 
+def offload_can_run(study: Study) -> Iterator[str]:
+    """There is a GPU, and a strategy that moves something off it."""
+    if not study.cpu_offload:
+        return
+    if study.gpus == 0:
+        yield (
+            "cpu_offload: true, but gpus is 0, and it keeps in the machine's memory what would be on a GPU; set gpus, "
+            "or false"
+        )
+    if study.strategy == "ddp":
+        yield (
+            "cpu_offload: true, but strategy is ddp, which keeps everything on each GPU; set strategy to fsdp2, "
+            "deepspeed_zero2 or deepspeed_zero3, or cpu_offload to false"
+        )
+
+
 def strategy_fits(study: Study, recipe: Recipe) -> Iterator[str]:
     """The arm trains by no means that needs the whole policy in one process."""
     if study.strategy == "ddp":

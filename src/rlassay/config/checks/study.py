@@ -14,7 +14,7 @@ from rlassay.config.checks.algorithm import ALGORITHM_CHECKS
 from rlassay.config.checks.engine import arm_in_evaluation, evaluation_engine, rl_engine
 from rlassay.config.checks.evaluation import averaged_checkpoints, evaluation_sets, held_out_curve, references
 from rlassay.config.checks.machine import MACHINE_CHECKS
-from rlassay.config.checks.strategy import strategy_can_run, strategy_fits
+from rlassay.config.checks.strategy import offload_can_run, strategy_can_run, strategy_fits
 from rlassay.config.credit import AttentionWeights, PerceptionFilter, TrajectoryScaling
 from rlassay.config.data import Digits, Gsm8k, PackageTexts, Summarization, Table
 from rlassay.config.explain import describe
@@ -44,7 +44,7 @@ LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")
 def check_study(study: Study) -> list[str]:
     """The problems between the sections of a study, one sentence each; empty for a valid study."""
     of_study = [_seeds, _processes, strategy_can_run, _data, evaluation_sets, held_out_curve, evaluation_engine]
-    of_study += [_primary, averaged_checkpoints, references]
+    of_study += [_primary, averaged_checkpoints, references, offload_can_run]
     of_recipe = [_image_size, _warm_start, _rewards, _weights, _groups, _prompts, _checkpoints, _credit]
     of_recipe += [_seq2seq, arm_in_evaluation, rl_engine, strategy_fits, *ALGORITHM_CHECKS, *MACHINE_CHECKS]
     problems = [problem for check in of_study for problem in check(study)]

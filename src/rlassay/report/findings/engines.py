@@ -5,6 +5,7 @@
 import numpy as np
 
 from rlassay.config.study import Study
+from rlassay.files import read_json
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.report.gather import Results
 from rlassay.report.read.scores import column_or_nan
@@ -16,12 +17,27 @@ def engine_sentences(results: Results) -> str:
     study = results.study
     arms = [name for name, arm in study.arms.items() if arm.recipe.rl.engine.kind == "vllm"]
     answers = study.evaluation.engine.kind
+    evaluation = "transformers" if answers == "transformers" else _vllm(_that_answered(results))
     if not arms:
-        return "" if answers == "transformers" else "RL sampled with transformers, the evaluation with vLLM."
-    return f"RL sampled with vLLM{_where(study, arms)}, the evaluation with {_TITLES[answers]}. {_gap(results, arms)}"
+        return "" if answers == "transformers" else f"RL sampled with transformers, the evaluation with {evaluation}."
+    sampler = f"{_vllm(_that_trained(results, arms))}{_where(study, arms)}"
+    return f"RL sampled with {sampler}, the evaluation with {evaluation}. {_gap(results, arms)}"
 
 
-_TITLES = {"transformers": "transformers", "vllm": "vLLM"}
+def _vllm(versions: set[str]) -> str:
+    """vLLM and its versions, as far as results tell them."""
+    return " ".join(["vLLM", *([" or ".join(sorted(versions))] if versions else [])])
+
+
+def _that_trained(results: Results, arms: list[str]) -> set[str]:
+    folders = {folder for name in arms for folder in results.rows[name].folders.values()}
+    manifests = [manifest for folder, manifest in results.manifests.items() if folder in folders]
+    return {each["versions"]["vllm"] for each in manifests if "vllm" in each["versions"]}
+
+
+def _that_answered(results: Results) -> set[str]:
+    found = [read_json(results.layout.sampler(folder, name)) or {} for folder, name in results.scores]
+    return {each["versions"]["vllm"] for each in found if each.get("engine") == "vllm"}
 
 
 def _where(study: Study, arms: list[str]) -> str:

@@ -26,21 +26,40 @@ from trl.models.utils import add_hooks, remove_hooks
 from rlassay.training.process import restorable
 
 
-def strategy_arguments(strategy: str, model: Any) -> dict[str, Any]:
-    """The fields of `TrainingArguments` for a strategy; none for DDP.
+def strategy_arguments(
+    strategy: str, model: Any, *, bf16: bool | None = None, cpu_offload: bool = False
+) -> dict[str, Any]:
+    """The fields of `TrainingArguments` for a strategy and its options; none for DDP without options.
 
     Args:
         strategy: name of a file of settings in `rlassay/launch`, or `ddp`.
         model: the policy, whose layers are the units that processes gather one at a time.
+        bf16: whether training computes in bfloat16; None leaves it open.
+        cpu_offload: whether the settings of `rlassay/launch/cpu_offload.json` are added.
     """
+    precision = {} if bf16 is None else {"bf16": bf16}
     if strategy == "ddp":
-        return {}
-    settings = json.loads((files("rlassay") / "launch" / f"{strategy}.json").read_text(encoding="utf-8"))
+        return precision
+    settings = _settings(strategy)
+    if cpu_offload:
+        for key, added in _settings("cpu_offload")[strategy].items():
+            settings[key] = {**settings[key], **added} if isinstance(added, dict) else added
     if strategy.startswith("deepspeed"):
-        return {"deepspeed": settings}
+        return {**precision, "deepspeed": settings}
     # A model's own list also names layers of relatives, such as those of CLIP's text side, which accelerate refuses.
     units = {type(each).__name__ for each in model.modules()} & set(model._no_split_modules or ())
-    return {"fsdp": True, "fsdp_config": {**settings, "transformer_layer_cls_to_wrap": sorted(units)}}
+    wrapped = {**settings, "transformer_layer_cls_to_wrap": sorted(units)}
+    return {**precision, "fsdp": True, "fsdp_config": wrapped}
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """A committed file of settings."""
+    return json.loads((files("rlassay") / "launch" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def strategy_libraries(strategy: str) -> tuple[str, ...]:
+    """The libraries that a strategy trains by, besides those of every job."""
+    return ("deepspeed",) if strategy.startswith("deepspeed") else ()
 
 
 def allow_on_cpu(arguments: TrainingArguments) -> None:
