@@ -1,9 +1,10 @@
 """Step time of each preset of `config/algorithms`, relative to TRL's plain GRPO.
 
-Nine trainers train the built-in model on 128 completions of 16 tokens in one process: TRL's `GRPOTrainer`, and ours
-with each preset. They take turns step by step, so that they share whatever else the machine does. The reward is the
-parity of a completion's length: nearly every group varies, and dynamic sampling rarely has to sample again (for its
-price where groups are dead, see benchmarks/dynamic_sampling.py). The largest ratio is printed last.
+Ten trainers train the built-in model on 128 completions of 16 tokens in one process: TRL's `GRPOTrainer`, ours with
+each preset, and ours with `grpo` and the KL measured. They take turns step by step, so that they share whatever else
+the machine does. The reward is the parity of a completion's length: nearly every group varies, and dynamic sampling
+rarely has to sample again (for its price where groups are dead, see benchmarks/dynamic_sampling.py). The largest ratio
+is printed last.
 Run from the project's root: python -m benchmarks.preset_step_time [--steps N]
 """
 
@@ -26,6 +27,8 @@ from rlassay.training.rl import advantage_estimator, credit_parts, critic_option
 
 PRIMARY = {"set": "test", "metric": "choice_accuracy", "mode": "sampled"}
 PRESETS = ("grpo", "dr_grpo", "dapo", "gspo", "rloo", "remax", "ppo", "vppo")
+MEASURED = ", KL measured"
+ROWS = (*PRESETS, f"grpo{MEASURED}")
 
 
 def parity(completions: list[Any], **columns: Any) -> list[float]:
@@ -42,10 +45,11 @@ def with_preset(name: str) -> Study:
     return resolve_study(content | {"algorithm": name, "arms": arms, "rewards": rewards, "primary": PRIMARY})
 
 
-def trainer_of(name: str, layout: Layout, steps: int) -> Any:
+def trainer_of(row: str, layout: Layout, steps: int) -> Any:
     """Our trainer as the RL stage builds it for a preset."""
-    study = with_preset(name)
+    study = with_preset(row.removesuffix(MEASURED))
     recipe = study.arms["base"].recipe
+    diagnostics = Diagnostics(compute_attention_metrics=False, compute_kl_metrics=row.endswith(MEASURED))
     return build(
         CreditGRPOTrainer,
         layout,
@@ -55,11 +59,11 @@ def trainer_of(name: str, layout: Layout, steps: int) -> Any:
         advantage=advantage_estimator(recipe.rl),
         critic=critic_options(recipe.rl),
         groups=group_plan(recipe.rl),
-        kl=kl_control(recipe.rl),
+        kl=kl_control(recipe, diagnostics),
         credit=credit_parts(recipe),
         credit_denominator=recipe.credit_denominator,
         entropy_penalty=recipe.entropy_penalty_coef,
-        signals=signal_plan(study, recipe, Diagnostics(compute_attention_metrics=False)),
+        signals=signal_plan(study, recipe, diagnostics),
     )
 
 
@@ -72,13 +76,13 @@ def main() -> None:
         layout = Layout(root=Path(folder))
         run_prepare_data(load_study("digits"), layout)
         plain = build(GRPOTrainer, layout, steps, recipe=with_preset("grpo").arms["base"].recipe, reward_funcs=[parity])
-        times = race([plain, *(trainer_of(name, layout, steps) for name in PRESETS)])
+        times = race([plain, *(trainer_of(name, layout, steps) for name in ROWS)])
     print("| preset | s per step | over TRL's GRPO |\n|---|---:|---:|")
     print(f"| TRL's `GRPOTrainer` | {median(times[0]):.2f} | 1.00 |")
     ratios = {}
-    for name, seconds in zip(PRESETS, times[1:], strict=True):
+    for name, seconds in zip(ROWS, times[1:], strict=True):
         ratios[name] = median(mine / theirs for mine, theirs in zip(seconds, times[0], strict=True))
-        print(f"| `{name}` | {median(seconds):.2f} | {ratios[name]:.2f} |")
+        print(f"| {name} | {median(seconds):.2f} | {ratios[name]:.2f} |")
     largest = max(ratios, key=lambda name: ratios[name])
     print(f"largest step time over TRL's GRPO: {ratios[largest]:.2f}, {largest} (median of {steps} pairs)")
 

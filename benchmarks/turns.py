@@ -15,7 +15,7 @@ from rlassay.config.policies import policies
 from rlassay.config.training import Recipe
 from rlassay.images import StudyImages
 from rlassay.layout import Layout
-from rlassay.models.policy import build_policy, chat_format, training_rows
+from rlassay.models.policy import build_policy, chat_format, load_policy, training_rows
 from rlassay.records import read_rows
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.rl import generation_batches, group_rewards, grpo_arguments
@@ -99,7 +99,10 @@ def build(
     changes = {"max_steps": steps + WARM_UP, "save_steps": steps + WARM_UP + 1, **(rl or {})}
     recipe = recipe.model_copy(update={"rl": recipe.rl.model_copy(update=changes)})
     rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
-    model, processor = build_policy(recipe.model, training_rows(layout))
+    start = layout.root / "start"  # TRL loads a reference model from the policy's own path
+    for part in build_policy(recipe.model, training_rows(layout)):
+        part.save_pretrained(str(start))
+    model, processor = load_policy(recipe.model, start)
     arguments = grpo_arguments(recipe, 1, layout.root / trainer_class.__name__, on_cpu=True)
     order = prompt_order(list(rows), *generation_batches(recipe.rl, arguments), seed=1)
     keywords = {

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from rlassay.config.fingerprints import rl_id
+from rlassay.config.training import GRPOArguments
 from tests.config.studies import problems, study
 
 VIDEO: dict[str, Any] = {"kind": "hub", "name": "x/y-1B", "clips": {"show": "video"}}
@@ -104,3 +105,7 @@ def test_a_penalty_on_reused_samples_is_no_problem():
 def test_options_that_fit_are_no_problem():
     study(rl__advantage=MAX_RL)
     study(model=VIDEO | {"clips": {"show": "frames"}}, rl__replay={})
+
+
+def test_the_resolved_study_names_every_argument_of_trl_that_a_study_sets():
+    assert set(GRPOArguments.model_fields) <= set(study().arms["base"].recipe.model_dump(mode="json")["rl"])

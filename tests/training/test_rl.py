@@ -1,4 +1,6 @@
+import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl.trainer.grpo_config import GRPOConfig
 
+from rlassay.config.model import HubModel, Lora
 from rlassay.config.settings import Diagnostics
 from rlassay.config.training import GRPOArguments, RLConfig
 from rlassay.files import sha256
@@ -16,7 +20,7 @@ from rlassay.records import read_rows
 from rlassay.signals import Masking
 from rlassay.training.job_callback import JobCallback
 from rlassay.training.process import RefusedError
-from rlassay.training.rl import generation_batches, grpo_arguments, run_rl, signal_plan
+from rlassay.training.rl import generation_batches, grpo_arguments, measures_kl, run_rl, signal_plan
 from rlassay.training.sft import run_sft
 from tests.config.studies import study
 from tests.evaluation.tiny import only
@@ -40,6 +44,28 @@ def test_the_plan_of_signals_takes_every_option_of_perception():
 
     assert plan.masking == Masking(probability=0.3, block=4, mode="grey")
     assert (plan.estimator, plan.mask_per) == ("js", "prompt")
+
+
+@pytest.mark.parametrize(
+    ("asked", "hub", "lora", "rl", "measured"),
+    [
+        (None, False, False, {}, True),
+        (None, True, False, {}, False),
+        (None, True, True, {}, True),
+        (True, True, False, {}, True),
+        (False, False, False, {}, False),
+        (True, False, False, {"beta": 0.04}, False),
+        (True, False, False, {"kl": {}}, False),
+    ],
+)
+def test_the_kl_is_measured_where_that_needs_no_second_copy_of_a_hub_model_or_where_asked(
+    asked: bool | None, hub: bool, lora: bool, rl: dict[str, Any], measured: bool
+):
+    recipe = study(**{f"rl__{name}": value for name, value in rl.items()}).arms["base"].recipe
+    if hub:
+        model = HubModel(kind="hub", name="a/model", lora=Lora(r=2) if lora else None)
+        recipe = recipe.model_copy(update={"model": model})
+    assert measures_kl(recipe, Diagnostics(compute_kl_metrics=asked)) == measured
 
 
 def test_the_manifest_holds_the_steps_and_the_digest_of_the_weights(uninterrupted: Layout, tmp_path: Path):
@@ -85,6 +111,19 @@ def test_the_metrics_of_a_step_are_those_of_its_completions(uninterrupted: Layou
         assert line["reward"] == pytest.approx(sum(row["reward"] for row in of_step) / 8)
         assert line["completions/clipped_ratio"] == pytest.approx(sum(not row["finished"] for row in of_step) / 8)
         assert line["completions/mean_length"] == pytest.approx(sum(row["token_count"] for row in of_step) / 8)
+
+
+def test_the_kl_from_the_warm_start_is_logged_without_a_penalty(uninterrupted: Layout):
+    first, *later = [line["kl"] for line in timeless_metrics(uninterrupted)]
+    assert first == pytest.approx(0, abs=1e-6)
+    assert later[-1] > 1e-6
+    assert {line["beta"] for line in timeless_metrics(uninterrupted)} == {0.0}
+
+
+def test_all_arguments_of_trl_are_written_out(uninterrupted: Layout):
+    written = json.loads((uninterrupted.state(RUN) / "trl_arguments.json").read_text(encoding="utf-8"))
+    assert set(written) >= {field.name for field in fields(GRPOConfig)}
+    assert (written["vespo_k_neg"], written["top_k"], written["max_steps"]) == (3.0, 0, MAX_STEPS)
 
 
 def test_the_first_groups_are_recorded_token_by_token(uninterrupted: Layout):

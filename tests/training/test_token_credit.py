@@ -27,10 +27,11 @@ CONTROLS = [
     {"kind": "attention_weights", "sigma": 1.0, "negative_scale": 0.5},
     {"kind": "random_filter", "fraction": 0.5},
 ]
-QUIET = Diagnostics(realtime_rollout_logging=False, compute_attention_metrics=False)
+LOUD = Diagnostics()
+QUIET = Diagnostics(realtime_rollout_logging=False, compute_attention_metrics=False, compute_kl_metrics=False)
 
 
-def run(warm_started: Path, folder: Path, diagnostics: Diagnostics | None = None, **edits: Any) -> Layout:
+def run(warm_started: Path, folder: Path, diagnostics: Diagnostics = LOUD, **edits: Any) -> Layout:
     folder.mkdir(exist_ok=True)
     study, layout = load_short(folder, rl__max_steps=STEPS, **edits), copied(warm_started, folder)
     run_rl(study, layout, policy_of(study), diagnostics)
@@ -112,6 +113,8 @@ def test_measuring_does_not_change_the_trained_weights(warm_started: Path, tmp_p
     assert proof(measured)["sha256"] == proof(quiet)["sha256"]
     assert "signal.modality_dominance/late" in rollouts(measured)[0]
     assert "signal.modality_dominance/late" not in rollouts(quiet)[0]
+    assert all("kl" in line for line in timeless_metrics(measured))
+    assert all("kl" not in line for line in timeless_metrics(quiet))
     assert not list(quiet.state(RUN).glob("*.md"))
 
 

@@ -110,6 +110,10 @@ class Diagnostics(Section):
     compute_attention_metrics: bool = True
     """Whether attention to text and to images, or of an encoder-decoder to its document, is measured in arms whose
     rewards and credit do not ask for it."""
+    compute_kl_metrics: bool | None = None
+    """Whether the KL from the policy before RL is measured in arms that do not penalise it, by a pass of that policy
+    over each generation batch; null measures where that needs no second copy of a hub model: with adapters, and for
+    built-in models."""
     rollout_log_path: LogName = "rollout_results.md"
     """File of the completions."""
     attention_diag_log_path: LogName = "attention_diagnostics.md"

@@ -25,9 +25,9 @@ class Optimisation(Section):
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1, exclude_if=lambda given: given == 0.9)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's decay of the mean gradient."""
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1, exclude_if=lambda given: given == 0.999)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """AdamW's decay of the mean squared gradient."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are rescaled to this norm at most."""
@@ -38,13 +38,13 @@ class Optimisation(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit"] = Field(
-        default="adamw_torch_fused", exclude_if=lambda given: given == "adamw_torch_fused"
+        default="adamw_torch_fused"
     )
     """Which AdamW, in transformers' words; those in 8 bits keep its states in a quarter of the memory, and need a GPU
     and bitsandbytes."""
-    use_liger_kernel: bool = Field(default=False, exclude_if=is_false)
+    use_liger_kernel: bool = False
     """Liger's kernels for layers of the model; they need a GPU and liger-kernel. TRL fuses the loss itself."""
-    torch_compile: bool = Field(default=False, exclude_if=is_false)
+    torch_compile: bool = False
     """Compile the model with `torch.compile`, which needs a C++ compiler."""
     save_steps: int = Field(default=50, ge=1)
     """Steps between checkpoints; a killed job resumes from the newest intact one."""
@@ -53,7 +53,7 @@ class Optimisation(Section):
 class SFTConfig(Optimisation):
     """The supervised warm start on the `sft` split."""
 
-    activation_offloading: bool = Field(default=False, exclude_if=is_false)
+    activation_offloading: bool = False
     """Keep activations in the machine's memory until the backward pass, which needs a GPU; TRL has it for SFT only."""
     seed: int = Field(default=0, ge=0)
     """Seed of the shared warm start; with `per_seed` the run's own seed is used instead."""
@@ -95,29 +95,29 @@ class GRPOArguments(Optimisation):
     """Clip range above 1; null takes `epsilon`."""
     delta: float | None = Field(default=None, gt=1)
     """Upper bound of the ratio for negative advantages (dual clip), above 1 + epsilon_high; null sets none."""
-    sapo_temperature_pos: float = Field(default=1.0, gt=0, exclude_if=lambda given: given == 1.0)
+    sapo_temperature_pos: float = Field(default=1.0, gt=0)
     """With loss_type sapo, how steeply the gate closes for positive advantages."""
-    sapo_temperature_neg: float = Field(default=1.05, gt=0, exclude_if=lambda given: given == 1.05)
+    sapo_temperature_neg: float = Field(default=1.05, gt=0)
     """With loss_type sapo, how steeply the gate closes for negative advantages."""
-    vespo_k_pos: float = Field(default=2.0, gt=0, exclude_if=lambda given: given == 2.0)
+    vespo_k_pos: float = Field(default=2.0, gt=0)
     """With loss_type vespo, power of the ratio for positive advantages."""
-    vespo_lambda_pos: float = Field(default=3.0, gt=0, exclude_if=lambda given: given == 3.0)
+    vespo_lambda_pos: float = Field(default=3.0, gt=0)
     """With loss_type vespo, decay in the ratio for positive advantages."""
-    vespo_k_neg: float = Field(default=3.0, gt=0, exclude_if=lambda given: given == 3.0)
+    vespo_k_neg: float = Field(default=3.0, gt=0)
     """With loss_type vespo, power of the ratio for negative advantages."""
-    vespo_lambda_neg: float = Field(default=2.0, gt=0, exclude_if=lambda given: given == 2.0)
+    vespo_lambda_neg: float = Field(default=2.0, gt=0)
     """With loss_type vespo, decay in the ratio for negative advantages."""
-    entropy_coef: float = Field(default=0.0, ge=0, exclude_if=lambda given: given == 0.0)
+    entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of TRL's entropy bonus: this times the mean entropy over the vocabulary is taken from the loss."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the warm start."""
     use_bias_correction_kl: bool = True
     """Weight the KL estimate by the importance ratio; for TRL's own KL term, not for `kl`."""
-    sync_ref_model: bool = Field(default=False, exclude_if=is_false)
+    sync_ref_model: bool = False
     """Move the reference policy towards the trained one from time to time; not with adapters."""
-    ref_model_mixup_alpha: float = Field(default=0.6, gt=0, le=1, exclude_if=lambda given: given == 0.6)
+    ref_model_mixup_alpha: float = Field(default=0.6, gt=0, le=1)
     """Share of the way that the reference moves each time."""
-    ref_model_sync_steps: int = Field(default=512, ge=1, exclude_if=lambda given: given == 512)
+    ref_model_sync_steps: int = Field(default=512, ge=1)
     """Optimiser steps between its moves."""
     mask_truncated_completions: bool = False
     """Leave truncated completions out of the loss."""

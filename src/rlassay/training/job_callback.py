@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from rlassay.bar import progress_bar
 from rlassay.config.settings import Trackers
-from rlassay.files import replacing
+from rlassay.files import replacing, write_json
 from rlassay.layout import checkpoint
 from rlassay.ranks import PROGRESS, is_main
 from rlassay.training.checkpoints import seal
@@ -27,11 +27,14 @@ from rlassay.training.process import wait_for_all
 if TYPE_CHECKING:
     from rlassay.training.state import Run
 
+ARGUMENTS = "trl_arguments.json"
+
 
 class JobCallback(TrainerCallback):
     """Appends one line per logged step to `metrics.jsonl`, moves the bar and seals checkpoints, on the main process.
 
-    On all processes it has the launcher end a job in which no rank makes progress.
+    First it writes all arguments of TRL's trainer, also those left at their defaults, to `trl_arguments.json`. On all
+    processes it has the launcher end a job in which no rank makes progress.
 
     A line is one flat JSON object, `{"step", "time", <TRL's metric names>...}`; a value that is not finite becomes
     null. It is flushed before training continues, so that a kill loses at most the line being written. `time/step` is
@@ -53,6 +56,7 @@ class JobCallback(TrainerCallback):
     ) -> None:
         self._watched.enter_context(PROGRESS.watched())
         if state.is_world_process_zero:
+            write_json(self.metrics.with_name(ARGUMENTS), args.to_dict())
             self.bar = progress_bar(self.title, state.max_steps, "step", done=state.global_step)
 
     def on_step_begin(

@@ -52,15 +52,16 @@ from rlassay.training.trainer import CreditGRPOTrainer
 from rlassay.training.vllm_sampler import VLLMPlan
 
 CODE = "rlassay.training.rl"
+DIAGNOSTICS = Diagnostics()
 KEPT_CHECKPOINTS = 2  # the newest, and the one before as its fallback
 
 
 def run_rl(
-    study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics | None = None, report_to: Trackers = ()
+    study: Study, layout: Layout, policy: Policy, diagnostics: Diagnostics = DIAGNOSTICS, report_to: Trackers = ()
 ) -> None:
     """Train one arm with one seed, or resume it after a kill; its manifest `train.json` is written last.
 
-    `diagnostics` chooses the logs for people to read; None takes the defaults. No result depends on it, nor on
+    `diagnostics` chooses the logs for people to read, and what is measured for them. No result depends on it, nor on
     the trackers to `report_to`.
 
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
@@ -75,7 +76,7 @@ def run_rl(
         # 2. The prompts by id, and the policy that answers them.
         recipe = policy.recipe
         rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
-        model, processor = starting_policy(study, layout, policy, run.state / "start")
+        model, processor = starting_policy(layout, policy, diagnostics, run.state / "start")
         freeze(model, recipe.rl.tune)
         arguments = _arguments(study, policy, model, run.checkpoints)
         order = prompt_order(list(rows), *generation_batches(recipe.rl, arguments), seed=_seed(policy))
@@ -91,7 +92,7 @@ def run_rl(
             train_dataset=prompt_dataset(rows, order, chat_format(processor, recipe), StudyImages(layout.data)),
             processing_class=processor,
             peft_config=adapters,
-            **_plug_ins(study, recipe, diagnostics or Diagnostics()),
+            **_plug_ins(study, recipe, diagnostics),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
         add_trackers(trainer, report_to, run, study.id)
@@ -99,7 +100,7 @@ def run_rl(
         if study.evaluation.every is not None:
             kept = layout.intermediate(policy.folder)
             trainer.add_callback(KeepIntermediate(kept, study.evaluation.every, trainer.save_model))
-        trainer.xp_listeners += listeners(run, rows, diagnostics or Diagnostics())
+        trainer.xp_listeners += listeners(run, rows, diagnostics)
         # 4. Train from the newest checkpoint, and write the manifest.
         checked(trainer, study.strategy).train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
@@ -113,7 +114,7 @@ def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[st
         "critic": critic_options(recipe.rl),
         "groups": group_plan(recipe.rl),
         "max_tokens_per_micro_batch": recipe.rl.max_tokens_per_micro_batch,
-        "kl": kl_control(recipe.rl),
+        "kl": kl_control(recipe, diagnostics),
         "credit": credit_parts(recipe),
         "credit_denominator": recipe.credit_denominator,
         "entropy_penalty": recipe.entropy_penalty_coef,
@@ -157,16 +158,24 @@ def group_plan(rl: RLConfig) -> GroupPlan:
     )
 
 
-def kl_control(rl: RLConfig) -> KLControl | None:
-    """The arm's KL penalty; None leaves it to TRL's `beta`."""
-    section = rl.kl
+def kl_control(recipe: Recipe, diagnostics: Diagnostics) -> KLControl | None:
+    """The arm's KL penalty, or the measurement of the KL alone; None leaves it to TRL's `beta`."""
+    rl, section = recipe.rl, recipe.rl.kl
     if section is None:
-        return None
+        return KLControl(FixedBeta(0.0)) if measures_kl(recipe, diagnostics) else None
     choice = section.controller
     if choice.kind == "fixed":
         return KLControl(FixedBeta(rl.beta), section.kind, section.where, credit=parts_of(section.credit))
     controller = AdaptiveBeta(rl.beta, choice.target, choice.horizon)
     return KLControl(controller, section.kind, section.where, choice.per, parts_of(section.credit))
+
+
+def measures_kl(recipe: Recipe, diagnostics: Diagnostics) -> bool:
+    """Whether the KL of an arm without a penalty is measured."""
+    if recipe.rl.beta != 0 or recipe.rl.kl is not None:
+        return False
+    asked, model = diagnostics.compute_kl_metrics, recipe.model
+    return (model.kind != "hub" or model.lora is not None) if asked is None else asked
 
 
 def collapse_guard(rl: RLConfig) -> CollapseGuard | None:
@@ -206,12 +215,12 @@ def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics)
     return shards + readable_logs(run.state, rows, diagnostics, run.resumed_step)
 
 
-def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) -> tuple[Model, Processor]:
+def starting_policy(layout: Layout, policy: Policy, diagnostics: Diagnostics, folder: Path) -> tuple[Model, Processor]:
     """The policy that RL starts from: the arm's warm start, or the model before any training.
 
-    With a KL term TRL loads the reference model from the policy's own path, with vLLM the sizes of a built-in model,
-    and saved adapters name the path of theirs, so that a model without a warm start is first saved to `folder`.
-    Adapters on weights in four bits need no copy: the model without them is the reference.
+    For the KL, TRL loads the reference model from the policy's own path, with vLLM the sizes of a built-in model, and
+    saved adapters name the path of theirs, so that a model without a warm start is first saved to `folder`. Adapters
+    on a hub model need no copy: the model without them is the reference.
     """
     recipe = policy.recipe
     start = policy.start
@@ -219,10 +228,12 @@ def starting_policy(study: Study, layout: Layout, policy: Policy, folder: Path) 
         weights = layout.root / start.folder / _manifest(layout, start)["weights"]
         return load_policy(recipe.model, weights, trainable=True)
     model, processor = build_policy(recipe.model, training_rows(layout))
-    hub = recipe.model if isinstance(recipe.model, HubModel) else None
-    of_built_in = recipe.rl.engine.kind == "vllm" or recipe.model.lora is not None
-    reads_path = recipe.rl.beta != 0 or recipe.rl.kl is not None or (of_built_in and hub is None)
-    if (hub is not None and hub.in_4bit) or not reads_path:
+    with_reference = recipe.rl.beta != 0 or recipe.rl.kl is not None or measures_kl(recipe, diagnostics)
+    if recipe.model.kind == "hub":
+        reads_path = with_reference and recipe.model.lora is None
+    else:
+        reads_path = with_reference or recipe.rl.engine.kind == "vllm" or recipe.model.lora is not None
+    if not reads_path:
         return model, processor
     if is_main():
         for part in (model, processor):

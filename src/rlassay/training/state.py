@@ -5,6 +5,7 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     lock              freed however the process ends (`rlassay.locks`)
     run.json          record of the job; see below
     metrics.jsonl     one line per logged step
+    trl_arguments.json    all arguments of TRL's trainer
     checkpoints/      checkpoint-<step>/, each with a manifest that is written last
     rollouts/         step<n>.parquet: every completion of a step (RL)
     tokens/           step<n>.parquet: some completions of each step, token by token (RL)
