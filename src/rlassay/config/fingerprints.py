@@ -164,9 +164,7 @@ def recipe_id(recipe: Recipe) -> str:
 def equal_arms(study: Study) -> dict[str, str]:
     """Arm -> the first arm with the same recipe, for arms that repeat one."""
     first: dict[str, str] = {}
-    for name, arm in study.arms.items():
-        first.setdefault(recipe_id(arm.recipe), name)
-    found = {name: first[recipe_id(arm.recipe)] for name, arm in study.arms.items()}
+    found = {name: first.setdefault(recipe_id(arm.recipe), name) for name, arm in study.arms.items()}
     return {name: other for name, other in found.items() if name != other}
 
 

@@ -17,6 +17,7 @@ from rlassay.report.findings.records import (
     HeldOut,
     Needed,
     Profiles,
+    Provenance,
     Rounds,
 )
 from rlassay.report.numbers import (
@@ -352,6 +353,8 @@ class Content(Record):
     """The study's runs in MLflow, whose ids differ between reruns; null if it is in no tracking store."""
     collapses: tuple[PolicyCollapse, ...] = ()
     """Runs that were ended early because their policy had collapsed."""
+    provenance: Provenance | None = None
+    """Dates, machines, commit and time of the evaluation, which differ between reruns."""
     cost: tuple[PolicyCost, ...]
     """Recorded times and memory, which differ between reruns."""
     resumes: tuple[PolicyResumes, ...]

@@ -23,6 +23,7 @@ from rlassay.report.findings.engines import engine_sentences
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.held_out import build_held_out, equal_rows, held_out_rows
 from rlassay.report.findings.profiles import build_frontier, build_profiles
+from rlassay.report.findings.provenance import build_provenance
 from rlassay.report.findings.records import Attribution
 from rlassay.report.findings.rounds import build_rounds
 from rlassay.report.findings.summaries import build_summaries
@@ -87,7 +88,7 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
 
 
 def build_content(results: Results, settings: ReportSettings) -> Content:
-    """The content of the report; the same for the same results, except for `cost`, `resumes` and `mlflow`."""
+    """The content of the report; the same for the same results but for `cost`, `resumes`, `provenance` and `mlflow`."""
     confidence = settings.confidence
     verdicts, gains = compare_with_baseline(results, confidence), compare_with_start(results, confidence)
     return Content(
@@ -120,6 +121,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         config=results.study.model_dump(mode="json"),
         mlflow=build_links(results),
         collapses=tuple(build_collapses(results)),
+        provenance=build_provenance(results),
         cost=tuple(build_cost(results)),
         resumes=tuple(build_resumes(results)),
     )

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
@@ -20,6 +19,7 @@ from rlassay.config import Study, StudyError, load_study
 from rlassay.config.engine import EngineName
 from rlassay.config.load import CONFIG
 from rlassay.config.policies import Policy, policies
+from rlassay.job_times import job_seconds
 from rlassay.layout import Layout, results_name
 from rlassay.stats import PlannedTest, deviations_of
 
@@ -103,7 +103,7 @@ def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, fl
         if policy.recipe.model not in models or _hardware(other) != _hardware(study):
             continue
         for name in other.evaluation.sets:
-            seconds, prompts = _benchmark(layout.benchmark(policy.folder, f"generate-{name}")), rows[name]
+            seconds, prompts = job_seconds(layout.benchmark(policy.folder, f"generate-{name}")), rows[name]
             if seconds is not None and prompts and same_answers:
                 samples = sum(other.evaluation.modes.values())
                 yield "generate", seconds / (prompts * samples * other.evaluation.max_completion_length)
@@ -133,14 +133,6 @@ def _training_seconds(layout: Layout, policy: Policy) -> float | None:
         is_ours = manifest["fingerprint"] == policy.fingerprint and record["host"] == platform.node()
         return float(manifest["seconds"]) if is_ours else None
     except (OSError, KeyError, ValueError):
-        return None
-
-
-def _benchmark(path: Path) -> float | None:
-    """The seconds in a benchmark file of Snakemake."""
-    try:
-        return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
-    except (OSError, IndexError, ValueError):
         return None
 
 

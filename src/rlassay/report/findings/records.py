@@ -329,3 +329,24 @@ class Frontier(Record):
     """Of two arms at least."""
     left_out: tuple[str, ...]
     """Arms without a KL, or with a penalty that is no estimate of it."""
+
+
+class Provenance(Record):
+    """When, where and from which code a study was made; all of it differs between reruns."""
+
+    began: float | None
+    """Start of the first training job, unix seconds."""
+    ended: float | None
+    """End of the last training job, unix seconds."""
+    hosts: tuple[str, ...]
+    """Names of the machines that trained."""
+    host: str
+    """Name of the machine that wrote the report."""
+    machine: str
+    """Processor, CPUs and system of that machine."""
+    commit: str
+    """The project's commit when the report was written; empty outside a git repository."""
+    evaluation_jobs: int
+    """Jobs of the evaluation whose time is known."""
+    evaluation_seconds: float
+    """Their wall time, seconds."""

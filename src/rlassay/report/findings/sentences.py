@@ -4,6 +4,7 @@ from typing import Any
 
 from rlassay.report.content import Content
 from rlassay.report.curves import CREDIT_CURVES
+from rlassay.report.findings.provenance import evaluation_cost, provenance_summary
 from rlassay.report.numbers import Column, TableName
 from rlassay.report.typeset import (
     EFFECT_UNIT,
@@ -162,11 +163,13 @@ def beyond_note(content: Content) -> str:
 
 
 def cost_summary(content: Content) -> str:
-    """Number, wall time and sampled tokens of all training jobs."""
+    """Number, wall time and sampled tokens of all training jobs; number and wall time of the evaluation's."""
     seconds = sum((cost.seconds for cost in content.cost), 0.0)
     tokens = sum(cost.generated_tokens for cost in content.cost)
     jobs = counted(len(content.cost), "training job")
-    return f"{jobs} took {duration(seconds)} of wall time in total and sampled {tokens:,} tokens."
+    evaluation = "" if content.provenance is None else evaluation_cost(content.provenance)
+    training = f"{jobs} took {duration(seconds)} of wall time in total and sampled {tokens:,} tokens."
+    return f"{training} {evaluation}".rstrip()
 
 
 def signals_cost(content: Content) -> str:
@@ -196,6 +199,12 @@ def version_list(content: Content) -> str:
     return "; or ".join(", ".join(f"{name} {version}" for name, version in pairs) for pairs in seen)
 
 
+def made(content: Content) -> str:
+    """When, where and with which versions the study was made."""
+    found = content.provenance
+    return " ".join([*([] if found is None else [provenance_summary(found)]), f"{version_list(content)}."])
+
+
 def level(content: Content) -> str:
     """Confidence level of the intervals, such as `95%`."""
     return f"{100 * content.study.confidence:g}%"
@@ -219,7 +228,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "has_credit": has_credit(content),
         "signals_cost": signals_cost(content),
         "resume_summary": resume_summary(content),
-        "version_list": version_list(content),
+        "made": made(content),
         "outcome_marks": OUTCOME_MARKS,
         "one_seed": ONE_SEED,
         "level_unit": LEVEL_UNIT,
