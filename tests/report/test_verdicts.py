@@ -167,11 +167,15 @@ def test_seeds_are_matched_only_if_each_has_its_own_warm_start(tmp_path: Path):
         results = gather(*write_synthetic(tmp_path / str(per_seed), size), Settings(study="synthetic"))
         column = primary_column(results)
         ours, theirs = (scores_of(results, results.rows[name], column) for name in ("accuracy_only", "base"))
-        expected = paired_difference(ours, theirs, matched_seeds=per_seed)
-        assert expected.p_value != paired_difference(ours, theirs, matched_seeds=not per_seed).p_value
-        found = compare_with_baseline(results, 0.95)[0].difference
-        assert found is not None
-        assert found.p_value == pytest.approx(expected.p_value, rel=1e-5)
+        expected, otherwise = (paired_difference(ours, theirs, matched_seeds=one) for one in (per_seed, not per_seed))
+        assert expected.p_value != otherwise.p_value
+        verdict = compare_with_baseline(results, 0.95)[0]
+        assert verdict.difference is not None
+        assert verdict.difference.p_value == pytest.approx(expected.p_value, rel=1e-5)
+        other = verdict.other_modes[-1]
+        assert (other.title, other.opposed) == ("accuracy, avg@2, seeds paired the other way", False)
+        assert other.difference.p_value == pytest.approx(otherwise.p_value, rel=1e-5)
+        assert other.difference.effect == verdict.difference.effect
         # Against its start, every seed has its own reference, or all have the same.
         starts = scores_of(results, results.rows["sft"], column)
         expected = paired_difference(ours, np.broadcast_to(starts, ours.shape))

@@ -243,7 +243,10 @@ class ArmFacts(Record):
 
 
 class OtherMode(Record):
-    """The same comparison in another mode of the primary metric: the other decoding mode, or pass@k."""
+    """The same comparison in another mode of the primary metric, or with seeds paired the other way.
+
+    Modes are the other decoding mode and pass@k.
+    """
 
     column: str
     """`<set>/<metric>/<mode>`."""
@@ -252,7 +255,7 @@ class OtherMode(Record):
     difference: PairedDifference
     """The numbers; their p-value is not corrected."""
     by_seed: tuple[float | None, ...]
-    """Difference of each seed that both have."""
+    """Difference of each seed that both have; empty for the other pairing, where they are those of the comparison."""
     opposed: bool
     """Whether it contradicts the verdict: the other direction in its whole interval, or in all of several seeds."""
 
@@ -289,7 +292,7 @@ class Comparison(Record):
     pairing: str = ""
     """How the seeds of the two are paired, in words."""
     other_modes: tuple[OtherMode, ...] = ()
-    """The other modes of the primary metric."""
+    """The other modes of the primary metric, and last the other pairing of the seeds."""
 
 
 class Content(Record):

@@ -250,6 +250,7 @@ def _verdict(
     column = primary_column(results)
     outcome = _outcome(found, equivalence, column, confidence)
     modes = [] if found is None else _other_modes(results, arm, reference, outcome, confidence)
+    modes += _other_pairing(results, arm, reference, confidence)
     warnings = tuple(_warning(mode, column, confidence) for mode in modes if mode.opposed)
     sentence = _sentence(quoted(arm.label), quoted(reference.label), found, outcome, column, confidence)
     return Comparison(
@@ -286,6 +287,17 @@ def _other_modes(
             mode = OtherMode(column=column.key, title=column.title, difference=found, by_seed=by_seed, opposed=opposed)
             modes.append(mode)
     return modes
+
+
+def _other_pairing(results: Results, arm: PolicyRow, reference: PolicyRow, confidence: float) -> list[OtherMode]:
+    """The comparison with seeds in pairs where they are taken as independent, and the reverse; none with one seed."""
+    column = primary_column(results)
+    ours, theirs = _paired_scores(results, arm, reference, column)
+    if reference.kind != "arm" or len(ours) < 2 or ours.shape != theirs.shape or np.isnan(ours - theirs).all():
+        return []
+    found = difference(ours, theirs, column.unit, confidence, not are_matched(results, arm, reference))
+    title = f"{column.title}, seeds paired the other way"
+    return [OtherMode(column=column.key, title=title, difference=found, by_seed=(), opposed=False)]
 
 
 def _is_clear(found: PairedDifference, by_seed: tuple[float | None, ...], sign: int) -> bool:
