@@ -166,8 +166,9 @@ PROGRESS = Progress()
 
 def _place_of_main_thread() -> tuple[tuple[int, int], ...]:
     """Where the main thread is in each function that it has entered."""
-    assert threading.main_thread().ident is not None
-    frame = sys._current_frames().get(threading.main_thread().ident)
+    main = threading.main_thread().ident
+    assert main is not None
+    frame = sys._current_frames().get(main)  # pyright: ignore[reportPrivateUsage]  # documented, whatever its name
     place: list[tuple[int, int]] = []
     while frame is not None:
         place.append((id(frame), frame.f_lasti))

@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rlassay.files import write_json
 from rlassay.progress import is_held
+from rlassay.training import process
 from rlassay.training.process import (
     RefusedError,
     RunBusyError,
+    join_processes,
     locked,
     peak_memory_mb,
     require_gpus,
@@ -55,6 +58,20 @@ def test_fewer_gpus_than_declared_are_refused(monkeypatch: pytest.MonkeyPatch):
     require_gpus(1)
     with pytest.raises(RefusedError, match=r"the study declares gpus: 2, but this job sees 1\. Raise the cap"):
         require_gpus(2)
+
+
+@pytest.mark.parametrize(("launched", "joined"), [(False, 1), (True, 1), (True, 3)])
+def test_another_number_of_processes_than_declared_is_refused(
+    launched: bool, joined: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(process, "is_launched", lambda: launched)
+    monkeypatch.setattr(process, "spans_machines", lambda: False)
+    monkeypatch.setattr(process, "_processes", lambda **options: SimpleNamespace(num_processes=joined))
+    with pytest.raises(RefusedError, match=f"declares 2 processes for each job, but {joined} share this one. Start it"):
+        join_processes(2, on_cpu=True)
+    monkeypatch.setattr(process, "_processes", lambda **options: SimpleNamespace(num_processes=2))
+    if launched:
+        join_processes(2, on_cpu=True)
 
 
 def test_peak_memory_is_that_of_this_process():

@@ -77,6 +77,8 @@ def check_resumed(folder: Path, study: Study, other: Path, edits: dict[str, Any]
     os.kill(ranks_below(job.pid)["1"], signal.SIGKILL)
     output, _ = job.communicate(timeout=60)
     assert job.returncode == 1, output
+    in_parts = {path.name for path in layout.state(RUN).glob("checkpoints/*/optimizer_0/*.distcp")}
+    assert in_parts == ({"__0_0.distcp", "__1_0.distcp"} if edits["strategy"] == "fsdp2" else set())
     run(other, "rl_train", "--policy", RUN)
     assert proof(layout)["resumes"][0]["step"] >= 2
     assert proof(layout)["sha256"] == proof(layout_of(folder))["sha256"]

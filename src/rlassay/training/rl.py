@@ -95,6 +95,7 @@ def run_rl(
             **_plug_ins(study, recipe, diagnostics),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
+        checked(trainer, study.strategy)
         add_trackers(trainer, report_to, run, study.id)
         trainer.xp_stateful |= {"guard": guard} if guard else {}
         if study.evaluation.every is not None:
@@ -102,7 +103,7 @@ def run_rl(
             trainer.add_callback(KeepIntermediate(kept, study.evaluation.every, trainer.save_model))
         trainer.xp_listeners += listeners(run, rows, diagnostics)
         # 4. Train from the newest checkpoint, and write the manifest.
-        checked(trainer, study.strategy).train(resume_from_checkpoint=run.resume_from)
+        trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
 
 

@@ -88,9 +88,9 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
                 peft_config=peft_config(model_config),
                 data_collator=ClipCollator(processor) if shows_video(rows, chats) else None,
             )
-        trainer.add_callback(run.callback())
+        checked(trainer, study.strategy).add_callback(run.callback())
         add_trackers(trainer, report_to, run, study.id)
-        checked(trainer, study.strategy).train(resume_from_checkpoint=run.resume_from)
+        trainer.train(resume_from_checkpoint=run.resume_from)
         # Merged into four bits, an adapter would be rounded away: RL trains it further.
         packed = isinstance(model_config, HubModel) and model_config.in_4bit
         if isinstance(trainer.model, PeftModel) and not packed:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from importlib.resources import files
 from typing import Any
 
@@ -94,9 +94,28 @@ def join_by_gloo(processes: Any) -> None:
 
 
 def checked(trainer: Any, strategy: str) -> Any:
-    """The trainer, able to load its checkpoints and to train by this strategy alone."""
+    """The trainer, able to load its checkpoints, to save whole models and to train by this strategy alone."""
     trainer.add_callback(StrategyCheck(strategy, trainer))
+    if trainer.is_fsdp_enabled:
+        trainer.save_model = partial(_save_whole, trainer, trainer.save_model)
     return restorable(trainer)
+
+
+def _save_whole(
+    trainer: Any, save: Callable[..., None], output_dir: str | None = None, _internal_call: bool = False
+) -> None:
+    """Save a model whole, for `from_pretrained`; in a checkpoint, which is an internal call, each process has its part.
+
+    Whole checkpoints would have one process hold the optimizer state of all.
+    """
+    plugin = trainer.accelerator.state.fsdp_plugin
+    in_parts = plugin.state_dict_type
+    if not _internal_call:
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+    try:
+        save(output_dir, _internal_call)
+    finally:
+        plugin.set_state_dict_type(in_parts)
 
 
 class StrategyCheck(TrainerCallback):
