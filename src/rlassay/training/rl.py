@@ -95,8 +95,7 @@ def run_rl(
             **_plug_ins(study, recipe, diagnostics),
             callbacks=[run.callback(), *([guard] if guard else [])],
         )
-        checked(trainer, study.strategy)
-        add_trackers(trainer, report_to, run, study.id)
+        add_trackers(checked(trainer, study.strategy), report_to, run, study.id)
         trainer.xp_stateful |= {"guard": guard} if guard else {}
         if study.evaluation.every is not None:
             kept = layout.intermediate(policy.folder)
