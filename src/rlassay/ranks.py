@@ -108,8 +108,9 @@ def die_with_parent(number: int) -> None:
 class Progress:
     """For how long the main thread has made no progress, as its process's own beating thread sees it.
 
-    Progress is watched while the process trains (`watched`), except while it waits for something that has time limits
-    of its own (`patient`): before training, a rank may wait for another job's download or lock for as long as it takes.
+    Progress is watched while the process trains, answers or waits for other ranks (`watched`), except while it waits
+    for something with time limits of its own (`patient`). Before that, a rank may wait for another job's download or
+    lock for as long as it takes.
     """
 
     def __init__(self) -> None:

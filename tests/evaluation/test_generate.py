@@ -1,5 +1,6 @@
 import json
 import math
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import torch
 import transformers
 from PIL import Image
 
+from rlassay import ranks
 from rlassay.config import Study
 from rlassay.evaluation import generate
 from rlassay.evaluation.by_transformers import _decoded, decode_batch
@@ -54,6 +56,26 @@ def test_the_warm_start_answers_with_its_own_weights(answered, study):
     trained = [each.text for each in completions(answered, study, "sft")]
 
     assert trained != [each.text for each in completions(answered, study)]
+
+
+def test_progress_is_watched_once_the_policy_is_open(tmp_path, monkeypatch):
+    progress, seen = ranks.Progress(), []
+    monkeypatch.setattr(ranks, "PROGRESS", progress)
+
+    class Watching:
+        def answer(self, batch):
+            seen.append(progress._watched)
+            return []
+
+    @contextmanager
+    def opening():
+        seen.append(progress._watched)
+        yield Watching()
+
+    with WorkFile(tmp_path / "part", "key") as work:
+        generate.answer_share(work, [generate.Batch(number=0, mode="greedy", items=())], opening(), "title")
+    assert seen == [0, 1]
+    assert progress._watched == 0
 
 
 def test_the_working_file_is_removed(answered, study):

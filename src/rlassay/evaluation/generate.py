@@ -144,9 +144,10 @@ def wait_for_all_answers() -> None:
     """Wait until every process that shares the job has answered its batches."""
     if ranks.world_size() > 1:
         group: Any = torch.distributed
-        group.init_process_group("gloo", timeout=ranks.LONGEST_WAIT)
-        group.barrier()
-        group.destroy_process_group()
+        with ranks.PROGRESS.watched():
+            group.init_process_group("gloo", timeout=ranks.LONGEST_WAIT)
+            group.barrier()
+            group.destroy_process_group()
 
 
 def answer_share(
@@ -160,7 +161,7 @@ def answer_share(
     own = batches[ranks.rank() :: ranks.world_size()]
     waiting = [batch for batch in own if first + batch.number not in work.done]
     if waiting:
-        with policy as answerer:
+        with policy as answerer, ranks.PROGRESS.watched():
             for batch in _with_bar(waiting, title):
                 work.add(first + batch.number, answerer.answer(batch))
 

@@ -21,7 +21,7 @@ from rlassay.config.fingerprints import package_version
 from rlassay.files import read_json
 from rlassay.layout import LOCK, RUN_RECORD
 from rlassay.locks import file_lock, patience
-from rlassay.ranks import LONGEST_WAIT, is_launched, spans_machines
+from rlassay.ranks import LONGEST_WAIT, PROGRESS, is_launched, spans_machines
 
 Value = TypeVar("Value")
 
@@ -155,7 +155,8 @@ def of_main(value: Value) -> Value:
 def leave_processes() -> None:
     """Leave the group of processes that share this job, once all of them are done."""
     if is_launched():
-        _processes().wait_for_everyone()
+        with PROGRESS.watched():
+            _processes().wait_for_everyone()
         _processes().destroy_process_group()
 
 

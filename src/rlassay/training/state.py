@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from rlassay.config.fingerprints import package_version
 from rlassay.files import read_json, sha256, write_json
 from rlassay.layout import CHECKPOINTS, COMPLETE, LOCK, RUN_RECORD, WEIGHT_FILES, WEIGHTS, Layout, checkpoint_step
-from rlassay.ranks import is_main
+from rlassay.ranks import PROGRESS, is_main
 from rlassay.training.checkpoints import newest_sound
 from rlassay.training.process import (
     leave_processes,
@@ -180,7 +180,8 @@ class Run:
         self.collapse = None if collapse is None else asdict(collapse)
         if steps != self.plan.max_steps and collapse is None:
             raise RuntimeError(f"{self.plan.policy}: training stopped at step {steps} of {self.plan.max_steps}")
-        trainer.save_model(str(_unfinished(self.weights)))
+        with PROGRESS.watched():  # all processes take part
+            trainer.save_model(str(_unfinished(self.weights)))
         if is_main():
             self._publish(trainer, generated_tokens)
 
