@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlassay.config import load_study
+from rlassay.config.algorithm import AdaptiveController, ReplayConfig
 from rlassay.data.prepare import run_prepare_data
 from rlassay.layout import Layout
 from rlassay.records import read_rows
@@ -43,6 +44,32 @@ def test_only_experiment4_pays_right_answers_alone_and_only_experiment5_weighs_t
         "quantile_cap": 0.95,
         "negative_scale": 0.5,
     }
+
+
+def test_the_experiments_replay_groups_above_their_own_minimum_reward():
+    arms = load_study("s2_dapo_vlm").arms
+    replays = {name: arms[name].recipe.rl.replay for name in EXPERIMENTS}
+    least = {name: 1.0 if name == "experiment4" else 1.5 for name in EXPERIMENTS}
+    assert replays == {name: ReplayConfig(size=64, min_std=1e-6, min_mean=mean) for name, mean in least.items()}
+
+
+def test_token_perception_has_the_values_of_its_manual():
+    published = load_study("s1_mtrl").arms["gae_mtrl"].recipe
+    rl, kl = published.rl, published.rl.kl
+    assert (rl.epsilon, rl.epsilon_high, rl.delta, rl.learning_rate, rl.beta) == (0.2, 0.3, 3.0, 5e-7, 0.01)
+    assert kl is not None
+    assert (kl.kind, kl.where) == ("kl", "reward")
+    assert kl.controller == AdaptiveController(kind="adaptive", target=6.0, horizon=10_000.0, per="token")
+    assert rl.advantage.model_dump(include={"kind", "gamma", "lam"}) == {"kind": "gae", "gamma": 1.0, "lam": 0.95}
+    options = [part.model_dump(include={"kind", "fraction", "min_scale"}) for part in published.credit]
+    assert options == [
+        {"kind": "entropy_filter", "fraction": 0.2},
+        {"kind": "perception_filter", "fraction": 0.2},
+        {"kind": "trajectory_scaling", "min_scale": 0.8},
+    ]
+    sampling = load_study("s1_mtrl").arms["online_filter"].recipe.rl.dynamic_sampling
+    assert sampling is not None
+    assert (sampling.filter_low, sampling.filter_high, sampling.max_resample) == (0.01, 0.99, 20)
 
 
 def test_the_balance_study_pays_four_to_one_to_one():
