@@ -57,6 +57,8 @@ def test_the_page_links_each_row_and_each_run_to_mlflow(copied: tuple[Study, Lay
     assert content.mlflow.policies == {"runs/base/seed1": f"{at}/one"}
     page = (layout.report / "index.html").read_text()
     assert f'<a href="{at}?viewStateShareKey=rlassay-arms">the arms side by side</a>' in page
+    curves = f"{at}?viewStateShareKey=rlassay-runs&amp;compareRunsMode=CHART"
+    assert f'<a href="{curves}">training curves by arm</a>' in page
     assert f'<a href="{at}/three">{study.arms["base"].label}</a>' in page
     assert f'<a href="{at}/one" aria-label="MLflow run of runs/base/seed1">MLflow</a>' in page
 

@@ -36,7 +36,7 @@ def numbers(outcomes: dict[str, tuple[str, float]], **scores: tuple[float | None
     ]
     return {
         "study": {"baseline": "base"},
-        "arms": [{"name": arm, "seeds": [1, 2, 3]} for arm in SCORES],
+        "arms": [{"name": arm, "seeds": [1, 2, 3], "weights": {"accuracy": 1.0}} for arm in SCORES],
         "tables": {"main": {"columns": columns, "rows": rows}},
         "verdicts": verdicts,
     }

@@ -115,6 +115,14 @@ def test_the_link_opens_the_arms_with_columns_of_their_metrics(job: FakeJob, rea
     assert view["selectedColumns"][1:4] == [f"metrics.`{name}`" for name in (key, f"{key}/low", f"{key}/high")]
     assert "metrics.`effect`" in view["selectedColumns"]
     assert view["orderByKey"] == f"metrics.`{key}`"
+    # parallel coordinates of the weights that differ; base alone pays for the format
+    (chart,) = view["compareRunCharts"]
+    assert (chart["type"], chart["selectedParams"], chart["selectedMetrics"]) == ("PARALLEL", ["reward.format"], [key])
+    assert [one["uuid"] for one in view["compareRunSections"]] == [chart["metricSectionId"]]
+    grouped = json.loads(experiment.tags["mlflow.sharedViewState.rlassay-runs"])
+    assert grouped["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm"}]
+    found = reader.client.search_runs([experiment.experiment_id], grouped["searchFilter"].replace(" AND ", " and "))
+    assert {run.info.run_name for run in found} == {"base seed 1 rl"}
     # the filter shows the arms and what they start from, one run each
     shown = reader.client.search_runs([experiment.experiment_id], view["searchFilter"].replace(" AND ", " and "))
     assert {run.info.run_name for run in shown} == {"Untrained model", "SFT", "base", "plain"}
@@ -125,7 +133,9 @@ def write_report(layout: Layout, mean: float) -> None:
     cell = {"mean": mean, "low": 0.3, "high": 0.5, "num_seeds": 3, "num_items": 2, "covers": "seeds and items"}
     rows = [{"row": arm, "kind": "arm", "label": arm, "cells": [cell]} for arm in ("base", "plain")]
     difference = {"effect": -0.1, "low": -0.2, "high": 0.0, "p_value": None, "p_holm": 0.04}
+    weights = ({"accuracy": 1.0, "format": 0.5}, {"accuracy": 1.0})
     content = {
+        "arms": [{"name": arm, "weights": each} for arm, each in zip(("base", "plain"), weights, strict=True)],
         "tables": {"main": {"columns": [{"key": "test/accuracy/sampled", "primary": True}], "rows": rows}},
         "verdicts": [{"arm": "plain", "sentence": "plain is worse", "difference": difference}],
     }

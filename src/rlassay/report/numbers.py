@@ -275,6 +275,10 @@ class RunLinks(Record):
 
     arms: str
     """The arms side by side."""
+    weights: str = ""
+    """Their reward weights against the primary metric, as parallel coordinates."""
+    curves: str = ""
+    """Curves of the training runs, grouped by arm."""
     rows: dict[str, str]
     """Table row -> the run over its seeds."""
     policies: dict[str, str]

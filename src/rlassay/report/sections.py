@@ -35,7 +35,7 @@ from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
 from rlassay.report.typeset import listed, quoted, shortened
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.rewards.outcomes import FAILURE_KINDS
-from rlassay.tracking.links import read_links
+from rlassay.tracking.links import read_links, runs_link, weights_link
 
 NUM_SAMPLES = 3
 """Rows shown of each split."""
@@ -304,6 +304,8 @@ def build_links(results: Results) -> RunLinks | None:
         return None
     return RunLinks(
         arms=links.arms,
+        weights=weights_link(links.arms),
+        curves=runs_link(links.arms),
         rows={key: link for key, link in parents.items() if link},
         policies={folder: link for folder, link in runs.items() if link},
     )

@@ -1,4 +1,4 @@
-"""What a finished report shows in MLflow: numbers of each row, the view of the arms side by side, notes, the champion.
+"""What a finished report shows in MLflow: numbers of each row, views of arms and runs, notes, the champion.
 
 MLflow keeps a shared view of an experiment as a tag of it, and opens the view whose key is in the address.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rlassay.layout import REPORT_NUMBERS, Layout
-from rlassay.tracking.links import VIEW
-from rlassay.tracking.names import CURRENT, STAGE
+from rlassay.tracking.links import ARMS_VIEW, RUNS_VIEW
+from rlassay.tracking.names import ARM, CURRENT, STAGE, legal_name
 
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-"""Tag of the experiment that holds the view."""
+VIEW_TAG = "mlflow.sharedViewState."
+"""Tag of the experiment that holds a view, before the view's key."""
 OF_JOBS = ("sft", "rl", "evaluation", "report")
 """Stages of runs that are no parents; MLflow's search has no `IN` for tags."""
 SUMMARY = ("effect", "effect/low", "effect/high", "p_holm")
@@ -52,9 +52,12 @@ class ReportNumbers:
         found |= {f"effect/{end}": difference[end] for end in ("low", "high") if end in difference}
         return {key: float(value) for key, value in found.items() if value is not None}
 
-    def columns(self) -> tuple[list[str], str]:
-        """Metrics to show for every arm, and the primary one."""
-        return shown_metrics(self._content)
+    def views(self) -> dict[str, str]:
+        """Tags of the experiment that hold the views of the arms and of their runs."""
+        names, primary = shown_metrics(self._content)
+        weights = [legal_name(f"reward.{name}") for name in varied_weights(self._content)]
+        arms = arms_view([legal_name(name) for name in names], legal_name(primary), weights)
+        return {f"{VIEW_TAG}{ARMS_VIEW}": arms, f"{VIEW_TAG}{RUNS_VIEW}": runs_view()}
 
     def note(self, file: Path, page: str) -> str:
         """The study's answer in Markdown, with its report on disk and in MLflow."""
@@ -77,24 +80,59 @@ class ReportNumbers:
         return next((verdict for verdict in self._content["verdicts"] if verdict["arm"] == arm), None)
 
 
-def arms_view(metrics: Sequence[str], primary: str) -> str:
-    """The state of the view: parent runs of the current results, best first, with columns of their metrics.
+def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ()) -> str:
+    """The state of the view of the arms: parent runs of the current results, best first, with columns of their metrics.
+
+    Its charts are parallel coordinates: a line per arm through its reward weights to the primary metric.
 
     Args:
         metrics: names of the metrics to show, in the order of the columns.
         primary: the metric to sort by.
+        weights: params of the reward weights that differ between arms; without any, MLflow chooses the charts.
     """
-    state: dict[str, Any] = {
-        "searchFilter": " AND ".join(
-            [f"tags.`{CURRENT}` = 'true'", *(f"tags.`{STAGE}` != '{one}'" for one in OF_JOBS)]
-        ),
+    state = _view([f"tags.`{STAGE}` != '{one}'" for one in OF_JOBS])
+    state |= {
         "orderByKey": f"metrics.`{primary}`",
+        "selectedColumns": ["attributes.`Description`", *(f"metrics.`{name}`" for name in metrics)],
+    }
+    if weights:
+        section = {"uuid": "rlassay-section", "name": "Reward weights", "display": True, "isReordered": False}
+        chart = {
+            "type": "PARALLEL",
+            "uuid": "rlassay-weights",
+            "runsCountToCompare": 100,
+            "metricSectionId": section["uuid"],
+            "selectedParams": list(weights),
+            "selectedMetrics": [primary],
+            "showAllRuns": True,
+        }
+        written = {"isGenerated": False, "deleted": False}  # MLflow drops or adds generated charts as it likes
+        state |= {"compareRunCharts": [chart | written], "compareRunSections": [section | written]}
+    return json.dumps(state)
+
+
+def runs_view() -> str:
+    """The state of the view of the training runs: the current ones, grouped by arm, so that charts show means."""
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
+    state = _view([f"tags.`{STAGE}` = 'rl'"])
+    return json.dumps(state | {"orderByKey": "attributes.`start_time`", "groupBy": grouped})
+
+
+def _view(filters: Sequence[str]) -> dict[str, Any]:
+    """A view of the current results that pass the filters."""
+    return {
+        "searchFilter": " AND ".join([f"tags.`{CURRENT}` = 'true'", *filters]),
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
-        "selectedColumns": ["attributes.`Description`", *(f"metrics.`{name}`" for name in metrics)],
     }
-    return json.dumps(state)
+
+
+def varied_weights(content: Mapping[str, Any]) -> list[str]:
+    """The rewards whose weight differs between the arms of a report; a reward that an arm lacks has weight 0."""
+    weights: list[dict[str, float]] = [arm["weights"] for arm in content["arms"]]
+    names = dict.fromkeys(name for each in weights for name in each)
+    return [name for name in names if len({each.get(name, 0.0) for each in weights}) > 1]
 
 
 def shown_metrics(content: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -8,8 +8,10 @@ from urllib.parse import quote
 from rlassay.files import read_json, write_json
 from rlassay.locks import file_lock
 
-VIEW = "rlassay-arms"
-"""Key of the shared view that shows the arms side by side."""
+ARMS_VIEW, RUNS_VIEW = "rlassay-arms", "rlassay-runs"
+"""Keys of the shared views that show the arms side by side, and the training runs grouped by arm."""
+CHARTS = "&compareRunsMode=CHART"
+"""Opens a view with its charts in place of its table."""
 LOCAL = "http://127.0.0.1:5000"
 """Where plain `mlflow ui` shows a local store."""
 FILE = "links.json"
@@ -32,7 +34,17 @@ class Links:
 
 def arms_link(uri: str, experiment: str) -> str:
     """The address of the study's arms side by side; for a local store, where `mlflow ui` shows it."""
-    return f"{_experiment(uri, experiment)}/runs?viewStateShareKey={VIEW}"
+    return f"{_experiment(uri, experiment)}/runs?viewStateShareKey={ARMS_VIEW}"
+
+
+def weights_link(arms: str) -> str:
+    """The address of the arms' reward weights against the primary metric, from that of the arms side by side."""
+    return f"{arms}{CHARTS}"
+
+
+def runs_link(arms: str) -> str:
+    """The address of the curves of the training runs, grouped by arm, from that of the arms side by side."""
+    return f"{arms.removesuffix(ARMS_VIEW)}{RUNS_VIEW}{CHARTS}"
 
 
 def run_link(uri: str, experiment: str, run_id: str) -> str:

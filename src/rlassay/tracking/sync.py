@@ -14,8 +14,8 @@ from rlassay.files import combined_digest, read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.locks import file_lock
 from rlassay.progress import Progress, read_progress
-from rlassay.tracking.answer import ALIAS, VIEW_TAG, ReportNumbers, arms_view, row_note
-from rlassay.tracking.names import MetricsFile, legal_name
+from rlassay.tracking.answer import ALIAS, ReportNumbers, row_note
+from rlassay.tracking.names import MetricsFile
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.samples import RolloutTable
 from rlassay.tracking.store import Status, Store
@@ -84,7 +84,7 @@ def sync_report(store: Store, study: Study, layout: Layout, register_champion: b
     if register_champion:
         answer += add_champion(store, study, layout, report)
     store.add_tags(run, {NOTE: answer})
-    show_arms(store, report, answer)
+    store.tag_experiment(report.views() | {NOTE: answer})
     store.update_status(run, "FINISHED", report.written)
     written = 0
     any_seed = {policy.stem: policy for policy in policies(study).values()}
@@ -109,13 +109,6 @@ def add_champion(store: Store, study: Study, layout: Layout, report: ReportNumbe
     weights = layout.root / folder / manifest["weights"]
     version = store.register(run, weights, report.weights(folder), ALIAS, champion.why)
     return f"\n\nChampion: arm {study.arms[champion.arm].label!r}, seed {champion.seed}, [as a model]({version})."
-
-
-def show_arms(store: Store, report: ReportNumbers, answer: str) -> None:
-    """Store the view that shows the arms side by side, and the study's answer beside it."""
-    columns, primary = report.columns()
-    view = arms_view([legal_name(name) for name in columns], legal_name(primary))
-    store.tag_experiment({VIEW_TAG: view, NOTE: answer})
 
 
 class Feed:
