@@ -22,7 +22,7 @@ from rlassay.config.arms import (
 )
 from rlassay.config.fingerprints import equal_arms
 from rlassay.config.load import read_yaml, scale_study
-from rlassay.report.sections import build_design
+from rlassay.report.findings.design import build_design
 from tests.config.studies import GONE, content, problems, study, write
 
 VARY_ALL = ["model", "sft", "rl", "rewards", "credit"]

@@ -6,7 +6,7 @@ import pytest
 
 from rlassay.config.checks import machine
 from rlassay.config.fingerprints import rl_id
-from rlassay.report.sections import build_design
+from rlassay.report.findings.design import build_design
 from tests.config.studies import problems, study
 
 HUB: dict[str, Any] = {"kind": "hub", "name": "some/model"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlassay.config.fingerprints import rl_id
-from rlassay.report.sections import build_design
+from rlassay.report.findings.design import build_design
 from tests.config.studies import problems, study
 
 FSDP2: dict[str, Any] = {"strategy": "fsdp2", "processes": 2}

@@ -12,13 +12,13 @@ from rlassay.config.algorithm import KLConfig
 from rlassay.config.study import Study
 from rlassay.layout import Layout
 from rlassay.records import PromptRow, write_rows
+from rlassay.report.findings.design import build_design
 from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.numbers import RewardPart
 from rlassay.report.sections import (
     LONGEST,
     build_commands,
     build_cost,
-    build_design,
     build_policies,
     build_resumes,
     build_reward_parts,

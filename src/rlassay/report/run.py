@@ -19,6 +19,7 @@ from rlassay.report.curves import build_curves
 from rlassay.report.examples import build_examples
 from rlassay.report.export.latex import latex_tables
 from rlassay.report.findings.attribution import build_attribution
+from rlassay.report.findings.design import build_design
 from rlassay.report.findings.engines import engine_sentences
 from rlassay.report.findings.hacking import build_hacking
 from rlassay.report.findings.held_out import build_held_out, equal_rows, held_out_rows
@@ -34,7 +35,6 @@ from rlassay.report.sections import (
     build_collapses,
     build_commands,
     build_cost,
-    build_design,
     build_links,
     build_policies,
     build_resumes,
