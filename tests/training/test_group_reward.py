@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from rlassay.ranks import PROGRESS
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards.sandbox.guard import in_process
 from rlassay.training.group_reward import GroupReward, failure_counts
@@ -36,6 +37,14 @@ def test_a_reward_sees_one_group_at_a_time_with_its_row():
     assert adapted(reward, bonus=0.5)(**batch("x", "xx", "xxx", "xxxx")) == [1.5, 2.5, 3.5, 4.5]
     assert [[completion.text for completion in group] for group in seen] == [["x", "xx"], ["xxx", "xxxx"]]
     assert [group[0].row.answer for group in seen] == ["a", "b"]
+
+
+def test_a_rank_may_wait_for_a_reward():
+    def reward(completions: list[Completion]) -> list[float]:
+        return [float(PROGRESS._patient)] * len(completions)
+
+    assert adapted(reward)(**batch("x", "y")) == [1.0, 1.0]
+    assert PROGRESS._patient == 0
 
 
 def test_token_count_includes_the_end_and_a_completion_without_it_is_truncated():

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from rlassay.ranks import PROGRESS
 from rlassay.training.checkpoints import flaw
 from rlassay.training.job_callback import JobCallback, finite, keep_until
 
@@ -19,6 +20,7 @@ def test_each_logged_step_is_one_line_with_null_for_values_that_are_not_finite(
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     state, control = TrainerState(max_steps=2), TrainerControl()
     callback.on_train_begin(args, state, control)
+    assert PROGRESS._watched == 1
     for step in (1, 2):
         callback.on_step_begin(args, state, control)
         state.global_step = step
@@ -26,6 +28,7 @@ def test_each_logged_step_is_one_line_with_null_for_values_that_are_not_finite(
         callback.on_log(args, state, control, logs={"loss": 0.5 / step, "reward": float("nan")})
     callback.on_log(args, state, control, logs={"train_runtime": 3.0, "train_loss": 0.3})
     callback.on_train_end(args, state, control)
+    assert PROGRESS._watched == 0
     written = lines(tmp_path / "metrics.jsonl")
     assert [(line["step"], line["loss"], line["reward"]) for line in written] == [(1, 0.5, None), (2, 0.25, None)]
     assert all(0 <= line["time/step"] < 1 for line in written)
