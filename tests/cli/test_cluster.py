@@ -14,6 +14,7 @@ from rlassay.cli.cluster.controller import (
     wait_for_earlier_jobs,
 )
 from rlassay.cli.cluster.requests import BASE, UNKNOWN, memory_mb, requests
+from rlassay.cli.plans.estimates import parameters
 from rlassay.config import Settings, Study, load_study
 from rlassay.config.settings import Resources, Stage, Tracking
 from rlassay.training.process import RefusedError
@@ -110,6 +111,17 @@ def test_memory_follows_the_size_in_a_models_name():
     assert memory_mb(text.model_copy(update={"arms": arms}), Settings(), "rl_train") == UNKNOWN * max(1, text.gpus), (
         name
     )
+
+
+def test_memory_counts_what_is_kept_off_the_gpus_once_for_all_processes():
+    study = load_study("s4_chat")
+    bare = study.model_copy(update={"gpus": 4, "nodes": 2, "strategy": "fsdp2"})
+    moved = bare.model_copy(update={"cpu_offload": True})
+    count = max(parameters(arm.recipe.model) or 0 for arm in study.arms.values())
+    # Four copies of four bytes on two nodes: half of them on each.
+    added = memory_mb(moved, Settings(), "rl_train") - memory_mb(bare, Settings(), "rl_train")
+    assert added == pytest.approx(4 * 4 * count / 2 / 2**20, abs=8)
+    assert memory_mb(moved, Settings(), "generate") == memory_mb(bare, Settings(), "generate")
 
 
 def fake_squeue(folder: Path, monkeypatch: pytest.MonkeyPatch, *answers: str) -> Path:

@@ -19,6 +19,8 @@ COPIES = {"sft_train": 4, "rl_train": 5, "generate": 2, "held_out_curve": 2}
 """Copies of the weights, float32, that a process on CPU holds: weights, gradients, AdamW's moments, a reference."""
 COPIES_ON_GPU = 2
 """Copies of the weights that pass through host memory while they are loaded or saved."""
+OFFLOADED = 4
+"""Copies that the processes of a training job with `cpu_offload` hold together: weights, gradients, AdamW's moments."""
 BYTES = 4
 """Of a weight in float32, as the estimate counts them; files in bfloat16 are half of that."""
 MIB = 2**20
@@ -52,12 +54,13 @@ def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
     if not STAGES[stage].in_processes:
         return 2 * BASE
     study = study.placed(stage)
-    copies = COPIES_ON_GPU if study.gpus else COPIES[stage]
+    copies: float = COPIES_ON_GPU if study.gpus else COPIES[stage]
+    copies += OFFLOADED / study.num_processes if study.cpu_offload and stage not in ANSWERING else 0
     counts = [parameters(arm.recipe.model) for arm in study.arms.values()]
     known = [count for count in counts if count is not None]
     with_vllm = _samples_on_cpu(study, stage)
     copies += with_vllm and stage == "rl_train"  # answers have its copy counted already
-    each = BASE + copies * max(known) * BYTES // MIB if len(known) == len(counts) else UNKNOWN
+    each = BASE + int(copies * max(known)) * BYTES // MIB if len(known) == len(counts) else UNKNOWN
     return study.processes_per_node * (each + (kv_cache_mib() if with_vllm else 0))
 
 
