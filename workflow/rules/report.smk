@@ -8,7 +8,7 @@ rule ablation_report:
         decisions=decisions,
         results=reported,
     output:
-        page=LAYOUT.report / PAGE,
+        page=report(str(LAYOUT.report / PAGE), category="Study", labels={"page": STUDY.title}),
         numbers=LAYOUT.report / REPORT_NUMBERS,
         rounds=ROUNDS_REPORTED,
     log:
