@@ -3,6 +3,7 @@
 import pytest
 
 from rlassay.records import Histogram
+from rlassay.report.findings.records import Rounds
 from rlassay.report.findings.sentences import (
     cost_summary,
     interval_notes,
@@ -107,6 +108,23 @@ def test_the_run_summary_is_one_sentence():
     assert run_summary(fake_content()) == (
         "4 arms × 3 seeds, 60 RL steps per run, evaluated on 400 held-out prompts with 8 sampled completions each."
     )
+
+
+def test_the_run_summary_of_seeds_in_rounds_has_the_fewest_and_the_most():
+    content = fake_content()
+    arms = tuple(arm.model_copy(update={"seeds": (1, 2)}) if arm.name == "dr_grpo" else arm for arm in content.arms)
+    facts = {
+        "alpha": 0.05,
+        "margin": None,
+        "looks": (2, 3),
+        "drops": False,
+        "taken": (),
+        "runs": 11,
+        "planned_runs": 12,
+    }
+    rounds = Rounds.model_validate(facts | {"sentence": ""})
+    assert run_summary(content.model_copy(update={"arms": arms})).startswith("4 arms × 3 seeds,")
+    assert run_summary(content.model_copy(update={"arms": arms, "rounds": rounds})).startswith("4 arms × 2 to 3 seeds,")
 
 
 def test_the_prompts_of_all_evaluation_sets_are_counted():

@@ -24,8 +24,10 @@ def run_summary(content: Content) -> str:
     steps = sorted({policy.max_steps for policy in content.policies if policy.row in arms})
     sets = {column.set for column in content.tables["main"].columns}
     items = sum(split.rows for split in content.data if split.split in sets)
+    fewest = min((len(arm.seeds) for arm in content.arms), default=0)
+    in_rounds = f"{fewest} to " if content.rounds is not None and fewest < len(study.seeds) else ""
     parts = [
-        f"{counted(len(arms), 'arm')} × {counted(len(study.seeds), 'seed')}",
+        f"{counted(len(arms), 'arm')} × {in_rounds}{counted(len(study.seeds), 'seed')}",
         f"{'–'.join(f'{step:,}' for step in dict.fromkeys((steps[0], steps[-1])))} RL steps per run" if steps else "",
         f"evaluated on {counted(items, 'held-out prompt')} with "
         f"{counted(study.num_samples, 'sampled completion')} each",
