@@ -95,12 +95,12 @@ def test_a_rank_at_full_load_that_stays_in_one_place_ends_the_job_after_longer()
     def sign(idle: float, still: float, *, ended: bool = False) -> dict[str, Any]:
         return {"ended": ended, "idle": idle, "still": still}
 
-    assert launcher._standstill({0: sign(34, 34), 1: sign(36, 36)}) is None
-    assert launcher._standstill({0: sign(36, 36), 1: sign(36, 36)}) == "none of 2 ranks has made progress for 35 s"
-    assert launcher._standstill({0: sign(36, 601), 1: sign(0, 599)}) is None
+    assert launcher._standstill({0: sign(29, 29), 1: sign(31, 31)}) is None
+    assert launcher._standstill({0: sign(31, 31), 1: sign(31, 31)}) == "none of 2 ranks has made progress for 30 s"
+    assert launcher._standstill({0: sign(31, 601), 1: sign(0, 599)}) is None
     assert launcher._standstill({0: sign(0, 601), 1: sign(0, 601)}) == "none of 2 ranks has made progress for 600 s"
-    assert launcher._standstill({0: sign(0, 601), 1: sign(36, 601, ended=True)}) is None
-    assert launcher._standstill({0: sign(36, 36), 1: None}) is None
+    assert launcher._standstill({0: sign(0, 601), 1: sign(31, 601, ended=True)}) is None
+    assert launcher._standstill({0: sign(31, 31), 1: None}) is None
 
 
 def test_the_environment_says_how_processes_join(tmp_path: Path):

@@ -128,6 +128,48 @@ def test_a_killed_rank_ends_the_job_which_resumes_with_the_weights_of_an_undistu
     assert proof(layout)["resumes"][0]["step"] >= 2
 
 
+HANGING = """
+import os, sys, threading, time
+
+def hang():
+    time.sleep(600)
+
+def patch():
+    while not hasattr(sys.modules.get("rlassay.training.job_callback"), "JobCallback"):
+        time.sleep(0.05)
+    callback = sys.modules["rlassay.training.job_callback"].JobCallback
+    end = callback.on_step_end
+    callback.on_step_end = lambda self, args, state, *more, **options: (
+        hang() if state.global_step == 2 else end(self, args, state, *more, **options)
+    )
+
+if os.environ.get("RANK") == "1":
+    threading.Thread(target=patch, daemon=True).start()
+"""
+"""`sitecustomize.py` of a rank that stops at the end of its second step, with Python still running."""
+
+
+def test_a_rank_that_hangs_ends_the_job_within_a_minute_with_its_stack_in_the_log(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = load_short(tmp_path, **HALF)
+    layout = fresh_layout(tmp_path / "results")
+    policy = warm_start(study)
+    (layout.root / policy).parent.mkdir()
+    os.symlink(layout_of(shared).root / policy, layout.root / policy)
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    job = start(tmp_path, "rl_train", "--policy", RUN)
+    wait_until(partial(has_logged, layout, 1), 120)
+    hung = time.monotonic()
+    output, _ = job.communicate(timeout=120)
+    assert time.monotonic() - hung < 60
+    assert job.returncode == 1
+    assert "error: none of 2 ranks has made progress for 30 s; the job ends, and resumes" in output
+    assert "in hang" in output
+    assert not layout.train_manifest(RUN).exists()
+
+
 def ranks_below(pid: int) -> dict[str, int]:
     """Rank -> process id, of the processes that a job has started."""
     (agent,) = psutil.Process(pid).children()

@@ -30,7 +30,7 @@ from rlassay.training.process import signals_as_exceptions
 
 SILENCE = 30.0
 """Seconds without a sign of life after which a rank counts as hanging."""
-IDLE = 35.0
+IDLE = 30.0
 """Seconds without progress or work on a CPU, on all ranks, after which a job counts as hanging."""
 STILL = 600.0
 """Seconds without progress on all ranks, whatever the CPUs do: they are busy where a rank waits for its GPU."""
