@@ -1,8 +1,8 @@
 """Training steps and generation of encoder-decoders, ours against plain PyTorch and plain `generate`.
 
 `Seq2SeqGRPOTrainer` and a loop of twenty lines train the model of the study `headlines` on 128 completions of at most
-32 tokens with the same rewards and the loss of GRPO. They take turns step by step in one process, from the same seed,
-and share whatever else the machine does. Then our sampling and `model.generate` take turns on the same documents.
+32 tokens with the same rewards and the loss of GRPO, and ours again measuring the attention on the document, as a study does.
+They take turns step by step in one process, from the same seed, and share whatever else the machine does. Then our sampling and `model.generate` take turns on the same documents.
 The ratios are printed last; the aims are at most 1.15 for a step, and at least 0.95 for tokens per second.
 Run from the project's root: python -m benchmarks.seq2seq_step_time [--steps N]
 """
@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PrinterCallback
 
-from benchmarks.turns import WARM_UP, race
+from benchmarks.turns import WARM_UP, compare, race
 from rlassay.config import load_study
 from rlassay.config.model import TinySeq2Seq
+from rlassay.config.settings import Diagnostics
 from rlassay.data import load_rows
 from rlassay.models.policy import build_policy
 from rlassay.models.seq2seq import document_ids, generate
 from rlassay.records import Completion, PromptRow
 from rlassay.rewards import REWARDS
 from rlassay.training import Seq2SeqGRPOTrainer, trl_reward
-from rlassay.training.rl import grpo_arguments
+from rlassay.training.rl import grpo_arguments, signal_plan
 
 LENGTH, GROUP, PROMPTS = 32, 8, 16
 
@@ -91,9 +92,12 @@ def plain_generate(model: Any, inputs: Any) -> torch.Tensor:
         return model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=LENGTH)[:, 1:]
 
 
-def our_trainer(rows: list[PromptRow], model: Any, tokenizer: Any, steps: int, folder: Path) -> Any:
+def our_trainer(
+    rows: list[PromptRow], model: Any, tokenizer: Any, steps: int, folder: Path, *, attention: bool = False
+) -> Any:
     """Our trainer of the study's first arm, on the same model."""
-    recipe = load_study("headlines").arms["grpo"].recipe
+    study = load_study("headlines")
+    recipe = study.arms["grpo"].recipe
     changes = {"max_steps": steps, "save_steps": steps + 1, "learning_rate": 1e-12, "max_completion_length": LENGTH}
     recipe = recipe.model_copy(update={"rl": recipe.rl.model_copy(update=changes)})
     arguments = grpo_arguments(recipe, 1, folder, on_cpu=True)
@@ -107,6 +111,7 @@ def our_trainer(rows: list[PromptRow], model: Any, tokenizer: Any, steps: int, f
         args=arguments,
         train_dataset=datasets.Dataset.from_list(columns),
         processing_class=tokenizer,
+        signals=signal_plan(study, recipe, Diagnostics(compute_attention_metrics=attention)),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -140,15 +145,17 @@ def main() -> None:
     section = load_study("headlines").data.model_copy(update={"splits": {"train": 200}, "packages": ("numpy",)})
     with tempfile.TemporaryDirectory() as folder:
         rows = list(load_rows(section, Path(folder) / "data"))
-        policies = [build_policy(TinySeq2Seq(kind="tiny_seq2seq", vocab_size=600), rows) for _ in range(2)]
+        policies = [build_policy(TinySeq2Seq(kind="tiny_seq2seq", vocab_size=600), rows) for _ in range(3)]
         plain = PlainLoop(*policies[0], rows, steps + WARM_UP)
-        ours = our_trainer(rows, *policies[1], steps + WARM_UP, Path(folder) / "checkpoints")
-        plain_seconds, our_seconds = race([plain, ours])
+        count, checkpoints = steps + WARM_UP, Path(folder) / "checkpoints"
+        ours = our_trainer(rows, *policies[1], count, checkpoints)
+        measuring = our_trainer(rows, *policies[2], count, checkpoints, attention=True)
+        plain_seconds, our_seconds, measuring_seconds = race([plain, ours, measuring])
         ratio = generation_ratio(*policies[0], rows, steps)
-    ratios = [mine / theirs for mine, theirs in zip(our_seconds, plain_seconds, strict=True)]
     print(f"plain loop {median(plain_seconds):.3f} s per step, ours {median(our_seconds):.3f} s ({steps} steps each)")
     print(f"generation, tokens per second, ours over plain generate: {ratio:.3f} (median of {steps} pairs)")
-    print(f"step time, ours over a plain loop: {median(ratios):.3f} (median of {steps} pairs)")
+    compare("the attention measured over ours without", measuring_seconds, our_seconds)
+    compare("ours over a plain loop", our_seconds, plain_seconds)
 
 
 if __name__ == "__main__":
