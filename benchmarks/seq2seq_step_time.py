@@ -1,8 +1,9 @@
 """Training steps and generation of encoder-decoders, ours against plain PyTorch and plain `generate`.
 
 `Seq2SeqGRPOTrainer` and a loop of twenty lines train the model of the study `headlines` on 128 completions of at most
-32 tokens with the same rewards and the loss of GRPO, and ours again measuring the attention on the document, as a study does.
-They take turns step by step in one process, from the same seed, and share whatever else the machine does. Then our sampling and `model.generate` take turns on the same documents.
+32 tokens with the same rewards and the loss of GRPO, and ours again measuring the attention on the document, as a
+study does. They take turns step by step in one process, from the same seed, and share whatever else the machine does.
+Then our sampling and `model.generate` take turns on the same documents.
 The ratios are printed last; the aims are at most 1.15 for a step, and at least 0.95 for tokens per second.
 Run from the project's root: python -m benchmarks.seq2seq_step_time [--steps N]
 """

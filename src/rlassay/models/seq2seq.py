@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 DOCUMENT_TEMPLATE = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}"
@@ -25,6 +26,11 @@ _DROPOUT_RATES = ("dropout", "dropout_rate", "attention_dropout", "activation_dr
 """Attributes in which modules of transformers keep rates as numbers."""
 _MODEL_LIMIT = 10**6
 """A tokenizer without a limit of its own states a `model_max_length` of 10^30."""
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside PEFT's wrapper, or the model itself."""
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
 
 
 def is_encoder_decoder(model: Any) -> bool:
@@ -149,7 +155,10 @@ def teacher_forcing(
 
 
 class Seq2SeqPass:
-    """A teacher-forced pass of an encoder-decoder, with the interface of `rlassay.signals.passes.ModelPass`."""
+    """A teacher-forced pass of an encoder-decoder, with the interface of `rlassay.signals.passes.ModelPass`.
+
+    A document that several completions share, as those of a group do, is encoded once.
+    """
 
     def __init__(
         self,
@@ -160,7 +169,11 @@ class Seq2SeqPass:
     ) -> None:
         self.length = completion_length
         arguments = teacher_forcing(model, input_ids, attention_mask, completion_length)
-        self._logits = model(**arguments).logits[:, -completion_length:]
+        ids, mask = arguments.pop("input_ids"), arguments["attention_mask"]
+        distinct, of_rows = torch.stack([ids, mask]).unique(dim=1, return_inverse=True)
+        encoded = unwrapped(model).get_encoder()(input_ids=distinct[0], attention_mask=distinct[1], return_dict=True)
+        shared = BaseModelOutput(last_hidden_state=encoded.last_hidden_state[of_rows])
+        self._logits = model(encoder_outputs=shared, **arguments).logits[:, -completion_length:]
         self.batch_size, _, self.vocabulary = self._logits.shape
 
     def logits(self, tokens: slice) -> Float[Tensor, "batch some vocabulary"]:
@@ -189,7 +202,7 @@ def generate(
     With `num_return_sequences` R above 1, the rows must repeat each document R times in succession, as in a batch of
     groups; each document is then decoded once.
     """
-    inner: Any = model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    inner = unwrapped(model)
     prefix = decoder_prefix(model)
     config = deepcopy(config)
     config.decoder_start_token_id = prefix[0]
@@ -250,5 +263,4 @@ def disable_dropout(model: Any) -> None:
 
 
 def _name(model: Any) -> str:
-    inner = model if isinstance(model, PreTrainedModel) else model.get_base_model()
-    return type(inner).__name__
+    return type(unwrapped(model)).__name__

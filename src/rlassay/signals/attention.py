@@ -21,8 +21,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from rlassay.models.hub import Model
-from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder
-from rlassay.signals.passes import ModelPass, SharedPrompts, scoring_mode, unwrapped
+from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder, unwrapped
+from rlassay.signals.passes import ModelPass, SharedPrompts, scoring_mode
 
 _SUFFIX = "+attention_mass"
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rlassay.models.hub import Model
+from rlassay.models.seq2seq import unwrapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +195,6 @@ def scoring_mode(model: Model) -> Generator[None]:
     finally:
         for each, training in modes:
             each.training = training
-
-
-def unwrapped(model: Model) -> PreTrainedModel:
-    """The transformers model inside PEFT's wrapper, or the model itself."""
-    module: Any = model
-    return module if isinstance(module, PreTrainedModel) else module.get_base_model()
 
 
 def decoder_config(model: Model) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlassay.models.hub import Model
-from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder
+from rlassay.models.seq2seq import Seq2SeqPass, is_encoder_decoder, unwrapped
 from rlassay.signals.attention import Recording, recorded_attention
 from rlassay.signals.formulas import DIVERGENCES, entropy, token_logps
 from rlassay.signals.inputs import ModelInputs
@@ -21,7 +21,6 @@ from rlassay.signals.passes import (
     decoder_config,
     scoring_mode,
     trunk_of,
-    unwrapped,
 )
 from rlassay.signals.segments import SEGMENTS
 
