@@ -141,6 +141,23 @@ def test_a_missing_image_is_reported(tmp_path: Path):
     assert "<use" not in text
 
 
+def test_a_prompt_of_several_images_says_why_none_is_shown(tmp_path: Path):
+    credit = fake_credit()
+    scenes = tuple(
+        scene.model_copy(
+            update={
+                "image": None,
+                "num_media": 2,
+                "completions": tuple(one.model_copy(update={"heat": None}) for one in scene.completions),
+            }
+        )
+        for scene in credit.scenes
+    )
+    content = fake_content().model_copy(update={"credit": credit.model_copy(update={"scenes": scenes})})
+    for text in (_page(content, tmp_path), render_markdown(content, [])):
+        assert text.count("The prompt has 2 images or clips") == len(scenes)
+
+
 @pytest.mark.parametrize("group", ["document", "attention", "layers", "selection", "scaling"])
 def test_a_section_of_curves_only_says_why_there_are_no_words(tmp_path: Path, group: str):
     content = fake_content()

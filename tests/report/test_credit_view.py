@@ -246,6 +246,11 @@ def test_a_scene_by_hand():
     assert shown.heat.cells == (0.1, 0.0, 0.05, 0.2, 0.0, 0.05)
 
 
+def test_a_scene_of_several_images_counts_them_and_shows_none():
+    scene = _scene({}, prompt=PROMPT.model_copy(update={"media": PROMPT.media * 3}))
+    assert (scene.image, scene.num_media, scene.completions[0].heat) == (None, 3, None)
+
+
 @pytest.mark.parametrize(
     ("advantages", "chosen"), [([0.5, -2.0, 1.0], 1), ([1.0, -1.0], 0), ([0.0, None], 0), ([float("nan"), 0.1], 1)]
 )

@@ -140,6 +140,8 @@ class Scene(Record):
     """The gold answer."""
     image: str | None
     """The file of the image or film strip, relative to the report folder; null unless the prompt has exactly one."""
+    num_media: int = 0
+    """Images and clips of the prompt; of several, none is shown here, nor the attention on them."""
     times: tuple[float, ...] = ()
     """Seconds of each frame of the film strip; empty for an image."""
     group_size: int

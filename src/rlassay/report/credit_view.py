@@ -234,6 +234,7 @@ def build_scene(
         choices=prompt.choices,
         answer=prompt.answer,
         image=f"../data/{media.shown}" if media is not None and media.shown else None,
+        num_media=len(prompt.media),
         times=() if media is None else media.times,
         group_size=max(len(group) for group in groups.values()),
         completions=tuple(_completion(arm, group, media, most.get(arm)) for arm, group in groups.items()),
