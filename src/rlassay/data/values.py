@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlassay.data.raw_examples import RowRejectedError
 
@@ -42,6 +40,8 @@ def parse_json(text: str) -> Any:
 
 def parquet_batches(file: Path, rows: int) -> Iterator[Any]:
     """The record batches of a Parquet file, read one after the other."""
+    import pyarrow.parquet as pq  # 33 MB of memory, for tables alone
+
     with pq.ParquetFile(file) as table:
         yield from table.iter_batches(batch_size=rows)
 
@@ -111,6 +111,8 @@ def _plain_column(column: Any, kind: Any) -> list[Any]:
 
 def _converter(kind: Any) -> Callable[[Any], Any] | None:
     """From a value of `to_pylist` to the plain value, never called for None; None if they are the same."""
+    import pyarrow as pa
+
     if pa.types.is_float16(kind) or pa.types.is_float32(kind):
         narrow = np.float16 if pa.types.is_float16(kind) else np.float32
         return lambda value: WrittenFloat(str(narrow(value)))
