@@ -64,15 +64,15 @@ class ModelClock:
 def watched() -> ModelClock:
     """A clock of everything that torch models compute in this process."""
     import torch
-    from torch.optim import optimizer
+    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
     from transformers.generation.utils import GenerationMixin
 
     clock = ModelClock()
     clock.watch(torch.nn.Module, "__call__")
     clock.watch(torch.autograd, "backward")
     clock.watch(GenerationMixin, "generate")
-    optimizer.register_optimizer_step_pre_hook(clock.enter)
-    optimizer.register_optimizer_step_post_hook(clock.leave)
+    register_optimizer_step_pre_hook(clock.enter)
+    register_optimizer_step_post_hook(clock.leave)
     return clock
 
 

@@ -273,12 +273,13 @@ def grpo_arguments(
     recipe: Recipe, seed: int, checkpoints: Path, shared: Mapping[str, Any] | None = None, *, on_cpu: bool
 ) -> GRPOConfig:
     """TRL's arguments for a recipe; arguments whose default TRL changed between releases are all set here."""
+    computing: dict[str, Any] = {"bf16": not on_cpu, **(shared or {})}
     return GRPOConfig(
         **{name: getattr(recipe.rl, name) for name in GRPOArguments.model_fields},
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         generation_kwargs=beam_sampling(recipe.rl),
         **vllm_arguments(recipe.rl.engine),
-        **{"bf16": not on_cpu, **(shared or {})},
+        **computing,
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,

@@ -340,8 +340,9 @@ def sft_arguments(
     sft: SFTConfig, seed: int, checkpoints: Path, shared: Mapping[str, Any] | None = None, *, on_cpu: bool
 ) -> SFTArguments:
     """TRL's arguments for the `sft` section; the loss counts completion tokens only."""
+    computing: dict[str, Any] = {"bf16": not on_cpu, **(shared or {})}
     return SFTArguments(
-        **{"bf16": not on_cpu, **(shared or {})},
+        **computing,
         output_dir=str(checkpoints),
         seed=seed,
         max_steps=sft.max_steps,
