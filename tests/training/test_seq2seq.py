@@ -306,21 +306,26 @@ def test_adapters_train_alone_and_their_reference_is_the_base_model(tmp_path: Pa
     assert logged[-1] > 1e-4
 
 
-def bad_tokenizer() -> Any:
+def bad_tokenizer(padding: str | None) -> Any:
     without = tokenizer()
-    without.pad_token = None
+    without.pad_token = padding
     return without
+
+
+BLANK_TURN = [{"role": "user", "content": " "}]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model": "causal"}, "got LlamaForCausalLM, a causal model; expected an encoder-decoder"),
-        ({"processing_class": bad_tokenizer()}, "has no padding token, with which the encoder's batches are filled"),
+        ({"processing_class": bad_tokenizer(None)}, "has no padding token, with which the encoder's batches are"),
+        ({"processing_class": bad_tokenizer(tokenizer().eos_token)}, "has no padding token of its own, with which"),
         ({"max_completion_length": 24}, "the decoder of BartForConditionalGeneration has 24 positions, 1 of which"),
         ({"train_dataset": Dataset.from_list([{"prompt": " "}] * 4)}, "row 0: prompt: got ' ', an empty document"),
+        ({"train_dataset": Dataset.from_list([{"prompt": BLANK_TURN}] * 4)}, r"row 0: prompt: got \[\{.*an empty doc"),
     ],
-    ids=["causal", "pad", "positions", "empty"],
+    ids=["causal", "no padding", "padding by the end token", "positions", "empty", "empty turn"],
 )
 def test_bad_input_is_refused_before_training(changes: dict[str, Any], message: str, tmp_path: Path):
     if changes.get("model"):

@@ -104,7 +104,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         if "prompt" not in columns:
             return  # rows made when they are drawn; `document_ids` checks each batch
         for number, prompt in enumerate(dataset["prompt"]):
-            if isinstance(prompt, str) and not prompt.strip():
+            if not _text(prompt).strip():
                 raise ValueError(f"train_dataset: row {number}: prompt: got {prompt!r}, an empty document; remove it")
 
     def _xp_check_attention(self) -> None:
@@ -167,3 +167,13 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
     def _xp_arguments(self) -> Any:
         """TRL's `GRPOConfig`, which transformers' types know as `TrainingArguments`."""
         return self.args
+
+
+def _text(prompt: Any) -> str:
+    """What the encoder would read of a prompt, a text or a conversation."""
+    if isinstance(prompt, str):
+        return prompt
+    contents = [turn["content"] for turn in prompt]
+    return " ".join(
+        each if isinstance(each, str) else " ".join(part["text"] or "" for part in each) for each in contents
+    )
