@@ -63,9 +63,9 @@ def job_at(project: Project, attempt: int, step: int, run: str = RUN) -> Callabl
 
 
 def comparable(project: Project) -> dict[str, Any]:
-    """`report.json` without the recorded times, resumes and addresses in MLflow."""
+    """`report.json` without what differs between runs of the same: times, machines, resumes and addresses in MLflow."""
     content = json.loads((project.results / "report/report.json").read_text())
-    return {key: value for key, value in content.items() if key not in ("cost", "resumes", "mlflow")}
+    return {key: value for key, value in content.items() if key not in ("cost", "resumes", "provenance", "mlflow")}
 
 
 def manifest(project: Project, run: str = RUN) -> dict[str, Any]:
