@@ -50,7 +50,7 @@ def test_the_stage_sets_the_fields_that_it_owns():
     (call,) = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "GRPOConfig"]
     named = {keyword.arg for keyword in call.keywords if keyword.arg}
     passed_on = {f"vllm_{name}" for name in VLLMSampler.model_fields.keys() - VLLMPlan.__dataclass_fields__.keys()}
-    of_strategies = {name for each in get_args(Strategy) for name in strategy_arguments(each, model())}
+    of_strategies = {name for each in get_args(Strategy) for name in strategy_arguments(each, model(), bf16=True)}
     assert named | of_strategies | vllm_arguments(VLLMSampler(kind="vllm")).keys() - passed_on == set(OWNED)
 
 
