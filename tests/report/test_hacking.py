@@ -1,6 +1,7 @@
 """Signs of reward hacking: each fires on runs that show it, none on clean ones."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -155,7 +156,8 @@ def test_reward_that_rises_while_held_out_prompts_do_not_gain_raises_its_alarm(w
     (sign,) = [sign for sign in signs_of(*written) if sign.alarm]
     assert (sign.arm, sign.kind, sign.unit) == ("format_only", "reward_without_gain", "value")
     assert sign.alarm.startswith("The training reward rose without a gain on held-out prompts: from 0.")
-    assert "while accuracy fell by at least " in sign.alarm
+    # The upper end of the interval of the gain, which lies on either side of 0.
+    assert re.search(r"while accuracy (fell by at least|gained at most) \d\.\d points\.$", sign.alarm)
     assert len(sign.completions) == 3
     # The other arms gain on held-out prompts, and a larger threshold asks for a larger rise.
     assert [sign for sign in signs_of(*written, HackingThresholds(reward_rise=0.9)) if sign.alarm] == []
