@@ -313,6 +313,7 @@ def bad_tokenizer(padding: str | None) -> Any:
 
 
 BLANK_TURN = [{"role": "user", "content": " "}]
+BLANK_PARTS = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " "}]}]
 
 
 @pytest.mark.parametrize(
@@ -324,8 +325,9 @@ BLANK_TURN = [{"role": "user", "content": " "}]
         ({"max_completion_length": 24}, "the decoder of BartForConditionalGeneration has 24 positions, 1 of which"),
         ({"train_dataset": Dataset.from_list([{"prompt": " "}] * 4)}, "row 0: prompt: got ' ', an empty document"),
         ({"train_dataset": Dataset.from_list([{"prompt": BLANK_TURN}] * 4)}, r"row 0: prompt: got \[\{.*an empty doc"),
+        ({"train_dataset": Dataset.from_list([{"prompt": BLANK_PARTS}] * 4)}, r"row 0: prompt: got \[\{.*an empty d"),
     ],
-    ids=["causal", "no padding", "padding by the end token", "positions", "empty", "empty turn"],
+    ids=["causal", "no padding", "padding by the end token", "positions", "empty", "empty turn", "empty parts"],
 )
 def test_bad_input_is_refused_before_training(changes: dict[str, Any], message: str, tmp_path: Path):
     if changes.get("model"):

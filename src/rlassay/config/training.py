@@ -37,9 +37,7 @@ class Optimisation(Section):
     """Micro-batches per optimiser step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
-    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit"] = Field(
-        default="adamw_torch_fused"
-    )
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     """Which AdamW, in transformers' words; those in 8 bits keep its states in a quarter of the memory, and need a GPU
     and bitsandbytes."""
     use_liger_kernel: bool = False

@@ -61,7 +61,7 @@ def run_rl(
 ) -> None:
     """Train one arm with one seed, or resume it after a kill; its manifest `train.json` is written last.
 
-    `diagnostics` chooses the logs for people to read, and what is measured for them. No result depends on it, nor on
+    `diagnostics` chooses the logs for people to read, and the measurements in them. No result depends on it, nor on
     the trackers to `report_to`.
 
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs

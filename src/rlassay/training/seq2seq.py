@@ -21,6 +21,7 @@ from rlassay.models.seq2seq import (
 )
 from rlassay.signals.document import check_recordable
 from rlassay.signals.formulas import entropy, token_logps
+from rlassay.training.batch import turn_text
 from rlassay.training.trainer import CreditGRPOTrainer
 
 
@@ -171,9 +172,4 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
 
 def _text(prompt: Any) -> str:
     """What the encoder would read of a prompt, a text or a conversation."""
-    if isinstance(prompt, str):
-        return prompt
-    contents = [turn["content"] for turn in prompt]
-    return " ".join(
-        each if isinstance(each, str) else " ".join(part["text"] or "" for part in each) for each in contents
-    )
+    return prompt if isinstance(prompt, str) else "".join(turn_text(turn.get("content")) for turn in prompt)
