@@ -161,7 +161,7 @@ def _equivalences(
     found: dict[str, float] = {}
     for arm, reference in pairs:
         ours, theirs = _paired_scores(results, arm, reference, column)
-        if ours.shape == theirs.shape and not np.isnan(ours - theirs).all():
+        if _share_scores(ours, theirs):
             matched = are_matched(results, arm, reference)
             rounds = results.study.sequential if reference.kind == "arm" else None
             if rounds is None:
@@ -185,7 +185,7 @@ def row_difference(
 ) -> PairedDifference | None:
     """The arm minus the reference in a column; None if the two have no finished seed in common."""
     ours, theirs = _paired_scores(results, arm, reference, column)
-    if ours.shape != theirs.shape or np.isnan(ours - theirs).all():
+    if not _share_scores(ours, theirs):
         return None
     return difference(ours, theirs, column.unit, confidence, are_matched(results, arm, reference))
 
@@ -213,6 +213,11 @@ def _paired_scores(
     elif len(theirs) == 1:
         theirs = np.repeat(theirs, len(ours), axis=0)
     return ours, theirs
+
+
+def _share_scores(ours: SeedScores, theirs: ReferenceScores) -> bool:
+    """Whether the scores of `_paired_scores` have seeds and prompts in common."""
+    return ours.shape == theirs.shape and not np.isnan(ours - theirs).all()
 
 
 def _by_seed(results: Results, arm: PolicyRow, reference: PolicyRow, column: Column) -> tuple[float | None, ...]:
@@ -293,7 +298,7 @@ def _other_pairing(results: Results, arm: PolicyRow, reference: PolicyRow, confi
     """The comparison with seeds in pairs where they are taken as independent, and the reverse; none with one seed."""
     column = primary_column(results)
     ours, theirs = _paired_scores(results, arm, reference, column)
-    if reference.kind != "arm" or len(ours) < 2 or ours.shape != theirs.shape or np.isnan(ours - theirs).all():
+    if reference.kind != "arm" or len(ours) < 2 or not _share_scores(ours, theirs):
         return []
     found = difference(ours, theirs, column.unit, confidence, not are_matched(results, arm, reference))
     title = f"{column.title}, seeds paired the other way"

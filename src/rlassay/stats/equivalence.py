@@ -27,8 +27,7 @@ def equivalent(
     Source: Schuirmann (1987), A comparison of the two one-sided tests procedure and the power approach, J.
         Pharmacokinetics and Biopharmaceutics 15, 657-680.
     """
-    if not margin > 0:
-        raise ValueError(f"margin is {margin:g}; expected the smallest difference that matters, above 0")
+    _check_margin(margin)
     if not 0.5 < confidence < 1:
         raise ValueError(f"confidence is {confidence:g}; expected a level between 0.5 and 1, such as 0.95")
     found = paired_difference(a, b, 2 * confidence - 1, matched_seeds=matched_seeds)
@@ -50,8 +49,7 @@ def equivalence_p_value(a: ArrayLike, b: ArrayLike, margin: float, *, matched_se
     Raises:
         ValueError: as `equivalent`.
     """
-    if not margin > 0:
-        raise ValueError(f"margin is {margin:g}; expected the smallest difference that matters, above 0")
+    _check_margin(margin)
     values, sides = contrast_scores((a, b), (1.0, -1.0), matched_seeds=matched_seeds)
     num_seeds, num_items = values.shape
     if num_seeds < 2:
@@ -63,6 +61,11 @@ def equivalence_p_value(a: ArrayLike, b: ArrayLike, margin: float, *, matched_se
     if components:
         return two_sided_p(margin - abs(mean), components) / 2
     return _of_equal_differences(mean, num_items, margin) if are_shares(a) and are_shares(b) else 0.0
+
+
+def _check_margin(margin: float) -> None:
+    if not margin > 0:
+        raise ValueError(f"margin is {margin:g}; expected the smallest difference that matters, above 0")
 
 
 def _of_equal_differences(value: float, num_items: int, margin: float) -> float:
