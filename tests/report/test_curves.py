@@ -37,6 +37,33 @@ def test_mean_and_band_by_hand():
     assert series.num_seeds == 3
 
 
+def test_bands_of_shares_and_of_rewards_from_0_to_1_stay_inside(results: Results):
+    curves = build_curves(_apart(results), 0.95)
+    bounded = {curve.metric: (0.0, 1.0) for curve in curves if curve.unit == "share"}
+    bounded |= {"rewards/choice_accuracy/mean": (0.0, 1.0), "rewards/soft_overlong/mean": (-1.0, 0.0)}
+    for curve in curves:
+        low, high = bounded.get(curve.metric, (-np.inf, np.inf))
+        ends = [end for series in curve.series for end in (*series.low, *series.high) if end is not None]
+        assert min(ends) >= low, curve.metric
+        assert max(ends) <= high, curve.metric
+    free = next(curve for curve in curves if curve.metric == "reward")
+    assert min(end for series in free.series for end in series.low if end is not None) < 0
+
+
+def _apart(results: Results) -> Results:
+    """The results with logged values of seed 1 near the ends of their range, so that linear bands leave it."""
+    values = {
+        "completions/clipped_ratio": 0.9,
+        "rewards/choice_accuracy/mean": 0.95,
+        "rewards/soft_overlong/mean": -0.9,
+    }
+    metrics = {
+        folder: frame.assign(**(values | {"reward": 9.0})) if folder.endswith("seed1") else frame
+        for folder, frame in results.metrics.items()
+    }
+    return replace(results, **({"metrics": metrics}))
+
+
 def test_steps_without_a_value_are_left_out():
     assert _series(_run({1: 1.0, 2: np.nan, 3: 3.0})).steps == (1, 3)
 

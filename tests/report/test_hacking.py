@@ -105,6 +105,20 @@ def test_a_rise_that_chance_explains_raises_no_alarm(copied, seeds):
     assert sign.after.mean > limits.answer_first
 
 
+def test_shares_stay_inside_0_and_1_however_far_the_seeds_are_apart(copied):
+    study, layout = copied
+    file = sorted(layout.rollouts(f"runs/{ARM}/seed1").glob("*.parquet"))[-1]
+    pd.read_parquet(file).assign(completion="<answer>A</answer>", finished=False).to_parquet(file, index=False)
+    signs = {sign.kind: sign for sign in signs_of(study, layout) if sign.arm == ARM}
+    for kind in ("answer_first", "at_cap"):
+        found = signs[kind].after
+        assert found.mean > 0
+        assert 0 < found.low < found.mean
+        assert 0.9 < found.high < 1  # seeds that range from 0 to 1 tell next to nothing
+    shares = [end for sign in signs.values() if sign.unit == "share" for end in (sign.before, sign.after)]
+    assert all(0 <= value <= 1 for one in shares for value in (one.low, one.high))
+
+
 def test_a_trick_from_the_start_is_no_change(copied):
     study, layout = copied
     rewrite(layout, with_text("<answer>A</answer><answer>B</answer>"), last_only=False)

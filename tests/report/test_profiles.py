@@ -13,7 +13,7 @@ from rlassay.report.findings.profiles import build_frontier, build_profiles, las
 from rlassay.report.gather import Results
 from rlassay.report.page import write_page
 from rlassay.report.run import build_content
-from rlassay.stats import seed_band
+from rlassay.stats import seed_band, share_interval
 from tests.report.by_hand import hand_results
 from tests.report.conftest import SETTINGS
 from tests.report.fake_content import fake_content
@@ -37,7 +37,11 @@ def test_a_profile_is_the_share_of_prompts_at_or_above_each_score():
     band = seed_band(np.array([[1.0, 0.75, 0.5], [1.0, 1.0, 0.25]]), 0.95)
     assert band.low[1] < 0
     assert band.high[1] > 1  # with two seeds it is wider than shares can be
-    assert (base.low, base.high) == ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    # t(1) = 12.706205; both seeds' half-widths at .875 and .375 are 12.706205 x .125.
+    ends = [share_interval(mean, 12.706205 * 0.125) for mean in (0.875, 0.375)]
+    assert base.low == pytest.approx((1.0, ends[0][0], ends[1][0]), abs=1e-6)
+    assert base.high == pytest.approx((1.0, ends[0][1], ends[1][1]), abs=1e-6)
+    assert all(0 < low < high < 1 for low, high in ends)
     assert [row["mean"] for row in profile_rows(found)] == [*base.mean, *other.mean]
 
 

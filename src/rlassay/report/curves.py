@@ -11,7 +11,7 @@ from jaxtyping import Float
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
-from rlassay.report.tables import tidy
+from rlassay.report.tables import SHARE_LIMITS, tidy, value_limits
 from rlassay.stats import seed_band
 
 ATTENTION_METRICS = {
@@ -92,7 +92,10 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     for group, metrics in (groups | CREDIT_CURVES).items():
         for metric, (title, unit) in metrics.items():
             arms = [row for row in results.rows.values() if row.kind == "arm"]
-            series = tuple(_series(logged, row, metric, confidence) for row in arms if _logged(logged, row, metric))
+            limits = SHARE_LIMITS if unit == "share" else value_limits(results, _rewarded(metric))
+            series = tuple(
+                _series(logged, row, metric, limits, confidence) for row in arms if _logged(logged, row, metric)
+            )
             if group == "attention":
                 overall.append(series)
             elif group == "layers" and series in overall:
@@ -100,16 +103,27 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
             yield Curve(metric=metric, title=title, unit=unit, group=group, series=series)
 
 
+def _rewarded(metric: str) -> str:
+    """The reward of a logged `rewards/<reward>/mean`; another metric as it is."""
+    return metric.removeprefix("rewards/").removesuffix("/mean")
+
+
 def _logged(logged: dict[str, pd.DataFrame], row: PolicyRow, metric: str) -> bool:
     return any(metric in logged[folder] and logged[folder][metric].notna().any() for folder in row.folders.values())
 
 
-def _series(logged: dict[str, pd.DataFrame], row: PolicyRow, metric: str, confidence: float) -> Series:
+def _series(
+    logged: dict[str, pd.DataFrame],
+    row: PolicyRow,
+    metric: str,
+    limits: tuple[float, float] | None,
+    confidence: float,
+) -> Series:
     runs = [logged[folder][metric] for folder in row.folders.values() if metric in logged[folder]]
     values = pd.concat(runs, axis=1).sort_index().dropna(how="all")
     steps = values.index.to_numpy(dtype=int)
     spans = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))
-    band = seed_band(_averaged(values.to_numpy(dtype=float).T, spans), confidence)
+    band = seed_band(_averaged(values.to_numpy(dtype=float).T, spans), confidence, limits)
     return Series(
         arm=row.key,
         num_seeds=len(runs),

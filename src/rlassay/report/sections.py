@@ -23,7 +23,7 @@ from rlassay.report.numbers import (
     SampleRow,
 )
 from rlassay.report.read.scores import column_or_nan
-from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy
+from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy, value_limits
 from rlassay.report.typeset import shortened
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.rewards.outcomes import FAILURE_KINDS
@@ -59,14 +59,15 @@ def _part(results: Results, row: PolicyRow, reward: str, confidence: float) -> R
     others = [*(other for other in rewards if other != reward), "length"]
     same = _mean_metric(results, row, f"rewards/{reward}/frac_zero_std")
     raw, added = (f"raw.{reward}", f"scored.{reward}"), (f"weighted.{reward}", "completions")
+    limits = value_limits(results, reward)
     return RewardPart(
         arm=row.key,
         reward=reward,
         role="trained" if trained else "observer",
         weight=phases[-1][1],
         phases=phases,
-        first=_ratio(first, raw, confidence),
-        last=_ratio(last, raw, confidence),
+        first=_ratio(first, raw, confidence, limits),
+        last=_ratio(last, raw, confidence, limits),
         weighted_last=_ratio(last, added, confidence),
         not_judged=round(1 - scored / completions, STORED_DECIMALS),
         failed=_failures(whole, reward),
@@ -95,11 +96,13 @@ def _sums_by_run(results: Results, row: PolicyRow) -> tuple[list[Sums], list[Sum
     return whole, first, last
 
 
-def _ratio(runs: list[Sums], ratio: tuple[str, str], confidence: float) -> Estimate:
+def _ratio(
+    runs: list[Sums], ratio: tuple[str, str], confidence: float, limits: tuple[float, float] | None = None
+) -> Estimate:
     """The ratio of two sums in each run, with its interval over the seeds."""
     total, count = ratio
     values = np.array([sums[total] / sums[count] if sums[count] else np.nan for sums in runs])
-    return over_seeds(values, int(runs[0]["completions"]), confidence)
+    return over_seeds(values, int(runs[0]["completions"]), confidence, limits)
 
 
 def _failures(runs: list[Sums], reward: str) -> dict[str, int]:

@@ -30,6 +30,7 @@ TITLES = {
 """Metric -> heading, where its name does not serve as one."""
 LIMITS = {"soft_overlong": (-1.0, 0.0), "modality_balance": (-1.0, 1.0)}
 """Reward -> its smallest and largest value, where these follow from its formula and are not 0 and 1."""
+SHARE_LIMITS = (0.0, 1.0)
 LENGTH = ("token_count", "truncated")
 PARSING = ("parse_failure", "parse_failure_lenient", DISAGREEMENT)
 LOWER_IS_BETTER = {"truncated", *PARSING}
@@ -180,9 +181,11 @@ def contrast_difference(
     )
 
 
-def over_seeds(values: Float[np.ndarray, " seeds"], num_items: int, confidence: float) -> Estimate:
-    """Mean of one value per seed, with Student's interval over the seeds."""
-    band = seed_band(values[:, None], confidence)
+def over_seeds(
+    values: Float[np.ndarray, " seeds"], num_items: int, confidence: float, limits: tuple[float, float] | None = None
+) -> Estimate:
+    """Mean of one value per seed, with Student's interval over the seeds, inside `limits` as in `seed_band`."""
+    band = seed_band(values[:, None], confidence, limits)
     num_seeds = int(band.num_seeds[0])
     return Estimate(
         mean=tidy(band.mean[0]),
@@ -313,6 +316,14 @@ def _unit(results: Results, metric: str) -> Unit:
     if metric == "token_count":
         return "tokens"
     return "share" if metric.startswith(PASS_AT) or _is_binary(results, metric) else "value"
+
+
+def value_limits(results: Results, metric: str) -> tuple[float, float] | None:
+    """Smallest and largest value of a metric, where its formula or its held-out scores, all from 0 to 1, tell them."""
+    limits = _limits(results, metric)
+    if limits is None and any(scores.has(metric) for scores in results.scores.values()):
+        limits = SHARE_LIMITS if all(scores.are_shares(metric) for scores in results.scores.values()) else None
+    return limits
 
 
 def _limits(results: Results, metric: str) -> tuple[float, float] | None:

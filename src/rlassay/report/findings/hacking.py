@@ -28,7 +28,7 @@ from rlassay.report.findings.records import HackingSign, SuspectCompletion
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Column, Estimate
 from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
-from rlassay.report.tables import estimate, heading, over_seeds, primary_column, scores_of, tidy
+from rlassay.report.tables import SHARE_LIMITS, estimate, heading, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import row_difference, start_of
 from rlassay.stats.intervals import VarianceComponent, half_width
@@ -157,7 +157,7 @@ def _logged_signs(
     alike = _of_one_group(spans, "completion")
     signs.append(_sign(row, "entropy_collapse", *shown, alike).model_copy(update={"unit": "nats"}))
 
-    before, after = (_logged(results, row, "frac_reward_zero_std", place, confidence) for place in (0, 1))
+    before, after = (_logged(results, row, "frac_reward_zero_std", place, confidence, SHARE_LIMITS) for place in (0, 1))
     silent = (_risen(before, after) or 0.0) > 0 and (after.mean or 0.0) > limits.zero_variance
     alarm = f"Nearly no group has any difference in reward: {_change(before, after)} have none." if silent else ""
     shown = (("groups with zero reward variance", alarm), (before, after, limits.zero_variance))
@@ -229,7 +229,7 @@ def _reward_without_gain(
     """Training reward that rose while the held-out primary metric provably did not."""
     spans, limits = given
     rewards = _values(spans, lambda one: one["reward"])
-    before, after = (_over(rewards, place, confidence) for place in (0, 1))
+    before, after = (_over(rewards, place, confidence, None) for place in (0, 1))
     phases = results.study.arms[row.key].recipe.weight_phases.values()
     total = sum(abs(each[-1][1]) for each in phases) or 1.0
     # Weights that change in training move the sum by themselves.
@@ -274,12 +274,20 @@ def _sign(
     )
 
 
-def _over(values: Values, place: int, confidence: float) -> Estimate:
+def _over(values: Values, place: int, confidence: float, limits: tuple[float, float] | None = SHARE_LIMITS) -> Estimate:
+    """The mean over the first (0) or the last (1) tenth of the steps; most measures are 0 or 1 per completion."""
     means = np.array([float(np.mean(ends[place])) for ends in values.values()])
-    return over_seeds(means, sum(len(ends[place]) for ends in values.values()), confidence)
+    return over_seeds(means, sum(len(ends[place]) for ends in values.values()), confidence, limits)
 
 
-def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidence: float) -> Estimate:
+def _logged(
+    results: Results,
+    row: PolicyRow,
+    metric: str,
+    place: int,
+    confidence: float,
+    limits: tuple[float, float] | None = None,
+) -> Estimate:
     """A logged metric over the first (0) or the last (1) tenth of the steps."""
     means: list[float] = []
     steps = 0
@@ -289,7 +297,7 @@ def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidenc
         part = values[:count] if place == 0 else values[-count:]
         means.append(float(np.nanmean(part)) if np.isfinite(part).any() else float("nan"))
         steps += len(part)
-    return over_seeds(np.array(means), steps, confidence)
+    return over_seeds(np.array(means), steps, confidence, limits)
 
 
 def _risen(before: Estimate, after: Estimate) -> float | None:

@@ -10,7 +10,7 @@ from rlassay.report.findings.records import Frontier, FrontierRun, Profiles, Pro
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Column
 from rlassay.report.read.scores import column_or_nan
-from rlassay.report.tables import SeedScores, means_by_seed, primary_column, scores_of, tidy
+from rlassay.report.tables import SHARE_LIMITS, SeedScores, means_by_seed, primary_column, scores_of, tidy
 from rlassay.stats import seed_band
 
 FEWEST_LEVELS = 3
@@ -49,12 +49,12 @@ def build_profiles(results: Results, confidence: float) -> Profiles | None:
 def _profile(
     arm: str, scores: SeedScores, thresholds: Float[np.ndarray, " thresholds"], confidence: float
 ) -> ProfileSeries:
-    band = seed_band(shares_at(scores, thresholds), confidence)
+    band = seed_band(shares_at(scores, thresholds), confidence, SHARE_LIMITS)
     return ProfileSeries(
         arm=arm,
         mean=tuple(tidy(value) for value in band.mean),
-        low=tuple(tidy(value) for value in np.maximum(band.low, 0.0)),
-        high=tuple(tidy(value) for value in np.minimum(band.high, 1.0)),
+        low=tuple(tidy(value) for value in band.low),
+        high=tuple(tidy(value) for value in band.high),
         num_seeds=len(scores),
     )
 

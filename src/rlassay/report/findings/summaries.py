@@ -7,7 +7,7 @@ from rlassay.report.findings.records import ArmSummary
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Estimate
 from rlassay.report.read.scores import column_or_nan
-from rlassay.report.tables import SeedScores, over_seeds, primary_column, scores_of, tidy
+from rlassay.report.tables import SeedScores, over_seeds, primary_column, scores_of, tidy, value_limits
 from rlassay.stats import iqm
 
 
@@ -18,13 +18,13 @@ def build_summaries(results: Results, gains: list[Comparison], confidence: float
         row = results.rows[gain.arm]
         if row.policies:
             column = primary_column(results)
-            scores = scores_of(results, row, column)
+            scores, limits = scores_of(results, row, column), value_limits(results, column.metric)
             found.append(
                 ArmSummary(
                     arm=row.key,
-                    iqm=_iqm(scores, confidence),
+                    iqm=_iqm(scores, confidence, limits),
                     seed_share=seed_share(scores),
-                    curve_area=_curve_area(results, row, confidence),
+                    curve_area=_curve_area(results, row, confidence, limits),
                     tokens=_tokens(results, row),
                     tokens_per_point=tokens_per_point(_tokens(results, row), gain) if column.unit == "share" else None,
                 )
@@ -66,13 +66,15 @@ def tokens_per_point(tokens: int, gain: Comparison) -> Estimate | None:
     )
 
 
-def _iqm(scores: SeedScores, confidence: float) -> Estimate:
+def _iqm(scores: SeedScores, confidence: float, limits: tuple[float, float] | None) -> Estimate:
     """The interquartile mean over the prompts of each seed, with Student's interval over the seeds."""
     values = np.array([iqm(line) for line in scores])
-    return over_seeds(values, int((~np.isnan(scores)).any(axis=0).sum()), confidence)
+    return over_seeds(values, int((~np.isnan(scores)).any(axis=0).sum()), confidence, limits)
 
 
-def _curve_area(results: Results, row: PolicyRow, confidence: float) -> Estimate | None:
+def _curve_area(
+    results: Results, row: PolicyRow, confidence: float, limits: tuple[float, float] | None
+) -> Estimate | None:
     """Area under the learning curve of the primary metric on training prompts, per step: its mean over the steps."""
     metric = f"rewards/{results.study.primary.metric}/mean"
     curves = [column_or_nan(results.metrics[folder], metric) for folder in row.folders.values()]
@@ -80,7 +82,7 @@ def _curve_area(results: Results, row: PolicyRow, confidence: float) -> Estimate
         return None
     means = np.array([float(np.nanmean(curve)) for curve in curves])
     counts = [float(column_or_nan(results.rollouts[folder], "completions").sum()) for folder in row.folders.values()]
-    return over_seeds(means, int(sum(counts)), confidence)
+    return over_seeds(means, int(sum(counts)), confidence, limits)
 
 
 def _tokens(results: Results, row: PolicyRow) -> int:

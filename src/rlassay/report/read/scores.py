@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from rlassay.stats import pass_at_k
+from rlassay.stats import are_shares, pass_at_k
 
 DISAGREEMENT = "grading_disagreement"
 """Share of completions that the strict and the lenient parser score differently."""
@@ -66,8 +66,11 @@ class PolicyScores:
 
     def has(self, metric: str) -> bool:
         """Whether any sample has a score of this metric."""
-        counts = self.counts.loc[:, self.counts.columns.get_level_values("metric") == metric]
-        return bool(counts.to_numpy().any())
+        return bool(_of_metric(self.counts, metric).any())
+
+    def are_shares(self, metric: str) -> bool:
+        """Whether the mean scores of this metric all lie in [0, 1], as in `rlassay.stats.are_shares`."""
+        return are_shares(_of_metric(self.means, metric))
 
 
 def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
@@ -98,6 +101,10 @@ def _prompts_as_rows(frame: pd.DataFrame) -> pd.DataFrame:
     wide = frame.unstack("mode")
     assert isinstance(wide, pd.DataFrame)
     return wide.swaplevel(axis=1).sort_index(axis=1).sort_index()
+
+
+def _of_metric(frame: pd.DataFrame, metric: str) -> Float[np.ndarray, "items modes"]:
+    return frame.loc[:, frame.columns.get_level_values("metric") == metric].to_numpy(dtype=float)
 
 
 def _columns(frame: pd.DataFrame) -> dict[Any, Float[np.ndarray, " rows"]]:
