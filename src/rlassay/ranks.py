@@ -2,7 +2,8 @@
 
 A launcher (`rlassay.cli.launch`) starts a job as several processes, ranks 0 to N - 1. Files of a job are written by
 rank 0 alone. Every rank shows that it runs by changing a file in the launcher's folder, and says there for how long it
-has made no progress. Where a file no longer changes, no rank makes progress, or a rank ends, the launcher ends all.
+has made no progress and finished no step. Where a file no longer changes, no rank makes progress, or a rank ends, the
+launcher ends all.
 """
 
 import atexit
@@ -69,7 +70,7 @@ def is_main() -> bool:
 
 
 def alive(folder: Path, number: int) -> Path:
-    """The file that a rank keeps changing: `{"pid", "host", "beats", "ended", "idle", "still"}`; see `Progress`."""
+    """The file that a rank keeps changing: `{"pid", "host", "beats", "ended"}` and the seconds of `Progress`."""
     return folder / f"rank{number}.alive.json"
 
 
@@ -108,9 +109,10 @@ def die_with_parent(number: int) -> None:
 class Progress:
     """For how long the main thread has made no progress, as its process's own beating thread sees it.
 
-    Progress is watched while the process trains, answers or waits for other ranks (`watched`), except while it waits
-    for something with time limits of its own (`patient`). Before that, a rank may wait for another job's download or
-    lock for as long as it takes.
+    Where the main thread stays in one place (`idle`, `still`) is watched while the process trains, answers or waits for
+    other ranks (`watched`); before that it may wait for a download or a lock. The time since the last finished step
+    (`stalled`) is watched from the start, and also shows a loop that never ends. Neither grows while the process waits
+    for something with time limits of its own (`patient`).
     """
 
     def __init__(self) -> None:
@@ -118,6 +120,9 @@ class Progress:
         """Seconds in which the main thread stayed in one place and no CPU worked for it."""
         self.still = 0.0
         """Seconds in which the main thread stayed in one place, which also waits for a GPU at full load."""
+        self.stalled = 0.0
+        """Seconds since the last finished step, batch of answers or phase, whatever the main thread does."""
+        self._finished = self._seen = 0
         self._watched = 0
         self._patient = 0
         self._looked = time.monotonic()
@@ -127,11 +132,13 @@ class Progress:
     @contextmanager
     def watched(self) -> Generator[None, None, None]:
         """Within it the job ends if no rank makes progress."""
+        self.finish_step()
         self._watched += 1
         try:
             yield
         finally:
             self._watched -= 1
+            self.finish_step()
 
     @contextmanager
     def patient(self) -> Generator[None, None, None]:
@@ -142,6 +149,10 @@ class Progress:
         finally:
             self._patient -= 1
 
+    def finish_step(self) -> None:
+        """Note that a step, a batch of answers or a phase, such as loading the model, is done."""
+        self._finished += 1
+
     def look(self) -> None:
         """Compare with the last look; the beating thread does so."""
         # A process that was suspended has missed looks: one counts as two at most.
@@ -149,6 +160,9 @@ class Progress:
         place, before = _place_of_main_thread(), self._place
         own, worked = time.process_time() - time.thread_time(), self._own
         self._place, self._own = place, own
+        finished, seen = self._finished, self._seen
+        self._seen = finished
+        self.stalled = 0.0 if self._patient or finished != seen else self.stalled + passed
         if not self._watched or self._patient or place != before or _waits_for_disk():
             self.idle = self.still = 0.0
             return
@@ -200,7 +214,7 @@ def _beat(file: Path, over: threading.Event) -> None:
         PROGRESS.look()
         sign = {"pid": os.getpid(), "host": platform.node(), "beats": beats, "ended": ended}
         try:
-            write_json(file, sign | {"idle": PROGRESS.idle, "still": PROGRESS.still})
+            write_json(file, sign | {"idle": PROGRESS.idle, "still": PROGRESS.still, "stalled": PROGRESS.stalled})
         except OSError:  # the launcher has ended and removed its folder
             return
         if ended:

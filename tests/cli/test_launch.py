@@ -36,7 +36,7 @@ def test_a_stopped_rank_ends_the_job_with_a_message(
     agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     began = time.monotonic()
     notes: list[str] = []
-    assert launcher._watch(agent, tmp_path, 2, notes.append) == launcher.FAILED
+    assert launcher._watch(agent, tmp_path, 2, 120.0, notes.append) == launcher.FAILED
     launcher._end(agent, tmp_path)
     assert 3 <= time.monotonic() - began < 30
     assert [each.wait() for each in members] == [-signal.SIGKILL, -signal.SIGKILL]
@@ -78,7 +78,7 @@ def test_ranks_that_all_wait_end_the_job_with_their_stacks(
     lasts = 30 if second == "waits" else 7
     agent = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({lasts})"])
     notes: list[str] = []
-    status = launcher._watch(agent, tmp_path, 2, notes.append)
+    status = launcher._watch(agent, tmp_path, 2, 120.0, notes.append)
     launcher._end(agent, tmp_path)
     for each in members:
         each.wait()
@@ -91,16 +91,71 @@ def test_ranks_that_all_wait_end_the_job_with_their_stacks(
     assert errors.count("in wait_for_the_others") == 2
 
 
-def test_a_rank_at_full_load_that_stays_in_one_place_ends_the_job_after_longer():
-    def sign(idle: float, still: float, *, ended: bool = False) -> dict[str, Any]:
-        return {"ended": ended, "idle": idle, "still": still}
+LOOPING = """
+import sys, time
+from rlassay import ranks
+def train():
+    while True:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until: sum(range(1000))
+        if sys.argv[1] == "finishes steps": ranks.PROGRESS.finish_step()
+        if sys.argv[1] == "asks a server":
+            with ranks.PROGRESS.patient(): time.sleep(600)
+def load_model():
+    while True: sum(range(1000))
+ranks.show_life()
+if sys.argv[1] == "loads": load_model()
+with ranks.PROGRESS.watched(): train()
+"""
 
-    assert launcher._standstill({0: sign(29, 29), 1: sign(31, 31)}) is None
-    assert launcher._standstill({0: sign(31, 31), 1: sign(31, 31)}) == "none of 2 ranks has made progress for 30 s"
-    assert launcher._standstill({0: sign(31, 601), 1: sign(0, 599)}) is None
-    assert launcher._standstill({0: sign(0, 601), 1: sign(0, 601)}) == "none of 2 ranks has made progress for 600 s"
-    assert launcher._standstill({0: sign(0, 601), 1: sign(31, 601, ended=True)}) is None
-    assert launcher._standstill({0: sign(31, 31), 1: None}) is None
+
+@pytest.mark.parametrize("second", ["loops", "loads", "finishes steps", "asks a server"])
+def test_a_job_that_finishes_no_step_ends_with_its_stacks(
+    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(launcher, "PATIENCE", 2.0)
+    environment = os.environ | {ranks.FOLDER: str(tmp_path), "WORLD_SIZE": "2"}
+    members = [
+        subprocess.Popen([sys.executable, "-c", LOOPING, what], env=environment | {"RANK": str(rank)})
+        for rank, what in enumerate(("loops", second))
+    ]
+    hangs = second in ("loops", "loads")
+    agent = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({60 if hangs else 9})"])
+    notes: list[str] = []
+    status = launcher._watch(agent, tmp_path, 2, 4 / 60, notes.append)
+    launcher._end(agent, tmp_path)
+    for each in members:
+        each.wait()
+    if not hangs:
+        assert (status, notes) == (0, [])
+        return
+    assert status == launcher.FAILED
+    assert notes[0].startswith(
+        "none of 2 ranks has finished a step, a batch of answers or the loading of its model for 0.0666667 minutes "
+        "(resources.hang_minutes in config/config.yaml); the job ends, and resumes"
+    )
+    errors = capfd.readouterr().err
+    stacks = [errors.count(f"in {name}") for name in ("train", "load_model")]
+    assert stacks == ([2, 0] if second == "loops" else [1, 1])
+
+
+def test_a_rank_at_full_load_that_stays_in_one_place_ends_the_job_after_longer():
+    def sign(idle: float, still: float, stalled: float = 0.0, *, ended: bool = False) -> dict[str, Any]:
+        return {"ended": ended, "idle": idle, "still": still, "stalled": stalled}
+
+    def problem(first: dict[str, Any], second: dict[str, Any] | None) -> str | None:
+        return launcher._standstill({0: first, 1: second}, 120.0)
+
+    assert problem(sign(29.0, 29.0), sign(31.0, 31.0)) is None
+    assert problem(sign(31, 31), sign(31, 31)) == "none of 2 ranks has made progress for 30 s"
+    assert problem(sign(31, 601), sign(0, 599)) is None
+    assert problem(sign(0, 601), sign(0, 601)) == "none of 2 ranks has made progress for 600 s"
+    assert problem(sign(0, 601), sign(31, 601, ended=True)) is None
+    assert problem(sign(31, 31), None) is None
+    # 120 minutes are 7,200 s.
+    assert problem(sign(0, 0, 7199), sign(0, 0, 7201)) is None
+    assert (problem(sign(0, 0, 7201), sign(0, 0, 7201)) or "").startswith("none of 2 ranks has finished a step")
+    assert problem(sign(0, 0, 7201), sign(0, 0, 7201, ended=True)) is None
 
 
 def test_the_environment_says_how_processes_join(tmp_path: Path):

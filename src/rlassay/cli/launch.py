@@ -2,7 +2,7 @@
 
 A rank that ends takes the others with it, which `torch.distributed` sees to. A rank that is stopped or hangs outside of
 Python is seen here: it shows no more signs of life (`rlassay.ranks`). So is a job whose ranks all wait, for each other
-or for nothing, without any progress. However this process ends, its ranks end too.
+or for nothing, and one that finishes no step for too long. However this process ends, its ranks end too.
 """
 
 import os
@@ -25,6 +25,7 @@ from rlassay import ranks
 from rlassay.cli.cluster import nodes
 from rlassay.cli.common import USER_ERROR
 from rlassay.config import Study
+from rlassay.config.settings import Resources
 from rlassay.files import read_json
 from rlassay.training.process import signals_as_exceptions
 
@@ -42,7 +43,7 @@ FAILED = 1
 
 
 def launch(
-    study: Study, arguments: Sequence[str], threads: int, shared: Path, note: Callable[[str], None] = print
+    study: Study, arguments: Sequence[str], resources: Resources, shared: Path, note: Callable[[str], None] = print
 ) -> int:
     """Run `python -m rlassay.cli.stages <arguments>` as `study.num_processes` ranks; the exit code of the job.
 
@@ -52,7 +53,7 @@ def launch(
     Args:
         study: says how many processes, and on how many machines.
         arguments: those of the stage.
-        threads: CPU threads of each process.
+        resources: the CPU threads of each process, and how long a step may take.
         shared: folder for the signs of life of ranks on several machines, which all of them see.
         note: takes the reason why the job failed, which its ranks may not have been able to leave.
 
@@ -64,12 +65,12 @@ def launch(
         folder = Path(name)
         launcher = subprocess.Popen(
             command,
-            env=_environment(study, folder, threads),
+            env=_environment(study, folder, resources.threads),
             start_new_session=True,  # Ctrl-C is for this process, which ends the ranks in order
             preexec_fn=partial(ranks.die_with_parent, signal.SIGTERM),  # noqa: PLW1509  # this process has no threads
         )
         try:
-            status = _watch(launcher, folder, study.num_processes, note)
+            status = _watch(launcher, folder, study.num_processes, resources.hang_minutes, note)
         finally:
             _end(launcher, folder)
         if status and ranks.refused(folder).exists():
@@ -99,7 +100,9 @@ def _environment(study: Study, folder: Path, threads: int) -> dict[str, str]:
     return os.environ | chosen | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
 
 
-def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int, note: Callable[[str], None]) -> int:
+def _watch(
+    launcher: "subprocess.Popen[bytes]", folder: Path, count: int, hang_minutes: float, note: Callable[[str], None]
+) -> int:
     """The exit status of the launcher; it is ended when a rank hangs."""
     silent = dict.fromkeys(range(count), 0.0)
     last: dict[int, dict[str, Any] | None] = dict.fromkeys(range(count))
@@ -114,7 +117,7 @@ def _watch(launcher: "subprocess.Popen[bytes]", folder: Path, count: int, note: 
             ended = sign is not None and (sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"])))
             silent[number] = 0.0 if sign is None or ended or sign != last.get(number) else silent[number] + passed
             last[number] = sign
-        problem = _silence(silent) or _standstill(last)
+        problem = _silence(silent) or _standstill(last, hang_minutes)
         if problem is not None:
             _report(problem, folder, note)
             return FAILED
@@ -127,7 +130,7 @@ def _silence(silent: dict[int, float]) -> str | None:
     return f"rank {hanging} of {len(silent)} has shown no sign of life for {SILENCE:g} s" if hanging else None
 
 
-def _standstill(signs: dict[int, dict[str, Any] | None]) -> str | None:
+def _standstill(signs: dict[int, dict[str, Any] | None], hang_minutes: float) -> str | None:
     """That no rank has made progress for too long, in words; None where one has, or has ended."""
     running = [sign for sign in signs.values() if sign is not None and not sign["ended"]]
     if len(running) < len(signs):
@@ -135,6 +138,11 @@ def _standstill(signs: dict[int, dict[str, Any] | None]) -> str | None:
     for key, limit in (("idle", IDLE), ("still", STILL)):
         if min(sign[key] for sign in running) > limit:
             return f"none of {len(signs)} ranks has made progress for {limit:g} s"
+    if min(sign["stalled"] for sign in running) > 60 * hang_minutes:
+        return (
+            f"none of {len(signs)} ranks has finished a step, a batch of answers or the loading of its model for "
+            f"{hang_minutes:g} minutes (resources.hang_minutes in config/config.yaml)"
+        )
     return None
 
 

@@ -265,7 +265,7 @@ def _run(args: argparse.Namespace) -> int:
 
             job = _job(args)
             layout.failure(*job).unlink(missing_ok=True)
-            return launch(study, args.argv, settings.resources.threads, layout.root, partial(note_once, layout, *job))
+            return launch(study, args.argv, settings.resources, layout.root, partial(note_once, layout, *job))
         return _run_here(args, study, layout, settings)
 
 

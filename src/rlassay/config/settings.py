@@ -94,6 +94,10 @@ class Resources(Section):
     """MiB that a job asks of a cluster on each of its nodes, by stage; stages left out get an estimate from the size
     of the study's models. A job that is sent again asks for more."""
 
+    hang_minutes: float = Field(default=120.0, gt=0)
+    """Minutes in which a job of several processes must finish a training step, a batch of answers or a phase such as
+    loading the model; otherwise it counts as hanging and is ended. It resumes when it is started again."""
+
     def minutes_of(self, stage: Stage) -> int:
         """Longest time of a stage's job on a cluster."""
         return self.minutes.get(stage, MINUTES[stage])

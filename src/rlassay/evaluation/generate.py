@@ -164,6 +164,7 @@ def answer_share(
         with policy as answerer, ranks.PROGRESS.watched():
             for batch in _with_bar(waiting, title):
                 work.add(first + batch.number, answerer.answer(batch))
+                ranks.PROGRESS.finish_step()
 
 
 def _with_bar(batches: list[Batch], title: str) -> Iterator[Batch]:

@@ -65,9 +65,15 @@ class JobCallback(TrainerCallback):
         self._began = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        PROGRESS.finish_step()
         self._step_seconds.append(time.perf_counter() - self._began)
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        PROGRESS.finish_step()
 
     def on_log(
         self,
