@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.verdicts import MARGIN, false_verdicts, outcomes_of
-from rlassay.report.findings.answer import headline
+from rlassay.report.content import OtherMode
+from rlassay.report.findings.answer import headline, modes_apart
 from rlassay.report.findings.effects import flips, improvement, needed
 from rlassay.report.tables import primary_column
-from rlassay.report.verdicts import compare_with_baseline, headline_of
+from rlassay.report.typeset import quoted
+from rlassay.report.verdicts import compare_with_baseline, compare_with_start, headline_of
 from rlassay.stats import minimum_detectable_effect, probability_of_improvement
 from rlassay.stats.power import PlannedTest, deviations_of
 from tests.report.by_hand import hand_results
@@ -151,3 +153,40 @@ def test_planted_effects_give_few_false_verdicts():
     for effects in ((0.0, 0.0, 0.0), (MARGIN, -MARGIN, MARGIN)):
         false = sum(false_verdicts(outcomes_of(rng, effects, (3, 60, 0.015)), effects) for _ in range(40))
         assert max(false) <= 7
+
+
+def test_modes_that_contradict_what_rl_did_are_one_sentence_for_all_arms_alike():
+    start = np.full((1, NUM_ITEMS), 0.5)
+    results = hand_results({"base": _scores(0.7), "accuracy_only": _scores(0.8, entropy=1), "sft": start})
+    gains = compare_with_start(results, 0.95)
+    column, labels = primary_column(results), {key: row.label for key, row in results.rows.items()}
+    assert modes_apart(gains, labels, column) == []
+
+    falls = {"base": -0.03, "accuracy_only": -0.041}
+    opposed = [
+        gain.model_copy(
+            update={
+                "other_modes": tuple(
+                    OtherMode(
+                        column=f"test/choice_accuracy/{mode}",
+                        title=f"accuracy, {mode}",
+                        difference=gain.difference.model_copy(update={"effect": falls[gain.arm]}),
+                        by_seed=(),
+                        opposed=mode == "greedy",
+                    )
+                    for mode in ("greedy", "pass@8")
+                )
+            }
+        )
+        for gain in gains
+        if gain.arm in falls
+    ]
+    low, high = sorted(100 * gain.difference.effect for gain in opposed)
+    (sentence,) = modes_apart(opposed, labels, column)
+    assert sentence == (
+        f"Compared with the policy before RL, {quoted(column.title)} rises by {low:.1f} to {high:.1f} points in "
+        f"{quoted(labels['base'])} and {quoted(labels['accuracy_only'])}, but 'accuracy, greedy' falls by 3.0 to 4.1 "
+        "points."
+    )
+    (alone,) = modes_apart(opposed[:1], labels, column)
+    assert alone.endswith("but 'accuracy, greedy' falls by 3 points.")

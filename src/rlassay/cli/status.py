@@ -119,6 +119,7 @@ def conclusion(study: Study, layout: Layout) -> list[str]:
     return [
         *([content["headline"]] if content.get("headline") else []),
         *(f"  {verdict['sentence']}" for verdict in content["verdicts"]),
+        *(f"  Warning: {sentence}" for sentence in content.get("modes_apart", ())),
         f"Page: {layout.report / PAGE}",
         *([f"MLflow, the arms side by side: {link}"] if link else []),
     ]

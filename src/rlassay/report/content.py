@@ -318,6 +318,8 @@ class Content(Record):
     """What each ingredient of a design adds; null for a study whose arms are written by hand."""
     gains: tuple[Comparison, ...]
     """Each arm against its policy before RL."""
+    modes_apart: tuple[str, ...] = ()
+    """Sentences on other modes of the primary metric that contradict `gains`."""
     references: tuple[Comparison, ...] = ()
     """Each arm against each reference that the study compares."""
     gains_note: str

@@ -18,6 +18,7 @@ from rlassay.report.credit_view import build_credit, credit_rows
 from rlassay.report.curves import build_curves
 from rlassay.report.examples import build_examples
 from rlassay.report.export.latex import latex_tables
+from rlassay.report.findings.answer import modes_apart
 from rlassay.report.findings.attribution import build_attribution
 from rlassay.report.findings.design import build_design
 from rlassay.report.findings.engines import engine_sentences
@@ -91,6 +92,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
     """The content of the report; the same for the same results but for `cost`, `resumes`, `provenance` and `mlflow`."""
     confidence = settings.confidence
     verdicts, gains = compare_with_baseline(results, confidence), compare_with_start(results, confidence)
+    labels = {key: row.label for key, row in results.rows.items()}
     return Content(
         study=_study_facts(results, confidence),
         headline=headline_of(results, verdicts),
@@ -101,6 +103,7 @@ def build_content(results: Results, settings: ReportSettings) -> Content:
         rounds=build_rounds(results),
         attribution=build_attribution(results, confidence),
         gains=tuple(gains),
+        modes_apart=tuple(modes_apart(gains, labels, primary_column(results))),
         hacking=tuple(build_hacking(results, gains, settings.hacking, confidence)),
         summaries=tuple(build_summaries(results, gains, confidence)),
         profiles=build_profiles(results, confidence),
@@ -301,6 +304,8 @@ def announce(content: Content, folder: Path) -> None:
         console.print(Text(f"  {verdict.sentence}", style=COLORS.get(verdict.outcome, "")))
     if content.rounds is not None:
         console.print(Text(f"  {content.rounds.sentence}"))
+    for sentence in content.modes_apart:
+        console.print(Text(f"  Warning: {sentence}", style="yellow"))
     for sign in content.hacking:
         if sign.alarm:
             label = next(arm.label for arm in content.arms if arm.name == sign.arm)

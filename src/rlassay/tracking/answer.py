@@ -152,7 +152,8 @@ def note(content: Mapping[str, Any], file: Path, page: str) -> str:
     """
     study = content.get("study", {})
     verdicts = [f"- {verdict['sentence']}" for verdict in content["verdicts"]]
-    parts = [study.get("question", ""), f"**{content.get('headline') or 'Verdicts'}**", "\n".join(verdicts)]
+    answer = [f"**{content.get('headline') or 'Verdicts'}**", *content.get("modes_apart", ())]
+    parts = [study.get("question", ""), *answer, "\n".join(verdicts)]
     return "\n\n".join([part for part in parts if part] + [f"[Report]({page}), on disk `{file}`."])
 
 

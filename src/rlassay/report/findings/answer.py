@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rlassay.report.content import Comparison
 from rlassay.report.findings.records import Equivalence, Needed
 from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.typeset import EFFECT_UNIT, counted, interval, listed, number, quoted
@@ -90,6 +91,41 @@ def headline(
             verb = (one if len(labels) == 1 else several).format(margin=amount(margin, column))
             parts.append(f"{listed(labels) if len(labels) <= NAMED else f'{len(labels)} arms'} {verb}")
     return f"In {metric}, compared with {quoted(baseline)}: {'; '.join(parts)}." if parts else ""
+
+
+def modes_apart(gains: Sequence[Comparison], labels: Mapping[str, str], column: Column) -> list[str]:
+    """Where other modes of the metric contradict what RL did to it: one sentence for all arms alike.
+
+    Args:
+        gains: each arm against its policy before RL.
+        labels: label of each arm.
+        column: the primary column.
+    """
+    alike: dict[tuple[bool, tuple[str, ...]], list[Comparison]] = {}
+    for gain in gains:
+        modes = tuple(mode.title for mode in gain.other_modes if mode.opposed)
+        if modes and gain.difference is not None:
+            alike.setdefault(((gain.difference.effect or 0.0) > 0, modes), []).append(gain)
+    return [_apart(found, titles, labels, column) for (_, titles), found in alike.items()]
+
+
+def _apart(gains: Sequence[Comparison], titles: Sequence[str], labels: Mapping[str, str], column: Column) -> str:
+    moved = [gain.difference for gain in gains if gain.difference is not None]
+    arms = listed([quoted(labels[gain.arm]) for gain in gains])
+    others = [
+        _moves(title, [mode.difference for gain in gains for mode in gain.other_modes if mode.title == title], column)
+        for title in titles
+    ]
+    return f"Compared with the policy before RL, {_moves(column.title, moved, column)} in {arms}, but {listed(others)}."
+
+
+def _moves(title: str, found: Sequence[PairedDifference], column: Column) -> str:
+    """`'accuracy, greedy' falls by 2.8 to 3.9 points`; all effects have one sign."""
+    effects = sorted(abs(one.effect or 0.0) for one in found)
+    verb = "rises" if (found[0].effect or 0.0) > 0 else "falls"
+    smallest, largest = (amount(effect, column) for effect in (effects[0], effects[-1]))
+    span = largest if smallest == largest else f"{number(effects[0], column.unit)} to {largest}"
+    return f"{quoted(title)} {verb} by {span}"
 
 
 def what_it_takes(needed: Needed, column: Column, num_seeds: int, num_items: int) -> str:
