@@ -17,7 +17,7 @@ GROUPS = {
 }
 """Outcome -> what the headline says of one arm, and of several."""
 NAMED = 4
-"""The headline counts the arms of one outcome where there are more of them than this, and names them otherwise."""
+"""Sentences count the arms of one outcome where there are more of them than this, and name them otherwise."""
 
 
 def amount(value: float | None, column: Column, signed: bool = False) -> str:
@@ -89,7 +89,7 @@ def headline(
         labels = [quoted(label) for label, found in outcomes if found == outcome]
         if labels:
             verb = (one if len(labels) == 1 else several).format(margin=amount(margin, column))
-            parts.append(f"{listed(labels) if len(labels) <= NAMED else f'{len(labels)} arms'} {verb}")
+            parts.append(f"{_named(labels)} {verb}")
     return f"In {metric}, compared with {quoted(baseline)}: {'; '.join(parts)}." if parts else ""
 
 
@@ -111,7 +111,7 @@ def modes_apart(gains: Sequence[Comparison], labels: Mapping[str, str], column: 
 
 def _apart(gains: Sequence[Comparison], titles: Sequence[str], labels: Mapping[str, str], column: Column) -> str:
     moved = [gain.difference for gain in gains if gain.difference is not None]
-    arms = listed([quoted(labels[gain.arm]) for gain in gains])
+    arms = _named([quoted(labels[gain.arm]) for gain in gains])
     others = [
         _moves(title, [mode.difference for gain in gains for mode in gain.other_modes if mode.title == title], column)
         for title in titles
@@ -126,6 +126,10 @@ def _moves(title: str, found: Sequence[PairedDifference], column: Column) -> str
     smallest, largest = (amount(effect, column) for effect in (effects[0], effects[-1]))
     span = largest if smallest == largest else f"{number(effects[0], column.unit)} to {largest}"
     return f"{quoted(title)} {verb} by {span}"
+
+
+def _named(labels: Sequence[str]) -> str:
+    return listed(labels) if len(labels) <= NAMED else f"{len(labels)} arms"
 
 
 def what_it_takes(needed: Needed, column: Column, num_seeds: int, num_items: int) -> str:
