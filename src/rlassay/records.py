@@ -24,12 +24,12 @@ class Record(BaseModel):
 class FrameSampling(Record):
     """How many frames of a clip are shown."""
 
-    frame_cnts: tuple[int, ...]
+    frame_cnts: tuple[int, ...] = ()
     """Source frames of each action segment in the clip."""
-    min_frames: int
-    """Fewest frames to show."""
-    max_frames: int
-    """Most frames to show."""
+    min_frames: int | None = None
+    """Fewest frames to show; None leaves it to the study."""
+    max_frames: int | None = None
+    """Most frames to show; None leaves it to the study."""
     dynamic_sample: bool = True
     """Whether the number follows the clip's duration; False shows `max_frames`."""
 

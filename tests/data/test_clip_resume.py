@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from rlassay.config import StudyError, load_study
 from rlassay.config.data import ClipPolicy, Conversations
-from rlassay.data import run_prepare_data
+from rlassay.data import clips, run_prepare_data
 from rlassay.layout import Layout
 from rlassay.records import read_rows
 from tests.data.make_clips import grey_frames, write_clip
@@ -111,3 +112,33 @@ def test_rows_with_and_without_media_are_refused_before_any_training(tmp_path):
     write_records(tmp_path, [{"conversations": turns}])
     with pytest.raises(StudyError, match=r"1 of 7 rows of the split 'train' show neither image nor clip"):
         run_prepare_data(clips_study(tmp_path), Layout(root=tmp_path / "results"))
+
+
+def test_a_clip_of_several_rows_is_decoded_once(tmp_path, monkeypatch):
+    turns = [{"from": "human", "value": "Which one?"}, {"from": "gpt", "value": "(1)"}]
+    shutil.copyfile(write_clip(tmp_path / "a.mp4", fps=5), tmp_path / "copy.mp4")
+    again = [
+        {"conversations": turns, "video": "a.mp4"},
+        {"conversations": [{"from": "human", "value": "And in the copy?"}, turns[1]], "video": "copy.mp4"},
+        {"conversations": [{"from": "human", "value": "In two frames?"}, turns[1]], "video": "a.mp4"},
+    ]
+    again[2]["meta"] = {"max_frames": 2}
+    write_records(tmp_path, again)
+    decoded = []
+    sample = clips.sample_frames
+    monkeypatch.setattr(clips, "sample_frames", lambda clip, *args: decoded.append(clip) or sample(clip, *args))
+    run_prepare_data(clips_study(tmp_path), Layout(root=tmp_path / "results"))
+    assert sorted(Path(clip).name for clip in decoded if Path(clip).name in ("a.mp4", "copy.mp4")) == ["a.mp4"] * 2
+    one, copy, two = list(read_rows(Layout(root=tmp_path / "results").split("train")))[-3:]
+    assert one.media[0].strip == copy.media[0].strip != two.media[0].strip
+    assert [len(row.media[0].times) for row in (one, copy, two)] == [8, 8, 2]  # of 8 s
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("a.mp4", "copy.mp4"):
+        shutil.copyfile(tmp_path / name, alone / name)
+    write_records(alone, [again[1]])
+    run_prepare_data(clips_study(alone), Layout(root=alone / "results"))
+    # The row is the one that a clip decoded for it alone has, but for the folder.
+    (row,) = list(read_rows(Layout(root=alone / "results").split("train")))[-1:]
+    assert row.model_dump(exclude={"media"}) == copy.model_dump(exclude={"media"})
+    assert row.media[0].model_copy(update={"path": copy.media[0].path}) == copy.media[0]

@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+from collections import deque
 from contextlib import suppress
 
 import av
@@ -75,6 +76,11 @@ def test_frame_counts_by_hand():
     assert [frame_count(seconds, ClipPolicy(), short) for seconds in (1.0, 7.0, 60.0)] == [2, 4, 5]
     fixed = short.model_copy(update={"dynamic_sample": False})
     assert frame_count(1.0, ClipPolicy(), fixed) == 5
+    # A record may state one limit alone, over the study's 4 to 8 frames.
+    few, many = FrameSampling(max_frames=2), FrameSampling(min_frames=10)
+    assert [frame_count(seconds, ClipPolicy(), few) for seconds in (1.0, 60.0)] == [2, 2]
+    assert [frame_count(seconds, ClipPolicy(), many) for seconds in (1.0, 60.0)] == [10, 10]
+    assert [frame_count(seconds, ClipPolicy(), FrameSampling(min_frames=6)) for seconds in (1.0, 60.0)] == [6, 8]
     assert frame_indices(10, 4) == [0, 3, 6, 9]
     assert frame_indices(3, 8) == [0, 1, 2]  # a clip shorter than the frames asked for shows all of them
 
@@ -115,14 +121,25 @@ def test_containers_and_threads_change_no_pixel(tmp_path):
     assert all(each == pixels[0] for each in pixels)
 
 
-def test_only_the_frames_between_a_key_frame_and_its_target_are_decoded(tmp_path, monkeypatch):
-    file = write_clip(tmp_path / "long.mp4", grey_frames(40) * 5, key_every=10)
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "ts"])
+def test_only_the_frames_between_a_key_frame_and_its_target_are_decoded(tmp_path, monkeypatch, suffix):
+    settings = CONTAINERS[suffix] | {"options": CONTAINERS[suffix]["options"] | {"sc_threshold": "0"}}
+    file = write_clip(tmp_path / f"long.{suffix}", grey_frames(40) * 5, key_every=20, **settings)
     decoded = []
-    image = clips._image
-    monkeypatch.setattr(clips, "_image", lambda frame, policy: decoded.append(frame.pts) or image(frame, policy))
-    shown = sample_frames(file, ClipPolicy(min_frames=2, max_frames=2))
-    assert [level(frame) for frame in shown.images] == [0, 39]
-    assert len(decoded) == 2
+
+    class Counting(deque):
+        def extend(self, frames):
+            frames = list(frames)
+            decoded.extend(frame.pts for frame in frames)
+            super().extend(frames)
+
+    monkeypatch.setattr(clips, "deque", Counting)
+    shown = sample_frames(file, ClipPolicy(min_frames=4, max_frames=4))
+    assert [level(frame) for frame in shown.images] == [0, 66 - 40, 132 - 120, 199 - 160]
+    # Key frames are 20 apart: frames 0, 60-66, 120-132 and 180-199 are 41, less those to which no frame refers, and the
+    # decoder may be three ahead. Beginning one key frame too early adds 18 and more.
+    assert len(decoded) <= 41 + 4 * 3
+    assert len(decoded) == len(set(decoded))
 
 
 def test_seeking_is_exact_where_sequential_reading_is_switched_off(tmp_path, monkeypatch):
@@ -148,22 +165,27 @@ def test_variable_rate_odd_sizes_deep_colours_and_limits_on_pixels(tmp_path):
     assert sample_frames(odd, small).images[0].size == (24, 16)  # x sqrt(400 / 1457) = .524, rounded down
 
 
-def test_a_rotation_flag_turns_the_frames(tmp_path):
+@pytest.mark.parametrize(("clockwise", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))])
+def test_a_rotation_flag_turns_the_frames(clockwise, matrix):
     frames = [np.zeros((16, 32, 3), dtype=np.uint8) for _ in range(4)]
     for frame in frames:
         frame[:8, :16] = 255  # top left
     content = write_clip(None, frames, codec="libx264rgb", fmt="mp4", pix_fmt="rgb24", options={"qp": "0"})
     upright = np.asarray(sample_frames(content, ClipPolicy()).images[0])
     assert upright.shape == (16, 32, 3)
-    unit = (1 << 16).to_bytes(4, "big", signed=True)
-    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    zero, one = bytes(4), (1 << 30).to_bytes(4, "big")
-    identity = unit + zero * 3 + unit + zero * 3 + one
-    clockwise = zero + unit + zero + minus + zero * 4 + one  # (a, b, u, c, d, v, x, y, w) of the track header
+
+    def of_header(a, b, c, d):
+        """The matrix (a, b, u, c, d, v, x, y, w) of a header, of fixed-point numbers."""
+        a, b, c, d = ((number << 16).to_bytes(4, "big", signed=True) for number in (a, b, c, d))
+        return a + b + bytes(4) + c + d + bytes(12) + (1 << 30).to_bytes(4, "big")
+
+    identity = of_header(1, 0, 0, 1)
     assert content.count(identity) == 2  # the header of the film, then that of its track
     at = content.rindex(identity)
-    turned = np.asarray(sample_frames(content[:at] + clockwise + content[at + 36 :], ClipPolicy()).images[0])
-    assert np.array_equal(turned, np.rot90(upright, -1))  # the white corner is at the top right
+    flagged = content[:at] + of_header(*matrix) + content[at + 36 :]
+    turned = np.asarray(sample_frames(flagged, ClipPolicy()).images[0])
+    # The white corner goes from the top left to the top right, the bottom right, the bottom left.
+    assert np.array_equal(turned, np.rot90(upright, -clockwise // 90))
 
 
 def rejection(clip):

@@ -3,10 +3,11 @@
 import io
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ MOST_PIXELS = 80_000_000
 """Most pixels of a clip's frames together; Pillow takes larger images for decompression bombs."""
 TRUNCATED = 0.05
 """A clip whose frames end earlier than its header states, by more than this share, is truncated."""
+ClipKey = tuple[str, FrameSampling | None]
+"""SHA-256 of a clip's file, and the record's own choice of frames: in a study, equal keys have equal film strips."""
 _TURNS = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -76,8 +79,9 @@ class SampledFrames:
 def frame_count(duration: float, policy: ClipPolicy, meta: FrameSampling | None) -> int:
     """How many frames to show: `n = clip(round(duration / base_interval), min_frames, max_frames)`.
 
-    The limits are those of the record's `meta`, else the policy's. A `meta` without `dynamic_sample` asks for its
-    `max_frames`. With `video_fps` in the policy, `base_interval` is `1 / video_fps`.
+    Each limit is that of the record's `meta`, else the policy's; where these cross, the record's holds. A `meta` with
+    `dynamic_sample: false` asks for its `max_frames`. With `video_fps` in the policy, `base_interval` is
+    `1 / video_fps`.
 
     Args:
         duration: length of the clip, seconds.
@@ -86,8 +90,10 @@ def frame_count(duration: float, policy: ClipPolicy, meta: FrameSampling | None)
 
     Source: `data_qwen.py` of ChristianLin0420/Qwen2.5-VL-Video. Departure: there no code reads `meta`.
     """
-    low, high = (policy.min_frames, policy.max_frames) if meta is None else (meta.min_frames, meta.max_frames)
-    if meta is not None and not meta.dynamic_sample:
+    meta = meta or FrameSampling()
+    low, high = meta.min_frames or policy.min_frames, meta.max_frames or policy.max_frames
+    low, high = (low, max(low, high)) if meta.max_frames is None else (min(low, high), high)
+    if not meta.dynamic_sample:
         return high
     interval = policy.base_interval if policy.video_fps is None else 1 / policy.video_fps
     return min(max(round(duration / interval), low), high)
@@ -102,7 +108,11 @@ def frame_indices(num_frames: int, count: int) -> list[int]:
 
 
 def encode_clip(
-    video: str | bytes, root: Path | None, policy: ClipPolicy, meta: FrameSampling | None = None
+    video: str | bytes,
+    root: Path | None,
+    policy: ClipPolicy,
+    meta: FrameSampling | None = None,
+    known: Callable[[ClipKey], tuple[Media, bytes] | None] = lambda key: None,
 ) -> EncodedClip:
     """The frames of a clip that the policy and the record's `meta` ask for, as a film strip.
 
@@ -111,12 +121,22 @@ def encode_clip(
         root: the folder that a path may not leave; None rejects paths.
         policy: how many frames, and their size.
         meta: the record's own choice of frames.
+        known: facts and film strip of a clip that was decoded before, by its content and `meta`; None to decode it.
 
     Errors: RowRejectedError with the reason.
     """
     path = None if isinstance(video, bytes) else resolve_below(video, root, "video")
     content = video if isinstance(video, bytes) else b""
-    sampled = sample_frames(path or content, policy, meta)
+    digest = sha256_of(content) if path is None else sha256(path)
+    media, strip = known((digest, meta)) or _decoded(path or content, policy, meta)
+    return EncodedClip(
+        digest=digest, path=None if path is None else str(path), content=content, strip=strip, media=media
+    )
+
+
+def _decoded(clip: Path | bytes, policy: ClipPolicy, meta: FrameSampling | None) -> tuple[Media, bytes]:
+    """Facts about a clip, and its film strip, by decoding it."""
+    sampled = sample_frames(clip, policy, meta)
     pixels = sum(image.width * image.height for image in sampled.images)
     if pixels > MOST_PIXELS:
         raise RowRejectedError(f"video: its frames have more than {MOST_PIXELS} pixels together; set clips.max_pixels")
@@ -124,14 +144,7 @@ def encode_clip(
     encoded = io.BytesIO()
     strip.save(encoded, format="PNG")
     media = Media(kind="video", path="", frames=meta, times=sampled.times, duration=sampled.duration, fps=sampled.fps)
-    digest = sha256_of(content) if path is None else sha256(path)
-    return EncodedClip(
-        digest=digest,
-        path=None if path is None else str(path),
-        content=content,
-        strip=encoded.getvalue(),
-        media=media,
-    )
+    return media, encoded.getvalue()
 
 
 def sample_frames(
@@ -271,13 +284,29 @@ def _seek_frames(
         if key < 0:
             continue
         if key > at:
-            # The time of decoding: seeking to the time of presentation misses frames where the order differs.
-            container.seek(keys[key][1], stream=stream)
-            packets, decoded, at = container.demux(stream), deque[Any](), key
+            packets, decoded, at = _packets_from(container, stream, keys[key]), deque[Any](), key
         frame = _first_from(target, packets, decoded, stream.codec_context)
         if frame is not None and frame.pts == target and not frame.is_corrupt:
             found[target] = _image(frame, policy)
     return found
+
+
+def _packets_from(container: InputContainer, stream: VideoStream, key: tuple[int, int]) -> Iterator[Any]:
+    """The packets from a key frame on, or from an earlier one where seeking is not that exact.
+
+    Containers take the time of presentation or that of decoding: with the other one, mp4 with B-frames ends one key
+    frame too early, and others too late.
+    """
+    packets: Iterator[Any] = iter(())
+    for time in key:
+        with suppress(FFmpegError):
+            container.seek(time, stream=stream)
+            packets = container.demux(stream)
+            first = next(packets)
+            packets = chain([first], packets)
+            if first.pts == key[0]:
+                break
+    return packets
 
 
 def _first_from(target: int, packets: Iterator[Any], decoded: deque[Any], codec: Any) -> Any:

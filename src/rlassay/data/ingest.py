@@ -14,7 +14,7 @@ from PIL.Image import Image
 from rlassay.bar import progress_bar
 from rlassay.config import StudyError
 from rlassay.config.data import PromptLimit, RepeatRule
-from rlassay.data.clips import EncodedClip, encode_clip
+from rlassay.data.clips import ClipKey, EncodedClip, encode_clip
 from rlassay.data.duplicates import PromptSignature, SplitIndex, digest_of, plain_digest, text_digest
 from rlassay.data.images import EncodedImage, ImageStore, encode_image, media_path, perceptual_hash
 from rlassay.data.outcomes import Accepted, Outcome, Rejected
@@ -74,6 +74,8 @@ class Ingestor:
     """Which training rows are rejected because of an evaluation split."""
     splits: dict[str, SplitIndex] = field(default_factory=dict[str, SplitIndex])
     """Signatures of the rows accepted so far, by split."""
+    clips: dict[ClipKey, tuple[Media, str]] = field(default_factory=dict[ClipKey, tuple[Media, str]])
+    """Facts about the clips of accepted rows, and paths of their film strips: several rows decode a clip once."""
 
     def ingest_split(self, split: str, limit: int | None, done: Iterable[Outcome] = ()) -> Iterator[Outcome]:
         """The outcome of each record of a split; a record is read when its outcome is requested.
@@ -175,7 +177,13 @@ class Ingestor:
         return encode_image(image, example.media_root, self.source.images, jpeg=example.jpeg_name is not None)
 
     def _encode_clip(self, video: str | bytes, example: RawExample) -> EncodedClip:
-        return encode_clip(video, example.media_root, self.source.clips, example.frames)
+        return encode_clip(video, example.media_root, self.source.clips, example.frames, self._known_clip)
+
+    def _known_clip(self, key: ClipKey) -> tuple[Media, bytes] | None:
+        if key not in self.clips:
+            return None
+        media, strip = self.clips[key]
+        return media, (self.images.data / strip).read_bytes()
 
     def _store(self, clip: EncodedClip) -> tuple[Media, dict[str, str]]:
         """Store the film strip of a clip, and a clip that is no file of its own; SHA-256 of each file by its path."""
@@ -185,6 +193,7 @@ class Ingestor:
         if path is None:
             path = self.images.add(clip.content, "mp4").path
             files[path] = clip.digest
+        self.clips[clip.digest, clip.media.frames] = clip.media, strip.path
         return clip.media.model_copy(update={"path": path, "strip": strip.path}), files
 
     def _index(self, split: str) -> SplitIndex:

@@ -122,9 +122,10 @@ def of_conversation(record: Mapping[str, Any], root: Path | None) -> RawExample:
 
 
 def frame_sampling(meta: Any) -> FrameSampling:
-    """The `meta` of a video record: positive frame counts with a sum of at least `min_frames`, and min <= max.
+    """The `meta` of a video record, of which every key may be missing.
 
-    Errors: RowRejectedError with the invalid key.
+    Errors: RowRejectedError with the invalid key: counts are positive, those of `frame_cnts` together at least
+        `min_frames`, and `min_frames` is at most `max_frames`, which `dynamic_sample: false` needs.
     """
     entry = cast("dict[str, Any]", meta)
     if not isinstance(meta, dict) or not set(entry) <= _FRAME_KEYS:
@@ -132,14 +133,16 @@ def frame_sampling(meta: Any) -> FrameSampling:
     counts = list_of(entry.get("frame_cnts"))
     low, high = entry.get("min_frames"), entry.get("max_frames")
     dynamic = entry.get("dynamic_sample", True)
-    if not counts or not all(_positive(count) for count in counts):
+    if ("frame_cnts" in entry and not counts) or not all(_positive(count) for count in counts):
         raise RowRejectedError("meta.frame_cnts: expected positive whole numbers")
-    if low is None or high is None or not _positive(low) or not _positive(high) or low > high:
+    if not all(limit is None or _positive(limit) for limit in (low, high)) or (low and high and low > high):
         raise RowRejectedError("meta.min_frames: expected positive whole numbers, min_frames at most max_frames")
-    if sum(counts) < low:
+    if counts and low is not None and sum(counts) < low:
         raise RowRejectedError("meta.frame_cnts: fewer frames together than min_frames")
     if not isinstance(dynamic, bool):
         raise RowRejectedError("meta.dynamic_sample: expected true or false")
+    if not dynamic and high is None:
+        raise RowRejectedError("meta.dynamic_sample: false shows max_frames, which is missing")
     return FrameSampling(frame_cnts=counts, min_frames=low, max_frames=high, dynamic_sample=dynamic)
 
 
