@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from rlassay.cli.failures import report_failures
 from rlassay.cli.status import conclude
-from rlassay.cli.terminal import follow_jobs, shorten_lines
+from rlassay.cli.terminal import follow_jobs, opening, shorten_lines
 from rlassay.config import StudyError, load_settings, load_study, settings_from_snakemake
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 
@@ -44,7 +44,7 @@ workflow.default_target = "ablation_report"  # an included file sets no default
 onstart:
     begin()
     follow_jobs(STUDY, LAYOUT)
-    print(f"{STUDY.title}\nWatch from another terminal: rlassay status (progress), mlflow ui (curves)")
+    print(opening(STUDY))
 
 
 onsuccess:

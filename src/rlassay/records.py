@@ -165,8 +165,15 @@ class SplitFacts(Record):
         reasons = sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
         return [
             f"{split}: {self.rows} of {records} rows kept",
-            *(f"  {count} rejected: {why}" for why, count in reasons),
+            *(f"  {count} rejected: {why}{self.first_place(why)}" for why, count in reasons),
         ]
+
+    def first_place(self, reason: str) -> str:
+        """` (first: FILE:LINE: DETAIL)` of the records rejected for a reason; empty if the source names no places."""
+        first = next((one for one in self.rejected if one.reason == reason), None)
+        if first is None:
+            return ""
+        return f" (first: {first.where}{f': {first.detail}' if first.detail else ''})"
 
 
 class Completion(Record):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rlassay.cli.status import status_rows, training_left
-from rlassay.cli.terminal import LONGEST, SNAKEMAKE_LOG, StudyLines, follow_jobs, shorten_lines, shortened
+from rlassay.cli.terminal import LONGEST, SNAKEMAKE_LOG, StudyLines, follow_jobs, opening, shorten_lines, shortened
+from rlassay.config import load_study
 from rlassay.files import write_json
 from rlassay.layout import Layout
 from rlassay.records import RejectedRecord, SplitFacts
@@ -149,20 +150,28 @@ def test_failed_jobs_say_so_and_unscored_ones_nothing(terminal: Terminal):
     assert terminal.text == "rl_train runs/base/seed1: failed\n"
 
 
-def test_the_data_stage_says_how_many_rows_it_kept(terminal: Terminal):
-    refused = {"leak: the prompt of a row of 'test'": 4, "duplicate: nearly the same": 17}
-    train = SplitFacts(
-        rows=7, records=28, refused=refused, rejected=(RejectedRecord(where="a:1", reason="b", detail=""),)
-    )
+def test_a_scale_names_the_data_and_models_that_replace_those_of_the_study():
+    line = "Scale tiny, for a look at the page: data moving_digits, model tiny_vlm, short runs"
+    assert line in opening(load_study("s3_video", "tiny")).splitlines()
+    assert "Scale" not in opening(load_study("clips"))
+
+
+def test_the_data_stage_says_how_many_rows_it_kept_and_where_the_first_of_a_reason_is(terminal: Terminal):
+    refused = {"leak: the prompt of a row of 'test'": 4, "duplicate: nearly the same": 17, "video: no such file": 2}
+    places = [("a.json: record 3", "/data/a.mp4"), ("a.json: record 5", "/data/b.mp4")]
+    rejected = [RejectedRecord(where=where, reason="video: no such file", detail=detail) for where, detail in places]
+    rejected.append(RejectedRecord(where="a.json: record 1", reason="duplicate: nearly the same", detail=""))
+    train = SplitFacts(rows=7, records=30, refused=refused, rejected=tuple(rejected))
     splits = {"train": train, "test": SplitFacts(rows=3, records=3, refused={})}
     content = {"splits": {name: one.model_dump(mode="json") for name, one in splits.items()}}
     write_json(terminal.layout.data_manifest, content)
     terminal.lines.emit(started(1, "prepare_data"))
     terminal.lines.emit(finished(1))
     assert terminal.text.splitlines() == [
-        "train: 7 of 28 rows kept",
-        "  17 rejected: duplicate: nearly the same",
+        "train: 7 of 30 rows kept",
+        "  17 rejected: duplicate: nearly the same (first: a.json: record 1)",
         "  4 rejected: leak: the prompt of a row of 'test'",
+        "  2 rejected: video: no such file (first: a.json: record 3: /data/a.mp4)",
         "test: 3 of 3 rows kept",
     ]
 

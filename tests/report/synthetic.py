@@ -32,6 +32,10 @@ REFUSED = {
     "gold answer does not score": 1,
     "leak: nearly the same image is in the split 'test'": 2,
 }
+REJECTED = [
+    {"where": "sft.json: record 3", "reason": "gold answer does not score", "detail": "E of 4 options"},
+    {"where": "sft.json: record 5", "reason": "leak: nearly the same image is in the split 'test'", "detail": ""},
+]
 VERSIONS = {"torch": "2.13.0", "transformers": "5.17.0", "trl": "1.16.0", "rlassay": "0.1.0"}
 
 
@@ -121,7 +125,9 @@ def _write_data(layout: Layout, study: Study) -> list[PromptRow]:
     for split, count in study.data.splits.items():
         rows = [_row(split, number) for number in range(count or 0)]
         write_rows(layout.split(split), rows)
-        counts[split] = {"rows": len(rows), "refused": REFUSED if split == "sft" else {}}
+        counts[split] = {"rows": len(rows), "refused": REFUSED, "rejected": REJECTED}
+        if split != "sft":
+            counts[split] = {"rows": len(rows), "refused": {}}
     layout.data_manifest.write_text(json.dumps({"id": "d" * 8, "splits": counts, "sha256": {}}))
     return [_row("test", number) for number in range(study.data.splits["test"] or 0)]
 

@@ -206,6 +206,7 @@ def test_splits_are_sorted_and_have_counts(results: Results):
         "leak: nearly the same image is in the split 'test'": 2,
     }
     assert [(one.duplicates, one.leaks) for one in splits] == [(3, 2), (0, 0), (0, 0)]
+    assert [one.where for one in splits[0].faulty] == ["sft.json: record 3"]
 
 
 def test_samples_are_evenly_spaced_and_complete(results: Results):

@@ -29,6 +29,16 @@ NOISE = re.compile(r"Select jobs to execute\.\.\.|Execute \d+ jobs?\.\.\.")
 """Lines of Snakemake's scheduler, two per job, that none of its own settings leaves out."""
 
 
+def opening(study: Study) -> str:
+    """What the terminal says before the first job; at a scale, also which data and models it runs on."""
+    models = sorted({arm.recipe.model.kind for arm in study.arms.values()})
+    scaled = (
+        f"Scale {study.scale}, for a look at the page: data {study.data.kind}, model {', '.join(models)}, short runs"
+    )
+    watch = "Watch from another terminal: rlassay status (progress), mlflow ui (curves)"
+    return "\n".join([study.title, *([scaled] if study.scale else []), watch])
+
+
 def shorten_lines() -> None:
     """Shorten the lists of files in Snakemake's lines from now on; they reach thousands of characters."""
     logging.getLogger(SNAKEMAKE_LOG).addFilter(shortened)

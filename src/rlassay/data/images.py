@@ -14,7 +14,7 @@ from PIL import Image
 
 from rlassay.config.data import ImagePolicy
 from rlassay.data.duplicates import DigestSet, digest_of
-from rlassay.data.raw_examples import RowRejectedError
+from rlassay.data.raw_examples import LONGEST_DETAIL, RowRejectedError
 from rlassay.files import sha256
 from rlassay.images import is_plain, load_image, to_rgb
 from rlassay.records import Media
@@ -96,12 +96,18 @@ def resolve_below(value: Any, root: Path | None, what: str) -> Path:
     try:
         file = (root / value).resolve()
         if not file.is_relative_to(root.resolve()):
-            raise RowRejectedError(f"{what}: its path leaves the data root")
+            raise _at(file, RowRejectedError(f"{what}: its path leaves the data root"))
         if not file.is_file():
-            raise RowRejectedError(f"{what}: no such file")
+            raise _at(file, RowRejectedError(f"{what}: no such file"))
     except (ValueError, OSError):
         raise RowRejectedError(f"{what}: not a possible path") from None
     return file
+
+
+def _at(file: Path, rejected: RowRejectedError) -> RowRejectedError:
+    """The rejection with the file as its detail."""
+    rejected.detail = str(file)[:LONGEST_DETAIL]
+    return rejected
 
 
 def perceptual_hash(image: Image.Image) -> str:

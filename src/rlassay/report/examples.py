@@ -11,6 +11,7 @@ from rlassay.records import CompletionRow, read_rows
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Example, ShownCompletion
 from rlassay.report.read.scores import DISAGREEMENT
+from rlassay.report.sections import clip_facts
 from rlassay.report.tables import primary_column, scores_of, tidy
 from rlassay.report.verdicts import start_of
 
@@ -44,6 +45,7 @@ def _example(results: Results, prompt_id: str, reason: str, shown: dict[str, dic
         choices=prompt.choices,
         answer=prompt.answer,
         images=tuple(f"../data/{media.shown}" for media in prompt.media if media.shown),
+        clips=tuple(clip_facts(media) for media in prompt.media if media.kind == "video"),
         reason=reason,
         completions=tuple(found[prompt_id] for found in shown.values()),
     )

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from rlassay.records import Mode, Record, SplitFacts
+from rlassay.records import Mode, Record, RejectedRecord, SplitFacts
 
 # Estimates.
 
@@ -241,6 +241,8 @@ class Example(Record):
     """The gold answer."""
     images: tuple[str, ...]
     """Image files, relative to the report folder."""
+    clips: tuple[str, ...] = ()
+    """File names of the video clips, with their lengths and the times of the frames in their film strips."""
     reason: str
     """Reason for showing it."""
     completions: tuple[ShownCompletion, ...]
@@ -338,6 +340,11 @@ class DataSplit(SplitFacts):
     """Records rejected because an evaluation split has nearly the same prompt or image."""
     samples: tuple[SampleRow, ...]
     """A few of its rows, evenly spaced."""
+
+    @property
+    def faulty(self) -> tuple[RejectedRecord, ...]:
+        """The first few rejected records of each reason, without duplicates and leaks, which `pairs` has."""
+        return tuple(one for one in self.rejected if not one.reason.startswith(("duplicate:", "leak:")))
 
 
 class PolicyCost(Record):

@@ -157,11 +157,11 @@ def _sample(row: PromptRow) -> SampleRow:
         answer=shortened(row.answer, LONGEST),
         demonstration=None if row.demonstration is None else shortened(row.demonstration, LONGEST),
         images=tuple(f"../data/{item.shown}" for item in row.media if item.shown),
-        clips=tuple(_clip_facts(item) for item in row.media if item.kind == "video"),
+        clips=tuple(clip_facts(item) for item in row.media if item.kind == "video"),
     )
 
 
-def _clip_facts(clip: Media) -> str:
+def clip_facts(clip: Media) -> str:
     """Name, length and shown frames of a clip: `a.mp4 (3 s, 4 frames/s; shown at 0, 0.5, 1 s)`."""
     times = ", ".join(f"{time:g}" for time in clip.times)
     about = f" ({clip.duration:g} s, {clip.fps:g} frames/s; shown at {times} s)" if clip.times else ""
