@@ -256,7 +256,7 @@ def attention_costs(shape: str, lengths: tuple[int, ...], *, toy: bool) -> list[
         segments = torch.randint(0, len(SEGMENTS), (1, length), device=model.device)
         ratios: list[float] = []
         for _ in range(4):
-            plain = seconds(lambda: teacher_forced(model, inputs, ScoringConfig()))  # noqa: B023  # called at once
+            plain = seconds(lambda: teacher_forced(model, inputs, ScoringConfig()))  # noqa: B023  # called immediately
             mass = seconds(lambda: teacher_forced(model, inputs, ScoringConfig(), segment_ids=segments))  # noqa: B023
             ratios.append(mass / plain)
         costs.append((length, median(ratios[1:])))

@@ -58,7 +58,7 @@ def test_luspo_at_sequence_level_sums_in_another_order(tmp_path: Path):
 
 
 def trained(trainer_class: Any, folder: Path, **settings: Any) -> dict[str, torch.Tensor]:
-    trainer = make_trainer(trainer_class, folder, **settings)  # seeds the global RNG, so training follows at once
+    trainer = make_trainer(trainer_class, folder, **settings)  # seeds the global RNG, so training follows immediately
     trainer.train()
     return weights(trainer)
 

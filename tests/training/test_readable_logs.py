@@ -51,7 +51,7 @@ def test_a_log_grows_step_by_step_and_a_resumed_job_drops_later_steps(tmp_path: 
     log = ReadableLog(path, "Weights", weights_section, resumed_step=0)
     for step in (1, 2, 12):
         log(two_records(step))
-        assert f"## Step {step}\n" in path.read_text(encoding="utf-8")  # readable at once
+        assert f"## Step {step}\n" in path.read_text(encoding="utf-8")  # readable as soon as the step ends
     log(rollout(13))
     assert "Step 13" not in path.read_text(encoding="utf-8")
     whole = path.read_text(encoding="utf-8")

@@ -66,7 +66,7 @@ class Digits(DataSection):
     num_choices: int = Field(default=4, ge=2, le=10)
     """Lettered options per question."""
     guess_share: float = Field(default=0.40, ge=0, le=1)
-    """Share of demonstrations that answer at once with a guessed letter."""
+    """Share of demonstrations that answer immediately with a guessed letter."""
     misread_share: float = Field(default=0.15, ge=0, le=1)
     """Share of demonstrations that think first and then name a wrong letter; the rest think and are right."""
 
@@ -283,7 +283,7 @@ class MovingDigits(DataSection):
     splits: dict[SplitName, Count] = Field(default={"sft": 6000, "train": 1500, "test": 400})
     """Rows per split; `sft` and `train` share their digit images, every other split draws on held-out digits."""
     guess_share: float = Field(default=0.40, ge=0, le=1)
-    """Share of demonstrations that answer at once with guessed actions."""
+    """Share of demonstrations that answer immediately with guessed actions."""
     misread_share: float = Field(default=0.15, ge=0, le=1)
     """Share of demonstrations that think first and then name a wrong action; the rest think and are right."""
     clips: ClipPolicy = ClipPolicy(base_interval=0.5)

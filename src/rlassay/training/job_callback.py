@@ -110,7 +110,7 @@ class JobCallback(TrainerCallback):
 
 
 class KeepIntermediate(TrainerCallback):
-    """Saves the weights every `every` steps before the last one, for the held-out curve; training goes on at once.
+    """Saves the weights every `every` steps before the last one, for the held-out curve; training goes on immediately.
 
     A folder gets its name when it is complete, so that a kill leaves none that is half written.
     """

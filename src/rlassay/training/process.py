@@ -67,7 +67,7 @@ def signals_as_exceptions() -> Generator[None, None, None]:
     """Turn SIGTERM and Ctrl-C into SystemExit 143 and 130, so that a job can record its status before it ends."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process immediately
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}

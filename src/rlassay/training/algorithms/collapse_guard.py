@@ -31,7 +31,7 @@ class CollapseGuard(TrainerCallback):
         trainer.train()
         guard.collapse  # None, or a Collapse
 
-    A gradient or a loss that is not finite stops it at once; that step of the optimiser is left out, so that the
+    A gradient or a loss that is not finite stops it immediately; that step of the optimiser is left out, so that the
     weights stay those of the step before. A metric that was not logged breaks no rule.
 
     Args:
