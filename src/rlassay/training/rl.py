@@ -45,7 +45,13 @@ from rlassay.training.process import join_processes, require_gpus, wait_for_all
 from rlassay.training.prompts import prompt_dataset, prompt_order
 from rlassay.training.readable_logs import readable_logs
 from rlassay.training.rollouts import Rollout, ShardWriter, generated_tokens, rollout_table, token_table
-from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments, strategy_libraries
+from rlassay.training.scale.strategy import (
+    allow_on_cpu,
+    checked,
+    strategy_arguments,
+    strategy_libraries,
+    with_precision,
+)
 from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
 from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
@@ -273,13 +279,12 @@ def grpo_arguments(
     recipe: Recipe, seed: int, checkpoints: Path, shared: Mapping[str, Any] | None = None, *, on_cpu: bool
 ) -> GRPOConfig:
     """TRL's arguments for a recipe; arguments whose default TRL changed between releases are all set here."""
-    computing: dict[str, Any] = {"bf16": not on_cpu, **(shared or {})}
     return GRPOConfig(
         **{name: getattr(recipe.rl, name) for name in GRPOArguments.model_fields},
         reward_weights=[weight_at(phases, 0.0) for phases in recipe.weight_phases.values()],
         generation_kwargs=beam_sampling(recipe.rl),
         **vllm_arguments(recipe.rl.engine),
-        **computing,
+        **with_precision(shared, on_cpu=on_cpu),
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,

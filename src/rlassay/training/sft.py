@@ -40,7 +40,13 @@ from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.job_callback import add_trackers
 from rlassay.training.process import join_processes, require_gpus, wait_for_all
-from rlassay.training.scale.strategy import allow_on_cpu, checked, strategy_arguments, strategy_libraries
+from rlassay.training.scale.strategy import (
+    allow_on_cpu,
+    checked,
+    strategy_arguments,
+    strategy_libraries,
+    with_precision,
+)
 from rlassay.training.state import RunPlan, open_run
 from rlassay.training.video import ClipCollator
 
@@ -340,9 +346,8 @@ def sft_arguments(
     sft: SFTConfig, seed: int, checkpoints: Path, shared: Mapping[str, Any] | None = None, *, on_cpu: bool
 ) -> SFTArguments:
     """TRL's arguments for the `sft` section; the loss counts completion tokens only."""
-    computing: dict[str, Any] = {"bf16": not on_cpu, **(shared or {})}
     return SFTArguments(
-        **computing,
+        **with_precision(shared, on_cpu=on_cpu),
         output_dir=str(checkpoints),
         seed=seed,
         max_steps=sft.max_steps,

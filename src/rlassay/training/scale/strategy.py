@@ -10,7 +10,7 @@ process, so that their number may differ.
 import json
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.resources import files
@@ -50,6 +50,11 @@ def strategy_arguments(
     units = {type(each).__name__ for each in model.modules()} & set(model._no_split_modules or ())
     wrapped = {**settings, "transformer_layer_cls_to_wrap": sorted(units)}
     return {**precision, "fsdp": True, "fsdp_config": wrapped}
+
+
+def with_precision(arguments: Mapping[str, Any] | None, *, on_cpu: bool) -> dict[str, Any]:
+    """Fields of `TrainingArguments`, with bfloat16 on GPUs and without it on CPUs if they do not say `bf16`."""
+    return {"bf16": not on_cpu, **(arguments or {})}
 
 
 def _settings(name: str) -> dict[str, Any]:
