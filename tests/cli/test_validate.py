@@ -16,6 +16,18 @@ def test_a_sound_study_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == expected
 
 
+def test_a_study_file_needs_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = str(write(tmp_path / "study.yaml", content()))
+    found: list[str] = []
+    for chosen in ([path], ["--study", path]):
+        assert main(["validate", *chosen]) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1]
+    assert found[0].startswith("digits: sound; ")
+    assert main(["validate", path, "--study", "digits"]) == 2
+    assert capsys.readouterr().err.endswith(f"got two studies, {path} and --study digits; give one\n")
+
+
 def test_problems_go_to_stderr_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = write(tmp_path / "study.yaml", content(seeds=["1"], rl__max_steps=0))
     assert main(["validate", "--study", str(path)]) == 2

@@ -9,12 +9,16 @@ from rlassay.config import StudyError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study's arguments, and how far to look."""
+    parser.add_argument("given", nargs="?", metavar="STUDY", help="the same as --study STUDY")
     add_study_arguments(parser)
     parser.add_argument("--deep", action="store_true", help="load the models too, and the data and models on the hub")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line about a sound study, and one for each thing not tried; 0. StudyError lists the problems."""
+    if args.given and args.study:
+        raise StudyError([f"got two studies, {args.given} and --study {args.study}; give one"])
+    args.study = args.given or args.study
     study, _, settings = load(args)
     require_engines(study)
     from rlassay.cli.trial import try_study  # loads torch
