@@ -95,6 +95,9 @@ def test_a_job_that_answers_with_vllm_is_one_process_on_one_gpu():
         assert BASE < int(str(answers["mem_mb"])) < BASE + 20
         assert vllm.placed(stage).num_processes == 1
     assert asked(vllm, "rl_train")["nodes"] == 2
+    halves = vllm.evaluation.engine.model_copy(update={"tensor_parallel_size": 2})
+    divided = vllm.model_copy(update={"evaluation": vllm.evaluation.model_copy(update={"engine": halves})})
+    assert asked(divided, "generate")["gpu"] == 2
     plain = load_study("digits").model_copy(update={"nodes": 2, "gpus": 4})
     assert plain.placed("generate").num_processes == 8
 

@@ -42,6 +42,14 @@ IN_RL = [
         ["evaluation.engine: vllm, but clips go to it as frames alone, and model.clips.show is video"],
     ),
     (
+        {"evaluation__engine": {**VLLM, "tensor_parallel_size": 4}, "gpus": 2},
+        ["evaluation.engine.tensor_parallel_size: 4 GPUs share a model, but gpus is 2; expected at most 2"],
+    ),
+    (
+        {"evaluation__engine": {**VLLM, "tensor_parallel_size": 2}},
+        ["evaluation.engine.tensor_parallel_size: 2 GPUs share a model, but gpus is 0; expected at most 1"],
+    ),
+    (
         {"evaluation__engine": VLLM, "evaluation__beams": {"num_beams": 4}},
         ["evaluation.engine: vllm searches no beams"],
     ),
@@ -57,11 +65,21 @@ def test_what_vllm_cannot_sample_is_refused(edits: dict[str, Any], expected: lis
         assert part in problem
 
 
-def test_the_evaluation_says_that_it_shares_no_model_between_gpus():
-    (problem,) = problems(evaluation__engine={**VLLM, "tensor_parallel_size": 2}, gpus=2)
+def test_the_evaluation_says_that_it_asks_no_server():
+    (problem,) = problems(evaluation__engine={**VLLM, "mode": "server"}, gpus=2)
 
-    assert problem.startswith("evaluation.engine.tensor_parallel_size: unknown key")
-    assert problem.endswith("; it is an option of rl.engine: vLLM answers in one process on one GPU")
+    assert problem.startswith("evaluation.engine.mode: unknown key")
+    assert problem.endswith("; it is an option of rl.engine: the evaluation opens vLLM in its own jobs")
+
+
+def test_a_model_that_gpus_share_in_the_evaluation_has_them_in_one_job():
+    whole = study(evaluation__engine=VLLM, gpus=4)
+    shared = study(evaluation__engine={**VLLM, "tensor_parallel_size": 2}, gpus=4)
+
+    assert [each.placed("generate").gpus for each in (whole, shared)] == [1, 2]
+    assert [shared.ranks_of(stage) for stage in ("rl_train", "generate", "held_out_curve")] == [4, 1, 1]
+    assert ids(shared)[1] != ids(whole)[1]
+    assert ids(study(evaluation__engine={**VLLM, "tensor_parallel_size": 1}, gpus=4)) == ids(whole)
 
 
 def ids(resolved: Study) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from rlassay.config.engine import VLLMEngine
 from rlassay.config.model import HubModel, Lora, ModelConfig, TinyLM, TinyVLM
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.by_vllm import VLLMDecoder
-from rlassay.evaluation.decoding import Decoded, Decoding, Engine
+from rlassay.evaluation.decoding import Decoded, Decoding
 from rlassay.models.policy import ChatFormat, build_policy, load_policy, peft_config
 from tests.engines.qwen import save_qwen
 from tests.engines.vllm_process import needs_vllm, vllm_process
@@ -27,9 +27,9 @@ SHADES = (0, 80, 255, 80)
 
 
 @pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    with vllm_process():
-        yield
+def process() -> Iterator[pytest.MonkeyPatch]:
+    with vllm_process() as patch:
+        yield patch
 
 
 def lively(model: Any) -> Any:
@@ -41,14 +41,16 @@ def lively(model: Any) -> Any:
     return model
 
 
-def opened(section: ModelConfig, model: Any, processor: Any, folder: Path, weights: Path | None = None) -> Engine:
+def opened(
+    section: ModelConfig, model: Any, processor: Any, folder: Path, weights: Path | None = None, **options: Any
+) -> VLLMDecoder:
     return VLLMDecoder(
         model,
         processor,
         section=section,
         weights=weights,
         copy=folder / "copy",
-        engine=VLLMEngine(kind="vllm", max_model_length=128),
+        engine=VLLMEngine(kind="vllm", max_model_length=128, **options),
         batch_size=8,
         on_cpu=True,
     )
@@ -81,6 +83,20 @@ def test_built_in_models_decode_as_by_transformers_and_by_their_seeds(section: M
     assert by_vllm(chats[:2], shown[:2], SAMPLED) == first[:2]
     assert all(one != other for one, other in zip(first, by_vllm(chats, shown, _seeded(9)), strict=True))
     assert ids(by_vllm(chats, shown, _only_likeliest())) == ids(by_vllm(chats, shown, GREEDY))
+
+
+def test_two_processes_that_share_a_model_decode_as_one(tmp_path: Path, process: pytest.MonkeyPatch):
+    process.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # they would be bound to cores of their own
+    process.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    section = TinyLM(kind="tiny_lm")
+    model, processor = build_policy(section, [row()])
+    chats, shown = asked(processor, images=False)
+    by_vllm = opened(section, lively(model), processor, tmp_path, tensor_parallel_size=2)
+
+    assert by_vllm.llm.llm_engine.vllm_config.parallel_config.tensor_parallel_size == 2
+    assert by_vllm(chats, shown, GREEDY) == decode_batch(model, processor, chats, shown, GREEDY)
+    assert by_vllm(chats, shown, SAMPLED) == by_vllm(chats, shown, SAMPLED)
+    by_vllm.close()
 
 
 def _seeded(seed: int) -> Decoding:

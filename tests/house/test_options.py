@@ -42,8 +42,9 @@ REASONS = {
     "VLLMSampler.importance_sampling_clip_min": "TRL's bound; the committed study takes its default",
     **{
         f"VLLMSampler.{key}": "needs several GPUs, or memory that a small model does not fill"
-        for key in ("mode", "server_base_url", "sleep_level", "tensor_parallel_size")
+        for key in ("mode", "server_base_url", "sleep_level")
     },
+    "VLLMEngine.tensor_parallel_size": "needs several GPUs",
     **{f"Optimisation.{key}": MACHINE for key in ("optim", "torch_compile", "use_liger_kernel")},
     "RLConfig.common_random_numbers": "made no interval narrower on the digits, see LOG.md; other runs may differ",
     "RLConfig.max_tokens_per_micro_batch": MACHINE,

@@ -80,7 +80,9 @@ def _hardware(study: Study, settings: Settings) -> str:
     each += " with CPU offload" if study.cpu_offload else ""
     if study.placed("generate") == study:
         return f"Each training and generation job: {each}"
-    return f"Each training job: {each}; each generation job: 1 process with {of_each}"
+    shared = study.placed("generate").gpus
+    of_one = f"{shared} GPUs" if shared > 1 else of_each
+    return f"Each training job: {each}; each generation job: 1 process with {of_one}"
 
 
 def _forecast(

@@ -260,7 +260,7 @@ def _run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
     stage, placed = STAGES[args.stage], study.placed(args.stage)
     with handed_out(_gpus(stage, placed)):
-        if stage.in_processes and placed.num_processes > 1 and not ranks.is_launched():
+        if stage.in_processes and study.ranks_of(args.stage) > 1 and not ranks.is_launched():
             from rlassay.cli.launch import launch
 
             job = _job(args)

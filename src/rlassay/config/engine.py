@@ -34,6 +34,8 @@ class VLLMEngine(Section):
     """Longest prompt and completion together, tokens; null takes the model's own limit."""
     enable_prefix_caching: bool = True
     """Whether prompts that begin alike share their keys and values."""
+    tensor_parallel_size: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
+    """GPUs that share one copy of the model, at most `gpus`."""
 
 
 class VLLMSampler(VLLMEngine):

@@ -184,7 +184,7 @@ def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden" and place.path[:2] == ("evaluation", "engine"):
         of_rl = place.path[-1] in VLLMSampler.model_fields
-        return "; it is an option of rl.engine: vLLM answers in one process on one GPU" if of_rl else ""
+        return "; it is an option of rl.engine: the evaluation opens vLLM in its own jobs" if of_rl else ""
     if kind == "tuple_type" and place.path == ("seeds",) and isinstance(value, int) and 1 < value <= MOST_SEEDS:
         seeds = ", ".join(str(seed) for seed in range(1, value + 1))
         return f"; write seeds: [{seeds}] for {value} seeds, or seeds: [{value}] for seed {value} alone"

@@ -222,13 +222,20 @@ class Study(StudyKeys):
         return results_name(self.name, self.scale, self.engine)
 
     def placed(self, stage: str) -> "Study":
-        """The study with the GPUs, processes and nodes of one stage's jobs: with vLLM, one process answers on one GPU.
+        """The study with the GPUs, processes and nodes of one stage's jobs: vLLM answers on the GPUs of one model.
 
-        vLLM would open every copy on a job's first GPU, and joins processes in its own way. Jobs run side by side.
+        vLLM would open every copy on a job's first GPUs, and joins processes in its own way. Jobs run side by side.
         """
-        if stage not in ANSWERING or self.evaluation.engine.kind != "vllm":
+        engine = self.evaluation.engine
+        if stage not in ANSWERING or engine.kind != "vllm":
             return self
-        return self.model_copy(update={"gpus": min(1, self.gpus), "processes": 1, "nodes": 1})
+        gpus = min(engine.tensor_parallel_size, self.gpus)
+        return self.model_copy(update={"gpus": gpus, "processes": 1, "nodes": 1})
+
+    def ranks_of(self, stage: str) -> int:
+        """Processes to launch for one stage's job; vLLM starts those of a divided model itself."""
+        by_vllm = stage in ANSWERING and self.evaluation.engine.kind == "vllm"
+        return 1 if by_vllm else self.num_processes
 
     @property
     def uses_vllm(self) -> bool:

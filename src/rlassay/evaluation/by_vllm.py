@@ -76,6 +76,7 @@ class VLLMDecoder:
             gpu_memory_utilization=engine.gpu_memory_utilization,
             max_model_len=engine.max_model_length,
             enable_prefix_caching=engine.enable_prefix_caching,
+            tensor_parallel_size=engine.tensor_parallel_size,
             trust_remote_code=None if hub is None else hub.trust_remote_code,
         )
 

@@ -30,7 +30,11 @@ ON_CPU = {
     "TORCHDYNAMO_DISABLE": "1",  # compiling a small model takes longer than its job
 }
 """Environment of vLLM without GPUs; variables that are set already stay."""
-EVERYWHERE = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+EVERYWHERE = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a job may have used its GPU before it forks
+}
 
 
 def is_installed() -> bool:

@@ -11,9 +11,17 @@ SERVED = "set kind: transformers"
 
 
 def evaluation_engine(study: Study) -> Iterator[str]:
-    """The evaluation has no beams, which vLLM does not search here."""
-    if isinstance(study.evaluation.engine, VLLMEngine) and study.evaluation.beams is not None:
+    """The evaluation has no beams, which vLLM does not search here, and the GPUs that share a model."""
+    engine = study.evaluation.engine
+    if not isinstance(engine, VLLMEngine):
+        return
+    if study.evaluation.beams is not None:
         yield f"evaluation.engine: vllm searches no beams, which evaluation.beams asks for; {SERVED}, or drop the beams"
+    if engine.tensor_parallel_size > max(1, study.gpus):
+        yield (
+            f"evaluation.engine.tensor_parallel_size: {engine.tensor_parallel_size} GPUs share a model, but gpus is "
+            f"{study.gpus}; expected at most {max(1, study.gpus)}"
+        )
 
 
 def arm_in_evaluation(study: Study, recipe: Recipe) -> Iterator[str]:
