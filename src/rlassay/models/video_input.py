@@ -22,16 +22,16 @@ def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
         return {}
     from transformers.video_utils import VideoMetadata
 
-    metadata = [
-        VideoMetadata(
-            total_num_frames=max(len(clip.times), round(clip.duration * clip.fps)),
-            fps=clip.fps,
-            duration=clip.duration,
-            frames_indices=[round(time * clip.fps) for time in clip.times],
-        )
-        for clip in clips
-    ]
-    videos = [np.stack([np.asarray(frame) for frame in clip.frames]) for clip in clips]
+    metadata: list[Any] = []
+    videos: list[Any] = []
+    for clip in clips:
+        # Two frames share their tokens: the last of an odd number is shown twice, and Qwen3-VL refuses a single one.
+        repeats = 2 if len(clip.frames) == 1 else 1
+        fps = clip.fps or 1.0  # of a single frame it may be unknown
+        indices = [round(time * fps) for time in clip.times] * repeats
+        total = max(len(indices), round(clip.duration * fps))
+        metadata.append(VideoMetadata(total_num_frames=total, fps=fps, duration=clip.duration, frames_indices=indices))
+        videos.append(np.stack([np.asarray(frame) for frame in clip.frames * repeats]))
     return {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
 
 
