@@ -57,6 +57,11 @@ class Media(Record):
         """Path of the image that shows it: itself, or the film strip of a video."""
         return self.path if self.kind == "image" else self.strip
 
+    @property
+    def num_frames(self) -> int:
+        """How many frames that image shows side by side; 1 for an image."""
+        return max(1, len(self.times))
+
 
 class PromptRow(Record):
     """One prompt with its gold answer; the key `prompt_id` follows it through every later file."""

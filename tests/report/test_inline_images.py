@@ -20,6 +20,19 @@ def test_small_files_are_embedded_unchanged(tmp_path: Path):
         assert base64.b64decode(encoded) == path.read_bytes()
 
 
+def test_frames_of_a_film_strip_are_divided_where_they_are_wide_enough(tmp_path: Path):
+    path = tmp_path / "strip.png"
+    Image.new("RGB", (160, 30)).save(path)  # four black frames
+    kind, encoded = str(thumbnail(path, 4)["uri"]).split(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(BytesIO(base64.b64decode(encoded))) as shown:
+        assert shown.size == (160, 30)
+        levels = [max(shown.convert("L").crop((x, 10, x + 1, 20)).tobytes()) for x in range(160)]
+    assert [x for x, level in enumerate(levels) if level > 128] == [39, 40, 79, 80, 119, 120]
+    Image.new("RGB", (124, 30)).save(path)  # of 31 pixels
+    assert thumbnail(path, 4) == inline_image(path)
+
+
 def test_an_absent_file_has_no_uri(tmp_path: Path):
     absent = {"uri": "", "width": 0, "height": 0}
     assert thumbnail(tmp_path / "gone.png") == inline_image(tmp_path / "gone.png") == absent

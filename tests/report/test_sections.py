@@ -217,7 +217,7 @@ def test_samples_are_evenly_spaced_and_complete(results: Results):
         assert abs(int(sample.question.split("(")[1].rstrip(")")) - place) <= 1
     assert (first.choices, first.answer) == (("1", "3", "5", "7"), "A")
     assert first.images == ("../data/images/pair.png",)
-    assert first.clips == ()
+    assert (first.frames, first.clips) == ((1,), ())
 
 
 def row(number: int, length: int = 10) -> PromptRow:

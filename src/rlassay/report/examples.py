@@ -45,6 +45,7 @@ def _example(results: Results, prompt_id: str, reason: str, shown: dict[str, dic
         choices=prompt.choices,
         answer=prompt.answer,
         images=tuple(f"../data/{media.shown}" for media in prompt.media if media.shown),
+        frames=tuple(media.num_frames for media in prompt.media if media.shown),
         clips=tuple(clip_facts(media) for media in prompt.media if media.kind == "video"),
         reason=reason,
         completions=tuple(found[prompt_id] for found in shown.values()),

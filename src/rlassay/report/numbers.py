@@ -241,6 +241,8 @@ class Example(Record):
     """The gold answer."""
     images: tuple[str, ...]
     """Image files, relative to the report folder."""
+    frames: tuple[int, ...] = ()
+    """Frames that each of them shows side by side."""
     clips: tuple[str, ...] = ()
     """File names of the video clips, with their lengths and the times of the frames in their film strips."""
     reason: str
@@ -325,6 +327,8 @@ class SampleRow(Record):
     """The completion to imitate, shortened; null outside the SFT split."""
     images: tuple[str, ...]
     """Paths relative to the report folder."""
+    frames: tuple[int, ...] = ()
+    """Frames that each of them shows side by side."""
     clips: tuple[str, ...]
     """File names of the video clips, with their lengths and the times of the frames that are shown."""
 

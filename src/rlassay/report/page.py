@@ -22,7 +22,7 @@ from rlassay.report.export.plotted import plotted_rows
 from rlassay.report.figures import assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, Drawing, Mark, dark_rules
 from rlassay.report.findings import sentences
-from rlassay.report.numbers import Example
+from rlassay.report.numbers import Example, SampleRow
 
 SECTIONS = {
     "verdicts": "Answer",
@@ -90,7 +90,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
         marks=marks,
         shapes=MARKERS,
         drawings=drawings,
-        samples={path: typeset.thumbnail(folder / path) for path in _sample_images(content)},
+        samples={path: typeset.thumbnail(folder / path, frames) for path, frames in _sample_images(content).items()},
         images={example.prompt_id: _example_images(example, folder) for example in content.examples},
         config=yaml.safe_dump(content.config, sort_keys=False, allow_unicode=True),
         style=Markup(style),
@@ -158,13 +158,23 @@ def _pass_columns(content: Content) -> list[int]:
     return [i for i, one in enumerate(columns) if one.key not in known and one.metric != "pass_at_1"]
 
 
-def _sample_images(content: Content) -> list[str]:
-    """Paths of all images of the sample rows, relative to the report folder."""
-    return sorted({path for split in content.data for row in split.samples for path in row.images})
+def _sample_images(content: Content) -> dict[str, int]:
+    """Paths of all images of the sample rows, relative to the report folder, and their frames, in order."""
+    return dict(sorted(pair for split in content.data for row in split.samples for pair in _with_frames(row)))
 
 
 def _example_images(example: Example, folder: Path) -> list[dict[str, str | int]]:
-    return [typeset.inline_image(folder / path) | {"name": path} for path in example.images]
+    """The images of an example in full, and its film strips as thumbnails."""
+    return [
+        (typeset.inline_image(folder / path) if frames == 1 else typeset.thumbnail(folder / path, frames))
+        | {"name": path}
+        for path, frames in _with_frames(example)
+    ]
+
+
+def _with_frames(row: Example | SampleRow) -> list[tuple[str, int]]:
+    """Each image and its frames; one each in reports of earlier versions, which state none."""
+    return list(zip(row.images, row.frames or (1,) * len(row.images), strict=True))
 
 
 def render_markdown(content: Content, drawings: list[Drawing]) -> str:

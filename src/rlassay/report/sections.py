@@ -157,6 +157,7 @@ def _sample(row: PromptRow) -> SampleRow:
         answer=shortened(row.answer, LONGEST),
         demonstration=None if row.demonstration is None else shortened(row.demonstration, LONGEST),
         images=tuple(f"../data/{item.shown}" for item in row.media if item.shown),
+        frames=tuple(item.num_frames for item in row.media if item.shown),
         clips=tuple(clip_facts(item) for item in row.media if item.kind == "video"),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from rlassay.images import open_image
 from rlassay.records import Histogram
@@ -37,6 +37,8 @@ OUTCOME_MARKS: dict[ComparisonOutcome, tuple[str, str]] = {
 """Outcome of a comparison -> its sign and its label."""
 LARGEST = 320
 """Pixels on the longer side of a thumbnail."""
+DIVIDED_FROM = 32
+"""Width in pixels from which the frames of a film strip are divided by white lines of two pixels."""
 LIGHT_ENOUGH = 40_000
 """Bytes up to which a small image is embedded unchanged."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -263,7 +265,7 @@ def inline_image(file: Path) -> dict[str, str | int]:
 
 
 def thumbnail(file: Path, frames: int = 1) -> dict[str, str | int]:
-    """As `inline_image`, but with a smaller JPEG in place of a large image or file.
+    """As `inline_image`, but with a smaller JPEG in place of a large image or file, and lines between frames.
 
     Args:
         file: the image.
@@ -273,9 +275,15 @@ def thumbnail(file: Path, frames: int = 1) -> dict[str, str | int]:
         return inline_image(file)
     image = open_image(file)
     longest = max(LARGEST, LARGEST * frames // 2)
-    if max(image.size) <= longest and file.stat().st_size <= LIGHT_ENOUGH:
+    is_large = max(image.size) > longest or file.stat().st_size > LIGHT_ENOUGH
+    if is_large:
+        image.thumbnail((longest, longest))
+    is_divided = frames > 1 and image.width >= DIVIDED_FROM * frames
+    if not is_large and not is_divided:
         return inline_image(file)
-    image.thumbnail((longest, longest))
+    for frame in range(1, frames if is_divided else 1):
+        edge = frame * image.width // frames
+        ImageDraw.Draw(image).rectangle((edge - 1, 0, edge, image.height), fill="white")
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return _embedded(buffer.getvalue(), "image/jpeg", image.size)

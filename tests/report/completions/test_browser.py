@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from rlassay.report.completions.browser import as_script, write_browser
-from rlassay.report.completions.collect import sources
+from rlassay.records import Media, PromptRow
+from rlassay.report.completions.browser import Thumbnails, as_script, write_browser
+from rlassay.report.completions.collect import PromptCompletions, sources
 from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.run import build_content
 from tests.report.conftest import SETTINGS
@@ -49,6 +51,21 @@ def test_every_completion_of_every_policy_is_there_with_its_scores(results: Resu
     known = results.scores["runs/accuracy_only/seed2", "test"].mean_by_prompt("sampled", "choice_accuracy").mean()
     assert sum(sampled) / len(sampled) == pytest.approx(known)
     assert {one[6] for one in arm} == {None}
+
+
+def test_a_clip_shows_its_film_strip(tmp_path: Path):
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "report").mkdir()
+    Image.new("RGB", (120, 30)).save(tmp_path / "data" / "images" / "strip.png")
+    clip = Media(kind="video", path="/clips/a.mp4", strip="images/strip.png", times=(0.0, 0.5, 1.0))
+    image = Media(path="images/gone.png")
+    prompt = PromptRow(prompt_id="p", question="Which?", answer="7", media=(image, clip))
+    found = PromptCompletions(key="p", prompt=prompt)
+    missing, strip = Thumbnails(tmp_path / "report").of(found)
+    assert missing["uri"] == ""
+    assert (strip["width"], strip["height"]) == (120, 30)
+    # Lines between its frames make it another file than the strip, which the models read.
+    assert str(strip["uri"]).startswith("data:image/jpeg;base64,")
 
 
 def test_rollouts_of_evenly_spaced_steps_have_rewards_and_advantages(folder: Path):

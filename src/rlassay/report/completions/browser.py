@@ -53,12 +53,13 @@ class Thumbnails:
         self._made: dict[str, dict[str, str | int]] = {}
 
     def of(self, found: PromptCompletions) -> list[dict[str, str | int]]:
-        """The images of a prompt."""
-        paths = [f"../data/{media.path}" for media in found.prompt.media if media.kind == "image"]
-        for path in paths:
-            if path not in self._made:
-                self._made[path] = typeset.thumbnail(self._folder / path)
-        return [self._made[path] for path in paths]
+        """The images of a prompt, and the film strips of its clips."""
+        shown = [media for media in found.prompt.media if media.shown]
+        for media in shown:
+            if media.shown not in self._made:
+                path = self._folder / "../data" / media.shown
+                self._made[media.shown] = typeset.thumbnail(path, media.num_frames)
+        return [self._made[media.shown] for media in shown]
 
 
 # Data.
