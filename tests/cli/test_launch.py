@@ -158,6 +158,18 @@ def test_a_rank_at_full_load_that_stays_in_one_place_ends_the_job_after_longer()
     assert problem(sign(0, 0, 7201), sign(0, 0, 7201, ended=True)) is None
 
 
+def test_a_rank_that_never_starts_ends_the_job():
+    started: dict[str, Any] = {"ended": False}
+    silent = {0: 0.0, 1: 7199.0}
+    assert launcher._silence(silent, {0: started, 1: None}, 120.0) is None
+    silent[1] = 7201.0
+    problem = launcher._silence(silent, {0: started, 1: None}, 120.0)
+    assert problem == "rank 1 of 2 has shown no sign of life for 7200 s"
+    assert launcher._silence({0: 31.0, 1: 31.0}, {0: started, 1: None}, 120.0) == (
+        "rank 0 of 2 has shown no sign of life for 30 s"
+    )
+
+
 def test_the_environment_says_how_processes_join(tmp_path: Path):
     def environment(**edits: Any) -> dict[str, str]:
         return launcher._environment(study(**edits), tmp_path, 3)

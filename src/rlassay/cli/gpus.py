@@ -5,7 +5,6 @@ Each GPU has a lock file, which the kernel frees however a job ends. A job sees 
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +15,8 @@ from filelock import FileLock, Timeout
 from rlassay.training.process import RefusedError, visible_gpus
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOCKS = Path("/tmp/rlassay-gpus")
+"""Folder of the lock files, for all users of this machine, wherever they keep temporary files."""
 CLUSTER = "SLURM_JOB_ID"
 """Set where a cluster has given the job GPUs of its own, whose numbers mean nothing to other jobs."""
 POLL = 1.0
@@ -28,7 +29,7 @@ def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], No
 
     Args:
         count: GPUs of the job; 0 changes nothing.
-        locks: folder of the lock files; None takes one that all jobs on this machine share.
+        locks: folder of the lock files; None takes `LOCKS`.
 
     Errors: RefusedError naming both counts, where the machine has fewer.
     """
@@ -42,7 +43,7 @@ def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], No
             f"{' (' + ', '.join(devices) + ')' if devices else ''}. Lower `gpus` in the study, or run it on a machine "
             f"that has them; {VISIBLE} limits which GPUs a job sees."
         )
-    folder = locks or Path(tempfile.gettempdir()) / "rlassay-gpus"
+    folder = locks or LOCKS
     folder.mkdir(parents=True, exist_ok=True)
     if locks is None:
         with suppress(PermissionError):  # the folder of another user, who has opened it to all

@@ -114,20 +114,27 @@ def _watch(
         for number in silent:
             sign = read_json(ranks.alive(folder, number))
             # A rank that has ended is not hanging: others may still write results.
-            ended = sign is not None and (sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"])))
-            silent[number] = 0.0 if sign is None or ended or sign != last.get(number) else silent[number] + passed
+            lives = sign is not None and (sign != last[number] or _has_ended(sign))
+            silent[number] = 0.0 if lives else silent[number] + passed
             last[number] = sign
-        problem = _silence(silent) or _standstill(last, hang_minutes)
+        problem = _silence(silent, last, hang_minutes) or _standstill(last, hang_minutes)
         if problem is not None:
             _report(problem, folder, note)
             return FAILED
     return launcher.returncode
 
 
-def _silence(silent: dict[int, float]) -> str | None:
-    """The ranks that have shown no sign of life for too long, in words; None without any."""
-    hanging = ", ".join(str(number) for number, seconds in silent.items() if seconds > SILENCE)
-    return f"rank {hanging} of {len(silent)} has shown no sign of life for {SILENCE:g} s" if hanging else None
+def _silence(silent: dict[int, float], signs: dict[int, dict[str, Any] | None], hang_minutes: float) -> str | None:
+    """The ranks that have shown no sign of life for too long, in words; None without any.
+
+    Before its first sign a rank may wait for the launchers of other machines.
+    """
+    limits = {number: 60 * hang_minutes if sign is None else SILENCE for number, sign in signs.items()}
+    hanging = [number for number, seconds in silent.items() if seconds > limits[number]]
+    if not hanging:
+        return None
+    names = ", ".join(map(str, hanging))
+    return f"rank {names} of {len(silent)} has shown no sign of life for {limits[hanging[0]]:g} s"
 
 
 def _standstill(signs: dict[int, dict[str, Any] | None], hang_minutes: float) -> str | None:
@@ -172,6 +179,11 @@ def _signal_ranks(folder: Path, number: int) -> None:
         if sign is not None and _is_here(sign):  # srun ends the ranks on other machines
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(sign["pid"], number)
+
+
+def _has_ended(sign: dict[str, Any]) -> bool:
+    """Whether a rank has ended, by its own word or since its process is gone from this machine."""
+    return sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"]))
 
 
 def _is_here(sign: dict[str, Any]) -> bool:
