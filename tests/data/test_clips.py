@@ -4,6 +4,7 @@ import io
 import tracemalloc
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 
 import av
 import numpy as np
@@ -192,6 +193,33 @@ def rejection(clip):
     with pytest.raises(RowRejectedError) as rejected:
         sample_frames(clip, EVERY)
     return str(rejected.value)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi", "gif"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_part_of_a_file_is_rejected_in_every_container(tmp_path, suffix, share):
+    file = write_clip(tmp_path / f"whole.{suffix}", **CONTAINERS[suffix])
+    assert len(sample_frames(Path(file), EVERY).images) == 8
+    with open(file, "r+b") as opened:
+        opened.truncate(int(share * (tmp_path / f"whole.{suffix}").stat().st_size))
+    assert rejection(tmp_path / f"whole.{suffix}").startswith(("video: it ", "video: a frame cannot"))
+
+
+def test_a_title_need_not_be_utf8(tmp_path):
+    with av.open(str(tmp_path / "titled.mkv"), "w") as container:
+        container.metadata["title"] = "Caf_"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for pixels in grey_frames(8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    content = (tmp_path / "titled.mkv").read_bytes().replace(b"Caf_", "Café".encode("latin-1"))
+    assert len(sample_frames(content, EVERY).images) == 4
+
+
+def test_a_gif_may_be_padded(tmp_path):
+    content = write_clip(None, fmt="gif", **CONTAINERS["gif"])
+    assert len(sample_frames(content + bytes(20), EVERY).images) == 8
 
 
 def test_damaged_files_are_rejected_with_a_reason(tmp_path):

@@ -165,6 +165,9 @@ def sample_frames(
     """
     with _opened(clip, threads) as (container, stream):
         listing = _listing(container, stream)
+        # A gif does not state its length, but ends with a semicolon; some programs pad it with zeros.
+        if container.format.name == "gif" and not _tail(clip).rstrip(b"\0").endswith(b";"):
+            raise RowRejectedError("video: it is truncated")
     if listing is None:  # some containers state no time of presentation: every frame has to be decoded
         with _opened(clip, threads) as (container, stream):
             listing = _decoded_listing(container, stream)
@@ -204,10 +207,15 @@ def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer,
     """The opened clip and its video stream; errors of the decoder become RowRejectedError."""
     try:
         source = io.BytesIO(clip) if isinstance(clip, bytes) else str(clip)
-        with av.open(source, "r", options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}) as container:
+        allowed = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+        # Titles of older programs are no UTF-8; no title is read here.
+        with av.open(source, "r", options=allowed, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise RowRejectedError("video: it has no video stream")
             stream = container.streams.video[0]
+            decoder: Any = stream.codec_context
+            if decoder is None:  # a damaged header names no codec that is known
+                raise RowRejectedError("video: it has no known codec")
             if stream.width * stream.height > MOST_PIXELS:
                 raise RowRejectedError(f"video: a frame of more than {MOST_PIXELS} pixels")
             stream.codec_context.thread_count = threads
@@ -216,6 +224,15 @@ def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer,
         rejected = RowRejectedError("video: it cannot be decoded")
         rejected.detail = " ".join(str(error).split())[:LONGEST_DETAIL]
         raise rejected from error
+
+
+def _tail(clip: Path | bytes) -> bytes:
+    """The last bytes of a file, at most 1,000."""
+    if isinstance(clip, bytes):
+        return clip[-1000:]
+    with clip.open("rb") as file:
+        file.seek(max(0, clip.stat().st_size - 1000))
+        return file.read()
 
 
 def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
