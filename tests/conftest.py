@@ -2,9 +2,12 @@
 
 import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.launcher import Launcher
 
 os.environ.update(
     OMP_NUM_THREADS="1",  # two test processes on two cores
@@ -27,6 +30,18 @@ def heard() -> None:
     logging.disable(logging.NOTSET)
 
 
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    """Starts processes that have the libraries already."""
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+# Folders and files that take longest, some of them minutes for one test.
+LONGEST = {"cluster", "workflow", "test_processes.py", "test_shared_jobs.py", "test_strategies.py", "test_deepspeed.py"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that take longest, so that no test process is left waiting for the other at the end."""
-    items.sort(key=lambda item: "workflow" not in item.path.parts)
+    """Start with the tests that take longest, so that no test process is left waiting for the others at the end."""
+    items.sort(key=lambda item: LONGEST.isdisjoint(item.path.parts))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,37 @@ import torch
 from rlassay.models.tiny import build_tiny_vlm
 from tests.contract.clip_step import COMPLETIONS, gradients
 from tests.contract.one_batch import VALUES
+from tests.launcher import Launcher
 from tests.models.hubs import SMALLEST, TEXTS
 
 ROOT = Path(__file__).parents[2]
+RunRanks = Callable[[str, list[str], int, Path], None]
+"""Runs a module with arguments on so many processes, with a log."""
 
 
-def launched(folder: Path, processes: int, module: str, *arguments: str) -> list[dict[str, Any]]:
-    """The results of each process."""
-    program = ["-m", module, *arguments]
+def by_torchrun(module: str, arguments: list[str], processes: int, log: Path) -> None:
+    """Start a module's processes as a user does: each imports the libraries itself, with hashes of its own."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # by gloo
-    done = subprocess.run(
-        [*launch, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    with log.open("w") as printed:
+        command = [*launch, "-m", module, *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=printed, stderr=printed, timeout=600, check=False
+        )
+    assert done.returncode == 0, log.read_text()[-3000:]
+
+
+def credited(run_ranks: RunRanks, folder: Path, processes: int, *options: str) -> list[dict[str, Any]]:
+    """The results of each process."""
+    folder.mkdir()
+    arguments = [str(folder), str(len(VALUES) // processes), *options]
+    run_ranks("tests.contract.one_batch", arguments, processes, folder / "log")
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
-def credited(folder: Path, processes: int, *options: str) -> list[dict[str, Any]]:
-    folder.mkdir()
-    per_process = str(len(VALUES) // processes)
-    return launched(folder, processes, "tests.contract.one_batch", str(folder), per_process, *options)
-
-
-def check_trained_alike(folder: Path, options: tuple[str, ...], whole: dict[str, Any]) -> None:
+def check_trained_alike(launcher: Launcher, folder: Path, options: tuple[str, ...], whole: dict[str, Any]) -> None:
     """Two processes with these options give the credit and the weights of `whole`."""
-    for divided in credited(folder / "divided", 2, *options):
+    for divided in credited(launcher.run_ranks, folder / "divided", 2, *options):
         assert divided["weights"].keys() == whole["weights"].keys()
         for name, values in whole["weights"].items():
             torch.testing.assert_close(divided["weights"][name], values, rtol=1e-5, atol=1e-5, msg=name)
@@ -45,12 +51,13 @@ def check_trained_alike(folder: Path, options: tuple[str, ...], whole: dict[str,
             assert divided["metrics"][name] == pytest.approx(whole["metrics"][name], rel=1e-5)
 
 
-def check_gradients(folder: Path, maker: str) -> None:
+def check_gradients(launcher: Launcher, folder: Path, maker: str) -> None:
     """Two processes have the gradients of one, for the trainer that `maker` makes."""
     (folder / "one").mkdir()
     (folder / "two").mkdir()
-    program = ("tests.contract.clip_step", maker, str(folder / "two"), str(COMPLETIONS // 2))
-    first, second = launched(folder / "two", 2, *program)
+    arguments = [maker, str(folder / "two"), str(COMPLETIONS // 2)]
+    launcher.run_ranks("tests.contract.clip_step", arguments, 2, folder / "log")
+    first, second = (torch.load(folder / f"two/{rank}.pt") for rank in range(2))
     alone = gradients(maker, folder / "one", COMPLETIONS)
     assert first.keys() == second.keys() == alone.keys()
     largest = max(float(each.abs().max()) for each in alone.values())
@@ -61,18 +68,20 @@ def check_gradients(folder: Path, maker: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes train by DDP."""
-    return credited(tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
+    return credited(by_torchrun, tmp_path_factory.mktemp("whole") / "ddp", 2)
 
 
-def test_two_processes_give_the_gradients_of_one_with_clips(tmp_path: Path):
-    check_gradients(tmp_path, "tests.training.test_clips:clip_trainer")
+def test_two_processes_give_the_gradients_of_one_with_clips(launcher: Launcher, tmp_path: Path):
+    check_gradients(launcher, tmp_path, "tests.training.test_clips:clip_trainer")
 
 
-def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_twice_as_much(tmp_path: Path):
-    (alone,) = credited(tmp_path / "one", 1)
-    first, second = credited(tmp_path / "two", 2)
+def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_twice_as_much(
+    ddp: list[dict[str, Any]], launcher: Launcher, tmp_path: Path
+):
+    (alone,) = credited(launcher.run_ranks, tmp_path / "one", 1)
+    first, second = ddp
     # Both processes have a part of the group in the middle.
     width = alone["advantages"].shape[1]
     parts = [
@@ -94,6 +103,6 @@ def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_
 
 @pytest.mark.parametrize("options", [("fsdp2",), ("fsdp2", "offload"), ("ddp", "60"), ("fsdp2", "60")], ids=" ".join)
 def test_neither_the_division_of_the_policy_nor_that_of_micro_batches_changes_what_is_trained(
-    options: tuple[str, ...], whole: dict[str, Any], tmp_path: Path
+    options: tuple[str, ...], ddp: list[dict[str, Any]], launcher: Launcher, tmp_path: Path
 ):
-    check_trained_alike(tmp_path, options, whole)
+    check_trained_alike(launcher, tmp_path, options, ddp[0])

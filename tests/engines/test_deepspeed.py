@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.contract.test_processes import check_trained_alike, credited
+from tests.launcher import Launcher
 from tests.training.short_run import proof
 from tests.training.test_shared_jobs import layout_of
 from tests.training.test_strategies import DIVIDED, check_in_bfloat16, check_resumed, check_whole, trained
@@ -20,30 +21,30 @@ STRATEGIES = ("deepspeed_zero2", "deepspeed_zero3")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes train by DDP."""
-    return credited(tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
+    return credited(launcher.run_ranks, tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
 
 
 @pytest.mark.parametrize("options", [(), ("offload",)], ids=" ".join)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_credit_and_weights_are_those_of_ddp(
-    strategy: str, options: tuple[str, ...], whole: dict[str, Any], tmp_path: Path
+    strategy: str, options: tuple[str, ...], whole: dict[str, Any], launcher: Launcher, tmp_path: Path
 ):
-    check_trained_alike(tmp_path, (strategy, *options), whole)
+    check_trained_alike(launcher, tmp_path, (strategy, *options), whole)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_plain_study_trains_in_bfloat16(strategy: str, tmp_path: Path):
-    check_in_bfloat16(tmp_path, strategy, torch.bfloat16)
+def test_a_plain_study_trains_in_bfloat16(strategy: str, launcher: Launcher, tmp_path: Path):
+    check_in_bfloat16(launcher, tmp_path, strategy, torch.bfloat16)
     assert proof(layout_of(tmp_path))["versions"]["deepspeed"] == version("deepspeed")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_results_are_whole_policies_also_after_a_rank_was_killed(strategy: str, tmp_path: Path):
+def test_results_are_whole_policies_also_after_a_rank_was_killed(strategy: str, launcher: Launcher, tmp_path: Path):
     edits = DIVIDED | {"strategy": strategy}
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
-    undisturbed = trained(tmp_path / "undisturbed", edits)
+    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
     check_whole(*undisturbed)
     check_resumed(*undisturbed, tmp_path / "killed", edits)

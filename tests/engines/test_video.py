@@ -39,6 +39,7 @@ from tests.contract.clip_step import wait_for_all
 from tests.contract.test_processes import check_gradients
 from tests.engines.qwen import qwen3_model, qwen3_processor, qwen_model, qwen_processor
 from tests.engines.vllm_process import needs_torchvision, needs_vllm, vllm_process
+from tests.launcher import Launcher
 from tests.models.hubs import hub
 from tests.signals.make import eager_mass
 from tests.training.sampled_steps import sampled_steps
@@ -224,8 +225,8 @@ def test_evaluation_gets_the_clips_and_gives_what_a_prompt_alone_gives(tmp_path:
     assert [each.ids for each in together] == [each.ids for each in alone]
 
 
-def test_two_processes_give_the_gradients_of_one(tmp_path: Path):
-    check_gradients(tmp_path, "tests.engines.test_video:qwen_trainer")
+def test_two_processes_give_the_gradients_of_one(launcher: Launcher, tmp_path: Path):
+    check_gradients(launcher, tmp_path, "tests.engines.test_video:qwen_trainer")
 
 
 def qwen_trainer(folder: Path, **settings: Any) -> Any:

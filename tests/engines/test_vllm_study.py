@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rlassay.training.sft import run_sft
 from rlassay.training.vllm_sampler import SamplerGapError
 from tests.engines.vllm_process import needs_vllm, vllm_process
 from tests.evaluation.tiny import only
-from tests.training.launcher import Launcher, wait_until
+from tests.launcher import Launcher, wait_until
 from tests.training.short_run import (
     RUN,
     command,
@@ -54,13 +53,6 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def launcher() -> Iterator[Launcher]:
-    launcher = Launcher()
-    yield launcher
-    launcher.close()
-
-
 def results(folder: Path) -> Layout:
     return Layout(root=folder / "results/digits")
 
@@ -89,7 +81,7 @@ def test_a_run_killed_between_two_steps_goes_on_to_the_weights_of_an_uninterrupt
 ):
     shutil.copytree(study_folder / "before", tmp_path / "results")
     write_study(tmp_path, **VLLM, **SAMPLED)
-    layout, arguments = results(tmp_path), command(tmp_path, tmp_path / "results")
+    layout, arguments = results(tmp_path), ["rl_train", *command(tmp_path, tmp_path / "results")]
 
     first = launcher.start(arguments, tmp_path / "log")
     wait_until(partial(has_logged, layout, 3), seconds=300)

@@ -19,8 +19,8 @@ from rlassay.layout import Layout
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.algorithms.critic import Critic, CriticOptions, sum_gradients
 from rlassay.training.rl import critic_options, run_rl
+from tests.launcher import Launcher, wait_until
 from tests.training.conftest import copied
-from tests.training.launcher import Launcher, wait_until
 from tests.training.short_run import command, has_logged, load_short, policy_of, proof, timeless_metrics, write_study
 from tests.training.tiny_lm import make_trainer, weights
 
@@ -208,21 +208,19 @@ def test_resumed_from_a_checkpoint_it_ends_with_the_same_weights(value_model: An
         build().train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
-def test_killed_outright_a_run_with_images_ends_with_the_uninterrupted_weights(warm_started: Path, tmp_path: Path):
+def test_killed_outright_a_run_with_images_ends_with_the_uninterrupted_weights(
+    warm_started: Path, launcher: Launcher, tmp_path: Path
+):
     layouts: list[Layout] = [copied(warm_started, tmp_path / name) for name in ("whole", "killed")]
     study = load_short(tmp_path, rl__advantage=GAE)
     write_study(tmp_path, rl__advantage=GAE)
     run_rl(study, layouts[0], policy_of(study))
-    launcher = Launcher()
-    try:
-        arguments = command(tmp_path, layouts[1].root.parent)
-        attempt = launcher.start(arguments, tmp_path / "log")
-        wait_until(partial(has_logged, layouts[1], 5))
-        attempt.send(signal.SIGKILL)
-        assert attempt.wait() == -9
-        assert launcher.start(arguments, tmp_path / "log").wait() == 0, (tmp_path / "log").read_text()
-    finally:
-        launcher.close()
+    arguments = ["rl_train", *command(tmp_path, layouts[1].root.parent)]
+    attempt = launcher.start(arguments, tmp_path / "log")
+    wait_until(partial(has_logged, layouts[1], 5))
+    attempt.send(signal.SIGKILL)
+    assert attempt.wait() == -9
+    assert launcher.start(arguments, tmp_path / "log").wait() == 0, (tmp_path / "log").read_text()
     whole, killed = (proof(layout) for layout in layouts)
     assert [resume["step"] for resume in killed["resumes"]] in ([4], [6])
     assert killed["sha256"] == whole["sha256"]

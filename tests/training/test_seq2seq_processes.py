@@ -1,28 +1,18 @@
 """Two processes train an encoder-decoder as one does."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.launcher import Launcher
 from tests.training.seq2seq_steps import LOSSES, SIZE, fine_tuned, main
 from tests.training.tiny_seq2seq import model
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path: Path):
-    program = ["-m", "tests.training.seq2seq_steps", str(tmp_path), str(SIZE // 2)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # by gloo
-    done = subprocess.run(
-        [*launch, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_processes_give_the_weights_and_metrics_of_one(launcher: Launcher, tmp_path: Path):
+    launcher.run_ranks("tests.training.seq2seq_steps", [str(tmp_path), str(SIZE // 2)], 2, tmp_path / "log")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     alone = main(tmp_path / "alone", SIZE)
     assert set(alone) == {"sft", *LOSSES}

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,8 @@ from rlassay.models.seq2seq import document_ids, label_ids
 from rlassay.records import PromptRow, read_rows, write_rows
 from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft
+from tests.launcher import Launcher, wait_until
 from tests.training import tiny_seq2seq
-from tests.training.launcher import wait_until
 
 SENTENCES = ("The array is sorted in place.", "A copy is returned.", "The mean of each row is subtracted from it.")
 
@@ -171,7 +169,7 @@ def test_beams_are_those_of_a_plain_generate_call_with_the_models_own_settings(t
     assert [0 < step["completions/frac_distinct"] <= 1 for step in steps(layout, trained)] == [True]
 
 
-def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(tmp_path: Path):
+def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(launcher: Launcher, tmp_path: Path):
     rl = RL | {"max_steps": 40, "learning_rate": 1e-3, "save_steps": 2, "beta": 0.05}
     content = short_content(bart(tmp_path / "bart", None), rl=rl, sft=None)
     study = resolve_study(content)
@@ -188,9 +186,9 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(tmp
         "--policy",
         of_rl.folder,
     ]
-    attempt = subprocess.Popen([sys.executable, "-m", "rlassay.cli.stages", "rl_train", *arguments])
+    attempt = launcher.start(["rl_train", *arguments], tmp_path / "log")
     wait_until(lambda: len(steps(killed, of_rl.folder)) > 4)
-    attempt.kill()
+    attempt.send(signal.SIGKILL)
     assert attempt.wait() == -signal.SIGKILL
     for layout in (killed, whole):
         run_rl(study, layout, of_rl)

@@ -16,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlassay import ranks
 from rlassay.config import Study
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
-from tests.training.launcher import wait_until
+from tests.launcher import Launcher, wait_until
 from tests.training.short_run import (
     MAX_STEPS,
     RUN,
@@ -35,10 +36,15 @@ HALF: dict[str, Any] = {"processes": 2, "sft__per_device_train_batch_size": 2, "
 """Two processes with half the batch of the short run each."""
 
 
-def start(folder: Path, stage: str, *more: str) -> "subprocess.Popen[str]":
-    """A stage of the study in `folder`."""
+def arguments_of(folder: Path, stage: str, *more: str) -> list[str]:
+    """The arguments of a stage of the study in `folder`."""
     where = ["--study", str(folder / "digits.yaml"), "--config", str(folder / "config.yaml")]
-    command = [sys.executable, "-m", "rlassay.cli.stages", stage, *where, "--results", str(folder / "results"), *more]
+    return [stage, *where, "--results", str(folder / "results"), *more]
+
+
+def start(folder: Path, stage: str, *more: str) -> "subprocess.Popen[str]":
+    """A stage of the study in `folder`, as users start it."""
+    command = [sys.executable, "-m", "rlassay.cli.stages", *arguments_of(folder, stage, *more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -55,14 +61,23 @@ def warm_start(study: Study) -> str:
     return next(name for name in policies(study) if name.startswith("sft/"))
 
 
+def fork_ranks(launcher: Launcher, folder: Path, stage: str, policy: str) -> None:
+    """Run a stage whose ranks are forked with the libraries in place, and not started as users start them."""
+    signs = folder / f"signs of {stage}"
+    signs.mkdir()
+    environment = {ranks.FOLDER: str(signs), "DS_ACCELERATOR": "cpu"}
+    arguments = arguments_of(folder, stage, "--policy", policy)
+    launcher.run_ranks("rlassay.cli.stages", arguments, 2, folder / "log", **environment)
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two processes, and the results of its warm start and its run."""
     folder = tmp_path_factory.mktemp("shared")
     study = load_short(folder, **HALF)
     fresh_layout(folder / "results")
     run(folder, "sft_train", "--policy", warm_start(study))
-    run(folder, "rl_train", "--policy", RUN)
+    fork_ranks(launcher, folder, "rl_train", RUN)
     return folder
 
 

@@ -17,7 +17,7 @@ from rlassay.training import CreditGRPOTrainer
 from rlassay.training.rl import grpo_arguments
 from rlassay.training.scale.strategy import StrategyCheck, strategy_arguments
 from rlassay.training.sft import sft_arguments
-from tests.training.launcher import wait_until
+from tests.launcher import Launcher, wait_until
 from tests.training.short_run import (
     MAX_STEPS,
     RUN,
@@ -29,7 +29,7 @@ from tests.training.short_run import (
     rollouts,
     timeless_metrics,
 )
-from tests.training.test_shared_jobs import HALF, layout_of, ranks_below, run, start, warm_start
+from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, ranks_below, run, start, warm_start
 from tests.training.tiny_lm import make_trainer
 
 CREDIT = [{"kind": "attention_weights"}, {"kind": "entropy_filter"}, {"kind": "perception_filter"}]
@@ -38,12 +38,12 @@ DIVIDED: dict[str, Any] = HALF | {"strategy": "fsdp2", "credit": CREDIT, "rl__be
 DIVIDED |= {"rl__guard": GUARD}
 
 
-def trained(folder: Path, edits: dict[str, Any]) -> tuple[Path, Study]:
+def trained(launcher: Launcher, folder: Path, edits: dict[str, Any]) -> tuple[Path, Study]:
     """The folder with the results of a warm start and a run that nothing disturbs, and their study."""
     study = load_short(folder, **edits)
     fresh_layout(folder / "results")
-    run(folder, "sft_train", "--policy", warm_start(study))
-    run(folder, "rl_train", "--policy", RUN)
+    fork_ranks(launcher, folder, "sft_train", warm_start(study))
+    fork_ranks(launcher, folder, "rl_train", RUN)
     return folder, study
 
 
@@ -86,10 +86,10 @@ def check_resumed(folder: Path, study: Study, other: Path, edits: dict[str, Any]
     assert rollouts(layout) == rollouts(layout_of(folder))
 
 
-def check_in_bfloat16(folder: Path, strategy: str, saved: torch.dtype) -> None:
+def check_in_bfloat16(launcher: Launcher, folder: Path, strategy: str, saved: torch.dtype) -> None:
     """A study without token credit trains in bfloat16, and its weights are saved as `saved`."""
     edits: dict[str, Any] = HALF | {"strategy": strategy, "bf16": True, "rl__max_steps": 2, "rl__save_steps": 2}
-    _, study = trained(folder, edits)
+    _, study = trained(launcher, folder, edits)
     layout = layout_of(folder)
     first, _ = timeless_metrics(layout)
     assert first["grad_norm"] > 0
@@ -103,16 +103,16 @@ def check_in_bfloat16(folder: Path, strategy: str, saved: torch.dtype) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
-    return trained(tmp_path_factory.mktemp("undisturbed"), DIVIDED)
+def undisturbed(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    return trained(launcher, tmp_path_factory.mktemp("undisturbed"), DIVIDED)
 
 
 def test_the_results_are_whole_policies(undisturbed: tuple[Path, Study]):
     check_whole(*undisturbed)
 
 
-def test_a_plain_study_trains_in_bfloat16_and_keeps_weights_in_their_own_type(tmp_path: Path):
-    check_in_bfloat16(tmp_path, "fsdp2", torch.float32)
+def test_a_plain_study_trains_in_bfloat16_and_keeps_weights_in_their_own_type(launcher: Launcher, tmp_path: Path):
+    check_in_bfloat16(launcher, tmp_path, "fsdp2", torch.float32)
 
 
 def test_a_killed_rank_ends_the_job_which_resumes_exactly(undisturbed: tuple[Path, Study], tmp_path: Path):

@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rlassay.layout import Layout
-from tests.training.launcher import Launcher, wait_until
+from tests.launcher import Launcher, wait_until
 from tests.training.short_run import (
     MAX_STEPS,
     RUN,
@@ -26,13 +25,6 @@ from tests.training.short_run import (
     timeless_metrics,
     write_study,
 )
-
-
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[Launcher]:
-    launcher = Launcher()
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_undisturbed_run
 ):
     chance = random.Random(3)
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-        attempt = launcher.start(arguments, tmp_path / "log")
+        attempt = launcher.start(["rl_train", *arguments], tmp_path / "log")
         # At least one checkpoint further than it was, then any moment of the following step.
         furthest = min(steps_logged(layout) + SAVE_STEPS, MAX_STEPS - 1)
         wait_until(partial(has_logged, layout, furthest))
@@ -79,7 +71,7 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_undisturbed_run
 def test_sigterm_ends_it_at_once_with_143_and_is_recorded(
     layout: Layout, arguments: list[str], launcher: Launcher, tmp_path: Path
 ):
-    attempt = launcher.start(arguments, tmp_path / "log")
+    attempt = launcher.start(["rl_train", *arguments], tmp_path / "log")
     wait_until(partial(has_logged, layout, 1))
     sent = time.monotonic()
     attempt.send(signal.SIGTERM)
@@ -92,7 +84,7 @@ def test_sigterm_ends_it_at_once_with_143_and_is_recorded(
 def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(
     layout: Layout, uninterrupted: Layout, arguments: list[str], launcher: Launcher, tmp_path: Path
 ):
-    attempt = launcher.start(arguments, tmp_path / "log")
+    attempt = launcher.start(["rl_train", *arguments], tmp_path / "log")
     wait_until(partial(has_logged, layout, 5))
     attempt.send(signal.SIGKILL)
     attempt.wait()
@@ -100,7 +92,7 @@ def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(
     assert newest.name != "checkpoint-2"
     with (newest / "model.safetensors").open("r+b") as weights:
         weights.truncate(1000)
-    assert launcher.start(arguments, tmp_path / "log").wait() == 0
+    assert launcher.start(["rl_train", *arguments], tmp_path / "log").wait() == 0
     assert proof(layout)["resumes"][0]["step"] == int(newest.name.removeprefix("checkpoint-")) - SAVE_STEPS
     assert f"{newest} is not sound (model.safetensors has 1000 bytes" in (tmp_path / "log").read_text()
     assert_same_result(layout, uninterrupted)
@@ -109,10 +101,10 @@ def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(
 def test_a_second_job_in_the_same_directory_is_refused_and_leaves_the_first_alone(
     layout: Layout, uninterrupted: Layout, arguments: list[str], launcher: Launcher, tmp_path: Path
 ):
-    first = launcher.start(arguments, tmp_path / "log")
+    first = launcher.start(["rl_train", *arguments], tmp_path / "log")
     wait_until(partial(has_logged, layout, 1))
     first.send(signal.SIGSTOP)
-    second = launcher.start(arguments, tmp_path / "second.log")
+    second = launcher.start(["rl_train", *arguments], tmp_path / "second.log")
     assert second.wait() == 2
     message = (tmp_path / "second.log").read_text()
     assert f"{layout.root / RUN} is in use by process {first.pid} on " in message
@@ -125,18 +117,18 @@ def test_a_second_job_in_the_same_directory_is_refused_and_leaves_the_first_alon
 def test_a_removed_manifest_reruns_from_step_0_with_the_same_result(
     layout: Layout, uninterrupted: Layout, arguments: list[str], launcher: Launcher, tmp_path: Path
 ):
-    assert launcher.start(arguments, tmp_path / "log").wait() == 0
+    assert launcher.start(["rl_train", *arguments], tmp_path / "log").wait() == 0
     began = proof(layout)
-    assert launcher.start(arguments, tmp_path / "log").wait() == 0
+    assert launcher.start(["rl_train", *arguments], tmp_path / "log").wait() == 0
     assert proof(layout) == began  # nothing to do
     layout.train_manifest(RUN).unlink()
-    assert launcher.start(arguments, tmp_path / "log").wait() == 0
+    assert launcher.start(["rl_train", *arguments], tmp_path / "log").wait() == 0
     assert proof(layout)["resumes"] == []
     assert_same_result(layout, uninterrupted)
 
 
 def test_too_few_gpus_are_refused_without_a_traceback(layout: Layout, launcher: Launcher, tmp_path: Path):
     write_study(tmp_path, gpus=64)
-    attempt = launcher.start(command(tmp_path, layout.root.parent), tmp_path / "log")
+    attempt = launcher.start(["rl_train", *command(tmp_path, layout.root.parent)], tmp_path / "log")
     assert attempt.wait() == 2
     assert (tmp_path / "log").read_text().startswith("error: the study declares gpus: 64")

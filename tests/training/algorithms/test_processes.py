@@ -1,29 +1,20 @@
 """The choice of groups does not depend on how many processes share a generation batch."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.launcher import Launcher
 from tests.training.algorithms.spread import COMPLETIONS
 
-ROOT = Path(__file__).parents[3]
 
-
-def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
+def launched(launcher: Launcher, folder: Path, processes: int) -> list[dict[str, Any]]:
     """The results of each process."""
     folder.mkdir()
-    program = ["-m", "tests.training.algorithms.spread", str(folder), str(COMPLETIONS // processes)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # by gloo
-    done = subprocess.run(
-        [*launch, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = [str(folder), str(COMPLETIONS // processes)]
+    launcher.run_ranks("tests.training.algorithms.spread", arguments, processes, folder / "log")
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
@@ -31,10 +22,10 @@ OF_ROUNDS = ("completions/", "dynamic_sampling/", "sampled_", "num_tokens")
 """Metrics of all that was sampled: two processes sample an even number of groups in each round, one samples any."""
 
 
-def test_two_processes_choose_the_groups_of_one_and_resume_exactly(tmp_path: Path):
-    (alone,) = launched(tmp_path / "one", 1)
+def test_two_processes_choose_the_groups_of_one_and_resume_exactly(launcher: Launcher, tmp_path: Path):
+    (alone,) = launched(launcher, tmp_path / "one", 1)
     del alone["weights"]
-    first, second = launched(tmp_path / "two", 2)
+    first, second = launched(launcher, tmp_path / "two", 2)
     _resumes_exactly(first.pop("weights"), second.pop("weights"))
     for name, expected in alone.items():
         for metric, value in first[name]["metrics"].items():

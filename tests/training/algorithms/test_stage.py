@@ -1,8 +1,6 @@
 """Runs of the stage that choose their groups, killed and resumed."""
 
 import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from rlassay.training.algorithms.choice import GroupPlan
 from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
 from rlassay.training.algorithms.replay import Replay
 from rlassay.training.rl import group_plan, run_rl
+from tests.launcher import Launcher, wait_until
 from tests.training.conftest import copied
-from tests.training.launcher import Launcher, wait_until
 from tests.training.short_run import (
     RUN,
     command,
@@ -53,27 +51,19 @@ def test_a_study_chooses_the_plan(tmp_path: Path):
 
 
 def test_killed_with_critic_adaptive_kl_stream_and_buffer_it_ends_with_the_weights_of_an_undisturbed_run(
-    warm_started: Path, layout: Layout, tmp_path: Path
+    warm_started: Path, layout: Layout, launcher: Launcher, tmp_path: Path
 ):
     study = load_short(tmp_path, **JOINT)
     (tmp_path / "whole").mkdir()
     undisturbed = copied(warm_started, tmp_path / "whole")
     run_rl(study, undisturbed, policy_of(study))
     write_study(tmp_path, **JOINT)
-    arguments = command(tmp_path, layout.root.parent)
-    launcher = Launcher()
+    arguments = ["rl_train", *command(tmp_path, layout.root.parent)]
     attempt = launcher.start(arguments, tmp_path / "log")
     wait_until(partial(has_logged, layout, 5))
     attempt.send(signal.SIGKILL)
     assert attempt.wait() == -9
-    launcher.close()
-    finished = subprocess.run(
-        [sys.executable, "-m", "rlassay.cli.stages", "rl_train", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    assert launcher.start(arguments, tmp_path / "log").wait() == 0, (tmp_path / "log").read_text()
     assert proof(layout)["resumes"][0]["step"] > 0
     assert proof(layout)["sha256"] == proof(undisturbed)["sha256"]
     assert proof(layout)["generated_tokens"] == proof(undisturbed)["generated_tokens"]
