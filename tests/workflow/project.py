@@ -1,5 +1,6 @@
 """Copies of the project that tests may edit, run and kill."""
 
+import atexit
 import hashlib
 import os
 import re
@@ -8,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+
+from tests.launcher import Launcher
 
 ROOT = Path(__file__).parents[2]
 INPUTS = ("pyproject.toml", "constraints.txt")
@@ -41,6 +45,14 @@ arms:
     varies: [rl.temperature]
     rl: {temperature: 0.7}
 """
+
+
+@cache
+def planner() -> Launcher:
+    """Starts dry runs of Snakemake, with its libraries in place; each imports the project's own code itself."""
+    launcher = Launcher("snakemake.cli", "snakemake.api", "snakemake.workflow")
+    atexit.register(launcher.close)
+    return launcher
 
 
 class Started:
@@ -91,7 +103,11 @@ class Project:
 
     def planned(self, *arguments: str) -> set[str]:
         """The messages of the jobs that the next run would start."""
-        return set(re.findall(r"^Job \d+: (.*)$", self.snakemake("-n", *arguments), flags=re.MULTILINE))
+        log = self.folder / f"planned-{time.monotonic_ns()}.txt"
+        given = ["--cores", "2", "-n", *arguments, "--config", "study=smallest"]
+        run = planner().start(given, log, "snakemake", folder=str(self.folder), path=str(self.folder / "src"))
+        assert run.wait() == 0, log.read_text()
+        return set(re.findall(r"^Job \d+: (.*)$", log.read_text(), flags=re.MULTILINE))
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that stands exactly once in a file."""
