@@ -11,7 +11,9 @@ from rlassay.config.load import snakemake_config
 from rlassay.layout import Layout
 from tests.workflow.project import Project, new_project
 
-NAMES = ["my results", "it's", "$HOME;x", "a: b", '"quoted" & `more`', "*?[x]", "2024", "nan"]
+# What is special to a shell or to Snakemake, all in one name, since each takes a run of Snakemake; what is special to
+# YAML alone, `tests/config/test_load.py` reads back by Snakemake's parser.
+NAMES = ['"my" results, it\'s $HOME;x a: b & `more` *?[x]', "2024"]
 
 
 @pytest.fixture(scope="module")
