@@ -1,12 +1,9 @@
 """After failures the last line says how many runs failed with which error."""
 
-from pathlib import Path
-
-from tests.workflow.project import new_project
+from tests.workflow.project import Project
 
 
-def test_the_last_line_is_the_error_and_how_many_runs_it_stopped(tmp_path: Path):
-    project = new_project(tmp_path / "project")
+def test_the_last_line_is_the_error_and_how_many_runs_it_stopped(project: Project):
     project.append("src/rlassay/training/sft.py", "\n\ndef run_sft(*_):\n    raise OSError('no space left')\n")
 
     printed = project.snakemake(fails=True).strip().splitlines()
