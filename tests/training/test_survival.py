@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -58,9 +59,12 @@ def test_killed_at_random_moments_it_ends_with_the_weights_of_an_undisturbed_run
         time.sleep(chance.uniform(0, 0.1))
         attempt.send(number)
         assert attempt.wait() == (143 if number == signal.SIGTERM else -9)
-    command_line = [sys.executable, "-m", "rlassay.cli.stages", "rl_train", *arguments]
+    command_line = [sys.executable, "-X", "importtime", "-m", "rlassay.cli.stages", "rl_train", *arguments]
     finished = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", finished.stderr, flags=re.MULTILINE))
+    assert "trl" in imported
+    assert "mlflow" not in imported  # a second that no job needs
     assert_same_result(layout, uninterrupted)
     resumed = [resume["step"] for resume in proof(layout)["resumes"]]
     assert len(resumed) == 3

@@ -1,6 +1,7 @@
 """The eight stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -281,6 +282,9 @@ def _gpus(stage: Stage, study: Study) -> int:
 
 def _run_here(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> int:
     stage = STAGES[args.stage]
+    if stage.in_processes:
+        # TRL would import MLflow, a second of CPU time; a process of its own feeds MLflow (`rlassay.tracking`).
+        os.environ.setdefault("DISABLE_MLFLOW_INTEGRATION", "TRUE")
     if study.uses_vllm and stage.in_processes:
         set_environment(on_cpu=study.gpus == 0)
     with noted(layout, *_job(args)):
