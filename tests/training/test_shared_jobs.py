@@ -127,7 +127,7 @@ def test_a_killed_rank_ends_the_job_which_resumes_with_the_weights_of_an_undistu
     (layout.root / policy).parent.mkdir()
     os.symlink(layout_of(shared).root / policy, layout.root / policy)
     job = start(tmp_path, "rl_train", "--policy", RUN)
-    wait_until(partial(has_logged, layout, 3))
+    wait_until(partial(has_logged, layout, 3), 180)
     victim = ranks_below(job.pid)["1"]
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
