@@ -105,6 +105,7 @@ def _serve(modules: list[str]) -> None:
         if not pid:
             _run(**request)
         print(json.dumps([pid]), flush=True)
+    os._exit(0)  # Python would take seconds to free all libraries
 
 
 def _statuses(pids: list[int]) -> list[int]:
