@@ -45,7 +45,7 @@ def start(project: Project) -> Started:
 def test_a_study_on_slurm_ends_with_the_numbers_of_a_local_run(project: Project, finished: Project):
     # 1. Snakemake is killed; its jobs live on.
     first = start(project)
-    wait_for(job_at(project, attempt=1, step=2)).suspend()  # so that it cannot finish before it is requeued
+    wait_for(job_at(project, SEEDS[0], attempt=1, step=2)).suspend()  # so that it cannot finish before it is requeued
     wait_for(lambda: len(jobs("rl_train")) == 2)
     first.process.kill()
     first.process.wait()

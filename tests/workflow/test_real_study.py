@@ -95,7 +95,8 @@ def test_a_forced_run_trains_again_from_step_0_to_the_same_weights(finished: Pro
     before = {run: (project.results / run / "train.json").stat().st_mtime_ns for run in RUNS}
     first = read(project.results / RUNS[3] / "train.json")
 
-    project.snakemake("--forcerun", f"results/smallest/{RUNS[3]}/train.json")
+    manifest = f"results/smallest/{RUNS[3]}/train.json"
+    project.snakemake(manifest, "--forcerun", manifest)
 
     again = read(project.results / RUNS[3] / "train.json")
     assert (again["sha256"], again["resumes"]) == (first["sha256"], [])
