@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from rlassay.signals import model_inputs, with_images
-from rlassay.signals.inputs import system_length
+from rlassay.signals.inputs import SampledPrompts, sampled_inputs, system_length, with_system_blocks
 from tests.signals import make
 
 
@@ -131,6 +131,29 @@ def test_the_system_block_ends_where_the_first_turn_begins(
     template: str | None, prompt: list[dict[str, Any]], expected: str
 ):
     assert block(template, prompt).rstrip() == expected
+
+
+def test_each_sampled_prompt_has_the_block_of_its_own_system_turn_and_rendering():
+    tokenizer = make.text_processor()
+    tokenizer.chat_template = "{% if terse %}<|system|>{% endif %}" + tokenizer.chat_template
+    other = {"role": "system", "content": "then"}
+    prompts: list[Any] = [[SYSTEM, USER], [USER], [other, USER], [SYSTEM, USER], [USER], "larger?"]
+    rendering: list[dict[str, Any]] = [{}, {}, {}, {}, {"terse": True}, {}]
+    texts = [
+        each if isinstance(each, str) else tokenizer.apply_chat_template(each, tokenize=False, **how)
+        for each, how in zip(prompts, rendering, strict=True)
+    ]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    sampled = SampledPrompts(token_ids=ids, rendering=rendering)
+    answers = torch.ones((len(ids), 2), dtype=torch.long)
+    inputs = sampled_inputs(tokenizer, prompts, None, answers, answers, sampled)
+
+    lengths = with_system_blocks(tokenizer, inputs, prompts, sampled).system_lengths
+
+    assert inputs.prompts[0] == inputs.prompts[3]
+    blocks = [tokenizer.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+    begun = [f"<|system|>{SYSTEM['content']}", "", "<|system|>then", f"<|system|>{SYSTEM['content']}", "<|system|>", ""]
+    assert [each.rstrip() for each in blocks] == begun
 
 
 def test_a_template_that_drops_turns_is_refused():

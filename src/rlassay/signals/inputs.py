@@ -164,12 +164,17 @@ def with_system_blocks(
     processor: Processor, inputs: ModelInputs, prompts: Sequence[Prompt], sampled: SampledPrompts
 ) -> ModelInputs:
     """The same inputs with the lengths of their system blocks, see `system_length`."""
+    blocks: dict[str, list[int]] = {}
     known: dict[int, int] = {}
     for row, (number, prompt) in enumerate(zip(inputs.prompts, prompts, strict=True)):
-        if number not in known:
-            ids = torch.tensor(sampled.token_ids[row])
+        if isinstance(prompt, str):
+            known[number] = 0
+        elif number not in known:
             rendering = sampled.rendering[row]
-            known[number] = 0 if isinstance(prompt, str) else system_length(processor, prompt, ids, rendering)
+            like = repr((_system_turns(prompt), type(prompt[-1]["content"]), rendering))
+            if like not in blocks:
+                blocks[like] = _system_block(processor, prompt, rendering)
+            known[number] = _common_prefix(blocks[like], list(sampled.token_ids[row]))
     return replace(inputs, system_lengths=tuple(known[number] for number in inputs.prompts))
 
 
@@ -325,19 +330,26 @@ def system_length(
 
     Errors: ValueError if the template does not render each turn's text exactly once.
     """
+    return _common_prefix(_system_block(processor, prompt, rendering or {}), prompt_ids.tolist())
+
+
+def _system_block(processor: Any, prompt: list[dict[str, Any]], rendering: Mapping[str, Any]) -> list[int]:
+    """Token ids of the system block of prompts with the system turn and the kind of content of this one."""
     parts_of_text = [{"type": "text", "text": _MARKER}]
     content: Any = parts_of_text if isinstance(prompt[-1]["content"], list) else _MARKER
-    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
     turns = [{"role": role, "content": content} for role in ("user", "assistant", "user")]
-    text = processor.apply_chat_template([*system, *turns], tokenize=False, **(rendering or {}))
+    text = processor.apply_chat_template([*_system_turns(prompt), *turns], tokenize=False, **rendering)
     parts = text.split(_MARKER)
     if len(parts) != len(turns) + 1:
         raise ValueError(f"chat template: expected the text of {len(turns)} turns, got {len(parts) - 1}: {text!r}")
     first, second = (
         tokenizer_of(processor)(part, add_special_tokens=False)["input_ids"] for part in (parts[0], parts[2])
     )
-    block = first[: len(first) - _common_prefix(first[::-1], second[::-1])]
-    return _common_prefix(block, prompt_ids.tolist())
+    return first[: len(first) - _common_prefix(first[::-1], second[::-1])]
+
+
+def _system_turns(prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [turn for turn in prompt[:1] if turn["role"] == "system"]
 
 
 def _common_prefix(one: list[int], other: list[int]) -> int:
