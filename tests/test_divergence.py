@@ -155,6 +155,7 @@ def test_the_gradient_of_the_exact_kl_stays_finite_when_both_exclude_a_token():
     [
         ("low_var", "kind: got 'low_var', expected one of kl, abs, mse, low_var_kl; did you mean 'low_var_kl'?"),
         ("?", "kind: got '?', expected one of kl, abs, mse, low_var_kl"),
+        ("full", "kind: got 'full', which needs the logits of the whole vocabulary; call exact_kl with them"),
     ],
 )
 def test_an_unknown_kind_lists_the_known_ones_with_the_nearest(kind: str, message: str):
@@ -238,3 +239,10 @@ def test_an_update_that_cannot_be_made_leaves_beta_alone(current_kl: float, num_
     with pytest.raises(ValueError, match=message):
         beta.update(current_kl, num_samples)
     assert beta.beta == 0.1
+
+
+def test_one_completion_and_whole_numbers_are_taken():
+    assert penalty(torch.tensor([0.0, -1.0]), torch.tensor([-2.0, -1.0]), "mse").tolist() == [2.0, 0.0]
+    assert FixedBeta(0).update(0, 4) == 0.0
+    # The error is -1, clipped to -.2: 1 - .2 * 50 / 100.
+    assert AdaptiveBeta(beta=1, target=6, horizon=100).update(0, 50) == pytest.approx(0.9)

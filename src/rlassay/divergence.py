@@ -53,13 +53,13 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def penalty(
-    per_token_logps: Float[Tensor, "batch time"], ref_per_token_logps: Float[Tensor, "batch time"], kind: str
-) -> Float[Tensor, "batch time"]:
+    per_token_logps: Float[Tensor, "*batch time"], ref_per_token_logps: Float[Tensor, "*batch time"], kind: str
+) -> Float[Tensor, "*batch time"]:
     """Penalty of each sampled token for leaving the reference, nats; at least float32.
 
     Args:
-        per_token_logps: (B, T), log-probabilities of the sampled tokens under the policy.
-        ref_per_token_logps: (B, T), those of the same tokens under the reference.
+        per_token_logps: (B, T), or (T,) of one completion, log-probabilities of the sampled tokens under the policy.
+        ref_per_token_logps: the same shape, those of the same tokens under the reference.
         kind: with d = policy - reference: `kl` is d, `abs` is |d|, `mse` is d^2 / 2, `low_var_kl` is e^-d + d - 1.
 
     Padding gets a value as well: apply the completion mask to the result.
@@ -69,6 +69,8 @@ def penalty(
     Source: Schulman, "Approximating KL Divergence" (joschu.net/blog/kl-approx.html, 2020): `kl`, `mse` and `low_var_kl`
     are its k1, k2 and k3. The names, `abs` and the clamps are verl's (`kl_penalty` in `core_algos.py`).
     """
+    if kind in ("exact", "full"):
+        raise ValueError(f"kind: got {kind!r}, which needs the logits of the whole vocabulary; call exact_kl with them")
     if kind not in PENALTIES:
         raise ValueError(unknown("kind", kind, PENALTIES))
     require_same_shape(per_token_logps, ref_per_token_logps, "ref_per_token_logps")
@@ -96,7 +98,7 @@ class BetaController(ABC):
     beta: float
 
     @abstractmethod
-    def update(self, current_kl: float, num_samples: int) -> float:
+    def update(self, current_kl: int | float, num_samples: int) -> float:
         """Adapt `beta` to the KL measured on `num_samples` completions; returns the new value."""
 
     def state_dict(self) -> dict[str, float]:
@@ -111,10 +113,10 @@ class BetaController(ABC):
 class FixedBeta(BetaController):
     """A `beta` that stays as it is, at least 0; `update` ignores its arguments."""
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: int | float) -> None:
         self.beta = finite_number("beta", beta, zero=True)
 
-    def update(self, current_kl: float, num_samples: int) -> float:
+    def update(self, current_kl: int | float, num_samples: int) -> float:
         return self.beta
 
 
@@ -134,12 +136,12 @@ class AdaptiveBeta(BetaController):
     Source: Ziegler et al., "Fine-Tuning Language Models from Human Preferences" (arXiv 1909.08593), section 2.2.
     """
 
-    def __init__(self, beta: float, target: float, horizon: float) -> None:
+    def __init__(self, beta: int | float, target: int | float, horizon: int | float) -> None:
         self.beta = finite_number("beta", beta)
         self.target = finite_number("target", target)
         self.horizon = finite_number("horizon", horizon)
 
-    def update(self, current_kl: float, num_samples: int) -> float:
+    def update(self, current_kl: int | float, num_samples: int) -> float:
         """Take one step of the controller; returns the new `beta`.
 
         Args:
@@ -169,7 +171,7 @@ def require_same_shape(policy: Tensor, reference: Tensor, name: str) -> None:
         raise ValueError(f"{name}: got shape {tuple(reference.shape)}, expected {tuple(policy.shape)}, the policy's")
 
 
-def finite_number(name: str, value: float, zero: bool = False) -> float:
+def finite_number(name: str, value: int | float, zero: bool = False) -> float:
     """The value as a float. Errors: ValueError if it is not finite, negative, or 0 unless `zero` allows it."""
     number = float(value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):

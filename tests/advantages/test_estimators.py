@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from inspect import unwrap
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rlassay.advantages import (
     INPUTS,
     as_estimator,
     estimate,
+    grpo,
     max_rl,
     opo,
     pass_at_k,
@@ -31,6 +33,9 @@ GROUPS, SIZE = 5, 4
 GROUP_BASELINE = partial(reinforce_pp, baseline="group")
 PASS_AT_3 = partial(pass_at_k, k=3)
 ESTIMATORS: dict[str, Callable[..., Tensor]] = {
+    "grpo": grpo,
+    "grpo over the batch": partial(grpo, scale="batch"),
+    "grpo unscaled": partial(grpo, scale="none"),
     "rloo": rloo,
     "remax": remax,
     "reinforce_pp": reinforce_pp,
@@ -110,6 +115,8 @@ def numpy_group(name: str, values: np.ndarray, lengths: np.ndarray) -> np.ndarra
     count = len(values)
     if name == "rloo":
         return np.array([r - np.delete(values, i).mean() if count > 1 else 0 for i, r in enumerate(values)])
+    if name == "grpo":
+        return (values - values.mean()) / (values.std(ddof=1) + 1e-4) if count > 1 else np.zeros(1)
     if name == "opo":
         return values - np.average(values, weights=lengths)
     if name == "max_rl":
@@ -158,6 +165,10 @@ def test_an_independent_formula_agrees_on_ragged_groups(name: str, seed: int):
     elif name.startswith("reinforce_pp"):
         flat = np.concatenate([group - group.mean() if "mean" in name else group for group in groups if len(group)])
         expected[scored] = (flat - flat.mean()) / np.sqrt(flat.var(ddof=1) + 1e-8)
+    elif name.startswith("grpo "):
+        centred = np.concatenate([group - group.mean() for group in groups if len(group)])
+        deviation = np.concatenate(groups).std(ddof=1) + 1e-4 if "batch" in name else 1.0
+        expected[scored] = centred / deviation
     elif name == "shrinkage":
         expected[scored] = np.concatenate(numpy_shrinkage(groups))
     else:
@@ -184,7 +195,7 @@ def test_a_constant_and_a_positive_factor_change_what_they_should(name: str):
         assert np.abs(shifted).max() < np.abs(before).max() / 2
     else:
         np.testing.assert_allclose(shifted, before, atol=1e-9)
-    is_scaled = name.startswith(("reinforce_pp", "max_rl", "pass_at"))
+    is_scaled = name.startswith(("grpo", "reinforce_pp", "max_rl", "pass_at")) and "unscaled" not in name
     np.testing.assert_allclose(rescaled, before if is_scaled else 1000 * before, rtol=2e-3, atol=1e-9)
 
 
@@ -195,8 +206,7 @@ def test_rloo_is_the_centred_reward_times_g_over_g_minus_1(size: int):
     torch.testing.assert_close(rloo(rewards, size).view(4, size), size / (size - 1) * centred)
 
 
-@pytest.mark.parametrize("name", ["rloo", "reinforce_pp", "reinforce_pp with the group's mean", "opo", "max_rl",
-                                  "pass_at_2", "shrinkage"])  # fmt: skip
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("grpo unscaled", "remax", "pass_at_3")])
 def test_equal_and_unscored_rewards_give_exactly_nothing(name: str):
     for values in ([0.1] * 6, [NAN] * 6, [NAN, 0.7, *[NAN] * 4]):
         rewards = torch.tensor(values)
@@ -218,9 +228,41 @@ def test_an_estimator_names_what_it_reads():
     assert {name: reads(estimator) for name, estimator in ESTIMATORS.items()}["remax"] == {"greedy_rewards"}
     assert reads(opo) == {"num_generations", "lengths"}
     assert reads(PASS_AT_3) == {"num_generations"}
-    assert {name for name in ADVANTAGES if name != "gae"} <= {"grpo", *ESTIMATORS, "pass_at_k"}
+    assert {name for name in ADVANTAGES if name != "gae"} <= {*ESTIMATORS, "pass_at_k"}
     message = f"got parameter 'values', expected ones of {', '.join(INPUTS)}"
     with pytest.raises(ValueError, match=re.escape(message)):
         as_estimator(lambda rewards, values: rewards - values)
     with pytest.raises(ValueError, match="gae needs a critic"):
         as_estimator("gae")
+
+
+def test_an_unknown_baseline_is_an_error():
+    with pytest.raises(ValueError, match="baseline: got 'prompt', expected one of batch, group"):
+        unwrap(reinforce_pp)(torch.zeros(4), 2, "prompt")
+
+
+def test_remax_needs_a_greedy_reward_per_completion():
+    with pytest.raises(ValueError, match=r"greedy_rewards: got shape \(1,\), expected \(4,\), one per completion"):
+        unwrap(remax)(torch.zeros(4), torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["rloo", "remax", "opo", "shrinkage"])
+def test_an_infinite_reward_is_an_error_and_no_huge_advantage(name: str):
+    given = {"lengths": torch.ones(4), "greedy_rewards": torch.zeros(4)}
+    with pytest.raises(ValueError, match="got a NaN or infinite advantage"):
+        estimate(ESTIMATORS[name], torch.tensor([math.inf, 0.0, 1.0, 0.0], dtype=torch.float64), 4, **given)
+
+
+def test_opo_takes_lengths_as_they_are_counted():
+    # Baselines (3 * 1 + 1 * 0) / 4 and 2: the lengths are those of the test by hand.
+    assert opo(torch.tensor([1.0, 0.0, 2.0, 2.0]), 2, torch.tensor([3, 1, 5, 2])).tolist() == [0.25, -0.75, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sets_that_are_all_worth_the_same_teach_exactly_nothing(dtype: torch.dtype):
+    for size in range(2, 17):
+        for k in range(1, size + 1):
+            # k right ones among them, but fewer than k wrong ones: every set of k holds a right one.
+            wrong = min(k - 1, size - 1)
+            rewards = torch.tensor([0.1] * wrong + [0.7] * (size - wrong), dtype=dtype)
+            assert not pass_at_k(rewards, size, k).any()

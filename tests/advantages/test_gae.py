@@ -53,3 +53,32 @@ def test_whitening_leaves_out_what_the_mask_leaves_out():
     # Mean 3, squares 4 + 0 + 4 over 2.
     assert whiten(values, mask).flatten().tolist() == pytest.approx([-1.0, 0.0, 0.0, 1.0])
     assert whiten(values, torch.tensor([[True, False], [False, False]])).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_mask_may_be_of_any_kind_and_the_options_whole_numbers():
+    rewards, values = torch.tensor([[0.0, 8.0, 99.0]]), torch.tensor([[1.0, 2.0, 99.0]])
+    for mask in (torch.tensor([[1, 1, 0]]), torch.tensor([[True, True, False]]), torch.tensor([[1.0, 1.0, 0.0]])):
+        advantages, returns = gae(rewards, values, mask, gamma=1, lam=1)
+        assert advantages.tolist() == [[7.0, 6.0, 0.0]]
+        assert returns.tolist() == [[8.0, 8.0, 0.0]]
+        assert terminal_rewards(torch.tensor([4.0]), mask).tolist() == [[0.0, 4.0, 0.0]]
+
+
+def test_values_in_half_precision_are_summed_in_float32():
+    # 400 rewards of 1: bfloat16 has no odd number above 256, and would stop there.
+    rewards, mask = torch.ones(1, 400), torch.ones(1, 400, dtype=torch.int64)
+    advantages, returns = gae(rewards.bfloat16(), torch.zeros(1, 400).bfloat16(), mask, 1.0, 1.0)
+    assert advantages.dtype == returns.dtype == torch.float32
+    assert advantages[0, 0] == returns[0, 0] == 400
+
+
+def test_completions_without_a_token_have_no_advantages():
+    advantages, returns = gae(torch.zeros(2, 0), torch.zeros(2, 0), torch.zeros(2, 0, dtype=torch.int64), 1.0, 0.9)
+    assert advantages.shape == returns.shape == (2, 0)
+
+
+def test_what_is_outside_the_mask_may_be_anything():
+    rewards, values = torch.tensor([[0.0, 8.0, torch.nan]]), torch.tensor([[1.0, 2.0, torch.nan]])
+    advantages, returns = gae(rewards, values, torch.tensor([[1, 1, 0]]), 1.0, 1.0)
+    assert advantages.tolist() == [[7.0, 6.0, 0.0]]
+    assert returns.tolist() == [[8.0, 8.0, 0.0]]

@@ -1,3 +1,4 @@
+from inspect import unwrap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,3 +77,9 @@ def rollouts(folder: Path, **changes: Any) -> list[Rollout]:
     trainer.xp_listeners.append(seen.append)
     trainer.train()
     return seen
+
+
+def test_an_unknown_scale_is_an_error():
+    # Unwrapped: tests check arguments against the annotations first, which scripts do not.
+    with pytest.raises(ValueError, match="scale: got 'std', expected one of group, batch, none"):
+        unwrap(grpo)(torch.zeros(4), 2, "std")

@@ -34,6 +34,8 @@ def test_groups_are_rows_and_must_be_whole():
     assert in_groups(torch.zeros(6, 5), 3).shape == (2, 3, 5)
     with pytest.raises(ValueError, match="got 5 completions, expected whole groups of 2"):
         in_groups(torch.zeros(5), 2)
+    with pytest.raises(ValueError, match="got 4 completions, expected whole groups of 0"):
+        in_groups(torch.zeros(4), 0)
 
 
 def test_the_deviation_leaves_nan_out_and_needs_two_values():

@@ -1,16 +1,16 @@
 """Generalised advantage estimation: advantages per token, from a critic's values."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 
 def gae(
     rewards_BT: Float[Tensor, "batch time"],
     values_BT: Float[Tensor, "batch time"],
-    completion_mask: Int[Tensor, "batch time"],
-    gamma: float,
-    lam: float,
+    completion_mask: Shaped[Tensor, "batch time"],
+    gamma: int | float,
+    lam: int | float,
 ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
     """Advantages and returns of each token.
 
@@ -21,18 +21,19 @@ def gae(
     Args:
         rewards_BT: (B, T), reward of each token, see `terminal_rewards`.
         values_BT: (B, T), the critic's value before each token.
-        completion_mask: (B, T), 1 on the tokens that the loss counts. Tokens in between that it does not count, such as
-            results of tools, are passed over: the next counted token follows.
+        completion_mask: (B, T), 1 or True on the tokens that the loss counts. Tokens in between that it does not count,
+            such as results of tools, are passed over: the next counted token follows.
         gamma: discount per token, 0 to 1.
         lam: weight of later estimates, 0 to 1.
 
-    Both results are 0 outside the mask.
+    Both results are 0 outside the mask, and at least float32: sums over a long completion lose digits in bfloat16.
 
     Source: GAE (arXiv 1506.02438), equations 11 and 16; the mask as in verl.
     """
+    dtype = torch.promote_types(torch.promote_types(rewards_BT.dtype, values_BT.dtype), torch.float32)
+    rewards_BT, values_BT, counted_BT = rewards_BT.to(dtype), values_BT.to(dtype), completion_mask.bool()
     advantages_BT = torch.zeros_like(values_BT)
-    counted_BT = completion_mask.bool()
-    next_value, advantage = torch.zeros_like(values_BT[:, 0]), torch.zeros_like(values_BT[:, 0])
+    next_value = advantage = values_BT.new_zeros(len(values_BT))
     for time in reversed(range(values_BT.shape[1])):
         error = rewards_BT[:, time] + gamma * next_value - values_BT[:, time]
         advantage = torch.where(counted_BT[:, time], error + gamma * lam * advantage, advantage)
@@ -43,7 +44,7 @@ def gae(
 
 
 def terminal_rewards(
-    rewards: Float[Tensor, "batch"], completion_mask: Int[Tensor, "batch time"]
+    rewards: Float[Tensor, "batch"], completion_mask: Shaped[Tensor, "batch time"]
 ) -> Float[Tensor, "batch time"]:
     """The reward of a completion on its last token under the mask, 0 on all others and where the reward is NaN."""
     reversed_count = completion_mask.flip(1).cumsum(dim=1).flip(1)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlassay.advantages.rewards import in_groups
+from rlassay.advantages.rewards import in_groups, zero_if_unscored
 
 
 def max_rl(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor, "batch"]:
@@ -30,4 +30,4 @@ def max_rl(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tenso
         )
     grouped = in_groups(rewards, num_generations)
     mean = torch.nanmean(grouped, dim=1, keepdim=True)
-    return torch.nan_to_num((grouped - mean) / mean, nan=0.0).view_as(rewards)
+    return zero_if_unscored((grouped - mean) / mean).view_as(rewards)

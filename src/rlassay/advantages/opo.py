@@ -1,14 +1,14 @@
 """OPO: the reward relative to the length-weighted mean of the group."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
-from rlassay.advantages.rewards import in_groups
+from rlassay.advantages.rewards import in_groups, zero_if_unscored
 
 
 def opo(
-    rewards: Float[Tensor, "batch"], num_generations: int, lengths: Float[Tensor, "batch"]
+    rewards: Float[Tensor, "batch"], num_generations: int, lengths: Real[Tensor, "batch"]
 ) -> Float[Tensor, "batch"]:
     """Reward minus the baseline of least variance, `sum_i l_i r_i / sum_i l_i` over the group.
 
@@ -24,6 +24,6 @@ def opo(
     against verl's `opo` estimator.
     """
     grouped = in_groups(rewards, num_generations)
-    weights = in_groups(lengths, num_generations).masked_fill(torch.isnan(grouped), 0.0)
+    weights = in_groups(lengths.to(rewards), num_generations).masked_fill(torch.isnan(grouped), 0.0)
     baseline = (weights * torch.nan_to_num(grouped, nan=0.0)).sum(dim=1) / weights.sum(dim=1)
-    return torch.nan_to_num(grouped - baseline[:, None], nan=0.0).view_as(rewards)
+    return zero_if_unscored(grouped - baseline[:, None]).view_as(rewards)

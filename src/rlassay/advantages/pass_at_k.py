@@ -40,6 +40,8 @@ def _of_group(rewards: Float[Tensor, "scored"], k: int) -> Float[Tensor, "scored
     count = len(rewards)
     ascending, order = torch.sort(rewards)
     best = rewards.new_tensor([comb(index, k - 1) / comb(count, k) for index in range(count)])
+    if ascending[k - 1] == ascending[-1]:  # the lowest best of a set is the highest: rounding must not tell them apart
+        return torch.zeros_like(rewards)
     mean = best @ ascending
     deviation = (best @ (ascending - mean) ** 2).sqrt()
     # Sets that hold a completion are worth its reward, or that of a better completion which they hold too.

@@ -1,16 +1,19 @@
 """REINFORCE++: rewards whitened over the whole batch, with or without the mean of the group as a baseline."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rlassay.advantages.rewards import in_groups, whiten
+from rlassay.names import unknown
+
+Baseline = Literal["batch", "group"]
 
 
 def reinforce_pp(
-    rewards: Float[Tensor, "batch"], num_generations: int, baseline: Literal["batch", "group"] = "batch"
+    rewards: Float[Tensor, "batch"], num_generations: int, baseline: Baseline = "batch"
 ) -> Float[Tensor, "batch"]:
     """Rewards whitened over the batch: `(r - mean) / sqrt(var + 1e-8)`, after the group's mean is subtracted on demand.
 
@@ -20,10 +23,14 @@ def reinforce_pp(
         num_generations: completions per prompt; those of a prompt are neighbours.
         baseline: `batch` whitens the rewards; `group` first subtracts the mean of the prompt's completions.
 
+    Errors: ValueError for another `baseline`.
+
     Source: REINFORCE++ (arXiv 2501.03262), the advantage normalised over the global batch; `group` is its variant
     REINFORCE++-Baseline. The return is the reward itself, as with a discount of 1. verl whitens the copies of the
     return on the tokens, which counts long completions more often.
     """
+    if baseline not in get_args(Baseline):
+        raise ValueError(unknown("baseline", baseline, get_args(Baseline)))
     values = rewards
     if baseline == "group":
         grouped = in_groups(rewards, num_generations)

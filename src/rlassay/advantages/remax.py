@@ -1,8 +1,9 @@
 """ReMax: the reward relative to that of the greedy completion of the same prompt."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from rlassay.advantages.rewards import zero_if_unscored
 
 
 def remax(rewards: Float[Tensor, "batch"], greedy_rewards: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
@@ -17,6 +18,11 @@ def remax(rewards: Float[Tensor, "batch"], greedy_rewards: Float[Tensor, "batch"
 
     The advantage is 0 where either reward is NaN: without a baseline a reward says nothing.
 
+    Errors: ValueError for one greedy reward per prompt in place of one per completion.
+
     Source: ReMax (arXiv 2310.10505), equation 5.
     """
-    return torch.nan_to_num(rewards - greedy_rewards, nan=0.0)
+    if rewards.shape != greedy_rewards.shape:
+        got, expected = tuple(greedy_rewards.shape), tuple(rewards.shape)
+        raise ValueError(f"greedy_rewards: got shape {got}, expected {expected}, one per completion, not per prompt")
+    return zero_if_unscored(rewards - greedy_rewards)

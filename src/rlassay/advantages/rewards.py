@@ -42,9 +42,14 @@ def in_groups(rewards: Float[Tensor, "batch *rest"], num_generations: int) -> Fl
 
     Errors: ValueError if the batch is not made of whole groups.
     """
-    if len(rewards) % num_generations:
+    if num_generations < 1 or len(rewards) % num_generations:
         raise ValueError(f"got {len(rewards)} completions, expected whole groups of {num_generations}")
     return rewards.reshape(-1, num_generations, *rewards.shape[1:])
+
+
+def zero_if_unscored(advantages: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """NaN becomes 0. What an infinite reward leaves stays infinite, which `estimate` refuses."""
+    return torch.nan_to_num(advantages, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
 
 
 def mean_of_others(grouped: Float[Tensor, "groups size"]) -> Float[Tensor, "groups size"]:

@@ -1,10 +1,9 @@
 """RLOO: the reward relative to the mean of the other completions of the prompt."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlassay.advantages.rewards import in_groups, mean_of_others
+from rlassay.advantages.rewards import in_groups, mean_of_others, zero_if_unscored
 
 
 def rloo(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor, "batch"]:
@@ -19,4 +18,4 @@ def rloo(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor,
     completion of a prompt its whole reward differ.
     """
     grouped = in_groups(rewards, num_generations)
-    return torch.nan_to_num(grouped - mean_of_others(grouped), nan=0.0).view_as(rewards)
+    return zero_if_unscored(grouped - mean_of_others(grouped)).view_as(rewards)

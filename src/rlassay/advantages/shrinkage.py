@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlassay.advantages.rewards import in_groups, mean_of_others
+from rlassay.advantages.rewards import in_groups, mean_of_others, zero_if_unscored
 
 
 def shrinkage(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor, "batch"]:
@@ -34,4 +34,4 @@ def shrinkage(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Te
     shrunk = torch.nan_to_num((prompts - 1) / prompts * noise / (noise + spread), nan=0.0)
     own = mean_of_others(grouped)
     baseline = torch.where(torch.isnan(own), others, (1 - shrunk) * own + shrunk * torch.nan_to_num(others, nan=0.0))
-    return torch.nan_to_num(grouped - baseline, nan=0.0).view_as(rewards)
+    return zero_if_unscored(grouped - baseline).view_as(rewards)
