@@ -12,6 +12,7 @@ from rlassay.report.numbers import (
     Example,
     MissingFile,
     PairedDifference,
+    PolicyCollapse,
     PolicyCost,
     PolicyFacts,
     PolicyResumes,
@@ -65,6 +66,15 @@ def fake_content() -> Content:
         config={"name": "synthetic", "seeds": [1, 2, 3]},
         cost=(_cost("runs/base/seed1", "accuracy + format", 1), _cost("sft/0123abcd", "SFT", None)),
         resumes=(PolicyResumes(policy="runs/base/seed1", steps=(20,)), PolicyResumes(policy="sft/0123abcd", steps=())),
+    )
+
+
+def collapses() -> tuple[PolicyCollapse, ...]:
+    """Two runs that their guards ended."""
+    reasons = {1: "entropy was 0.01, below min_entropy 0.05 once", 2: "kl was nan, above max_kl"}
+    return tuple(
+        PolicyCollapse(policy=f"runs/base/seed{seed}", step=7 + seed, max_steps=40, reason=reason)
+        for seed, reason in reasons.items()
     )
 
 

@@ -6,7 +6,7 @@ from itertools import groupby
 import pytest
 
 from rlassay.report.page import code_block, code_span, escape, link, render_markdown, write_page
-from tests.report.fake_content import fake_content, fake_partial
+from tests.report.fake_content import collapses, fake_content, fake_partial
 from tests.report.hostile_content import hostile_content
 
 
@@ -54,6 +54,14 @@ def test_a_partial_report_says_what_is_missing():
     assert "- Dr. GRPO, seed 1: `runs/dr_grpo/seed1/train.json`, made by `snakemake" in render_markdown(
         fake_partial(), []
     )
+
+
+def test_collapsed_runs_come_before_the_answer():
+    content = fake_content()
+    assert "collapsed" not in render_markdown(content, []).split("## Answer")[0]
+    above = render_markdown(content.model_copy(update={"collapses": collapses()}), []).split("## Answer")[0]
+    assert "**2 runs collapsed** and ended early." in above
+    assert "- `runs/base/seed2`, step 9 of 40: kl was nan, above max\\_kl\n" in above
 
 
 def test_without_options_there_is_nothing_about_parsing():

@@ -11,7 +11,7 @@ from PIL import Image
 from rlassay.report.findings.records import ArmAtLook, Look, Rounds
 from rlassay.report.page import SECTIONS, folded_sections, write_page
 from rlassay.report.typeset import interval, number, printable, size
-from tests.report.fake_content import ARMS, HOSTILE, fake_content, fake_partial
+from tests.report.fake_content import ARMS, HOSTILE, collapses, fake_content, fake_partial
 from tests.report.hostile_content import TEXTS, hostile_content
 
 TAGS = {
@@ -303,6 +303,13 @@ def test_a_partial_report_says_what_is_missing(tmp_path):
     assert "Dr. GRPO, seed 1 runs/dr_grpo/seed1/train.json" in page.text
     assert "◌one seed" in page.text
     assert "–no results" in page.text
+
+
+def test_collapsed_runs_are_named_above_everything_else(tmp_path):
+    page = Page(written(fake_content().model_copy(update={"collapses": collapses()}), tmp_path))
+    assert "2 runs collapsed and ended early." in page.text
+    assert "runs/base/seed2 , step 9 of 40: kl was nan, above max_kl" in page.text.replace("seed2,", "seed2 ,")
+    assert page.text.index("collapsed and ended early") < page.text.index(fake_content().headline)
 
 
 def test_a_study_of_one_arm_has_no_verdict_and_no_empty_section(tmp_path):

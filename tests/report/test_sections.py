@@ -17,6 +17,7 @@ from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.numbers import RewardPart
 from rlassay.report.sections import (
     LONGEST,
+    build_collapses,
     build_commands,
     build_cost,
     build_policies,
@@ -285,6 +286,15 @@ def test_resumes_have_their_steps(results: Results):
     found = {one.policy: one.steps for one in build_resumes(replace(results, **({"manifests": manifests})))}
     assert found["runs/base/seed1"] == (4, 8)
     assert found["runs/base/seed2"] == ()
+
+
+def test_a_run_that_its_guard_ended_is_listed_with_the_reason(results: Results):
+    assert build_collapses(results) == []
+    ended = {"step": 7, "reason": "entropy was 0.01, below min_entropy 0.05 for 5 steps in a row"}
+    manifest = results.manifests["runs/base/seed1"]
+    manifests = results.manifests | {"runs/base/seed1": manifest | {"collapsed": ended, "max_steps": 20}}
+    (found,) = build_collapses(replace(results, manifests=manifests))
+    assert found.model_dump() == ended | {"policy": "runs/base/seed1", "max_steps": 20}
 
 
 def test_every_run_has_a_command_that_trains_it_again(results: Results):
