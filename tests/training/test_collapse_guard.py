@@ -42,6 +42,15 @@ def test_each_rule_limits_its_metric():
         assert judged(CollapseGuard({rule: 2 - limit if "ratio" not in rule else 0.6}, patience=1), logs) is None, rule
 
 
+@pytest.mark.parametrize(("rule", "metric"), [("min_entropy", "entropy"), ("max_kl", "kl")])
+def test_a_metric_that_is_not_a_number_breaks_its_rule(rule: str, metric: str):
+    guard = CollapseGuard({rule: 0.5}, patience=2)
+    assert judged(guard, {metric: float("nan")}, {"loss": 0.0}) is None
+    collapse = judged(guard, {metric: float("nan")})
+    assert collapse is not None
+    assert collapse.reason.startswith(f"{metric} was nan, ")
+
+
 def test_counting_goes_on_after_a_resume():
     guard, resumed = (CollapseGuard({"min_entropy": 0.5}, patience=2) for _ in range(2))
     assert judged(guard, {"entropy": 0.4}) is None

@@ -32,7 +32,7 @@ class CollapseGuard(TrainerCallback):
         guard.collapse  # None, or a Collapse
 
     A gradient or a loss that is not finite stops it immediately; that step of the optimiser is left out, so that the
-    weights stay those of the step before. A metric that was not logged breaks no rule.
+    weights stay those of the step before. A metric that is NaN breaks its rule; one that was not logged breaks none.
 
     Args:
         limits: rule -> limit, see `rlassay.config.algorithm.GUARDED_METRICS`.
@@ -86,8 +86,8 @@ class CollapseGuard(TrainerCallback):
             value = logs.get(metric)
             if value is None:
                 continue
-            broken = value < limit if rule.startswith("min_") else value > limit
-            self._broken[rule] = self._broken[rule] + 1 if broken else 0
+            kept = value >= limit if rule.startswith("min_") else value <= limit  # NaN compares false
+            self._broken[rule] = 0 if kept else self._broken[rule] + 1
             if self._broken[rule] >= self.patience:
                 side = "below" if rule.startswith("min_") else "above"
                 steps = f"for {self.patience} steps in a row" if self.patience > 1 else "once"
