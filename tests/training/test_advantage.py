@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
-from rlassay.advantages import ADVANTAGES, as_estimator, estimate, in_groups
+from rlassay.advantages import ADVANTAGES, as_estimator, estimate, in_groups, pass_at_k
 from rlassay.config.section import Section
 from rlassay.training import CreditGRPOTrainer
+from rlassay.training.algorithms.choice import GroupPlan
 from rlassay.training.rl import advantage_estimator
 from rlassay.training.rollouts import Rollout
 from tests.training.short_run import load_short, policy_of
@@ -84,6 +85,20 @@ def test_an_unscored_completion_has_no_advantage():
 def test_wrong_advantages_are_an_error(estimator: Callable[..., Tensor], message: str):
     with pytest.raises(ValueError, match=message):
         estimate(estimator, torch.tensor([1.0, 0.0, 3.0]), 3)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "groups", "message"),
+    [
+        (partial(pass_at_k, k=5), None, "pass_at_k: got k = 5, expected 1 to num_generations, 4"),
+        (partial(pass_at_k, k=3), GroupPlan(train_on=2), "pass_at_k: got k = 3, expected 1 to num_generations, 2"),
+    ],
+)
+def test_options_that_do_not_fit_the_groups_are_refused_before_anything_is_sampled(
+    advantage: Callable[..., Tensor], groups: GroupPlan | None, message: str, tmp_path: Path
+):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(CreditGRPOTrainer, tmp_path, advantage=advantage, groups=groups)
 
 
 class LeaveOneOut(Section):

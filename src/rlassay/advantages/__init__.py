@@ -10,6 +10,7 @@ The key in `ADVANTAGES`, `rl.advantage.kind` in a study and the function's name 
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ __all__ = [
     "ADVANTAGES",
     "AdvantageEstimator",
     "as_estimator",
+    "check_estimator",
     "estimate",
     "gae",
     "grpo",
@@ -98,6 +100,17 @@ def as_estimator(advantage: AdvantageEstimator | str | None) -> AdvantageEstimat
 def reads(estimator: AdvantageEstimator | None) -> frozenset[str]:
     """The names of `INPUTS` that an estimator reads."""
     return frozenset(INPUTS).intersection([] if estimator is None else inspect.signature(estimator).parameters)
+
+
+def check_estimator(estimator: AdvantageEstimator, num_generations: int) -> None:
+    """Raise ValueError for options of an estimator of `ADVANTAGES` that do not fit groups of this size.
+
+    It is called once with made-up rewards; a custom function is not called.
+    """
+    given: Any = estimator
+    if (given.func if isinstance(given, partial) else given) in ADVANTAGES.values():
+        inputs = torch.zeros(2, num_generations)
+        estimate(estimator, inputs[0], num_generations, lengths=1 + inputs[0], greedy_rewards=inputs[1])
 
 
 def estimate(

@@ -21,7 +21,8 @@ def pass_at_k(rewards: Float[Tensor, "batch"], num_generations: int, k: int = 2)
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and no set holds
             it. A group with fewer than `k` scored completions, or one whose sets are all worth the same, gets 0.
         num_generations: completions per prompt; those of a prompt are neighbours.
-        k: completions of a set, 1 to `num_generations`, else ValueError.
+        k: completions of a set, 1 to `num_generations`, else ValueError; with all of them there is one set, and all
+            advantages are 0.
 
     Source: Pass@k Training (arXiv 2508.10751), section 2.4, equations 14 and 15. The same average over sets is taken
     here for rewards of any value, through their order; the 1e-4 is TRL's.

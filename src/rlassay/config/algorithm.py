@@ -61,7 +61,7 @@ class PassAtKAdvantage(Section):
     kind: Literal["pass_at_k"]
     """Selects this section."""
     k: int = Field(default=2, ge=1)
-    """Completions of a set."""
+    """Completions of a set, fewer than those of a group."""
 
 
 class ShrinkageAdvantage(Section):

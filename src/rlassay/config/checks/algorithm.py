@@ -17,8 +17,11 @@ PENALTIES = ("modality_balance", "soft_overlong")
 def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
     rl, advantage = recipe.rl, recipe.rl.advantage
     size = "num_generations" if rl.train_on is None else "train_on"
-    if isinstance(advantage, PassAtKAdvantage) and advantage.k > getattr(rl, size):
-        yield f"rl.advantage.k: {advantage.k}, expected at most rl.{size}, {getattr(rl, size)}"
+    if isinstance(advantage, PassAtKAdvantage) and advantage.k >= getattr(rl, size):
+        yield (
+            f"rl.advantage.k: {advantage.k}, expected less than rl.{size}, {getattr(rl, size)}: sets of {advantage.k} "
+            "completions have to differ, or all advantages are 0"
+        )
     if isinstance(advantage, ReMaxAdvantage) and rl.multi_objective_aggregation == "normalize_then_sum":
         yield (
             "rl.multi_objective_aggregation: normalize_then_sum has no value for the greedy completion of rl.advantage "

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rlassay.advantages import AdvantageEstimator, estimate, grpo, reads
+from rlassay.advantages import AdvantageEstimator, check_estimator, estimate, grpo, reads
 from rlassay.training.algorithms.critic import Critic, CriticOptions
 from rlassay.training.algorithms.greedy_baseline import check_greedy, greedy_completions
 from rlassay.training.batch import GenerationBatch, own_rows
@@ -31,6 +31,8 @@ class AdvantageStep:
 
     def prepare(self, trainer: Any) -> None:
         """Check that the trainer has what the step needs, and build the critic."""
+        if self.estimator is not None:
+            check_estimator(self.estimator, trainer.xp_groups.plan.train_on or trainer.num_generations)
         if "greedy_rewards" in reads(self.estimator):
             check_greedy(trainer)
         if self.options is not None:
