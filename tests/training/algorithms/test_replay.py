@@ -78,17 +78,22 @@ def test_more_draws_than_groups_repeat_them():
     assert set(drawn) == {0, 1}
 
 
-def test_a_buffer_draws_the_same_at_the_same_step_and_goes_on_from_its_state():
+def drawn(buffer: ReplayBuffer, times: int) -> list[list[str]]:
+    return [[each.prompt_id for each in buffer.replacements(3)] for _ in range(times)]
+
+
+def test_each_draw_has_its_own_random_numbers_and_a_buffer_goes_on_from_its_state():
     buffer = ReplayBuffer(Replay(size=8), seed=5)
-    assert buffer.replacements(2, step=1) == []
+    assert buffer.replacements(2) == []
     for index in range(6):
         push(buffer, f"g{index}", 1.0 + index)
-    resumed = ReplayBuffer(Replay(size=8), seed=5)
+    other, resumed = (ReplayBuffer(Replay(size=8), seed=seed) for seed in (6, 5))
+    other.restore(buffer.state())
+    first = drawn(buffer, 4)
+    assert any(each != first[0] for each in first)  # two generation batches of one step do not draw the same
     resumed.restore(buffer.state())
-    drawn = [[each.prompt_id for each in one.replacements(3, step=4)] for one in (buffer, buffer, resumed)]
-    assert drawn[0] == drawn[1] == drawn[2]
-    others = [[each.prompt_id for each in buffer.replacements(3, step)] for step in range(5, 9)]
-    assert any(each != drawn[0] for each in others)
+    assert drawn(resumed, 4) == drawn(buffer, 4) != first
+    assert drawn(other, 4) != first
 
 
 def test_options_out_of_range_are_errors():

@@ -164,7 +164,7 @@ class GroupChooser:
                 buffer.push(group, totals[index], advantages[index])
             else:
                 places.append(index)
-        drawn = buffer.replacements(len(places), trainer.state.global_step + 1)
+        drawn = buffer.replacements(len(places))
         for place, group in zip(places, drawn, strict=False):  # an empty buffer gives none
             chosen.dropped.append(groups[place])
             groups[place] = group

@@ -76,6 +76,8 @@ class ReplayBuffer:
         self.seed = seed
         self.entries: list[tuple[float, SampledGroup]] = []
         """Score and group, in the order in which they came."""
+        self.draws = 0
+        """Draws that were made. A step may have several generation batches, each with random numbers of its own."""
 
     def push(self, group: SampledGroup, totals_G: Float[Tensor, "size"], advantages_G: Float[Tensor, "size"]) -> None:
         """Add a group; a full buffer drops the lowest score for it, the oldest of equals, and only for a higher one."""
@@ -87,17 +89,18 @@ class ReplayBuffer:
             del self.entries[lowest]
         self.entries.append((score, replace(group, advantages_G=advantages_G.clone())))
 
-    def replacements(self, count: int, step: int) -> list[SampledGroup]:
-        """Groups for `count` places at a training step; none from an empty buffer."""
+    def replacements(self, count: int) -> list[SampledGroup]:
+        """Groups for `count` places; none from an empty buffer."""
         if not self.entries or not count:
             return []
-        rng = np.random.default_rng((self.seed, 2, step))
+        self.draws += 1
+        rng = np.random.default_rng((self.seed, 2, self.draws))
         return [self.entries[index][1] for index in draw([score for score, _ in self.entries], count, rng)]
 
     def state(self) -> dict[str, Any]:
         """The state for `restore`."""
-        return {"entries": list(self.entries)}
+        return {"entries": list(self.entries), "draws": self.draws}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with the groups of another buffer."""
-        self.entries = list(state["entries"])
+        """Go on with the groups and random numbers of another buffer of the same seed."""
+        self.entries, self.draws = list(state["entries"]), state["draws"]
