@@ -248,3 +248,9 @@ def test_options_out_of_range_are_refused(name: str, value: Any):
 def test_a_critic_beside_an_estimator_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="critic: got one beside an advantage estimator"):
         make_trainer(CreditGRPOTrainer, tmp_path, critic=FAST, advantage="rloo")
+
+
+def test_without_a_largest_norm_it_learns_all_the_same(tmp_path: Path):
+    trainer = make_trainer(CreditGRPOTrainer, tmp_path, critic=FAST, max_grad_norm=0.0, max_steps=1)
+    trainer.train()
+    assert trainer.xp_advantages.critic.head.bias.abs().item() == pytest.approx(1e-2, rel=1e-3)

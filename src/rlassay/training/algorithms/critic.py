@@ -151,7 +151,8 @@ class Critic:
             self._scored(output, learn_from)
             parameters = list(self.trained().values())
             sum_gradients(accelerator, parameters)
-            torch.nn.utils.clip_grad_norm_(parameters, self.trainer.args.max_grad_norm)
+            if self.trainer.args.max_grad_norm > 0:  # 0 does not clip, as for the policy
+                torch.nn.utils.clip_grad_norm_(parameters, self.trainer.args.max_grad_norm)
             self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  # torch leaves a parameter open
         loss = accelerator.reduce(torch.stack(losses).sum(), reduction="sum")
         return {"critic/value_loss": loss.item()}
