@@ -11,9 +11,10 @@ import pandas as pd
 from PIL import Image
 
 from rlassay.config.data import Digits
+from rlassay.config.engine import Evaluation
 from rlassay.config.fingerprints import model_id, rl_id, sft_policy
 from rlassay.config.model import TinyVLM
-from rlassay.config.study import Arm, Evaluation, Primary, Study
+from rlassay.config.study import Arm, Primary, Study
 from rlassay.config.training import Recipe, RewardConfig, RLConfig, SFTConfig
 from rlassay.layout import Layout
 from rlassay.records import CompletionRow, Media, PromptRow, write_rows

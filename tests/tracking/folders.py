@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from rlassay.config.data import Jsonl
+from rlassay.config.engine import Evaluation
 from rlassay.config.model import TinyVLM
 from rlassay.config.policies import Policy, policies
-from rlassay.config.study import Arm, Evaluation, Primary, Study
+from rlassay.config.study import Arm, Primary, Study
 from rlassay.config.training import Recipe, RewardConfig, RLConfig, SFTConfig
 from rlassay.layout import Layout
 from rlassay.records import PromptRow, write_rows

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
-from rlassay.config.engine import ANSWERING, DEFAULT_ENGINE, EngineName, EvaluationEngine, Strategy, is_default_engine
+from rlassay.config.engine import ANSWERING, EngineName, Evaluation, Strategy
 from rlassay.config.model import Reference
 from rlassay.config.section import Section, alternatives, is_false, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
@@ -23,57 +23,6 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 SCORE_METRICS = ("choice_accuracy_lenient", "parse_failure", "parse_failure_lenient", "token_count", "truncated")
 """Metrics of the score stage besides the rewards of the study's arms."""
-
-
-class Beams(Section):
-    """Beam search; null keys take the value of the model's generation config."""
-
-    num_beams: int | None = Field(default=None, ge=1)
-    """Beams of the search."""
-    length_penalty: float | None = None
-    """Power of the length by which a beam's log-prob is divided; above 0 it favours longer completions."""
-    no_repeat_ngram_size: int | None = Field(default=None, ge=0)
-    """Length of the runs of tokens that may appear once only; 0 allows repetition."""
-
-
-class Evaluation(Section):
-    """How trained policies are evaluated."""
-
-    engine: EvaluationEngine = Field(default=DEFAULT_ENGINE, exclude_if=is_default_engine)
-    """The library that samples completions; by default transformers."""
-    sets: tuple[str, ...] = Field(default=("test",), min_length=1)
-    """Splits that each policy answers."""
-    num_samples: int = Field(default=8, ge=1)
-    """Sampled completions per prompt (avg@k)."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus (top-p) of the sampling."""
-    top_k: int = Field(default=0, ge=0, exclude_if=lambda given: given == 0)
-    """Number of likeliest tokens to sample from; 0 takes all."""
-    min_p: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda given: given == 0)
-    """Smallest probability of a sampled token, as a share of the likeliest token's; 0 takes all."""
-    greedy: bool = True
-    """Also decode each prompt once greedily."""
-    beams: Beams | None = Field(default=None, exclude_if=is_none)
-    """Also decode each prompt once by beam search; null leaves it out."""
-    max_completion_length: int = Field(ge=1)
-    """Longest completion, tokens."""
-    batch_size: int = Field(default=64, ge=1)
-    """Completions decoded at once."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the sampling; combined with the run's own seed."""
-    every: int | None = Field(default=None, ge=1, exclude_if=is_none)
-    """Steps between two points of the held-out curve: a run keeps its weights every so many steps until they have
-    answered `curve_set`. Null draws no curve."""
-    curve_set: str | None = Field(default=None, exclude_if=is_none)
-    """The evaluation set of the held-out curve, one of `sets`; null takes that of `primary`."""
-
-    @property
-    def modes(self) -> dict[Mode, int]:
-        """Completions per prompt by how they are decoded, in the order of the work."""
-        of_beams: dict[Mode, int] = {} if self.beams is None else {"beams": 1}
-        return {"sampled": self.num_samples, "greedy": int(self.greedy), **of_beams}
 
 
 class Primary(Section):

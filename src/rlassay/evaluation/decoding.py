@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlassay.config.study import Beams
+from rlassay.config.engine import Beams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,10 @@ import torch
 from rlassay import ranks
 from rlassay.bar import progress_bar
 from rlassay.config.credit import AttentionSignal
+from rlassay.config.engine import Evaluation
 from rlassay.config.fingerprints import code_digest, evaluation_id, package_version, reads_signals
 from rlassay.config.policies import Policy
-from rlassay.config.study import Evaluation, Study
+from rlassay.config.study import Study
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.by_vllm import VLLMDecoder
 from rlassay.evaluation.decoding import Decoding, Engine

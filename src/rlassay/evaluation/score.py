@@ -10,8 +10,9 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from rlassay.answers import extract_choice, extract_choice_lenient
+from rlassay.config.engine import Evaluation
 from rlassay.config.policies import Policy
-from rlassay.config.study import Evaluation, Study
+from rlassay.config.study import Study
 from rlassay.files import replacing
 from rlassay.layout import Layout
 from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
