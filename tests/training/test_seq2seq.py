@@ -16,7 +16,7 @@ from tests.training import tiny_lm
 from tests.training.tiny_lm import even_digits
 from tests.training.tiny_seq2seq import SHAPES, dataset, make_trainer, model, tokenizer
 
-PREFIX = {"t5": [0], "bart": [1], "bart_forced": [1, 2], "pegasus": [0]}
+PREFIX = {"t5": [0], "bart": [1], "bart_forced": [1, 2], "pegasus": [0], "mbart": [2]}
 DOCUMENTS = ([3, 4], [3, 5, 6, 7, 8], [9])
 COMPLETIONS = ([4, 1], [13, 12, 11, 0, 5, 1], [7, 7, 7, 1])
 """The padding token within a completion was sampled like any other."""
@@ -346,6 +346,14 @@ def test_a_model_without_a_start_token_is_refused(tmp_path: Path):
 def test_the_causal_trainer_refuses_encoder_decoders(tmp_path: Path):
     with pytest.raises(ValueError, match=r"got BartForConditionalGeneration, an encoder-decoder.*Seq2SeqGRPOTrainer"):
         make_trainer(CreditGRPOTrainer, tmp_path, "bart")
+
+
+def test_conversations_are_documents_of_their_turns_without_a_chat_template(tmp_path: Path):
+    turns = [{"role": "system", "content": "count"}, {"role": "user", "content": [{"type": "text", "text": " 3 4"}]}]
+    trainer = make_trainer(Seq2SeqGRPOTrainer, tmp_path)
+    assert trainer._tokenize_prompts([turns])[0] == [[3, 7, 8]]
+    trainer._tokenizer.chat_template = "{% for turn in messages[:1] %}{{ turn['content'] }}{% endfor %}"
+    assert trainer._tokenize_prompts([turns])[0] == [[3]]
 
 
 def test_long_documents_lose_their_end(tmp_path: Path):

@@ -10,22 +10,24 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from transformers import MBart50Tokenizer, MBartTokenizer
 
 from rlassay.config import StudyError
 from rlassay.config.load import resolve_study
 from rlassay.config.model import HubModel, Lora, TinySeq2Seq
 from rlassay.config.policies import policies
 from rlassay.config.study import Study
+from rlassay.config.training import SFTConfig
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.decoding import Decoding
 from rlassay.evaluation.generate import run_generate
 from rlassay.evaluation.score import run_score
 from rlassay.layout import Layout
-from rlassay.models.policy import build_policy, chat_format, load_policy
-from rlassay.models.seq2seq import document_ids, label_ids
+from rlassay.models.policy import ChatFormat, build_policy, chat_format, load_policy
+from rlassay.models.seq2seq import DOCUMENT_TEMPLATE, decoder_prefix, document_ids, label_ids
 from rlassay.records import PromptRow, read_rows, write_rows
 from rlassay.training.rl import run_rl
-from rlassay.training.sft import run_sft
+from rlassay.training.sft import run_sft, seq2seq_trainer, sft_arguments
 from tests.launcher import Launcher, wait_until
 from tests.training import tiny_seq2seq
 
@@ -287,6 +289,45 @@ def test_labels_begin_with_the_forced_token_and_end_with_the_end_token(shape: st
     forced = [2] if shape == "bart_forced" else []
     assert label_ids(model, tokenizer, ["5 6", "7"]) == [[*forced, 9, 10, 1], [*forced, 11, 1]]
     assert document_ids(model, tokenizer, ["count 1"]) == [[3, 5]]
+
+
+def test_language_codes_are_no_labels_but_the_prefix():
+    words = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁one", -2.0), ("▁two", -2.0), ("▁", -3.0)]
+    codes = {"src_lang": "en_XX", "tgt_lang": "ro_RO"}
+    first: Any = MBartTokenizer(vocab=words, **codes)
+    later: Any = MBart50Tokenizer(vocab=words, **codes)
+    assert first(text_target="one two")["input_ids"] == [4, 5, 2, first.convert_tokens_to_ids("ro_RO")]
+    policy = tiny_seq2seq.model("mbart")
+    assert label_ids(policy, first, ["one two", "two"]) == [[4, 5, 2], [5, 2]]
+    forced = policy.generation_config.forced_bos_token_id = later.convert_tokens_to_ids("ro_RO")
+    one, two, end = later.convert_tokens_to_ids(["▁one", "▁two", "</s>"])
+    assert later(text_target="one two")["input_ids"] == [forced, one, two, end]
+    assert label_ids(policy, later, ["one two", "two"]) == [[forced, one, two, end], [forced, two, end]]
+    policy.generation_config.forced_bos_token_id = other = later.convert_tokens_to_ids("fr_XX")
+    assert label_ids(policy, later, ["two"]) == [[other, two, end]]
+    policy.generation_config.forced_bos_token_id = None
+    assert label_ids(policy, later, ["two"]) == [[forced, two, end]]  # it is sampled then, so that it is learned
+
+
+@pytest.mark.parametrize("shape", tiny_seq2seq.SHAPES)
+def test_the_warm_start_reads_the_prefix_and_learns_what_comes_after(shape: str, tmp_path: Path):
+    model, processor = tiny_seq2seq.model(shape), tiny_seq2seq.tokenizer()
+    processor.chat_template = DOCUMENT_TEMPLATE
+    pairs = [
+        PromptRow(prompt_id=text, question="count 1", answer=text, demonstration=text) for text in ("5 6 7", "8", "")
+    ]
+    chats = ChatFormat(processor=processor, with_format_instruction=False)
+    config = SFTConfig(max_steps=1, learning_rate=1e-3, per_device_train_batch_size=3)
+    arguments = sft_arguments(config, 0, tmp_path, on_cpu=True)
+    trainer: Any = seq2seq_trainer(model, pairs, chats, arguments, None)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+    start, *forced = decoder_prefix(model)
+    width = 4 + len(forced)
+    learned = [[*forced, *ids, 1] for ids in ([9, 10, 11], [12], [])]
+    assert batch["labels"].tolist() == [row + [-100] * (width - len(row)) for row in learned]
+    for inputs, row in zip(batch["decoder_input_ids"].tolist(), learned, strict=True):
+        assert inputs[: len(row)] == [start, *row[:-1]]
+        assert set(inputs) <= set(range(len(tiny_seq2seq.WORDS)))
 
 
 def test_the_built_in_model_copies_neighbours_from_the_start():

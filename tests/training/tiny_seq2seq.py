@@ -1,4 +1,4 @@
-"""Encoder-decoders of four shapes, small enough to train in a second, and a task for them."""
+"""Encoder-decoders of five shapes, small enough to train in a second, and a task for them."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    MBartConfig,
+    MBartForConditionalGeneration,
     PegasusConfig,
     PegasusForConditionalGeneration,
     PreTrainedTokenizerFast,
@@ -22,7 +24,7 @@ from transformers import (
 from tests.training.tiny_lm import brevity, even_digits, grpo_config, save_as_start
 
 WORDS = ["<pad>", "<eos>", "<bos>", "count", *"0123456789"]
-SHAPES = ("t5", "bart", "bart_forced", "pegasus")
+SHAPES = ("t5", "bart", "bart_forced", "pegasus", "mbart")
 NUM_PROMPTS = 12
 
 
@@ -61,9 +63,16 @@ def own_attention(shape: str, document: list[int], decoder: list[int]) -> tuple[
 def _build(shape: str) -> Any:
     ids: dict[str, Any] = {"vocab_size": len(WORDS), "pad_token_id": 0, "eos_token_id": 1}
     if shape == "t5":
-        sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.1}
-        return T5ForConditionalGeneration(T5Config(**ids, **sizes, decoder_start_token_id=0))
-    sizes = {
+        of_t5: dict[str, Any] = {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 48,
+            "num_layers": 2,
+            "num_heads": 4,
+            "dropout_rate": 0.1,
+        }
+        return T5ForConditionalGeneration(T5Config(**ids, **of_t5, decoder_start_token_id=0))
+    sizes: dict[str, Any] = {
         "d_model": 32,
         "encoder_layers": 2,
         "decoder_layers": 1,
@@ -76,6 +85,10 @@ def _build(shape: str) -> Any:
     if shape == "pegasus":
         config = PegasusConfig(**ids, **sizes, decoder_start_token_id=0, forced_eos_token_id=None)
         return PegasusForConditionalGeneration(config)
+    if shape == "mbart":
+        # Its decoder starts with the code of a language, here the token 2.
+        config = MBartConfig(**ids, **sizes, decoder_start_token_id=2, forced_eos_token_id=None)
+        return MBartForConditionalGeneration(config)
     policy = BartForConditionalGeneration(BartConfig(**ids, **sizes, bos_token_id=2, decoder_start_token_id=1))
     policy.generation_config.forced_bos_token_id = 2 if shape == "bart_forced" else None
     policy.generation_config.forced_eos_token_id = None

@@ -117,7 +117,7 @@ class HubModel(Section):
     kind: Literal["hub"]
     """Selects this section."""
     architecture: Literal["causal", "seq2seq"] = Field(default="causal", exclude_if=lambda given: given == "causal")
-    """`seq2seq` for an encoder-decoder (T5, BART, Pegasus); `causal` for any other, with or without images."""
+    """`seq2seq` for an encoder-decoder (T5, BART, Pegasus, mBART); `causal` for any other, with or without images."""
     name: str = Field(min_length=1)
     """Hub name, or path of a local folder."""
     revision: str | None = None

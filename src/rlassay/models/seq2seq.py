@@ -66,7 +66,7 @@ def check_seq2seq(model: Any, tokenizer: Any, max_completion_length: int | None 
     """Raise ValueError unless a model and its tokenizer can read documents and write completions of that length."""
     if not is_encoder_decoder(model):
         raise ValueError(
-            f"model: got {_name(model)}, a causal model; expected an encoder-decoder (T5, BART, Pegasus). "
+            f"model: got {_name(model)}, a causal model; expected an encoder-decoder (T5, BART, Pegasus, mBART). "
             "For a causal model use CreditGRPOTrainer"
         )
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -84,7 +84,7 @@ def check_seq2seq(model: Any, tokenizer: Any, max_completion_length: int | None 
 
 
 def decoder_positions(model: Any) -> int | None:
-    """Positions of a model with absolute ones (BART, Pegasus); None for relative positions (T5)."""
+    """Positions of a model with absolute ones (BART, Pegasus, mBART); None for relative positions (T5)."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
@@ -110,21 +110,41 @@ def document_ids(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[
 def label_ids(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids that a decoder learns for these texts: forced BOS if any, the text, the end token.
 
-    The model shifts them itself: its decoder reads the start token, then all of them but the last.
+    A language code that the tokenizer writes after the end token (mBART) belongs to the decoder's prefix, not to the
+    labels; so does what it writes before the text if the model forces a BOS token.
     """
     forced = decoder_prefix(model)[1:]
     end = tokenizer.eos_token_id
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, end}
     labels = []
     for ids in tokenizer(text_target=list(texts))["input_ids"]:
-        begun = ids if ids[: len(forced)] == forced else [*forced, *ids]
-        labels.append(begun if begun[-1:] == [end] else [*begun, end])
+        last = next((place for place in reversed(range(len(ids))) if ids[place] not in special), -1)
+        first = next((place for place in range(last + 1) if ids[place] not in special), 0) if forced else 0
+        learned = [*forced, *ids[first : last + 1]]
+        labels.append(learned if learned[-1:] == [end] else [*learned, end])
     return labels
+
+
+class LabelShift:
+    """Shifts labels to decoder inputs, in place of a model, for `DataCollatorForSeq2Seq(tokenizer, model=...)`.
+
+    Models shift in ways of their own: mBART begins with the last label, whatever its `decoder_start_token_id`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.start = decoder_prefix(model)[0]
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+        """The start token, then all labels but the last."""
+        starts = labels.new_full((len(labels), 1), self.start)
+        # -100 comes after all labels of a row, so that what is read in its place does not matter.
+        return torch.cat([starts, labels[:, :-1]], dim=1).clamp(min=0)
 
 
 def pad_right(
     ids: Int[Tensor, "batch keys"], mask: Int[Tensor, "batch keys"]
 ) -> tuple[Int[Tensor, "batch keys"], Int[Tensor, "batch keys"]]:
-    """The same rows with all padding on the right, which absolute positions (BART, Pegasus) need."""
+    """The same rows with all padding on the right, which absolute positions (BART, Pegasus, mBART) need."""
     order = mask.argsort(dim=1, descending=True, stable=True)
     return ids.gather(1, order), mask.gather(1, order)
 

@@ -1,6 +1,6 @@
 # pyright: basic
 # (accelerate has no types, and those of TRL leave most attributes of a trainer open)
-"""GRPO for encoder-decoders: swap TRL's `GRPOTrainer` for `Seq2SeqGRPOTrainer` to train T5, BART or Pegasus.
+"""GRPO for encoder-decoders: swap TRL's `GRPOTrainer` for `Seq2SeqGRPOTrainer` to train T5, BART and the like.
 
 Only what makes and scores sequences is overridden. TRL's loss, its reference model, advantages, rewards, credit,
 metrics and checkpoints are those of `CreditGRPOTrainer`.
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlassay.models.seq2seq import (
+    DOCUMENT_TEMPLATE,
     causal_generate,
     check_seq2seq,
     disable_dropout,
@@ -28,9 +29,10 @@ from rlassay.training.trainer import CreditGRPOTrainer
 class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
     r"""`CreditGRPOTrainer` for encoder-decoders: the encoder reads the prompt, the decoder writes the completion.
 
-    Takes the arguments of `CreditGRPOTrainer`. Prompts are texts, or conversations if the tokenizer has a chat
-    template. The log-prob of a completion token is $\log \pi(y_t \mid x, p, y_{<t})$ with the document $x$ and the
-    decoder's prefix $p$: the start token and the forced BOS token, which are never sampled and never trained.
+    Takes the arguments of `CreditGRPOTrainer`. Prompts are texts, or conversations, of which the encoder reads the text
+    of all turns unless the tokenizer has a chat template. The log-prob of a completion token is
+    $\log \pi(y_t \mid x, p, y_{<t})$ with the document $x$ and the decoder's prefix $p$: the start token and the forced
+    BOS token, which are never sampled and never trained.
 
     Completions are sampled from the model's distribution, at the `temperature` and `top_p` of the arguments: generation
     settings of the checkpoint, such as beams or a minimal length, play no part. `generation_kwargs={"num_beams": G,
@@ -124,7 +126,8 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         """Called by TRL: the encoder's tokens, special ones included, within the model's positions."""
         tokenizer: Any = self.processing_class
         options: Any = self.chat_template_kwargs
-        rendering = {"chat_template": self.chat_template, **(options or {})}
+        template = self.chat_template or tokenizer.chat_template or DOCUMENT_TEMPLATE
+        rendering = {"chat_template": template, **(options or {})}
         texts = [
             prompt if isinstance(prompt, str) else tokenizer.apply_chat_template(prompt, tokenize=False, **rendering)
             for prompt in prompts

@@ -35,7 +35,7 @@ from rlassay.models.policy import (
     tokenizer_of,
     training_rows,
 )
-from rlassay.models.seq2seq import decoder_positions, document_ids, is_encoder_decoder, label_ids
+from rlassay.models.seq2seq import LabelShift, decoder_positions, document_ids, is_encoder_decoder, label_ids
 from rlassay.ranks import is_main
 from rlassay.records import TRAINING_SPLITS, PromptRow, read_rows
 from rlassay.training.job_callback import add_trackers
@@ -132,7 +132,7 @@ def seq2seq_trainer(
         args=arguments,
         train_dataset=library.Dataset.from_dict({"input_ids": documents, "labels": labels}),
         processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=LabelShift(model)),
         compute_loss_func=mean_over_tokens,
     )
 
