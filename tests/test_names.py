@@ -1,6 +1,13 @@
-"""An unknown name is answered with the known ones and the nearest."""
+"""Metrics read as words; an unknown name is answered with the known ones and the nearest."""
 
-from rlassay.names import nearest, one_of, unknown
+import re
+
+import pytest
+
+from rlassay.config.study import SCORE_METRICS
+from rlassay.names import METRICS_IN_WORDS, in_words, nearest, one_of, unknown
+from rlassay.report.read.scores import DISAGREEMENT
+from rlassay.rewards import REWARDS
 
 
 def test_the_sentence_says_what_was_got_what_is_known_and_what_was_meant():
@@ -22,3 +29,27 @@ def test_a_name_that_contains_the_given_one_is_near():
 
 def test_one_known_name_is_named_alone():
     assert (one_of(["grpo"]), one_of(["grpo", "rloo"])) == ("grpo", "one of grpo, rloo")
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("rouge_average/rouge1", "ROUGE-1"),
+        ("rouge_average/rougeLsum", "ROUGE-Lsum"),
+        ("rouge_l", "ROUGE-L, stemmed"),
+        ("length_similarity", "length similarity"),
+        ("my_reward", "my reward"),
+        ("my_reward/time_spent", "my reward: time spent"),
+    ],
+)
+def test_metrics_read_as_words(metric: str, words: str):
+    assert in_words(metric) == words
+
+
+def test_every_built_in_metric_has_words_of_its_own():
+    parts = [f"rouge_average/{part}" for part in ("rouge1", "rouge2", "rougeL", "rougeLsum")]
+    metrics = [*REWARDS, *SCORE_METRICS, *parts, DISAGREEMENT]
+    assert set(METRICS_IN_WORDS) <= set(metrics)
+    found = [in_words(metric) for metric in metrics]
+    assert len(set(found)) == len(metrics)
+    assert [words for words in found if re.search(r"[_/@]|rouge", words)] == []

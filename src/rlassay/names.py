@@ -1,7 +1,33 @@
-"""Sentences about an unknown name: the name, the known ones, and the nearest of them."""
+"""Names for readers: metrics in words, and sentences about an unknown name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+METRICS_IN_WORDS = {
+    "choice_accuracy": "accuracy",
+    "choice_accuracy_lenient": "accuracy, lenient parser",
+    "action_set_iou": "action-set IoU",
+    "think_format": "thinking format",
+    "think_answer_format": "format",
+    "strict_think_answer_format": "strict format",
+    "soft_overlong": "soft overlong penalty",
+    "rouge_average": "ROUGE average",
+    "rouge_average/rouge1": "ROUGE-1",
+    "rouge_average/rouge2": "ROUGE-2",
+    "rouge_average/rougeL": "ROUGE-L",
+    "rouge_average/rougeLsum": "ROUGE-Lsum",
+    "rouge_l": "ROUGE-L, stemmed",
+    "token_count": "completion length",
+    "parse_failure": "parse failures, strict",
+    "parse_failure_lenient": "parse failures, lenient",
+    "grading_disagreement": "strict and lenient disagree",
+}
+"""Metric of an evaluation -> its name in words, where the words of its key do not serve."""
+
+
+def in_words(metric: str) -> str:
+    """A metric for readers: `ROUGE-1` for `rouge_average/rouge1`, `mine: time spent` for `mine/time_spent`."""
+    return METRICS_IN_WORDS.get(metric, metric.replace("_", " ").replace("/", ": "))
 
 
 def unknown(what: str, got: object, known: Iterable[str]) -> str:

@@ -100,7 +100,7 @@ def test_metrics_of_a_custom_reward_have_curves_among_the_rewards():
     metrics = dict(zip(results.rows["base"].folders.values(), runs, strict=True))
     reward, curve = build_curves(replace(results, **({"metrics": metrics})), 0.95)
     assert reward.metric == "reward"
-    assert (curve.metric, curve.title, curve.group) == (metric, "brevity/metrics/long words", "reward")
+    assert (curve.metric, curve.title, curve.group) == (metric, "brevity: long words", "reward")
     # Step 1: the third run returned none. Step 2: (8 + 6 + 13) / 3.
     assert [series.mean for series in curve.series] == [(3.5, 9.0)]
 

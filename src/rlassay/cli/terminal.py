@@ -13,6 +13,7 @@ from rlassay.cli.status import Row, duration, status_rows, training_left
 from rlassay.config import Study
 from rlassay.files import read_json
 from rlassay.layout import Layout
+from rlassay.names import in_words
 from rlassay.records import SplitFacts
 
 SNAKEMAKE_LOG = "snakemake.logging"
@@ -130,7 +131,7 @@ class StudyLines(logging.Handler):
                 score = held_out(self.study, self.layout, policy, wildcards.get("set", ""))
                 if score is not None:
                     scored = sum(bool(row.scored) for row in rows)
-                    shown = f"{self.study.primary.metric.replace('_', ' ')} {score:.3f} on {self.study.primary.set}"
+                    shown = f"{in_words(self.study.primary.metric)} {score:.3f} on {self.study.primary.set}"
                     yield f"{row.name}: {shown}; {scored} of {len(rows)} scored{self._left(rows)}"
             else:
                 reward = None if row.progress is None else row.progress.reward

@@ -6,7 +6,7 @@ choices follow fixed rules.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from rlassay.config.model import HubModel, TinyVLM
 from rlassay.records import Media, PromptRow, read_rows
 from rlassay.report.content import (
     ArmWords,
@@ -135,19 +136,18 @@ def _has_signals(scene: Scene) -> bool:
 def _note(results: Results, seed: int, arms: list[str], shown: int, possible: int) -> str:
     """The rules of the choice, and the arms not shown."""
     absent = [quoted(arm.label) for name, arm in results.study.arms.items() if name not in arms]
-    sentences = [
-        f"The completions are from the runs with seed {seed}. At each step, runs with the same seed see the same "
-        "prompts in all arms."
-        if shown
-        else "",
-        "Of each group, the completion with the largest absolute advantage is shown." if shown else "",
-        f"{shown} of the {possible} prompts that all arms recorded at these steps are shown."
-        if shown < possible
-        else "",
-        f"Arms not shown: {', '.join(absent)}." if absent else "",
-        "" if shown else "No completions are shown, because the arms recorded no prompt in common.",
-    ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    sentences = ["No completions are shown, because the arms recorded no prompt in common."]
+    if shown:
+        sentences = [
+            f"The completions are from the runs with seed {seed}. At each step, runs with the same seed see the same "
+            "prompts in all arms.",
+            "Of each group, the completion with the largest absolute advantage is shown.",
+        ]
+    if shown < possible:
+        sentences.append(f"{shown} of the {possible} prompts that all arms recorded at these steps are shown.")
+    if absent:
+        sentences.append(f"Arms not shown: {', '.join(absent)}.")
+    return " ".join(sentences)
 
 
 # Choosing runs, steps and prompts.
@@ -210,7 +210,10 @@ def possible_scenes(steps: dict[Stage, WatchedStep]) -> list[SceneChoice]:
 def most_frames(results: Results) -> dict[str, int | None]:
     """Most frames of a clip that each arm shows; None for all."""
     models = {name: arm.recipe.model for name, arm in results.study.arms.items()}
-    return {name: getattr(getattr(model, "clips", None), "max_frames", None) for name, model in models.items()}
+    return {
+        name: model.clips.max_frames if isinstance(model, TinyVLM | HubModel) else None
+        for name, model in models.items()
+    }
 
 
 def build_scene(
@@ -364,16 +367,17 @@ def credit_rows(credit: TokenCredit) -> dict[str, list[dict[str, Any]]]:
         for end, words in (("most", arm.most), ("least", arm.least))
         for one in words
     ]
-    shown = [
-        {"step": scene.step, "prompt_id": scene.prompt_id, "arm": one.arm, "sample": one.sample, **word.model_dump()}
-        for scene in credit.scenes
-        for one in scene.completions
-        for word in one.words
-    ]
-    read = [
-        {"step": scene.step, "prompt_id": scene.prompt_id, "arm": one.arm, "sample": one.sample, **word.model_dump()}
-        for scene in credit.scenes
-        for one in scene.completions
-        for word in (() if one.document is None else one.document.words)
-    ]
+    shown = _scene_rows(credit, lambda one: one.words)
+    read = _scene_rows(credit, lambda one: () if one.document is None else one.document.words)
     return {"credit_words": ranked, "credit_scenes": shown} | ({"credit_documents": read} if read else {})
+
+
+def _scene_rows(
+    credit: TokenCredit, words_of: Callable[[WatchedCompletion], Sequence[CreditWord | DocumentWord]]
+) -> list[dict[str, Any]]:
+    return [
+        {"step": scene.step, "prompt_id": scene.prompt_id, "arm": one.arm, "sample": one.sample, **word.model_dump()}
+        for scene in credit.scenes
+        for one in scene.completions
+        for word in words_of(one)
+    ]

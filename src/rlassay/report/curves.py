@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from rlassay.models.vllm_engine import SAMPLER_GAP
+from rlassay.names import in_words
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
 from rlassay.report.tables import SHARE_LIMITS, tidy, value_limits
@@ -79,9 +80,9 @@ def build_curves(results: Results, confidence: float) -> list[Curve]:
 
 def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     shown: dict[str, tuple[str, Unit]] = {"reward": ("weighted sum of rewards", "value")}
-    shown |= {f"rewards/{name}/mean": (name.replace("_", " "), "value") for name in results.study.rewards}
+    shown |= {f"rewards/{name}/mean": (in_words(name), "value") for name in results.study.rewards}
     of_custom = {metric for frame in results.metrics.values() for metric in frame.columns if "/metrics/" in metric}
-    shown |= {metric: (metric.removeprefix("rewards/").replace("_", " "), "value") for metric in sorted(of_custom)}
+    shown |= {metric: (in_words(_evaluated(metric)), "value") for metric in sorted(of_custom)}
     shown |= {"reward_std": ("spread within groups", "value")}
     groups: dict[CurveGroup, dict[str, tuple[str, Unit]]] = {
         "reward": shown,
@@ -92,7 +93,7 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
     for group, metrics in (groups | CREDIT_CURVES).items():
         for metric, (title, unit) in metrics.items():
             arms = [row for row in results.rows.values() if row.kind == "arm"]
-            limits = SHARE_LIMITS if unit == "share" else value_limits(results, _rewarded(metric))
+            limits = SHARE_LIMITS if unit == "share" else value_limits(results, _evaluated(metric))
             series = tuple(
                 _series(logged, row, metric, limits, confidence) for row in arms if _logged(logged, row, metric)
             )
@@ -103,9 +104,9 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
             yield Curve(metric=metric, title=title, unit=unit, group=group, series=series)
 
 
-def _rewarded(metric: str) -> str:
-    """The reward of a logged `rewards/<reward>/mean`; another metric as it is."""
-    return metric.removeprefix("rewards/").removesuffix("/mean")
+def _evaluated(metric: str) -> str:
+    """The key that the evaluation gives a logged metric of a reward: `<reward>` or `<reward>/<metric>`."""
+    return metric.removeprefix("rewards/").removesuffix("/mean").replace("/metrics/", "/")
 
 
 def _logged(logged: dict[str, pd.DataFrame], row: PolicyRow, metric: str) -> bool:

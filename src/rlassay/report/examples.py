@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pyarrow.parquet as pq
 
+from rlassay.names import in_words
 from rlassay.records import CompletionRow, read_rows
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Example, ShownCompletion
@@ -106,7 +107,7 @@ def _means(results: Results, rows: list[PolicyRow]) -> pd.DataFrame:
 
 def _ranked(low: pd.Series, high: pd.Series, reason: str, results: Results) -> Iterator[tuple[str, str]]:
     """prompt_id and reason, largest distance first; prompts without a distance are left out."""
-    metric = results.study.primary.metric.replace("_", " ")
+    metric = in_words(results.study.primary.metric)
     ends = zip(low.index.astype(str), low.to_numpy(dtype=float), high.to_numpy(dtype=float), strict=True)
     found = [(-round(abs(b - a), 9), prompt_id, a, b) for prompt_id, a, b in ends if round(abs(b - a), 9) > 0]
     for _, prompt_id, a, b in sorted(found):

@@ -6,6 +6,7 @@ from math import inf, isnan
 import numpy as np
 from jaxtyping import Float
 
+from rlassay.names import in_words
 from rlassay.records import Mode
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Column, Covers, Estimate, PairedDifference, Table, TableName, TableRow, Unit
@@ -15,19 +16,6 @@ from rlassay.stats import Interval, are_shares, contrast, crossed_interval, seed
 
 SeedScores = Float[np.ndarray, "seeds items"]
 
-TITLES = {
-    "choice_accuracy": "accuracy",
-    "choice_accuracy_lenient": "accuracy, lenient parser",
-    "think_answer_format": "format",
-    "strict_think_answer_format": "strict format",
-    "token_count": "completion length",
-    "truncated": "truncated",
-    "parse_failure": "parse failures, strict",
-    "parse_failure_lenient": "parse failures, lenient",
-    "action_set_iou": "action-set IoU",
-    DISAGREEMENT: "strict and lenient disagree",
-}
-"""Metric -> heading, where its name does not serve as one."""
 LIMITS = {"soft_overlong": (-1.0, 0.0), "modality_balance": (-1.0, 1.0)}
 """Reward -> its smallest and largest value, where these follow from its formula and are not 0 and 1."""
 SHARE_LIMITS = (0.0, 1.0)
@@ -284,7 +272,7 @@ def _columns(results: Results, metrics: tuple[str, ...], only: str | None = None
 
 
 def _pass_column(results: Results, name: str, k: int) -> Column:
-    title = f"{heading(results.study.primary.metric)}, pass@{k}"
+    title = f"{in_words(results.study.primary.metric)}, pass@{k}"
     return _column(results, name, f"{PASS_AT}{k}", "sampled", title)
 
 
@@ -293,7 +281,7 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
     if title is None:
         averaged = mode == "sampled" and metric not in (*LENGTH, *PARSING)
         how = f"avg@{results.study.evaluation.num_samples}" if averaged else mode
-        title = f"{heading(metric)}, {how}"
+        title = f"{in_words(metric)}, {how}"
     return Column(
         key=f"{name}/{metric}/{mode}",
         set=name,
@@ -305,11 +293,6 @@ def _column(results: Results, name: str, metric: str, mode: Mode, title: str | N
         better="lower" if metric in LOWER_IS_BETTER else "neither" if metric == "token_count" else "higher",
         primary=(name, metric, mode) == (primary.set, primary.metric, primary.mode),
     )
-
-
-def heading(metric: str) -> str:
-    """A metric in words."""
-    return TITLES.get(metric, metric.replace("_", " "))
 
 
 def _unit(results: Results, metric: str) -> Unit:

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rlassay.config.policies import Policy
+from rlassay.names import in_words
 from rlassay.report.content import Comparison, ComparisonOutcome, OtherMode
 from rlassay.report.findings.answer import answer, headline, metric_name, what_it_takes
 from rlassay.report.findings.effects import flips, improvement, needed
@@ -14,7 +15,6 @@ from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.tables import (
     SeedScores,
     difference,
-    heading,
     means_by_seed,
     other_modes,
     primary_column,
@@ -274,7 +274,7 @@ def _verdict(
 
 
 def _metric(column: Column) -> str:
-    return metric_name(column, heading(column.metric))
+    return metric_name(column, in_words(column.metric))
 
 
 def _other_modes(

@@ -85,7 +85,7 @@ def test_the_index_knows_where_each_prompt_is_and_who_is_right(results: Results,
     assert index["reference"] == list(results.rows).index("base")
     test, training = index["sources"]
     assert (test["key"], training["key"]) == ("test", "training")
-    assert test["metrics"][test["right"]] == "choice_accuracy"
+    assert test["metrics"][test["right"]] == "accuracy"
     key, question, page, shares = test["prompts"][0]
     scores = [
         results.scores[folder, "test"].mean_by_prompt("sampled", "choice_accuracy")[0]

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rlassay.layout import COMPLETIONS_DATA, COMPLETIONS_PAGE
+from rlassay.names import in_words
 from rlassay.report import typeset
 from rlassay.report.completions.collect import PromptCompletions, Source, sources
 from rlassay.report.content import Content
@@ -75,7 +76,7 @@ def _write_source(source: Source, rows: list[str], images: Thumbnails, folder: P
     return {
         "key": source.key,
         "title": source.title,
-        "metrics": source.metrics,
+        "metrics": [in_words(metric) for metric in source.metrics],
         "right": None if source.right is None else source.metrics.index(source.right),
         "prompts": listed,
     }

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from rlassay.config.settings import HackingThresholds
 from rlassay.layout import shards
+from rlassay.names import in_words
 from rlassay.report.completions.collect import policy_completions
 from rlassay.report.content import Comparison
 from rlassay.report.findings.answer import amount
@@ -28,7 +29,7 @@ from rlassay.report.findings.records import HackingSign, SuspectCompletion
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Column, Estimate
 from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
-from rlassay.report.tables import SHARE_LIMITS, estimate, heading, over_seeds, primary_column, scores_of, tidy
+from rlassay.report.tables import SHARE_LIMITS, estimate, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import row_difference, start_of
 from rlassay.stats.intervals import VarianceComponent, half_width
@@ -213,7 +214,7 @@ def _judge_signs(
             if risen > limits.judge_disagrees
             else ""
         )
-        shown = ((f"{judge} above 1/2, {heading(rule)} 0", alarm), (before, after, limits.judge_disagrees))
+        shown = ((f"{judge} above 1/2, {in_words(rule)} 0", alarm), (before, after, limits.judge_disagrees))
         found.append(_sign(row, "judge_disagrees", *shown, _worst(spans, values)))
     return found
 
@@ -242,7 +243,7 @@ def _reward_without_gain(
         moved = f"gained at most {amount(high, column)}" if high >= 0 else f"fell by at least {amount(-high, column)}"
         alarm = (
             f"The training reward rose without a gain on held-out prompts: from {number(before.mean, 'value')} to "
-            f"{number(after.mean, 'value')}, while {heading(column.metric)} {moved}."
+            f"{number(after.mean, 'value')}, while {in_words(column.metric)} {moved}."
         )
     shown = (("summed training reward", alarm), (before, after, limits.held_out_gain))
     return _sign(row, "reward_without_gain", *shown, _worst(spans, rewards)).model_copy(update={"unit": "value"})

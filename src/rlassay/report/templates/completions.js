@@ -76,7 +76,7 @@ function fillForm() {
 }
 
 function fillSource() {
-  options(form.elements.metric, source.metrics.map((name, place) => [String(place), name.replaceAll("_", " ")]), "0");
+  options(form.elements.metric, source.metrics.map((name, place) => [String(place), name]), "0");
   for (const name of ["right", "flip", "from", "to"]) form.elements[name].disabled = source.right === null;
 }
 
@@ -216,7 +216,7 @@ function showCompletions(prompt, texts) {
 function card(prompt, texts, row, seed, one) {
   const right = isRight(one);
   const facts = [[seed === null ? "" : `seed ${seed}`, one[GREEDY] ? "greedy" : `sample ${one[SAMPLE]}`].filter(Boolean).join(", "), `${one[TOKENS]} tokens${one[FINISHED] ? "" : ", truncated"}`];
-  const scores = source.metrics.map((name, place) => `${name.replaceAll("_", " ")} ${shown(one[SCORES][place])}`);
+  const scores = source.metrics.map((name, place) => `${name} ${shown(one[SCORES][place])}`);
   if (one[ADVANTAGE] !== null) scores.push(`advantage ${one[ADVANTAGE] > 0 ? "+" : ""}${shown(one[ADVANTAGE])}`);
   const isPinned = pinned === one;
   const pin = element("button", {type: "button", textContent: "compare", "aria-pressed": String(isPinned), "aria-label": `compare with ${INDEX.rows[row].label}, ${facts[0]}`});
