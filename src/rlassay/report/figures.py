@@ -13,6 +13,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rlassay.names import in_words
 from rlassay.report.content import Comparison, Content
 from rlassay.report.figures_style import (
     ALT_LENGTH,
@@ -199,9 +200,9 @@ def _several(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
 def draw_reward(reward: str, parts: Sequence[RewardPart], marks: dict[str, Mark]) -> Drawing:
     """One reward's raw value in every arm, in the first tenth (ring) and the last tenth of the steps."""
     rows = [_before_after_row(part, marks) for part in parts]
-    figure, axes = _draw_rows(reward, rows, "value")
+    figure, axes = _draw_rows(in_words(reward), rows, "value")
     axes.set_xlabel("raw value: first tenth of the steps (ring), last tenth")
-    alt = _describe_rows(f"{reward}, raw value before and after RL", rows)
+    alt = _describe_rows(f"{in_words(reward)}, raw value before and after RL", rows)
     return finish(figure, f"reward_{file_name(reward)}", "rewards", alt)
 
 
