@@ -1,10 +1,14 @@
 """Attribution to the ingredients of a design, from planted effects whose numbers are known by hand."""
 
+from html import unescape
+
 import numpy as np
 import pytest
 
 from rlassay.report.figures import assign_marks, draw_figures
 from rlassay.report.findings.attribution import build_attribution
+from rlassay.report.findings.records import Attribution, AttributionMethod, IngredientEffect
+from rlassay.report.numbers import PairedDifference
 from rlassay.report.page import render_markdown, render_page
 from rlassay.report.run import build_frames
 from rlassay.report.verdicts import compare_with_baseline
@@ -123,6 +127,39 @@ def test_a_part_of_a_fraction_in_which_ingredients_vary_together_is_refused():
 
 def test_arms_written_by_hand_have_no_attribution():
     assert build_attribution(designed(additive, design="explicit"), 0.95) is None
+
+
+def test_the_answer_says_what_each_ingredient_changes_over_the_settings_of_the_others(tmp_path):
+    def effect(label, change, low, high):
+        numbers = PairedDifference(
+            effect=change,
+            low=low,
+            high=high,
+            p_value=0.1,
+            p_holm=None,
+            family_size=0,
+            num_seeds=2,
+            num_items=9,
+            covers="items",
+        )
+        return IngredientEffect(ingredients=(label,), label=label, difference=numbers, by_seed=())
+
+    effects = (effect("format", 0.01, -0.002, 0.022), effect("brevity", -0.024, -0.041, -0.007))
+    method = AttributionMethod(kind="main_effect", title="main effect", effects=effects, refused="")
+    content = fake_content().model_copy(update={"attribution": Attribution(methods=(method,), note="")})
+    sentence = (
+        "Averaged over the settings of the other ingredients, 'format' changes accuracy by +1.0 points (95% interval "
+        "−0.2 to +2.2) and 'brevity' by −2.4 points (−4.1 to −0.7). These are no verdicts, since they are not "
+        "corrected for several comparisons."
+    )
+    marks = assign_marks(content)
+    drawings = draw_figures(content, marks)
+    page = unescape(render_page(content, marks, drawings, tmp_path))
+    assert page.index(sentence) < page.index('id="attribution"')
+    assert sentence in render_markdown(content, drawings)
+    alone = Attribution(methods=(method.model_copy(update={"kind": "add_one_in"}),), note="")
+    without = content.model_copy(update={"attribution": alone})
+    assert "Averaged over" not in render_markdown(without, drawings)
 
 
 @pytest.mark.parametrize("arms", [FACTORIAL, FRACTION])

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from rlassay.names import in_words
 from rlassay.report.content import Comparison
-from rlassay.report.findings.records import Equivalence, Needed
+from rlassay.report.findings.records import Attribution, Equivalence, Needed
 from rlassay.report.numbers import Column, PairedDifference
 from rlassay.report.typeset import EFFECT_UNIT, counted, interval, listed, number, quoted
 
@@ -91,6 +92,30 @@ def headline(
             verb = (one if len(labels) == 1 else several).format(margin=amount(margin, column))
             parts.append(f"{_named(labels)} {verb}")
     return f"In {metric}, compared with {quoted(baseline)}: {'; '.join(parts)}." if parts else ""
+
+
+def main_effects(attribution: Attribution | None, column: Column, confidence: float) -> str:
+    """What each ingredient of a design changes over all settings of the others; empty without main effects.
+
+    Args:
+        attribution: the study's attribution; None = no design.
+        column: the primary column.
+        confidence: level of the intervals.
+    """
+    methods = () if attribution is None else attribution.methods
+    effects = [one for method in methods if method.kind == "main_effect" for one in method.effects]
+    if not effects:
+        return ""
+    name, parts = metric_name(column, in_words(column.metric)), list[str]()
+    for one in effects:
+        ends = " to ".join(number(end, column.unit, True) for end in (one.difference.low, one.difference.high))
+        verb, interval_of = ("by", "") if parts else (f"changes {name} by", f"{100 * confidence:g}% interval ")
+        effect = amount(one.difference.effect, column, signed=True)
+        parts.append(f"{quoted(one.label)} {verb} {effect} ({interval_of}{ends})")
+    return (
+        f"Averaged over the settings of the other ingredients, {listed(parts)}. These are no verdicts, since they are "
+        "not corrected for several comparisons."
+    )
 
 
 def modes_apart(gains: Sequence[Comparison], labels: Mapping[str, str], column: Column) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from rlassay.report.content import Content
 from rlassay.report.curves import CREDIT_CURVES
+from rlassay.report.findings.answer import main_effects
 from rlassay.report.findings.provenance import evaluation_cost, provenance_summary
 from rlassay.report.numbers import Column, TableName
 from rlassay.report.typeset import (
@@ -222,6 +223,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "level": level(content),
         "run_summary": run_summary(content),
         "rejection_summary": rejection_summary(content),
+        "main_effects": main_effects(content.attribution, primary_of(content), content.study.confidence),
         "attribution_note": attribution_note(content),
         "interval_notes": interval_notes(content),
         "cost_summary": cost_summary(content),
