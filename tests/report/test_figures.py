@@ -95,6 +95,12 @@ def test_a_long_name_gets_a_line_of_its_own_and_is_not_cut():
     assert heights[1] - heights[0] == 3 * 14
 
 
+def test_rewards_have_the_words_of_the_tables():
+    drawings, _ = fake()
+    assert "accuracy" in texts(drawings["reward_choice_accuracy"])
+    assert drawings["reward_soft_overlong"].alt.startswith("soft overlong penalty, raw value")
+
+
 def test_logged_only_rewards_are_drawn_open():
     drawings, marks = fake()
     color = f'fill="{marks["base"].color}"'
