@@ -145,6 +145,21 @@ def test_a_server_is_seeded_through_its_requests():
     assert first["seed"] != second["seed"]
 
 
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+def test_weights_of_a_renamed_tower_are_pushed_under_the_names_of_vllm(mode: str, kind: str):
+    trainer = trainer_at(3, mode=mode)
+    trainer.model.config = SimpleNamespace(model_type=kind)
+    names = ["model.vision_tower.encoder.weight", "lm_head.weight"]
+    trainer.vllm_generation._iter_named_params = lambda: iter([(name, None) for name in names])
+
+    VLLMSampling(None).prepare(trainer)
+
+    pushed = [name for name, _ in trainer.vllm_generation._iter_named_params()]
+    tower = "model.vision_tower.vision_model.encoder.weight" if kind == "llava" else names[0]
+    assert pushed == [tower, "lm_head.weight"]
+
+
 @pytest.mark.parametrize("gap", [0.3, float("nan")])
 def test_a_gap_beyond_the_limit_stops_the_run(gap: float):
     trainer = trainer_at(3)

@@ -87,12 +87,10 @@ class VLLMSampling:
             return
         generation = trainer.vllm_generation
         self._seed(trainer, generation)
-        if trainer.vllm_mode != "colocate":
-            return
-        if trainer._is_vlm:
-            patch_vllm_images(generation, trainer.processing_class.image_token_id)
         if trainer.accelerator.unwrap_model(trainer.model).config.model_type in RENAMED:
             _rename(generation)
+        if trainer._is_vlm and trainer.vllm_mode == "colocate":
+            patch_vllm_images(generation, trainer.processing_class.image_token_id)
 
     def _seed(self, trainer: Any, generation: Any) -> None:
         """Give every call of vLLM a seed of its own: from the run's seed, the step and the calls at that step.
