@@ -1,4 +1,4 @@
-"""The choice of groups does not depend on how many processes share a generation batch."""
+"""The choice of groups and the advantages do not depend on how many processes share a generation batch."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ OF_ROUNDS = ("completions/", "dynamic_sampling/", "sampled_", "num_tokens")
 """Metrics of all that was sampled: two processes sample an even number of groups in each round, one samples any."""
 
 
-def test_two_processes_choose_the_groups_of_one_and_resume_exactly(launcher: Launcher, tmp_path: Path):
+def test_two_processes_have_the_groups_and_advantages_of_one_and_resume_exactly(launcher: Launcher, tmp_path: Path):
     (alone,) = launched(launcher, tmp_path / "one", 1)
     del alone["weights"]
     first, second = launched(launcher, tmp_path / "two", 2)
@@ -47,6 +47,12 @@ def test_two_processes_choose_the_groups_of_one_and_resume_exactly(launcher: Lau
         assert all(int(prompt[1:]) % 10 % 2 for prompt in prompts)  # no dead one
     assert first["dynamic/1"]["metrics"]["dynamic_sampling/rounds"] > 1
     assert alone["replay/1"]["metrics"]["replay/replayed_fraction"] == 0.75
+    # Each algorithm takes part: the critic has learned, prompts have a greedy completion, the controller has moved.
+    variances = [alone[f"gae/{step}"]["metrics"]["critic/explained_variance"] for step in (0, 1)]
+    assert variances[0] == pytest.approx(0, abs=1e-6)
+    assert abs(variances[1]) > 1e-3
+    assert alone["remax/0"]["metrics"]["greedy_reward"] > 0
+    assert alone["kl/1"]["metrics"]["beta"] != alone["kl/0"]["metrics"]["beta"] == 0.1
 
 
 def _resumes_exactly(first: dict[str, Any], second: dict[str, Any]) -> None:
