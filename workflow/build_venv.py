@@ -49,7 +49,8 @@ def build():
     else:
         create()  # none yet, or the rest of an interrupted build
     print("Installing the packages of pyproject.toml into .venv (minutes, the first time) ...", flush=True)
-    run(VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "-e", ".[cluster,dev]")
+    pip = (VENV / "bin" / "python", "-m", "pip", "install", "--quiet")
+    run(*pip, "-c", "constraints.txt", "-e", ".[cluster,dev,trackers]")
 
 
 def create():

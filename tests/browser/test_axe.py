@@ -1,7 +1,8 @@
-"""axe-core finds nothing serious on either page. Skipped without it: pip install axe-core-python."""
+"""axe-core finds nothing serious on either page."""
 
 from pathlib import Path
 
+import axe_core_python as axe
 import pytest
 
 from rlassay.report.run import run_report
@@ -9,7 +10,6 @@ from tests.browser.chromium import chromium, needs_chromium
 from tests.report.conftest import SETTINGS, SMALL
 from tests.report.synthetic import write_synthetic
 
-axe = pytest.importorskip("axe_core_python", reason="axe-core is absent (pip install axe-core-python)")
 pytestmark = needs_chromium
 
 RUN = """axe.run(document, {resultTypes: ["violations"]}).then(found => found.violations
