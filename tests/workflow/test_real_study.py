@@ -1,5 +1,6 @@
 """The smallest study, real at every stage, from one command to its report."""
 
+import base64
 import json
 import re
 import shutil
@@ -72,6 +73,15 @@ def test_the_report_is_whole_without_a_network(finished: Project):
     assert len(list(report.glob("tables/*.csv"))) > 0
     assert len(list(report.glob("figures/*.svg"))) > 0
     assert read(report / "report.json")["complete"]
+
+
+def test_snakemakes_own_report_holds_the_page(finished: Project, tmp_path: Path):
+    project = finished.copy(tmp_path / "project")
+    project.snakemake("--report", "snakemake.html")
+    written = (project.folder / "snakemake.html").read_text()
+
+    assert base64.b64encode((project.results / "report/index.html").read_bytes()).decode() in written
+    assert "The smallest study that is real at every stage" in written
 
 
 def test_a_second_run_has_nothing_to_do(finished: Project):
