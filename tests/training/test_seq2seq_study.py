@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import MBart50Tokenizer, MBartTokenizer
+from transformers import AutoTokenizer, MBart50Tokenizer, MBartTokenizer
 
 from rlassay.config import StudyError
 from rlassay.config.load import resolve_study
@@ -345,6 +345,36 @@ def test_an_encoder_decoder_declared_a_causal_model_is_refused(tmp_path: Path):
         StudyError, match=r"model.architecture: got causal, but .* is an encoder-decoder \(bart\); expect"
     ):
         build_policy(wrong, rows(3))
+
+
+@pytest.mark.parametrize("padding", [None, "<eos>"])
+def test_a_tokenizer_without_padding_is_refused_when_the_model_is_loaded(padding: str | None, tmp_path: Path):
+    section = HubModel.model_validate(bart(tmp_path / "bart", None))
+    tokenizer: Any = AutoTokenizer.from_pretrained(section.name)
+    tokenizer.pad_token = padding
+    tokenizer.save_pretrained(section.name)
+    with pytest.raises(StudyError, match=r"model.name: .* has no padding token of its own, with which the encoder's"):
+        build_policy(section, rows(3))
+
+
+def test_scores_on_the_training_validation_and_test_sets(tmp_path: Path):
+    splits = {"train": 6, "validation": 2, "test": 3}
+    study = make_study(
+        {"kind": "tiny_seq2seq", "layers": 1, "width": 32},
+        sft=None,
+        data={"kind": "docstrings", "packages": ["numpy"], "splits": splits},
+        evaluation={"num_samples": 1, "max_completion_length": 6, "sets": list(splits)},
+        primary={"set": "test", "metric": "rouge_average"},
+    )
+    layout = Layout(root=tmp_path)
+    untrained = next(policy for policy in policies(study).values() if policy.stage == "model")
+    for name, count in splits.items():
+        write_rows(layout.split(name), rows(count))
+        run_generate(study, layout, untrained, name)
+        run_score(study, layout, untrained, name)
+        scores = pq.read_table(layout.scores(untrained.folder, name)).to_pylist()
+        found = [row["prompt_id"] for row in scores if (row["metric"], row["mode"]) == ("rouge_average", "greedy")]
+        assert sorted(found) == [f"p{index}" for index in range(count)]
 
 
 def test_a_demonstration_longer_than_the_decoder_is_refused_before_training(tmp_path: Path):
