@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
 SECONDS = 60
 STAGES = ("rlassay.training.rl", "rlassay.evaluation.by_transformers")
 
@@ -28,7 +29,8 @@ class Launcher:
     def __init__(self, *modules: str) -> None:
         """Import these modules; without any, those of training and evaluation."""
         command = [sys.executable, "-m", "tests.launcher", *(modules or STAGES)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # Not where the test is that needs it first, which may have changed its folder.
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, arguments: list[str], log: Path, module: str = "rlassay.cli.stages", **options: Any) -> "Attempt":
         """One `python -m module` with these arguments; its output is appended to `log`.

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(_stages(stages))
     console.print(_hardware(study, settings), markup=False, highlight=False)
     for line in [*_forecast(args, study, layout, settings, stages), *_rows(study, layout)]:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)  # paths stay whole
     return 0
 
 
