@@ -39,6 +39,8 @@ POLL = 0.5
 """Seconds between two looks at the ranks."""
 PATIENCE = 20.0
 """Seconds that ranks get to end by themselves."""
+STACKS_SECONDS = 1.0
+"""Seconds that a rank gets to print its stacks."""
 FAILED = 1
 
 
@@ -157,8 +159,10 @@ def _report(problem: str, folder: Path, note: Callable[[str], None]) -> None:
     reason = f"{problem}; the job ends, and resumes from its newest checkpoint when it is started again"
     note(reason)
     print(f"error: {reason}. The stacks of the ranks that can still print them:", file=sys.stderr, flush=True)
-    _signal_ranks(folder, ranks.STACKS)
-    time.sleep(1)
+    for name, process in _ranks_here(folder):  # in turn, since all print to one log
+        print(f"{name}:", file=sys.stderr, flush=True)
+        _signal(process, ranks.STACKS)
+        time.sleep(STACKS_SECONDS)
 
 
 def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -167,18 +171,22 @@ def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
         launcher.terminate()
         with suppress(subprocess.TimeoutExpired):
             launcher.wait(PATIENCE)
-    _signal_ranks(folder, signal.SIGKILL)
+    for _, process in _ranks_here(folder):
+        _signal(process, signal.SIGKILL)
     if launcher.poll() is None:
         launcher.kill()
         launcher.wait()
 
 
-def _signal_ranks(folder: Path, number: int) -> None:
-    for file in folder.glob("*.alive.json"):
-        sign = read_json(file)
-        if sign is not None and _is_here(sign):  # srun ends the ranks on other machines
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(sign["pid"], number)
+def _ranks_here(folder: Path) -> list[tuple[str, int]]:
+    """Name and process id of each rank on this machine; srun ends those on other machines."""
+    signs = {file.name.split(".")[0]: read_json(file) for file in sorted(folder.glob("*.alive.json"))}
+    return [(name, sign["pid"]) for name, sign in signs.items() if sign is not None and _is_here(sign)]
+
+
+def _signal(process: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(process, number)
 
 
 def _has_ended(sign: dict[str, Any]) -> bool:
