@@ -165,8 +165,7 @@ def sample_frames(
     """
     with _opened(clip, threads) as (container, stream):
         listing = _listing(container, stream)
-        # A gif does not state its length, but ends with a semicolon; some programs pad it with zeros.
-        if container.format.name == "gif" and not _tail(clip).rstrip(b"\0").endswith(b";"):
+        if container.format.name == "gif" and not _is_whole_gif(clip):
             raise RowRejectedError("video: it is truncated")
     if listing is None:  # some containers state no time of presentation: every frame has to be decoded
         with _opened(clip, threads) as (container, stream):
@@ -226,13 +225,12 @@ def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer,
         raise rejected from error
 
 
-def _tail(clip: Path | bytes) -> bytes:
-    """The last bytes of a file, at most 1,000."""
-    if isinstance(clip, bytes):
-        return clip[-1000:]
-    with clip.open("rb") as file:
-        file.seek(max(0, clip.stat().st_size - 1000))
-        return file.read()
+def _is_whole_gif(clip: Path | bytes) -> bool:
+    """Whether a gif, which does not state its length, ends with its semicolon; some programs pad it with zeros."""
+    with io.BytesIO(clip) if isinstance(clip, bytes) else clip.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 1000))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
