@@ -140,12 +140,16 @@ class Layout:
         return self.root / policy / "curve" / f"{split}.scores.parquet"
 
     def curve_record(self, policy: str, split: str) -> Path:
-        """Which steps have answered, and what identifies their completions."""
+        """The steps that have answered, their mean scores, and what identifies both; see `evaluation.curve`."""
         return self.root / policy / "curve" / f"{split}.json"
 
     def curve_completions(self, policy: str, split: str, step: int) -> Path:
         """The completions of one run at one step in the middle of its training."""
         return self.root / policy / "curve" / f"{split}.step{step:06d}.completions.jsonl"
+
+    def curve_scores(self, policy: str, split: str, step: int) -> Path:
+        """The scores of one run at one step in the middle of its training."""
+        return self.root / policy / "curve" / f"{split}.step{step:06d}.scores.parquet"
 
     def curve_part(self, policy: str, split: str) -> Path:
         """The completions that an unfinished job has written."""

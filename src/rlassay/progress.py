@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from rlassay.files import read_json
 from rlassay.layout import LOCK, Layout
 from rlassay.locks import is_locked
 
@@ -74,6 +75,35 @@ def read_progress(layout: Layout, policy: str) -> Progress | None:
         reward=next((line["reward"] for line in reversed(lines) if line.get("reward") is not None), None),
         error=run["error"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One point of a held-out curve."""
+
+    step: int
+    """Optimiser steps done."""
+    score: float
+    """Mean of the study's primary metric over the completions."""
+    time: float
+    """When it was scored, unix seconds."""
+
+
+def read_curve_points(layout: Layout, policy: str, split: str, identity: str) -> list[CurvePoint]:
+    """The points of the held-out curve of a training that are known so far, by step; those without a score left out.
+
+    Args:
+        layout: paths of the study's files.
+        policy: the run's folder.
+        split: the evaluation set of the curve.
+        identity: that of the training, as in `Progress`; points of an earlier training do not count.
+    """
+    record = read_json(layout.curve_record(policy, split)) or {}
+    if record.get("training") != identity:
+        return []
+    names = ("step", "score", "time")
+    known = (point for point in record["points"] if point["score"] is not None)
+    return [CurvePoint(**{name: point[name] for name in names}) for point in known]
 
 
 def is_held(state: Path) -> bool:

@@ -44,6 +44,19 @@ def test_a_job_asks_for_its_stage_and_the_study(study: Study):
     assert 2 * BASE < int(str(asked(two, "generate")["mem_mb"])) < 2 * BASE + 20
 
 
+def test_a_process_beside_the_training_asks_for_its_own_gpu_and_memory(study: Study):
+    beside = {"every": 10, "while_training": True}
+    judged = study.model_copy(update={"evaluation": study.evaluation.model_copy(update=beside)})
+    assert asked(judged, "rl_train")["gpu"] == 0
+    assert memory_mb(judged, Settings(), "rl_train") == sum(
+        memory_mb(study, Settings(), stage) for stage in ("rl_train", "held_out_curve")
+    )
+    two = judged.model_copy(update={"gpus": 2})  # training on two, the process on a third
+    assert asked(two, "rl_train")["gpu"] == 3
+    assert asked(two, "held_out_curve")["gpu"] == asked(two, "sft_train")["gpu"] == 2
+    assert memory_mb(two, Settings(), "rl_train") == 1.5 * memory_mb(two, Settings(), "sft_train")
+
+
 def test_vllm_without_gpus_asks_for_its_cache_of_keys_and_values_and_its_copy_of_the_weights(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ):

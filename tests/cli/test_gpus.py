@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlassay.cli.gpus import handed_out
+from rlassay.cli.gpus import handed_out, set_aside
 from rlassay.training.process import RefusedError
 
 JOB = """
@@ -85,3 +85,15 @@ def test_a_cluster_hands_out_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with handed_out(64, tmp_path) as own:
         assert own == []
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2,5"
+
+
+def test_a_process_beside_the_job_sees_the_last_gpu_and_the_job_the_others(tmp_path: Path):
+    with handed_out(3, tmp_path, beside=1), set_aside(1) as environment:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
+        assert environment["CUDA_VISIBLE_DEVICES"] == "5"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2,5"
+    with (
+        pytest.raises(RefusedError, match=r"declares gpus: 3 and 1 for evaluation.while_training, but this job sees 3"),
+        handed_out(4, tmp_path, beside=1),
+    ):
+        pass

@@ -65,6 +65,14 @@ def test_one_process_answers_with_vllm(tmp_path: Path, capsys: pytest.CaptureFix
     assert shown in capsys.readouterr().out
 
 
+def test_a_process_beside_each_run_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    edits = {"evaluation__every": 10, "evaluation__while_training": True}
+    path = write(tmp_path / "study.yaml", content(**edits))
+    assert main(["plan", "--study", str(path)]) == 0
+    shown = "1 CPU thread; beside each RL run a process with 1 CPU thread evaluates its held-out curve"
+    assert shown in capsys.readouterr().out
+
+
 def test_the_most_of_seeds_in_rounds_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = write(tmp_path / "study.yaml", content(seeds={"start": 3, "max": 5}))
     assert main(["plan", "--study", str(path)]) == 0

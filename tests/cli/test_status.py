@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rlassay.cli import status
 from rlassay.cli.main import main
 from rlassay.config import load_study
 from rlassay.layout import Layout
 from rlassay.tracking.links import Links, keep_links
-from tests.tracking.folders import FakeJob, small_folder, small_study
+from tests.tracking.folders import FakeJob, keep_curve, small_folder, small_study
 
 RUN = "runs/base/seed1"
 
@@ -48,6 +49,20 @@ def test_a_running_job_has_a_bar_a_reward_and_an_end_in_sight(job: FakeJob, caps
     assert "running" in line
     assert "━" * (status.BAR_WIDTH // 2) in line  # 3 of 6 steps
     assert line.split()[-3:] == ["3/6", "0.300", "0:03"]
+
+
+def test_the_newest_point_of_the_held_out_curve_is_shown(job: FakeJob, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = job.study.evaluation.model_copy(update={"every": 2})
+    study = job.study.model_copy(update={"evaluation": evaluation})
+    job.note("running")
+    job.log([1, 2, 3, 4])
+    keep_curve(job, "test", {2: 0.25, 4: 0.4375})
+    with job.at_work():
+        Console(width=100).print(status.table(study, job.layout))
+    lines = {line.split("  ")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert lines["base seed 1"].split()[-2:] == ["0.438", "@4"]
+    assert "held-out" in lines["run"]
+    assert "@" not in lines["base seed 2"]
 
 
 def test_who_is_killed_failed_or_finished_is_told_apart(job: FakeJob, capsys: pytest.CaptureFixture[str]) -> None:

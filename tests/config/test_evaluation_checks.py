@@ -16,6 +16,14 @@ CONTRADICTIONS = [
         ["primary.set: 'train' is a training split; expected test"],
     ),
     ({"evaluation__curve_set": "test"}, ["evaluation.curve_set: needs evaluation.every, got null"]),
+    ({"evaluation__while_training": True}, ["evaluation.while_training: needs evaluation.every, got null"]),
+    (
+        {"evaluation__every": 10, "evaluation__while_training": True, "nodes": 2},
+        [
+            "evaluation.while_training: expected false with nodes: 2, since the process beside a training runs on one "
+            "machine"
+        ],
+    ),
     (
         {"evaluation__every": 10, "evaluation__curve_set": "tets"},
         ["evaluation.curve_set: got the text 'tets', expected a set of evaluation.sets: test; did you mean 'test'?"],

@@ -153,9 +153,9 @@ def test_steps_whose_weights_are_gone_are_left_out_with_a_warning(layout, tmp_pa
 def test_completions_of_another_training_do_not_count(layout, tmp_path):
     study = asked(tmp_path)
     run_curve(study, layout, policy_of(study))
-    manifest = layout.train_manifest(RUN)
-    content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"sha256": {"model.safetensors": "other"}}))
+    content = json.loads(layout.run_record(RUN).read_text())
+    content["attempts"][0]["started"] += 1
+    layout.run_record(RUN).write_text(json.dumps(content))
 
     run_curve(study, layout, policy_of(study))
 

@@ -18,7 +18,9 @@ from rlassay.config.model import TinyVLM
 from rlassay.config.policies import Policy, policies
 from rlassay.config.study import Arm, Primary, Study
 from rlassay.config.training import Recipe, RewardConfig, RLConfig, SFTConfig
+from rlassay.files import write_json
 from rlassay.layout import Layout
+from rlassay.progress import read_progress
 from rlassay.records import PromptRow, write_rows
 
 START = 1_700_000_000.0  # unix seconds
@@ -150,3 +152,11 @@ def small_folder(root: Path, study: Study) -> Layout:
     layout = Layout(root=root / study.id)
     write_data(study, layout)
     return layout
+
+
+def keep_curve(job: FakeJob, split: str, scores: dict[int, float | None]) -> None:
+    """The record of a held-out curve whose points are scored 10 s after one another."""
+    progress = read_progress(job.layout, job.policy.folder)
+    assert progress is not None
+    points = [{"step": step, "score": score, "time": START + 10 * step} for step, score in scores.items()]
+    write_json(job.layout.curve_record(job.policy.folder, split), {"training": progress.identity, "points": points})

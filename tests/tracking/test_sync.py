@@ -16,7 +16,7 @@ from rlassay.tracking.names import CURRENT, POLICY, STAGE
 from rlassay.tracking.runs import parent_params, run_params
 from rlassay.tracking.store import Store
 from rlassay.tracking.sync import Feed, evaluation_means, sync_study
-from tests.tracking.folders import START, STEPS, FakeJob, line, small_folder, small_study
+from tests.tracking.folders import START, STEPS, FakeJob, keep_curve, line, small_folder, small_study
 from tests.tracking.reading import Reader
 
 RUN = "runs/base/seed1"
@@ -99,6 +99,24 @@ def test_lines_are_fed_as_they_come_and_an_unfinished_one_waits(job: FakeJob, fe
         out.write(whole[20:])
     assert feed.update() == 2
     assert reader.points(reader.run(NAME), "reward") == ALL[:3]
+
+
+def test_points_of_the_held_out_curve_are_fed_as_they_come(job: FakeJob, reader: Reader) -> None:
+    evaluation = job.study.evaluation.model_copy(update={"every": 2})
+    study = job.study.model_copy(update={"evaluation": evaluation})
+    feed = Feed(Store(reader.uri, study.id, job.layout.tracking), study, job.layout, job.policy)
+    job.note("running")
+    job.log([1, 2, 3])
+    keep_curve(job, "test", {2: 0.25})
+    feed.update()
+    assert reader.points(reader.run(NAME), "held_out/test/accuracy/sampled") == [(2, 0.25)]
+    keep_curve(job, "test", {2: 0.25, 4: 0.5, 6: None})
+    feed.update()
+    assert reader.points(reader.run(NAME), "held_out/test/accuracy/sampled") == [(2, 0.25), (4, 0.5)]
+    # The points of an earlier training are none of this one's.
+    record = json.loads(job.layout.curve_record(RUN, "test").read_text())
+    job.layout.curve_record(RUN, "test").write_text(json.dumps(record | {"training": "earlier"}))
+    assert feed.update() == 0
 
 
 def test_a_resumed_job_continues_its_run_without_a_step_twice(job: FakeJob, feed: Feed, reader: Reader) -> None:

@@ -11,7 +11,7 @@ rule rl_train:
         LAYOUT.root / "benchmarks/{policy}/train.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.threads * STUDY.processes_per_node
+    threads: SETTINGS.resources.threads * (STUDY.processes_per_node + STUDY.judging_processes)
     resources:
         **REQUESTS["rl_train"],
     params:

@@ -24,12 +24,13 @@ POLL = 1.0
 
 
 @contextmanager
-def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], None, None]:
+def handed_out(count: int, locks: Path | None = None, beside: int = 0) -> Generator[list[str], None, None]:
     """Hold `count` GPUs while the body runs, with `CUDA_VISIBLE_DEVICES` naming them; wait while others hold them.
 
     Args:
         count: GPUs of the job; 0 changes nothing.
         locks: folder of the lock files; None takes `LOCKS`.
+        beside: how many of them are for a process beside the job, see `set_aside`.
 
     Errors: RefusedError naming both counts, where the machine has fewer.
     """
@@ -38,8 +39,9 @@ def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], No
         return
     devices = _devices()
     if len(devices) < count:
+        also = f" and {beside} for evaluation.while_training" if beside else ""
         raise RefusedError(
-            f"the study declares gpus: {count}, but this job sees {len(devices)}"
+            f"the study declares gpus: {count - beside}{also}, but this job sees {len(devices)}"
             f"{' (' + ', '.join(devices) + ')' if devices else ''}. Lower `gpus` in the study, or run it on a machine "
             f"that has them; {VISIBLE} limits which GPUs a job sees."
         )
@@ -54,10 +56,32 @@ def handed_out(count: int, locks: Path | None = None) -> Generator[list[str], No
         try:
             yield own
         finally:
-            if before is None:
-                del os.environ[VISIBLE]
-            else:
-                os.environ[VISIBLE] = before
+            _restore(before)
+
+
+@contextmanager
+def set_aside(count: int) -> Generator[dict[str, str], None, None]:
+    """Hide the last `count` GPUs of this job while the body runs; an environment in which they alone are visible.
+
+    Args:
+        count: GPUs for a process beside the job; 0 changes nothing.
+    """
+    if count == 0:
+        yield dict(os.environ)
+        return
+    devices, before = _devices(), os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = ",".join(devices[:-count])
+    try:
+        yield os.environ | {VISIBLE: ",".join(devices[-count:])}
+    finally:
+        _restore(before)
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        del os.environ[VISIBLE]
+    else:
+        os.environ[VISIBLE] = before
 
 
 def _devices() -> list[str]:

@@ -78,6 +78,9 @@ def _hardware(study: Study, settings: Settings) -> str:
     each += f", on {study.nodes} machines" if study.nodes > 1 else ""
     each += f", by {study.strategy}" if study.strategy != "ddp" else ""
     each += " with CPU offload" if study.cpu_offload else ""
+    if study.judging_processes:
+        held = f"{study.judging_gpus} GPUs" if study.judging_gpus > 1 else of_each
+        each += f"; beside each RL run a process with {held} evaluates its held-out curve"
     if study.placed("generate") == study:
         return f"Each training and generation job: {each}"
     shared = study.placed("generate").gpus

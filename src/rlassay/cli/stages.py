@@ -4,17 +4,18 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from rlassay import ranks
 from rlassay.cli.common import add_study_arguments, check_fingerprint, chosen_policy, known, load, run_parsed
 from rlassay.cli.failures import note_once, noted
-from rlassay.cli.gpus import handed_out
+from rlassay.cli.gpus import handed_out, set_aside
 from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import data_id, evaluation_id
+from rlassay.evaluation.follower import judged_meanwhile
 from rlassay.layout import Layout
 from rlassay.models.vllm_engine import set_environment
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
@@ -260,7 +261,7 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
 def _run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
     stage, placed = STAGES[args.stage], study.placed(args.stage)
-    with handed_out(_gpus(stage, placed)):
+    with handed_out(_gpus(stage, placed), beside=_judging_gpus(stage, study)), _judged(args, study, layout, settings):
         if stage.in_processes and study.ranks_of(args.stage) > 1 and not ranks.is_launched():
             from rlassay.cli.launch import launch
 
@@ -275,9 +276,29 @@ def _gpus(stage: Stage, study: Study) -> int:
     if ranks.is_launched():
         return 0
     if stage.in_processes:
-        return study.gpus
+        return study.gpus + _judging_gpus(stage, study)
     reads_models = stage.run is score and bool(IN_THEIR_OWN_PROCESS & set(study.rewards))
     return min(1, study.gpus) if reads_models else 0
+
+
+def _judging_gpus(stage: Stage, study: Study) -> int:
+    """Those of them for the process that evaluates a run's held-out curve while it trains."""
+    return study.judging_gpus if stage.run is rl_train and not ranks.is_launched() else 0
+
+
+@contextmanager
+def _judged(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> Generator[None]:
+    """Have a process evaluate a run's held-out curve while the body trains it, if this job does and the study asks."""
+    stage = STAGES[args.stage]
+    if stage.run is not rl_train or ranks.is_launched() or not study.judging_processes:
+        yield
+        return
+    policy = chosen_policy(study, args.policy, stage="rl").folder
+    # Snakemake passes on the threads of both processes, and more threads would change the weights' last bits.
+    names = [name for name in os.environ if name.endswith(("_NUM_THREADS", "_MAXIMUM_THREADS"))]
+    os.environ.update(dict.fromkeys(names, str(settings.resources.threads)))
+    with set_aside(study.judging_gpus) as environment, judged_meanwhile(study, layout, policy, environment):
+        yield
 
 
 def _run_here(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> int:

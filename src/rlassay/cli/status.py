@@ -20,7 +20,7 @@ from rlassay.config import Study
 from rlassay.config.policies import Policy, asked_policies
 from rlassay.files import read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
-from rlassay.progress import Progress, read_progress
+from rlassay.progress import CurvePoint, Progress, read_curve_points, read_progress
 from rlassay.tracking.links import read_links
 
 STYLES = {
@@ -82,6 +82,8 @@ class Row:
     """Optimiser steps to do; 0 for a model that is not trained."""
     progress: Progress | None
     """None before its first start."""
+    held_out: CurvePoint | None
+    """The newest point of its held-out curve."""
     scored: str
     """The evaluation sets that have scores."""
     errors: tuple[str, ...]
@@ -100,8 +102,10 @@ def table(study: Study, layout: Layout) -> Table:
         shown.add_column(heading, no_wrap=True)
     for heading in ("steps", "reward", "left", "scored"):
         shown.add_column(heading, justify="right", no_wrap=True)
+    if study.curve_set is not None:
+        shown.add_column("held-out", justify="right", no_wrap=True)
     for row in rows:
-        _add(shown, row)
+        _add(shown, row, study.curve_set is not None)
     errors = [f"{failure.job}: {failure.error}" for failure in failures(study, layout) if failure.policy is None]
     errors += [f"{row.name}: {error}" for row in rows for error in row.errors]
     shown.caption = Text("\n".join(errors), style="red") if errors else None
@@ -188,6 +192,7 @@ def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) ->
         max_steps=_planned_steps(policy) if progress is None else progress.max_steps,
         progress=progress,
         errors=tuple(errors),
+        held_out=_newest_point(study, layout, policy, progress),
         scored=" ".join(name for name in study.evaluation.sets if layout.scores(folder, name).exists()),
     )
 
@@ -198,7 +203,13 @@ def _planned_steps(policy: Policy) -> int:
     return policy.recipe.sft.max_steps if policy.stage == "sft" and policy.recipe.sft else 0
 
 
-def _add(shown: Table, row: Row) -> None:
+def _newest_point(study: Study, layout: Layout, policy: Policy, progress: Progress | None) -> CurvePoint | None:
+    if study.curve_set is None or policy.stage != "rl" or progress is None:
+        return None
+    return next(reversed(read_curve_points(layout, policy.folder, study.curve_set, progress.identity)), None)
+
+
+def _add(shown: Table, row: Row, with_curve: bool) -> None:
     reward = None if row.progress is None else row.progress.reward
     left = None if row.progress is None else row.progress.seconds_left
     shown.add_row(
@@ -209,6 +220,7 @@ def _add(shown: Table, row: Row) -> None:
         "" if reward is None else f"{reward:.3f}",
         "" if left is None else duration(left),
         row.scored,
+        *(["" if row.held_out is None else f"{row.held_out.score:.3f} @{row.held_out.step}"] if with_curve else []),
     )
 
 

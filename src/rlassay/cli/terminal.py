@@ -138,6 +138,8 @@ class StudyLines(logging.Handler):
                 trained = [row for row in rows if row.max_steps]
                 finished = sum(row.state == "finished" for row in trained)
                 shown = f"{row.step} steps" + ("" if reward is None else f", reward {reward:.3f}")
+                held = row.held_out
+                shown += "" if held is None else f", held-out {held.score:.3f} at step {held.step}"
                 yield f"{row.name}: {shown}; {finished} of {len(trained)} trained{self._left(rows)}"
 
     def _left(self, rows: list[Row]) -> str:

@@ -122,6 +122,9 @@ class Evaluation(Section):
     answered `curve_set`. Null draws no curve."""
     curve_set: str | None = Field(default=None, exclude_if=is_none)
     """The evaluation set of the held-out curve, one of `sets`; null takes that of `primary`."""
+    while_training: bool = Field(default=False, exclude_if=lambda given: not given, repr=False)
+    """Whether a process beside each training, with a core or GPUs of its own, evaluates the points of the curve as they
+    come; they are the same points. False leaves them until the run has trained."""
 
     @property
     def modes(self) -> dict[Mode, int]:

@@ -121,7 +121,8 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
 def evaluation_id(study: Study, recipe: Recipe) -> str:
     """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
     measured = recipe.signals.attention if reads_signals(study) else None
-    asked = study.evaluation.model_dump(mode="json", exclude={"engine": PLACEMENT, "every": True, "curve_set": True})
+    of_curve = dict.fromkeys(("every", "curve_set", "while_training"), True)
+    asked = study.evaluation.model_dump(mode="json", exclude={"engine": PLACEMENT, **of_curve})
     return _digest(asked, data_id(study), recipe.sft is None, measured)
 
 

@@ -166,6 +166,18 @@ class Study(StudyKeys):
         return range(0) if every is None else range(every, steps, every)
 
     @property
+    def judging_processes(self) -> int:
+        """Processes beside each RL job that evaluate its held-out curve as it goes: 0 or 1."""
+        return int(self.evaluation.while_training)
+
+    @property
+    def judging_gpus(self) -> int:
+        """GPUs of that process: those of one copy of the model; 0 without the process, or on CPU."""
+        engine = self.evaluation.engine
+        copy = engine.tensor_parallel_size if engine.kind == "vllm" else 1
+        return min(copy, self.gpus) * self.judging_processes
+
+    @property
     def id(self) -> str:
         """Name of its results folder."""
         return results_name(self.name, self.scale, self.engine)

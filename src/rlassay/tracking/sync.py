@@ -13,9 +13,9 @@ from rlassay.config.study import Study
 from rlassay.files import combined_digest, read_json
 from rlassay.layout import PAGE, REPORT_NUMBERS, Layout
 from rlassay.locks import file_lock
-from rlassay.progress import Progress, read_progress
+from rlassay.progress import Progress, read_curve_points, read_progress
 from rlassay.tracking.answer import ALIAS, ReportNumbers, row_note
-from rlassay.tracking.names import MetricsFile
+from rlassay.tracking.names import MetricsFile, Point, legal_name
 from rlassay.tracking.runs import evaluation_run, parent_run, report_run, training_run
 from rlassay.tracking.samples import RolloutTable
 from rlassay.tracking.store import Status, Store
@@ -149,7 +149,7 @@ class Feed:
     def _training(self, progress: Progress) -> int:
         if progress.identity != self._identity:
             self._start_run(progress)
-        points = self.metrics.new_points()
+        points = [*self.metrics.new_points(), *self._held_out(progress.identity)]
         now = self._progress()
         if now is None or now.identity != progress.identity:  # restarted meanwhile: these may be another run's lines
             self._identity = ""
@@ -163,6 +163,15 @@ class Feed:
                 self.store.add_table(run, "rollouts.json", table)
         self.store.update_status(run, STATUS[progress.condition], progress.ended)
         return written
+
+    def _held_out(self, identity: str) -> list[Point]:
+        """The points of the run's held-out curve; the store knows which of them it has."""
+        name, primary = self.study.curve_set, self.study.primary
+        if name is None or self.policy.stage != "rl":
+            return []
+        key = legal_name(f"held_out/{name}/{primary.metric}/{primary.mode}")
+        points = read_curve_points(self.layout, self.policy.folder, name, identity)
+        return [Point(key=key, value=each.score, step=each.step, timestamp=int(each.time * 1000)) for each in points]
 
     def _start_run(self, progress: Progress) -> None:
         run = self.store.get_or_create(training_run(self.study, self.policy, progress.identity), progress.started)

@@ -7,6 +7,7 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     metrics.jsonl     one line per logged step
     trl_arguments.json    all arguments of TRL's trainer
     checkpoints/      checkpoint-<step>/, each with a manifest that is written last
+    intermediate/     checkpoint-<step>/: weights for the held-out curve, until they are evaluated (RL)
     rollouts/         step<n>.parquet: every completion of a step (RL)
     tokens/           step<n>.parquet: some completions of each step, token by token (RL)
     weights/          the trained policy, written once, by rename
@@ -33,7 +34,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rlassay.config.fingerprints import package_version
 from rlassay.files import read_json, sha256, write_json
-from rlassay.layout import CHECKPOINTS, COMPLETE, LOCK, RUN_RECORD, WEIGHT_FILES, WEIGHTS, Layout, checkpoint_step
+from rlassay.layout import (
+    CHECKPOINTS,
+    COMPLETE,
+    INTERMEDIATE,
+    LOCK,
+    RUN_RECORD,
+    WEIGHT_FILES,
+    WEIGHTS,
+    Layout,
+    checkpoint_step,
+    checkpoints,
+)
 from rlassay.ranks import PROGRESS, is_main
 from rlassay.training.checkpoints import newest_sound
 from rlassay.training.process import (
@@ -222,6 +234,9 @@ class Run:
         keep_until(self.metrics, self.resumed_step)
         for folder in (self.rollouts, self.tokens):
             drop_shards_after(folder, self.resumed_step)
+        for step, weights in checkpoints(self.state / INTERMEDIATE).items():
+            if step > self.resumed_step:
+                shutil.rmtree(weights)
 
 
 def _cluster_job() -> dict[str, str]:

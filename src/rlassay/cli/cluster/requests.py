@@ -43,7 +43,8 @@ def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
     if shared and study.nodes > 1:
         gpus = {"gres": f"gpu:{study.gpus}", "tasks_per_gpu": 0} if study.gpus else {}
         return asked | {"nodes": study.nodes, "tasks": study.nodes, "mpi": "srun"} | gpus
-    return asked | {"gpu": study.gpus if shared else _scorers(study) if stage == "score" else 0}
+    beside = study.judging_gpus if stage == "rl_train" else 0
+    return asked | {"gpu": study.gpus + beside if shared else _scorers(study) if stage == "score" else 0}
 
 
 def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
@@ -61,7 +62,14 @@ def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
     with_vllm = _samples_on_cpu(study, stage)
     copies += with_vllm and stage == "rl_train"  # answers have its copy counted already
     each = BASE + int(copies * max(known)) * BYTES // MIB if len(known) == len(counts) else UNKNOWN
-    return study.processes_per_node * (each + (kv_cache_mib() if with_vllm else 0))
+    own = study.processes_per_node * (each + (kv_cache_mib() if with_vllm else 0))
+    return own + (_judging_mb(study, settings) if stage == "rl_train" else 0)
+
+
+def _judging_mb(study: Study, settings: Settings) -> int:
+    """MiB of the process beside an RL job that evaluates its held-out curve; 0 without it."""
+    alone = study.model_copy(update={"gpus": study.judging_gpus, "processes": 1})
+    return study.judging_processes * memory_mb(alone, settings, "held_out_curve")
 
 
 def _samples_on_cpu(study: Study, stage: Stage) -> bool:

@@ -32,6 +32,13 @@ def held_out_curve(study: Study) -> Iterator[str]:
         yield f"evaluation.curve_set: got the text {evaluation.curve_set!r}, {expected}{near}"
     if evaluation.curve_set is not None and evaluation.every is None:
         yield "evaluation.curve_set: needs evaluation.every, got null"
+    if evaluation.while_training and evaluation.every is None:
+        yield "evaluation.while_training: needs evaluation.every, got null"
+    if evaluation.while_training and study.nodes > 1:
+        yield (
+            f"evaluation.while_training: expected false with nodes: {study.nodes}, since the process beside a training "
+            "runs on one machine"
+        )
     longest = max(arm.recipe.rl.max_steps for arm in study.arms.values())
     if evaluation.every is not None and evaluation.every >= longest:
         yield (
