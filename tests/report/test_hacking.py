@@ -132,38 +132,46 @@ def test_truncation_at_the_end_raises_its_alarm(copied):
     assert alarms(signs) == {(ARM, "at_cap")}
 
 
-@pytest.mark.parametrize(
-    ("kind", "metric", "value"),
-    [("entropy_collapse", "entropy", 0.001), ("zero_variance", "frac_reward_zero_std", 0.99)],
-)
-def test_a_collapse_in_the_log_raises_its_alarm(copied, kind, metric, value):
+def test_a_collapse_of_the_entropy_raises_its_alarm(copied):
     study, layout = copied
     for seed in (1, 2, 3):
         path = layout.metrics(f"runs/{ARM}/seed{seed}")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        lines[-1][metric] = value
+        lines[-1]["entropy"] = 0.001
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     signs = signs_of(study, layout)
-    assert alarms(signs) == {(ARM, kind)}
+    assert alarms(signs) == {(ARM, "entropy_collapse")}
     (sign,) = [one for one in signs if one.alarm and one.arm == ARM]
     assert len({(one.seed, one.step, one.prompt_id) for one in sign.completions}) == 1
 
 
-def test_a_group_without_variance_shows_that_alarm(copied):
+@pytest.mark.parametrize(("reward", "stuck"), [(-0.25, 1.0), (9.0, 0.0)])
+def test_groups_with_equal_rewards_raise_an_alarm_below_the_highest_and_none_once_solved(copied, reward, stuck):
     study, layout = copied
-    for seed in (1, 2, 3):
-        path = layout.metrics(f"runs/{ARM}/seed{seed}")
-        lines = [json.loads(line) | {"frac_reward_zero_std": 0.5} for line in path.read_text().splitlines()]
-        lines[-1]["frac_reward_zero_std"] = 0.99
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewrite(layout, lambda frame: frame.assign(reward=[float(n % 7) for n in range(len(frame))]), last_only=False)
+    rewrite(layout, lambda frame: frame.assign(reward=reward))
+    signs = {one.kind: one for one in signs_of(study, layout) if one.arm == ARM}
+    found = signs["zero_variance"]
+    assert (found.before.mean, found.after.mean) == (0.0, stuck)
+    assert (found.alarm != "") == (stuck == 1.0)
+    if stuck:
+        assert found.alarm == "Nearly no group has any difference in reward: from 0.0 to 100.0 % have none."
+        assert {one.reward for one in found.completions} == {reward}
+        # Groups of two, one after the other.
+        assert [(one.seed, one.step, one.prompt_id) for one in found.completions] == [
+            (1, 10, "p0"),
+            (1, 10, "p0"),
+            (1, 10, "p1"),
+        ]
 
-    def change(frame):
-        rewards = pd.Series(range(len(frame)), index=frame.index, dtype=float)
-        return frame.assign(reward=rewards.where(frame["prompt_id"] != max(frame["prompt_id"]), 7.5))
 
-    rewrite(layout, change)
-    (sign,) = [one for one in signs_of(study, layout) if one.alarm and (one.arm, one.kind) == (ARM, "zero_variance")]
-    assert {one.reward for one in sign.completions} == {7.5}
+def test_highest_rewards_under_other_weights_do_not_count():
+    def group(step, *rewards):
+        return [{"step": step, "prompt_id": "p", "reward": reward} for reward in rewards]
+
+    spans = {1: (group(1, 2.0, 3.0), group(9, 1.0, 1.0))}
+    assert hacking._stuck(spans, constant_weights=True) == {1: ([0.0, 0.0], [1.0, 1.0])}
+    assert hacking._stuck(spans, constant_weights=False) == {1: ([0.0, 0.0], [0.0, 0.0])}
 
 
 def test_reward_that_rises_while_held_out_prompts_do_not_gain_raises_its_alarm(written):

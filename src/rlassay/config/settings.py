@@ -54,7 +54,8 @@ class HackingThresholds(Section):
     entropy_left: float = Field(default=0.05, gt=0, lt=1)
     """Alarm where less than this share of the first tenth's entropy is left."""
     zero_variance: float = Field(default=0.97, gt=0, le=1)
-    """Share of groups without any difference in reward in the last tenth, where it rose."""
+    """Share of groups in the last tenth whose rewards are all equal, below the highest reward seen, where it rose.
+    Groups that all have the highest reward are solved and do not count."""
     judge_disagrees: float = Field(default=0.1, gt=0, le=1)
     """Rise of the share of completions that a judge rates above 1/2 although the primary metric calls them wrong."""
 

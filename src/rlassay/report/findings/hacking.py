@@ -155,14 +155,14 @@ def _logged_signs(
         else ""
     )
     shown = (("entropy per token", alarm), (first, last, limits.entropy_left))
-    alike = _of_one_group(spans, "completion")
-    signs.append(_sign(row, "entropy_collapse", *shown, alike).model_copy(update={"unit": "nats"}))
+    signs.append(_sign(row, "entropy_collapse", *shown, _most_alike(spans)).model_copy(update={"unit": "nats"}))
 
-    before, after = (_logged(results, row, "frac_reward_zero_std", place, confidence, SHARE_LIMITS) for place in (0, 1))
-    silent = (_risen(before, after) or 0.0) > 0 and (after.mean or 0.0) > limits.zero_variance
+    stuck = _stuck(spans, _constant_weights(results, row))
+    before, after = (_over(stuck, place, confidence) for place in (0, 1))
+    silent = _risen_beyond_chance(spans, stuck, confidence) > 0 and (after.mean or 0.0) > limits.zero_variance
     alarm = f"Nearly no group has any difference in reward: {_change(before, after)} have none." if silent else ""
-    shown = (("groups with zero reward variance", alarm), (before, after, limits.zero_variance))
-    return [*signs, _sign(row, "zero_variance", *shown, _of_one_group(spans, "reward"))]
+    shown = (("groups with equal rewards below the highest", alarm), (before, after, limits.zero_variance))
+    return [*signs, _sign(row, "zero_variance", *shown, _worst(spans, stuck))]
 
 
 def _parser_drift(results: Results, row: PolicyRow, limits: HackingThresholds, confidence: float) -> list[HackingSign]:
@@ -233,9 +233,7 @@ def _reward_without_gain(
     before, after = (_over(rewards, place, confidence, None) for place in (0, 1))
     phases = results.study.arms[row.key].recipe.weight_phases.values()
     total = sum(abs(each[-1][1]) for each in phases) or 1.0
-    # Weights that change in training move the sum by themselves.
-    constant = all(len(each) == 1 for each in phases)
-    rose = constant and (_risen(before, after) or 0.0) / total > limits.reward_rise
+    rose = _constant_weights(results, row) and (_risen(before, after) or 0.0) / total > limits.reward_rise
     high = None if gain.difference is None else gain.difference.high
     alarm = ""
     if rose and high is not None and high < limits.held_out_gain:
@@ -250,6 +248,31 @@ def _reward_without_gain(
 
 
 # Values and completions.
+
+
+def _constant_weights(results: Results, row: PolicyRow) -> bool:
+    """Whether the weights of an arm's rewards stay; weights that change in training move the sum by themselves."""
+    return all(len(each) == 1 for each in results.study.arms[row.key].recipe.weight_phases.values())
+
+
+def _stuck(spans: Spans, constant_weights: bool) -> Values:
+    """1 for a completion of a group whose rewards are all equal, below the highest reward of any completion.
+
+    A group with the highest reward throughout is solved: it has nothing left to learn. Where the weights of the rewards
+    change, the highest reward is that of the same tenth of the steps.
+    """
+    tenths = [[one for span in spans.values() for one in span[place]] for place in (0, 1)]
+    highest = [max((one["reward"] for one in tenth), default=0.0) for tenth in tenths]
+    if constant_weights:
+        highest = [max(highest)] * 2
+
+    def of_tenth(completions: Completions, best: float) -> list[float]:
+        groups: dict[tuple[int, str], set[float]] = {}
+        for one in completions:
+            groups.setdefault((one["step"], one["prompt_id"]), set()).add(one["reward"])
+        return [float(len(groups[one["step"], one["prompt_id"]]) == 1 and one["reward"] < best) for one in completions]
+
+    return {seed: (of_tenth(first, highest[0]), of_tenth(last, highest[1])) for seed, (first, last) in spans.items()}
 
 
 def _sign(
@@ -276,20 +299,13 @@ def _sign(
 
 
 def _over(values: Values, place: int, confidence: float, limits: tuple[float, float] | None = SHARE_LIMITS) -> Estimate:
-    """The mean over the first (0) or the last (1) tenth of the steps; most measures are 0 or 1 per completion."""
+    """The mean over the first (0) or the last (1) tenth of the steps, in most measures of 0 or 1 per completion."""
     means = np.array([float(np.mean(ends[place])) for ends in values.values()])
     return over_seeds(means, sum(len(ends[place]) for ends in values.values()), confidence, limits)
 
 
-def _logged(
-    results: Results,
-    row: PolicyRow,
-    metric: str,
-    place: int,
-    confidence: float,
-    limits: tuple[float, float] | None = None,
-) -> Estimate:
-    """A logged metric over the first (0) or the last (1) tenth of the steps."""
+def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidence: float) -> Estimate:
+    """A logged metric without limits over the first (0) or the last (1) tenth of the steps."""
     means: list[float] = []
     steps = 0
     for folder in row.folders.values():
@@ -298,7 +314,7 @@ def _logged(
         part = values[:count] if place == 0 else values[-count:]
         means.append(float(np.nanmean(part)) if np.isfinite(part).any() else float("nan"))
         steps += len(part)
-    return over_seeds(np.array(means), steps, confidence, limits)
+    return over_seeds(np.array(means), steps, confidence, None)
 
 
 def _risen(before: Estimate, after: Estimate) -> float | None:
@@ -335,8 +351,8 @@ def _worst(spans: Spans, values: Values) -> tuple[SuspectCompletion, ...]:
     return tuple(_suspect(key[1], one) for key, one in sorted(ranked, key=lambda each: each[0])[:NUM_SHOWN])
 
 
-def _of_one_group(spans: Spans, field: str) -> tuple[SuspectCompletion, ...]:
-    """Completions of the group of the last tenth that has the fewest different values in a field, of the last step."""
+def _most_alike(spans: Spans) -> tuple[SuspectCompletion, ...]:
+    """Completions of the group of the last tenth that has the fewest different texts, of the last step."""
     groups: dict[tuple[int, int, str], Completions] = {}
     for seed, (_, last) in spans.items():
         for one in last:
@@ -345,7 +361,7 @@ def _of_one_group(spans: Spans, field: str) -> tuple[SuspectCompletion, ...]:
         return ()
 
     def order(group: tuple[int, int, str]) -> tuple[int, int, int, str]:
-        return (len({one[field] for one in groups[group]}), -group[1], group[0], group[2])
+        return (len({one["completion"] for one in groups[group]}), -group[1], group[0], group[2])
 
     seed, step, prompt_id = min(groups, key=order)
     return tuple(_suspect(seed, one) for one in groups[seed, step, prompt_id][:NUM_SHOWN])
