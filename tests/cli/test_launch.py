@@ -15,43 +15,60 @@ from rlassay import ranks
 from rlassay.cli import launch as launcher
 from rlassay.files import read_json
 from tests.config.studies import study
+from tests.launcher import wait_until
 
-RANK = "import time; from rlassay import ranks; ranks.show_life(); time.sleep(600)"
+QUICK = "import sys, time; from rlassay import ranks; ranks.BEAT = 0.1"
+RANK = f"{QUICK}; ranks.show_life(); time.sleep(600)"
 
 
-def test_a_stopped_rank_ends_the_job_with_a_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(launcher, "SILENCE", 3.0)
-    monkeypatch.setattr(launcher, "PATIENCE", 2.0)
-    environment = os.environ | {ranks.FOLDER: str(tmp_path), "WORLD_SIZE": "2"}
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time limits of the launcher that suit ranks with ten signs of life per second."""
+    for name, seconds in {"SILENCE": 1.5, "IDLE": 1.5, "PATIENCE": 2.0, "POLL": 0.1, "STACKS_SECONDS": 0.5}.items():
+        monkeypatch.setattr(launcher, name, seconds)
+
+
+def start_ranks(folder: Path, *commands: list[str]) -> list["subprocess.Popen[bytes]"]:
+    """Ranks that run these Python programs, once all have shown a sign of life."""
+    environment = os.environ | {ranks.FOLDER: str(folder), "WORLD_SIZE": str(len(commands))}
     members = [
-        subprocess.Popen([sys.executable, "-c", RANK], env=environment | {"RANK": str(rank)}) for rank in range(2)
+        subprocess.Popen([sys.executable, "-c", *command], env=environment | {"RANK": str(rank)})
+        for rank, command in enumerate(commands)
     ]
-    while not all(ranks.alive(tmp_path, rank).exists() for rank in range(2)):
-        time.sleep(0.05)
-    assert [(read_json(ranks.alive(tmp_path, rank)) or {})["pid"] for rank in range(2)] == [
-        each.pid for each in members
-    ]
-    members[1].send_signal(signal.SIGSTOP)
-    agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    began = time.monotonic()
+    wait_until(lambda: all(ranks.alive(folder, rank).exists() for rank in range(len(commands))))
+    return members
+
+
+def watch(folder: Path, lasts: float, hang_minutes: float = 120.0) -> tuple[int, list[str]]:
+    """Watch two ranks while a launcher sleeps, then end all; its exit status, and the notes."""
+    agent = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({lasts})"])
     notes: list[str] = []
-    assert launcher._watch(agent, tmp_path, 2, 120.0, notes.append) == launcher.FAILED
-    launcher._end(agent, tmp_path)
-    assert 3 <= time.monotonic() - began < 30
+    status = launcher._watch(agent, folder, 2, hang_minutes, notes.append)
+    launcher._end(agent, folder)
+    assert agent.wait() == (-signal.SIGTERM if status else 0)
+    return status, notes
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stopped_rank_ends_the_job_with_a_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    members = start_ranks(tmp_path, [RANK], [RANK])
+    pids = [(read_json(ranks.alive(tmp_path, rank)) or {})["pid"] for rank in range(2)]
+    assert pids == [each.pid for each in members]
+    members[1].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    status, notes = watch(tmp_path, 600)
+    assert status == launcher.FAILED
+    assert 1.5 <= time.monotonic() - began < 30
     assert [each.wait() for each in members] == [-signal.SIGKILL, -signal.SIGKILL]
-    assert agent.wait() == -signal.SIGTERM
     errors = capfd.readouterr().err
-    assert "error: rank 1 of 2 has shown no sign of life for 3 s" in errors
+    assert "error: rank 1 of 2 has shown no sign of life for 1.5 s" in errors
     (note,) = notes
-    assert note.startswith("rank 1 of 2 has shown no sign of life for 3 s; the job ends")
+    assert note.startswith("rank 1 of 2 has shown no sign of life for 1.5 s; the job ends")
     assert "Current thread" in errors  # the stacks of rank 0, which can still print them
 
 
-WAITING = """
-import sys, time
-from rlassay import ranks
+WAITING = f"""
+{QUICK}
 ranks.show_life()
 def spin(until):
     while time.monotonic() < until: sum(range(1000))
@@ -65,40 +82,30 @@ if sys.argv[1] == "downloads": time.sleep(600)
 """
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("second", ["waits", "works", "asks a server", "downloads"])
 def test_ranks_that_all_wait_end_the_job_with_their_stacks(
-    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    second: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(launcher, "IDLE", 3.0)
-    monkeypatch.setattr(launcher, "PATIENCE", 2.0)
-    environment = os.environ | {ranks.FOLDER: str(tmp_path), "WORLD_SIZE": "2"}
-    members = [
-        subprocess.Popen([sys.executable, "-c", WAITING, what], env=environment | {"RANK": str(rank)})
-        for rank, what in enumerate(("waits", second))
-    ]
-    lasts = 30 if second == "waits" else 7
-    agent = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({lasts})"])
-    notes: list[str] = []
-    status = launcher._watch(agent, tmp_path, 2, 120.0, notes.append)
-    launcher._end(agent, tmp_path)
+    members = start_ranks(tmp_path, [WAITING, "waits"], [WAITING, second])
+    status, notes = watch(tmp_path, 30 if second == "waits" else 4)
     for each in members:
         each.wait()
     if second != "waits":
         assert (status, notes) == (0, [])
         return
     assert status == launcher.FAILED
-    assert notes[0].startswith("none of 2 ranks has made progress for 3 s; the job ends, and resumes")
+    assert notes[0].startswith("none of 2 ranks has made progress for 1.5 s; the job ends, and resumes")
     errors = capfd.readouterr().err
     _, first, last = re.split(r"^rank[01]:$", errors, flags=re.MULTILINE)
     assert first.count("in wait_for_the_others") == last.count("in wait_for_the_others") == 1
 
 
-LOOPING = """
-import sys, time
-from rlassay import ranks
+LOOPING = f"""
+{QUICK}
 def train():
     while True:
-        until = time.monotonic() + 0.5
+        until = time.monotonic() + 0.2
         while time.monotonic() < until: sum(range(1000))
         if sys.argv[1] == "finishes steps": ranks.PROGRESS.finish_step()
         if sys.argv[1] == "asks a server":
@@ -111,21 +118,14 @@ with ranks.PROGRESS.watched(): train()
 """
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("second", ["loops", "loads", "finishes steps", "asks a server"])
 def test_a_job_that_finishes_no_step_ends_with_its_stacks(
-    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    second: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(launcher, "PATIENCE", 2.0)
-    environment = os.environ | {ranks.FOLDER: str(tmp_path), "WORLD_SIZE": "2"}
-    members = [
-        subprocess.Popen([sys.executable, "-c", LOOPING, what], env=environment | {"RANK": str(rank)})
-        for rank, what in enumerate(("loops", second))
-    ]
+    members = start_ranks(tmp_path, [LOOPING, "loops"], [LOOPING, second])
     hangs = second in ("loops", "loads")
-    agent = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({60 if hangs else 9})"])
-    notes: list[str] = []
-    status = launcher._watch(agent, tmp_path, 2, 4 / 60, notes.append)
-    launcher._end(agent, tmp_path)
+    status, notes = watch(tmp_path, 60 if hangs else 4, hang_minutes=0.025)
     for each in members:
         each.wait()
     if not hangs:
@@ -133,7 +133,7 @@ def test_a_job_that_finishes_no_step_ends_with_its_stacks(
         return
     assert status == launcher.FAILED
     assert notes[0].startswith(
-        "none of 2 ranks has finished a step, a batch of answers or the loading of its model for 0.0666667 minutes "
+        "none of 2 ranks has finished a step, a batch of answers or the loading of its model for 0.025 minutes "
         "(resources.hang_minutes in config/config.yaml); the job ends, and resumes"
     )
     errors = capfd.readouterr().err
@@ -186,12 +186,8 @@ def test_the_environment_says_how_processes_join(tmp_path: Path):
 
 def test_a_rank_ends_with_its_launcher(tmp_path: Path):
     program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {RANK!r}]).wait()"
-    environment = os.environ | {ranks.FOLDER: str(tmp_path), "RANK": "0", "WORLD_SIZE": "1"}
-    agent = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    file = ranks.alive(tmp_path, 0)
-    while not file.exists():
-        time.sleep(0.05)
-    pid = (read_json(file) or {})["pid"]
+    (agent,) = start_ranks(tmp_path, [program])
+    pid = (read_json(ranks.alive(tmp_path, 0)) or {})["pid"]
     agent.kill()
     agent.wait()
     deadline = time.monotonic() + 10
