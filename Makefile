@@ -33,7 +33,7 @@ lint: .venv  ## style, types, import contracts
 
 # One thread per worker: jobs that share cores with more threads than cores run many times slower. Three workers on two
 # cores, since a third of their time they wait: for a queue, a time limit, or a process that they have killed.
-test: lint  ## lint, then every test
-	@$(IN_VENV) OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder
-	@if [ -d .venv-vllm ]; then .venv/bin/python workflow/build_vllm.py && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/engines; \
-	else echo "skipped: tests/engines, which need vLLM and torchvision (make .venv-vllm)"; fi
+test: lint  ## lint, then every test; those of tests/engines run whether the others passed or not
+	@failed=0; ($(IN_VENV) OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder) || failed=1; \
+	if [ -d .venv-vllm ]; then .venv/bin/python workflow/build_vllm.py && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/engines || failed=1; \
+	else echo "skipped: tests/engines, which need vLLM and torchvision (make .venv-vllm)"; fi; exit $$failed
