@@ -42,7 +42,10 @@ def test_it_has_the_facts_of_the_page():
         assert f"- {mark} {escape(verdict.sentence)}\n" in text
     assert "| Untrained model | **30.0** (27.0 to 33.0†; 1 × 400) |" in text
     assert '| `rl.loss_type` | `"dapo"` | `"dapo"` | `"dapo"` | `"dr_grpo"` |\n' in text
-    assert "| accuracy + format | `soft_overlong` (logged only) | 0 | **0.350** (0.320 to 0.380; 3 × 400) |" in text
+    logged_only = (
+        "| accuracy + format | soft overlong penalty (logged only) | 0 | **0.350** (0.320 to 0.380; 3 × 400) |"
+    )
+    assert logged_only in text
     assert "**SFT** ✗ wrong, 9 tokens\n\n```text\n<script>" in text
     assert "- B 3 ← gold\n" in text
     assert "| accuracy + format | 1 | 1 min 02 s | 92,000 | 800 | 0.900 | 0.500 | 0.010 |" in text

@@ -189,7 +189,7 @@ def test_design_marks_declared_differences_and_confounds(tmp_path):
 
 def test_logged_only_rewards_are_tagged(page):
     # four arms, each with soft_overlong at weight 0
-    assert page.text.count("soft_overlong logged only") == 4
+    assert page.text.count("soft overlong penalty logged only") == 4
     assert "choice_accuracy logged only" not in page.text
 
 

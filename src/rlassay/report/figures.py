@@ -6,7 +6,7 @@ Figures with an interval per row (levels, differences, rewards) are drawn here, 
 `plots.lines`. Colours, fonts and the SVG itself are in `figures_style`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def draw_figures(content: Content, marks: dict[str, Mark]) -> list[Drawing]:
         ):
             drawings += [draw_forest(name, title, comparisons, primary, marks)] if comparisons else []
         if content.attribution is not None and any(method.effects for method in content.attribution.methods):
-            drawings.append(draw_attribution(content.attribution, primary))
+            drawings += draw_attribution(content.attribution, primary)
         drawings += [draw_profiles(content.profiles, marks)] if content.profiles is not None else []
         drawings += [draw_frontier(content.frontier, marks)] if content.frontier is not None else []
         drawings.append(draw_legend([marks[arm.name] for arm in content.arms]))
@@ -120,6 +120,12 @@ EFFECT_ROWS: dict[AttributionKind, tuple[str, str]] = {
     "interaction": ("", "X"),
 }
 """Kind of attribution -> how its rows begin, and their marker."""
+ATTRIBUTION_FIGURES: dict[str, tuple[str, tuple[AttributionKind, ...]]] = {
+    "attribution": ("What each ingredient adds on average", ("shapley", "main_effect")),
+    "attribution_single": ("What it adds to all others, or alone", ("leave_one_out", "add_one_in")),
+    "attribution_interactions": ("What two add beyond the sum of each", ("interaction",)),
+}
+"""Figure -> its title, and the kinds of attribution that it shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +153,7 @@ def draw_levels(content: Content, marks: dict[str, Mark]) -> Drawing:
     rows = [_level_row(row, place, column.unit, marks) for row in table.rows]
     figure, axes = _draw_rows(column.title, rows, column.unit)
     _label_axis(axes, LEVEL_UNIT[column.unit], column)
-    return finish(figure, "levels", "results", _describe_rows(column.title, rows))
+    return finish(figure, "levels", "levels", _describe_rows(column.title, rows))
 
 
 def _level_row(row: TableRow, place: int, unit: Unit, marks: dict[str, Mark]) -> IntervalRow:
@@ -174,13 +180,15 @@ def _difference_row(comparison: Comparison, unit: Unit, marks: dict[str, Mark]) 
     return IntervalRow(mark=marks[comparison.arm], estimate=found, text=text, filled=resolved, seeds=seeds)
 
 
-def draw_attribution(attribution: Attribution, column: Column) -> Drawing:
+def draw_attribution(attribution: Attribution, column: Column) -> Iterator[Drawing]:
     """What each ingredient adds, by every method; a filled marker means that the interval excludes 0."""
-    rows = [_effect_row(method, one, column.unit) for method in attribution.methods for one in method.effects]
-    title = "What each ingredient adds"
-    figure, axes = _draw_rows(title, rows, column.unit, zero=True)
-    _label_axis(axes, f"difference, {EFFECT_UNIT[column.unit]}".rstrip(", "), column)
-    return finish(figure, "attribution", "attribution", _describe_rows(title, rows))
+    for name, (title, kinds) in ATTRIBUTION_FIGURES.items():
+        methods = [method for method in attribution.methods if method.kind in kinds]
+        rows = [_effect_row(method, one, column.unit) for method in methods for one in method.effects]
+        if rows:
+            figure, axes = _draw_rows(title, rows, column.unit, zero=True)
+            _label_axis(axes, f"difference, {EFFECT_UNIT[column.unit]}".rstrip(", "), column)
+            yield finish(figure, name, "attribution", _describe_rows(title, rows))
 
 
 def _effect_row(method: AttributionMethod, one: IngredientEffect, unit: Unit) -> IntervalRow:

@@ -309,7 +309,7 @@ def announce(content: Content, folder: Path) -> None:
     for sign in content.hacking:
         if sign.alarm:
             label = next(arm.label for arm in content.arms if arm.name == sign.arm)
-            console.print(Text(f"  Warning, arm {quoted(label)}: {sign.alarm}", style="yellow"))
+            console.print(Text(f"  Warning, arm {quoted(label)}: {sign.alarm}: {sign.numbers}.", style="yellow"))
     if content.missing:
         are = "1 file is" if len(content.missing) == 1 else f"{len(content.missing)} files are"
         console.print(Text(f"  Partial: {are} missing; the page lists them."))

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw
 
 from rlassay.images import open_image
+from rlassay.names import in_words
 from rlassay.records import Histogram
 from rlassay.report.content import Comparison, ComparisonOutcome
 from rlassay.report.numbers import Estimate, PairedDifference, Table, Unit
@@ -167,7 +168,7 @@ def weights(phases: tuple[tuple[float, float], ...]) -> str:
 def correlations(values: Mapping[str, float | None]) -> str:
     """Correlations with their names, strongest first: `length −0.31, form +0.12`; undefined ones are left out."""
     known = sorted(((name, value) for name, value in values.items() if value is not None), key=lambda one: -abs(one[1]))
-    return ", ".join(f"{name} {value:+.2f}".replace("-", "−") for name, value in known) or DASH
+    return ", ".join(f"{in_words(name)} {value:+.2f}".replace("-", "−") for name, value in known) or DASH
 
 
 def failures(counts: Mapping[str, int]) -> str:
@@ -217,6 +218,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "counts": counts,
     "duration": duration,
     "failures": failures,
+    "in_words": in_words,
     "interval": interval,
     "number": number,
     "printable": printable,

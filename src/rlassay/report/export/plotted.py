@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlassay.report.content import Comparison, Content
+from rlassay.report.figures import ATTRIBUTION_FIGURES
 from rlassay.report.figures_style import file_name
 from rlassay.report.findings.profiles import profile_rows
 from rlassay.report.findings.records import HeldOutCurve
@@ -26,11 +27,13 @@ def plotted_rows(content: Content) -> dict[str, Rows]:
     if "pass_at_k" in content.tables:
         found["pass_at_k"] = list(_pass_at_k(content.tables["pass_at_k"], primary.set))
     if content.attribution is not None:
-        found["attribution"] = [
-            {"kind": method.kind, "label": one.label, **_numbers(one.difference), **_seeds(one.by_seed)}
-            for method in content.attribution.methods
-            for one in method.effects
-        ]
+        for name, (_, kinds) in ATTRIBUTION_FIGURES.items():
+            found[name] = [
+                {"kind": method.kind, "label": one.label, **_numbers(one.difference), **_seeds(one.by_seed)}
+                for method in content.attribution.methods
+                if method.kind in kinds
+                for one in method.effects
+            ]
     found |= {f"curve_{file_name(curve.metric)}": list(_curve(curve)) for curve in content.curves}
     if content.held_out is not None:
         for curve in content.held_out.curves:

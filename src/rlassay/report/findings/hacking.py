@@ -45,6 +45,8 @@ COLUMNS = ["step", "prompt_id", "sample", "completion", "finished", "reward"]
 Completions = list[dict[str, Any]]
 Spans = dict[int, tuple[Completions, Completions]]
 """Seed -> completions of the first and of the last tenth of the steps."""
+Alarm = tuple[str, str]
+"""What is suspicious, and the arm's numbers."""
 Values = dict[int, tuple[list[float], list[float]]]
 """Seed -> a value of each of them."""
 
@@ -131,7 +133,7 @@ def _format_signs(row: PolicyRow, spans: Spans, limits: HackingThresholds, confi
         before, after = (_over(values, place, confidence) for place in (0, 1))
         limit = float(getattr(limits, kind))
         risen = _risen_beyond_chance(spans, values, confidence)
-        alarm = f"{what}: {title} rose {_change(before, after)} in training." if risen > limit else ""
+        alarm = (what, f"{title} rose {_change(before, after)} in training") if risen > limit else None
         found.append(_sign(row, kind, (title, alarm), (before, after, limit), _worst(spans, values)))
     return found
 
@@ -144,23 +146,21 @@ def _logged_signs(
     before, after = (_over(cut, place, confidence) for place in (0, 1))
     risen = _risen_beyond_chance(spans, cut, confidence)
     truncated = risen > 0 and (after.mean or 0.0) > limits.at_cap
-    alarm = f"Completions run into the length limit: {_change(before, after)}." if truncated else ""
+    alarm = ("Completions run into the length limit", _change(before, after)) if truncated else None
     signs = [_sign(row, "at_cap", ("truncated", alarm), (before, after, limits.at_cap), _worst(spans, cut))]
 
     first, last = (_logged(results, row, "entropy", place, confidence) for place in (0, 1))
     collapsed = None not in (first.mean, last.mean) and (last.mean or 0.0) < limits.entropy_left * (first.mean or 0.0)
-    alarm = (
-        f"Entropy collapsed: from {number(first.mean, 'nats')} to {number(last.mean, 'nats')} nats per token."
-        if collapsed
-        else ""
-    )
+    fell = f"from {number(first.mean, 'nats')} to {number(last.mean, 'nats')} nats per token"
+    alarm = ("Entropy collapsed", fell) if collapsed else None
     shown = (("entropy per token", alarm), (first, last, limits.entropy_left))
     signs.append(_sign(row, "entropy_collapse", *shown, _most_alike(spans)).model_copy(update={"unit": "nats"}))
 
     stuck = _stuck(spans, _constant_weights(results, row))
     before, after = (_over(stuck, place, confidence) for place in (0, 1))
     silent = _risen_beyond_chance(spans, stuck, confidence) > 0 and (after.mean or 0.0) > limits.zero_variance
-    alarm = f"Nearly no group has any difference in reward: {_change(before, after)} have none." if silent else ""
+    none = f"{_change(before, after)} have none"
+    alarm = ("Nearly no group has any difference in reward", none) if silent else None
     shown = (("groups with equal rewards below the highest", alarm), (before, after, limits.zero_variance))
     return [*signs, _sign(row, "zero_variance", *shown, _worst(spans, stuck))]
 
@@ -174,11 +174,8 @@ def _parser_drift(results: Results, row: PolicyRow, limits: HackingThresholds, c
     before, after = (estimate(scores_of(results, one, column), "share", confidence) for one in (start, row))
     drift = row_difference(results, row, start, column, confidence)
     drifted = drift is not None and (drift.effect or 0.0) > limits.parser_drift and (drift.low or 0.0) > 0
-    alarm = (
-        f"The strict and the lenient parser drift apart: {_change(before, after)} of held-out answers."
-        if drifted
-        else ""
-    )
+    apart = f"{_change(before, after)} of held-out answers"
+    alarm = ("The strict and the lenient parser drift apart", apart) if drifted else None
     shown = (("strict and lenient parser disagree", alarm), (before, after, limits.parser_drift))
     return [_sign(row, "parser_drift", *shown, _judged_differently(results, row, column) if drifted else ())]
 
@@ -209,11 +206,8 @@ def _judge_signs(
         values = _values(spans, lambda one, judge=judge: _disagrees(one[f"raw.{judge}"], one[f"raw.{rule}"]))
         before, after = (_over(values, place, confidence) for place in (0, 1))
         risen = _risen_beyond_chance(spans, values, confidence)
-        alarm = (
-            f"The judge rates wrong completions highly: {_change(before, after)} of completions."
-            if risen > limits.judge_disagrees
-            else ""
-        )
+        rated = f"{_change(before, after)} of completions"
+        alarm = ("The judge rates wrong completions highly", rated) if risen > limits.judge_disagrees else None
         shown = ((f"{judge} above 1/2, {in_words(rule)} 0", alarm), (before, after, limits.judge_disagrees))
         found.append(_sign(row, "judge_disagrees", *shown, _worst(spans, values)))
     return found
@@ -235,14 +229,13 @@ def _reward_without_gain(
     total = sum(abs(each[-1][1]) for each in phases) or 1.0
     rose = _constant_weights(results, row) and (_risen(before, after) or 0.0) / total > limits.reward_rise
     high = None if gain.difference is None else gain.difference.high
-    alarm = ""
+    alarm = None
     if rose and high is not None and high < limits.held_out_gain:
         column = primary_column(results)
         moved = f"gained at most {amount(high, column)}" if high >= 0 else f"fell by at least {amount(-high, column)}"
-        alarm = (
-            f"The training reward rose without a gain on held-out prompts: from {number(before.mean, 'value')} to "
-            f"{number(after.mean, 'value')}, while {in_words(column.metric)} {moved}."
-        )
+        rise = f"from {number(before.mean, 'value')} to {number(after.mean, 'value')}"
+        numbers = f"{rise}, while {in_words(column.metric)} {moved}"
+        alarm = ("The training reward rose without a gain on held-out prompts", numbers)
     shown = (("summed training reward", alarm), (before, after, limits.held_out_gain))
     return _sign(row, "reward_without_gain", *shown, _worst(spans, rewards)).model_copy(update={"unit": "value"})
 
@@ -278,22 +271,24 @@ def _stuck(spans: Spans, constant_weights: bool) -> Values:
 def _sign(
     row: PolicyRow,
     kind: str,
-    words: tuple[str, str],
+    words: tuple[str, Alarm | None],
     values: tuple[Estimate, Estimate, float],
     worst: tuple[SuspectCompletion, ...],
 ) -> HackingSign:
     before, after, threshold = values
+    title, alarm = words
     return HackingSign.model_validate(
         {
             "arm": row.key,
             "kind": kind,
-            "title": words[0],
+            "title": title,
             "unit": "share",
             "before": before,
             "after": after,
             "threshold": threshold,
-            "alarm": words[1],
-            "completions": worst if words[1] else (),
+            "alarm": "" if alarm is None else alarm[0],
+            "numbers": "" if alarm is None else alarm[1],
+            "completions": () if alarm is None else worst,
         }
     )
 

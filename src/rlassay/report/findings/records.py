@@ -97,7 +97,9 @@ class HackingSign(Record):
     threshold: float
     """The threshold."""
     alarm: str
-    """What is suspicious and the arm's numbers, as `what: numbers.`; empty = no alarm."""
+    """What is suspicious, without a full stop; empty = no alarm."""
+    numbers: str = ""
+    """The arm's numbers that show it, without a full stop; empty without an alarm."""
     completions: tuple[SuspectCompletion, ...] = ()
     """Completions that show it; empty without an alarm."""
 
