@@ -15,7 +15,10 @@ FSDP2: dict[str, Any] = {"strategy": "fsdp2", "processes": 2}
     ("edits", "message"),
     [
         ({"processes": 1}, "strategy: fsdp2 divides the policy between processes, and each job has one"),
-        ({"model__lora": {"r": 2}}, "model.lora, but strategy is fsdp2, under which checkpoints of adapters"),
+        (
+            {"model": {"kind": "hub", "name": "any/model", "lora": {"load_in_4bit": True}}},
+            "model.lora.load_in_4bit: true, but strategy is fsdp2",
+        ),
         ({"rl__advantage": {"kind": "gae"}}, "rl.advantage: gae, but strategy is fsdp2"),
         ({"rl__sync_ref_model": True, "rl__beta": 0.1}, "rl.sync_ref_model: true, but strategy is fsdp2"),
         ({"sft__torch_compile": True}, "sft.torch_compile: true, but strategy is fsdp2"),
@@ -35,7 +38,9 @@ def test_deepspeed_is_refused_where_it_is_not_installed(strategy: str, monkeypat
     installed: list[str] = ["deepspeed"]
     monkeypatch.setattr("rlassay.config.checks.strategy.find_spec", lambda name: name if name in installed else None)
     assert study(**edits).strategy == strategy
-    assert f"model.lora, but strategy is {strategy}" in " ".join(problems(**edits, model__lora={"r": 2}))
+    adapted: dict[str, Any] = {"model__lora": {"r": 2}}
+    assert study(**FSDP2 | adapted).strategy == "fsdp2"
+    assert f"model.lora, but strategy is {strategy}" in " ".join(problems(**edits, **adapted))
     beyond: dict[str, Any] = {"rl__max_tokens_per_micro_batch": 4096, "rl__dynamic_sampling": {}, "rl__replay": {}}
     for edit, value in beyond.items():
         assert study(**FSDP2 | {edit: value})

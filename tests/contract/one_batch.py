@@ -1,9 +1,10 @@
 """A program that gives credit to one generation batch and trains on it, on one process or several.
 
 `torchrun --nproc_per_node 2 -m tests.contract.one_batch <folder> <completions per process> [<strategy> [<tokens>]]
-[offload]` writes `<rank>.pt`: the process's own token advantages, the metrics that it would log, and the weights after
-two optimiser steps on a generation batch of the same prompts, in micro-batches of at most so many tokens if these are
-given. All processes together take the same completions, by accumulation where they are few.
+[offload] [lora]` writes `<rank>.pt`: the process's own token advantages, the metrics that it would log, its KL, and the
+weights after two optimiser steps on a generation batch of the same prompts, in micro-batches of at most so many tokens
+if these are given. All processes together take the same completions, by accumulation where they are few. `lora` trains
+adapters in place of the weights, with a KL to the model without them.
 """
 
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from peft import LoraConfig
 from PIL import Image
 from torch.distributed.fsdp import CPUOffloadPolicy
 from trl import GRPOConfig
@@ -43,6 +45,9 @@ CREDIT = [
     CREDITS["shuffled_weights"],
 ]
 
+ADAPTERS = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+"""Adapters that do not begin at 0, so that both of their matrices get gradients and the reference is another model."""
+
 
 def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     """A toy estimator: reward minus the mean of its group, for which a process needs the whole batch."""
@@ -51,14 +56,21 @@ def centred(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
 
 
 def main(
-    folder: Path, per_process: int, strategy: str = "ddp", tokens: int | None = None, *, cpu_offload: bool = False
+    folder: Path,
+    per_process: int,
+    strategy: str = "ddp",
+    tokens: int | None = None,
+    *,
+    cpu_offload: bool = False,
+    lora: bool = False,
 ) -> None:
     """Score, credit and train on this process's part of one batch."""
     first = PartialState(cpu=True).process_index * per_process
     values = list(VALUES[first : first + per_process])
     trainer = _trainer(
-        folder, per_process, values, strategy, cpu_offload=cpu_offload, max_tokens_per_micro_batch=tokens
+        folder, per_process, values, strategy, cpu_offload=cpu_offload, lora=lora, max_tokens_per_micro_batch=tokens
     )
+    before = {name: each.detach().clone() for name, each in trainer._xp_model().named_parameters()}
     score = trainer._generate_and_score_completions
     result: dict[str, Any] = {}
 
@@ -70,13 +82,15 @@ def main(
 
     trainer._generate_and_score_completions = scored  # in training, since a policy is divided only then
     trainer.train()
+    result["kl"] = [line["kl"] for line in trainer.state.log_history if "kl" in line]
     with whole_weights(trainer):
         result["weights"] = {name: each.detach().clone() for name, each in trainer._xp_model().named_parameters()}
+    result["moved"] = {name: (each - before[name]).abs().max().item() for name, each in result["weights"].items()}
     torch.save(result, folder / f"{PartialState().process_index}.pt")
 
 
 def _trainer(
-    folder: Path, per_process: int, values: list[float], strategy: str, *, cpu_offload: bool, **ours: Any
+    folder: Path, per_process: int, values: list[float], strategy: str, *, cpu_offload: bool, lora: bool, **ours: Any
 ) -> CreditGRPOTrainer:
     """A trainer whose reward gives this process's completions the `values`."""
 
@@ -88,8 +102,9 @@ def _trainer(
     model.lm_head.weight = torch.nn.Parameter(head)  # a random head, or the model would repeat the last token
     rows = [_row(folder, index) for index in range(3)]
     shared = strategy_arguments(strategy, model, cpu_offload=cpu_offload)
-    arguments = _arguments(folder, per_process, shared)
+    arguments = _arguments(folder, per_process, {**shared, "beta": 0.1 if lora else 0.0})
     allow_on_cpu(arguments)
+    torch.manual_seed(0)  # for the adapters, which begin alike in all processes
     trainer = CreditGRPOTrainer(
         model=model,
         reward_funcs=earned,
@@ -101,6 +116,7 @@ def _trainer(
             StudyImages(folder),
         ),
         processing_class=processor,
+        peft_config=ADAPTERS if lora else None,
         advantage=centred,
         credit=CREDIT,
         credit_denominator="selected",
@@ -137,6 +153,7 @@ def _arguments(folder: Path, per_process: int, shared: dict[str, Any]) -> GRPOCo
         top_k=1,  # greedy, so that the completions do not depend on a process's own random numbers
         use_cpu=True,
         bf16=False,
+        logging_steps=1,
         report_to=[],
     )
 
@@ -153,5 +170,6 @@ def _row(folder: Path, index: int) -> PromptRow:
 
 
 if __name__ == "__main__":
-    given = [each for each in sys.argv[1:] if each != "offload"]
-    main(Path(given[0]), int(given[1]), *given[2:3], *map(int, given[3:]), cpu_offload="offload" in sys.argv)
+    offload, adapters = "offload" in sys.argv, "lora" in sys.argv
+    given = [each for each in sys.argv[1:] if each not in ("offload", "lora")]
+    main(Path(given[0]), int(given[1]), *given[2:3], *map(int, given[3:]), cpu_offload=offload, lora=adapters)

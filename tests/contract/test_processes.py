@@ -49,6 +49,7 @@ def check_trained_alike(launcher: Launcher, folder: Path, options: tuple[str, ..
             torch.testing.assert_close(divided["weights"][name], values, rtol=1e-5, atol=1e-5, msg=name)
         for name in ("sensitivity_score_mean", "combined_token_fraction", "attention/late/mdi"):
             assert divided["metrics"][name] == pytest.approx(whole["metrics"][name], rel=1e-5)
+        assert divided["kl"] == pytest.approx(whole["kl"], rel=1e-5)
 
 
 def check_gradients(launcher: Launcher, folder: Path, maker: str) -> None:
@@ -99,6 +100,21 @@ def test_two_processes_give_the_credit_of_one_and_train_as_one_that_accumulates_
         torch.testing.assert_close(first["weights"][name], trained, rtol=1e-4, atol=1e-5, msg=name)
         assert torch.equal(first["weights"][name], second["weights"][name]), name
     assert moved > 1e-3
+
+
+def check_adapters_alike(launcher: Launcher, folder: Path, strategy: str) -> None:
+    """Adapters that do not begin at 0, with a KL to the model without them, train as by DDP."""
+    whole = credited(launcher.run_ranks, folder / "whole", 2, "ddp", "lora")[0]
+    adapters = {name: moved for name, moved in whole["moved"].items() if ".lora_" in name}
+    assert adapters
+    assert min(adapters.values()) > 1e-3
+    assert not any(moved for name, moved in whole["moved"].items() if name not in adapters)
+    assert min(whole["kl"]) > 1e-3
+    check_trained_alike(launcher, folder, (strategy, "lora"), whole)
+
+
+def test_adapters_on_a_divided_model_train_as_on_a_whole_one(launcher: Launcher, tmp_path: Path):
+    check_adapters_alike(launcher, tmp_path, "fsdp2")
 
 
 @pytest.mark.parametrize("options", [("fsdp2",), ("fsdp2", "offload"), ("ddp", "60"), ("fsdp2", "60")], ids=" ".join)

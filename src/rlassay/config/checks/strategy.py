@@ -59,8 +59,8 @@ def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Settings with the reason why they need the whole policy."""
     rl = recipe.rl
     steps = rl.steps_per_generation * rl.num_iterations
-    if recipe.model.lora is not None:
-        yield "model.lora", "checkpoints of adapters have not been tried"
+    if recipe.model.lora is not None and recipe.model.lora.load_in_4bit:
+        yield "model.lora.load_in_4bit: true", "weights in four bits have not been tried, which takes several GPUs"
     if rl.advantage.kind == "gae":
         yield "rl.advantage: gae", "checkpoints of its critic have not been tried"
     if recipe.is_seq2seq:
@@ -87,6 +87,8 @@ def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _unfit_for_deepspeed(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Settings that FSDP2 takes and DeepSpeed does not, with the reason."""
     rl = recipe.rl
+    if recipe.model.lora is not None:
+        yield "model.lora", "a warm start with adapters is saved under names that nothing loads"
     if rl.max_tokens_per_micro_batch is not None:
         yield f"rl.max_tokens_per_micro_batch: {rl.max_tokens_per_micro_batch}", "gradients are divided at each of them"
     for key, section in (("dynamic_sampling", rl.dynamic_sampling), ("replay", rl.replay)):
