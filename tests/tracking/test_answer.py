@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlassay.files import sha256
-from rlassay.tracking.answer import choose_champion
+from rlassay.tracking.answer import choose_champion, runs_view
 from rlassay.tracking.sync import sync_study
 from tests.tracking.folders import FakeJob, small_folder, small_study
 from tests.tracking.reading import Reader
@@ -173,3 +173,12 @@ def test_nothing_is_registered_unless_asked_for(finished: Study, reader: Reader)
     sync_study(finished.study, finished.layout, reader.uri)
     assert reader.client.search_registered_models() == []
     assert "Champion" not in reader.run("report").data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(("held_out", "columns"), [(None, ["reward"]), ("test/pass@8", ["reward", "test/pass_at_8"])])
+def test_training_runs_are_listed_by_arm_with_columns_of_their_metrics(
+    held_out: str | None, columns: list[str]
+) -> None:
+    view = json.loads(runs_view(held_out))
+    assert view["selectedColumns"] == [f"metrics.`{name}`" for name in [*columns, "entropy", "kl"]]
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm"}]

@@ -21,6 +21,8 @@ SUMMARY = ("effect", "effect/low", "effect/high", "p_holm")
 """Metrics of a parent run that compare it with the baseline."""
 ALIAS = "champion"
 """Alias of the champion's version in MLflow's model registry."""
+RUN_COLUMNS = ("entropy", "kl")
+"""Metrics of a training run that its row in MLflow shows, besides reward and held-out score; more do not fit."""
 
 
 class ReportNumbers:
@@ -56,8 +58,10 @@ class ReportNumbers:
         """Tags of the experiment that hold the views of the arms and of their runs."""
         names, primary = shown_metrics(self._content)
         weights = [legal_name(f"reward.{name}") for name in varied_weights(self._content)]
+        curves = (self._content.get("held_out") or {}).get("curves")
+        held_out = f"held_out/{curves[0]['column']['key']}" if curves else None
         arms = arms_view([legal_name(name) for name in names], legal_name(primary), weights)
-        return {f"{VIEW_TAG}{ARMS_VIEW}": arms, f"{VIEW_TAG}{RUNS_VIEW}": runs_view()}
+        return {f"{VIEW_TAG}{ARMS_VIEW}": arms, f"{VIEW_TAG}{RUNS_VIEW}": runs_view(held_out)}
 
     def note(self, file: Path, page: str) -> str:
         """The study's answer in Markdown, with its report on disk and in MLflow."""
@@ -93,7 +97,7 @@ def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ())
     state = _view([f"tags.`{STAGE}` != '{one}'" for one in OF_JOBS])
     state |= {
         "orderByKey": f"metrics.`{primary}`",
-        "selectedColumns": ["attributes.`Description`", *(f"metrics.`{name}`" for name in metrics)],
+        "selectedColumns": ["attributes.`Description`", *_columns(metrics)],
     }
     if weights:
         section = {"uuid": "rlassay-section", "name": "Reward weights", "display": True, "isReordered": False}
@@ -111,11 +115,22 @@ def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ())
     return json.dumps(state)
 
 
-def runs_view() -> str:
-    """The state of the view of the training runs: the current ones, grouped by arm, so that charts show means."""
+def runs_view(held_out: str | None = None) -> str:
+    """The state of the view of the training runs: the current ones, grouped by arm, so that charts show means.
+
+    Args:
+        held_out: the metric of the held-out curves; None without them.
+    """
+    names = ["reward", *([] if held_out is None else [legal_name(held_out)]), *RUN_COLUMNS]
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
     state = _view([f"tags.`{STAGE}` = 'rl'"])
-    return json.dumps(state | {"orderByKey": "attributes.`start_time`", "groupBy": grouped})
+    return json.dumps(
+        state | {"orderByKey": "attributes.`start_time`", "groupBy": grouped, "selectedColumns": _columns(names)}
+    )
+
+
+def _columns(metrics: Sequence[str]) -> list[str]:
+    return [f"metrics.`{name}`" for name in metrics]
 
 
 def _view(filters: Sequence[str]) -> dict[str, Any]:
