@@ -40,7 +40,11 @@ def test_deepspeed_is_refused_where_it_is_not_installed(strategy: str, monkeypat
     assert study(**edits).strategy == strategy
     adapted: dict[str, Any] = {"model__lora": {"r": 2}}
     assert study(**FSDP2 | adapted).strategy == "fsdp2"
-    assert f"model.lora, but strategy is {strategy}" in " ".join(problems(**edits, **adapted))
+    if strategy == "deepspeed_zero2":
+        assert study(**edits, **adapted).strategy == strategy
+    else:
+        (problem,) = problems(**edits, **adapted)
+        assert "under which adapters of a vision tower got no gradients" in problem
     beyond: dict[str, Any] = {"rl__max_tokens_per_micro_batch": 4096, "rl__dynamic_sampling": {}, "rl__replay": {}}
     for edit, value in beyond.items():
         assert study(**FSDP2 | {edit: value})

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.contract.test_processes import check_trained_alike, credited
+from tests.contract.test_processes import check_adapters_alike, check_trained_alike, credited
 from tests.launcher import Launcher
 from tests.training.short_run import proof
+from tests.training.test_divided_adapters import ADAPTED, check_adapters, check_adapters_in_bfloat16
 from tests.training.test_shared_jobs import layout_of
 from tests.training.test_strategies import DIVIDED, check_in_bfloat16, check_resumed, check_whole, trained
 
@@ -48,3 +49,20 @@ def test_results_are_whole_policies_also_after_a_rank_was_killed(strategy: str, 
     undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
     check_whole(*undisturbed)
     check_resumed(*undisturbed, tmp_path / "killed", edits)
+
+
+def test_adapters_train_as_by_ddp(launcher: Launcher, tmp_path: Path):
+    check_adapters_alike(launcher, tmp_path, "deepspeed_zero2")
+
+
+def test_adapters_are_whole_also_after_a_rank_was_killed(launcher: Launcher, tmp_path: Path):
+    edits = ADAPTED | {"strategy": "deepspeed_zero2"}
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
+    check_adapters(*undisturbed)
+    check_resumed(*undisturbed, tmp_path / "killed", edits)
+
+
+def test_adapters_train_in_bfloat16(launcher: Launcher, tmp_path: Path):
+    check_adapters_in_bfloat16(launcher, tmp_path, "deepspeed_zero2")

@@ -51,7 +51,8 @@ def strategy_fits(study: Study, recipe: Recipe) -> Iterator[str]:
     if study.strategy == "ddp":
         return
     by_deepspeed = _unfit_for_deepspeed(recipe) if study.strategy.startswith("deepspeed") else ()
-    for key, why in (*_unfit(recipe), *by_deepspeed):
+    by_zero3 = _unfit_for_zero3(recipe) if study.strategy == "deepspeed_zero3" else ()
+    for key, why in (*_unfit(recipe), *by_deepspeed, *by_zero3):
         yield f"{key}, but strategy is {study.strategy}, under which {why}; leave it out, or {WHOLE}"
 
 
@@ -87,10 +88,14 @@ def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _unfit_for_deepspeed(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Settings that FSDP2 takes and DeepSpeed does not, with the reason."""
     rl = recipe.rl
-    if recipe.model.lora is not None:
-        yield "model.lora", "a warm start with adapters is saved under names that nothing loads"
     if rl.max_tokens_per_micro_batch is not None:
         yield f"rl.max_tokens_per_micro_batch: {rl.max_tokens_per_micro_batch}", "gradients are divided at each of them"
     for key, section in (("dynamic_sampling", rl.dynamic_sampling), ("replay", rl.replay)):
         if section is not None:
             yield f"rl.{key}", "it has not been tried"
+
+
+def _unfit_for_zero3(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Settings that DeepSpeed takes while it does not divide weights, with the reason."""
+    if recipe.model.lora is not None:
+        yield "model.lora", "adapters of a vision tower got no gradients (DeepSpeed 0.19.8)"

@@ -103,6 +103,8 @@ def checked(trainer: Any, strategy: str) -> Any:
     trainer.add_callback(StrategyCheck(strategy, trainer))
     if trainer.is_fsdp_enabled:
         trainer.save_model = partial(_save_whole, trainer, trainer.save_model)
+    if trainer.is_deepspeed_enabled:
+        trainer.save_model = partial(_save_merged, trainer, trainer.save_model)
     return restorable(trainer)
 
 
@@ -121,6 +123,19 @@ def _save_whole(
         save(output_dir, _internal_call)
     finally:
         plugin.set_state_dict_type(in_parts)
+
+
+def _save_merged(
+    trainer: Any, save: Callable[..., None], output_dir: str | None = None, _internal_call: bool = False
+) -> None:
+    """Save a model by DeepSpeed's engine, or by itself where its adapters were merged.
+
+    The engine still has the model with adapters, under whose names transformers would save the merged weights.
+    """
+    if trainer.model is trainer.accelerator.unwrap_model(trainer.model_wrapped):
+        save(output_dir, _internal_call)
+    elif trainer.args.should_save:
+        trainer._save(output_dir)
 
 
 class StrategyCheck(TrainerCallback):
