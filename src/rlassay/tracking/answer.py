@@ -58,8 +58,8 @@ class ReportNumbers:
         """Tags of the experiment that hold the views of the arms and of their runs."""
         names, primary = shown_metrics(self._content)
         weights = [legal_name(f"reward.{name}") for name in varied_weights(self._content)]
-        curves = (self._content.get("held_out") or {}).get("curves")
-        held_out = f"held_out/{curves[0]['column']['key']}" if curves else None
+        curves: dict[str, Any] | None = self._content.get("held_out")
+        held_out = None if curves is None else f"held_out/{curves['curves'][0]['column']['key']}"
         arms = arms_view([legal_name(name) for name in names], legal_name(primary), weights)
         return {f"{VIEW_TAG}{ARMS_VIEW}": arms, f"{VIEW_TAG}{RUNS_VIEW}": runs_view(held_out)}
 
