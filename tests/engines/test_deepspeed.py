@@ -10,7 +10,7 @@ import torch
 
 from tests.contract.test_processes import check_adapters_alike, check_trained_alike, credited
 from tests.launcher import Launcher
-from tests.training.short_run import proof
+from tests.training.short_run import proof, timeless_metrics
 from tests.training.test_divided_adapters import ADAPTED, check_adapters, check_adapters_in_bfloat16
 from tests.training.test_shared_jobs import layout_of
 from tests.training.test_strategies import DIVIDED, check_in_bfloat16, check_resumed, check_whole, trained
@@ -66,3 +66,22 @@ def test_adapters_are_whole_also_after_a_rank_was_killed(launcher: Launcher, tmp
 
 def test_adapters_train_in_bfloat16(launcher: Launcher, tmp_path: Path):
     check_adapters_in_bfloat16(launcher, tmp_path, "deepspeed_zero2")
+
+
+@pytest.mark.parametrize(
+    ("choice", "counted", "strategy"),
+    [
+        ("dynamic_sampling", "dropped_tokens", "deepspeed_zero2"),
+        ("dynamic_sampling", "dropped_tokens", "deepspeed_zero3"),
+        ("replay", "replayed_fraction", "deepspeed_zero2"),
+    ],
+)
+def test_a_choice_of_groups_resumes_exactly_after_a_rank_was_killed(
+    choice: str, counted: str, strategy: str, launcher: Launcher, tmp_path: Path
+):
+    edits = DIVIDED | {"strategy": strategy, f"rl__{choice}": {}}
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
+    assert any(line[f"{choice}/{counted}"] > 0 for line in timeless_metrics(layout_of(tmp_path / "undisturbed")))
+    check_resumed(*undisturbed, tmp_path / "killed", edits)

@@ -82,7 +82,7 @@ def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if section is not None and "8bit" in section.optim:
             yield f"{name}.optim: {section.optim}", "optimizer state in 8 bits is not divided"
     if recipe.sft is not None and recipe.sft.activation_offloading:
-        yield "sft.activation_offloading: true", "it has not been tried"
+        yield "sft.activation_offloading: true", "it has not been tried, which takes two GPUs"
 
 
 def _unfit_for_deepspeed(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -90,12 +90,11 @@ def _unfit_for_deepspeed(recipe: Recipe) -> Iterator[tuple[str, str]]:
     rl = recipe.rl
     if rl.max_tokens_per_micro_batch is not None:
         yield f"rl.max_tokens_per_micro_batch: {rl.max_tokens_per_micro_batch}", "gradients are divided at each of them"
-    for key, section in (("dynamic_sampling", rl.dynamic_sampling), ("replay", rl.replay)):
-        if section is not None:
-            yield f"rl.{key}", "it has not been tried"
 
 
 def _unfit_for_zero3(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Settings that DeepSpeed takes while it does not divide weights, with the reason."""
     if recipe.model.lora is not None:
         yield "model.lora", "adapters of a vision tower got no gradients (DeepSpeed 0.19.8)"
+    if recipe.rl.replay is not None:
+        yield "rl.replay", "it trains, but resuming after a kill has not been tried"
