@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from rlassay.config.data import ClipPolicy, ImagePolicy
+from rlassay.data.containers import is_whole
 from rlassay.data.images import resized, resolve_below
 from rlassay.data.raw_examples import LONGEST_DETAIL, RowRejectedError
 from rlassay.files import sha256, sha256_of
@@ -164,9 +165,9 @@ def sample_frames(
     Errors: RowRejectedError with the reason for a file that is no clip, damaged, truncated or empty.
     """
     with _opened(clip, threads) as (container, stream):
-        listing = _listing(container, stream)
-        if container.format.name == "gif" and not _is_whole_gif(clip):
+        if not is_whole(clip, container.format.name):
             raise RowRejectedError("video: it is truncated")
+        listing = _listing(container, stream)
     if listing is None:  # some containers state no time of presentation: every frame has to be decoded
         with _opened(clip, threads) as (container, stream):
             listing = _decoded_listing(container, stream)
@@ -223,14 +224,6 @@ def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer,
         rejected = RowRejectedError("video: it cannot be decoded")
         rejected.detail = " ".join(str(error).split())[:LONGEST_DETAIL]
         raise rejected from error
-
-
-def _is_whole_gif(clip: Path | bytes) -> bool:
-    """Whether a gif, which does not state its length, ends with its semicolon; some programs pad it with zeros."""
-    with io.BytesIO(clip) if isinstance(clip, bytes) else clip.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - 1000))
-        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
