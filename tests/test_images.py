@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from rlassay import images
 from rlassay.images import is_plain, load_image, open_image, to_rgb
 
 
@@ -199,3 +200,25 @@ def test_decompression_bombs_are_rejected_in_every_stage(tmp_path, monkeypatch, 
     (tmp_path / "torn.png").write_bytes(encoded(Image.new("RGB", (50, 1)))[:40])
     with pytest.raises(ValueError, match=r"torn.png: unreadable"):
         open_image(tmp_path / "torn.png")
+
+
+def test_images_and_strips_share_a_memory_of_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MEMORY", 3 * (4 * 5 + 2 * 6 * 7))  # for the image and one strip of two frames
+    for name, size in {"a": (4, 5), "b": (2 * 6, 7), "c": (2 * 6, 7), "long": (90 * 6, 7)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    study = images.StudyImages(tmp_path)
+
+    def opened(path: str) -> Image.Image:
+        return study([path])[0]
+
+    b, c = (images.frame_path(f"{name}.png", 1, 2) for name in "bc")
+    first_b, first_a = opened(b), opened("a.png")
+    assert first_b.size == (6, 7)
+    assert opened(b) is first_b
+    assert opened("a.png") is first_a
+    first_c = opened(c)  # takes the place of what was not opened for longest, b
+    assert opened("a.png") is first_a
+    assert opened(b) is not first_b
+    assert opened(c) is not first_c
+    long = images.frame_path("long.png", 3, 90)  # larger than the memory, and opened all the same
+    assert opened(long) is not opened(long)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-IMAGES_IN_MEMORY = 256
+MEMORY = 256 * 2**20
+"""Bytes of pixels that a process keeps of the images and film strips that it opened last."""
 DEPTHS = (255.0, 4095.0, 65535.0)
 """Largest values of 8, 12 and 16 bits."""
 DEEP_MODES = ("I", "F")
@@ -53,8 +55,10 @@ class StudyImages:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self._open = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_image)
-        self._frames = lru_cache(maxsize=IMAGES_IN_MEMORY)(open_strip)
+        # A film strip that alone exceeds the memory is opened again each time.
+        recent: LRUCache[Any, Any] = LRUCache(MEMORY, getsizeof=_bytes_of)
+        self._open = cached(recent)(open_image)
+        self._frames = cached(recent)(open_strip)
 
     def __call__(self, paths: Iterable[str]) -> list[Image.Image]:
         """The images at `paths`, relative to the study's data folder; those of `frame_path` are frames of a clip."""
@@ -66,6 +70,11 @@ class StudyImages:
             return self._open(self.data / path)
         index, _, count = frame.partition("/")
         return self._frames(self.data / file, int(count))[int(index)]
+
+
+def _bytes_of(opened: Image.Image | list[Image.Image]) -> int:
+    images = opened if isinstance(opened, list) else [opened]
+    return sum(3 * image.width * image.height for image in images)
 
 
 _FRAME = "#frame="
