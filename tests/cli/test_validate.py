@@ -1,13 +1,16 @@
 """`rlassay validate`, run as users run it."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from rlassay.cli.main import main
 from tests.config.studies import content, write
+from tests.data.make_clips import write_clip
 
 
 def test_a_sound_study_is_one_line(capsys: pytest.CaptureFixture[str]):
@@ -129,3 +132,36 @@ def test_a_custom_reward_that_fails_is_named(tables: Path, capsys: pytest.Captur
     assert code == 2
     assert "rewards.custom: error on a gold or empty answer: " in printed
     assert "ZeroDivisionError" in printed
+
+
+def test_clips_and_images_that_cannot_be_shown_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    clip = write_clip(None, fmt="mp4")
+    Image.new("RGB", (8, 8)).save(tmp_path / "whole.png")
+    picture = (tmp_path / "whole.png").read_bytes()
+    files = {"whole.mp4": clip, "cut.mp4": clip[:-40], "cut.png": picture[:40]}
+    for name, written in files.items():
+        (tmp_path / name).write_bytes(written)
+
+    def write_records(split: str, *paths: str) -> None:
+        """One record per clip or image."""
+        with (tmp_path / f"{split}.jsonl").open("w") as file:
+            for number, path in enumerate(paths):
+                asked = {"from": "human", "value": f"What is number {number} of {split}?"}
+                turns = [asked, {"from": "gpt", "value": "<answer>A</answer>"}]
+                kind = "video" if path.endswith("mp4") else "image"
+                file.write(json.dumps({"conversations": turns, kind: path}) + "\n")
+
+    write_records("train", "cut.mp4", "whole.mp4", "gone.mp4", "whole.png", "cut.png", "../up.mp4")
+    write_records("test", "whole.mp4")
+    data = {"kind": "conversations", "folder": str(tmp_path)}
+    code, printed = validated(of_tables(tmp_path, data=data, model={"kind": "tiny_vlm"}), tmp_path, capsys)
+    assert code == 0
+    sound, *about = printed.replace(f"{tmp_path}/", "").replace(str(tmp_path.parent), "..").splitlines()
+    assert sound.startswith("digits: sound; ")
+    assert about == [
+        "  left out: 4 of the first 6 records of split 'train'",
+        "    train.jsonl:1: video: it is truncated",
+        "    train.jsonl:3: video: no such file (gone.mp4)",
+        "    train.jsonl:5: image: unreadable",
+        "    and 1 more",
+    ]

@@ -44,6 +44,8 @@ class Trial:
     """One sentence for each reason why the study cannot run."""
     notes: list[str] = field(default_factory=list[str])
     """Parts that were not tried, and why."""
+    rejected: list[str] = field(default_factory=list[str])
+    """Lines about the records of each split that the data stage will leave out; the study runs without them."""
     rows: dict[str, list[PromptRow]] = field(default_factory=dict[str, list[PromptRow]])
     """The rows that were read, by split."""
 
@@ -109,15 +111,22 @@ def _some_rows(split: str, source: Source, ingestor: Ingestor, trial: Trial) -> 
         except RowRejectedError as rejected:
             where = getattr(example, "where", "")
             reasons[str(rejected)] += 1
-            invalid.append(f"{where}: {rejected}" if where else str(rejected))
+            reason = f"{rejected} ({rejected.detail})" if rejected.detail else str(rejected)
+            invalid.append(f"{where}: {reason}" if where else reason)
         if len(rows) == ROWS:
             break
     if source.strict and invalid:  # the data stage stops at any of them
         trial.problems += invalid[:SHOWN]
     elif not rows:
         listed = ", ".join(f"{count} because {reason}" for reason, count in reasons.most_common(SHOWN))
-        tried = f"none of its first {reasons.total()} records can be used: {listed}" if listed else "it has no records"
-        trial.problems.append(f"data: split {split!r}: {tried}")
+        nothing = (
+            f"none of its first {reasons.total()} records can be used: {listed}" if listed else "it has no records"
+        )
+        trial.problems.append(f"data: split {split!r}: {nothing}")
+    elif invalid and not source.generated:
+        more = [f"and {len(invalid) - SHOWN} more"] if len(invalid) > SHOWN else []
+        about = f"{len(invalid)} of the first {len(rows) + reasons.total()} records of split {split!r}"
+        trial.rejected.append("\n    ".join([about, *invalid[:SHOWN], *more]))
     return rows
 
 

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line about a sound study, and one for each thing not tried; 0. StudyError lists the problems."""
+    """Print a line about a sound study, then what is left out or not tried; 0. StudyError lists the problems."""
     if args.given and args.study:
         raise StudyError([f"got two studies, {args.given} and --study {args.study}; give one"])
     args.study = args.given or args.study
@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{study.id}: sound; {len(study.arms)} arms x {len(study.seeds)} seeds = {runs} runs, baseline {study.baseline}"
     )
+    for records in trial.rejected:
+        print(f"  left out: {records}")
     for note in trial.notes:
         print(f"  not tried: {note}")
     return 0
