@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,26 @@ def test_an_architecture_that_vllm_lacks_is_refused(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(StudyError, match=rf"model.name: {name} is a \w+ForCausalLM, which vLLM does not have"):
         require_engines(chosen)
+
+
+def test_clips_of_a_model_that_vllm_reads_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(engines, "is_installed", lambda: True)
+    monkeypatch.setattr(engines, "set_environment", lambda *, on_cpu: None)
+    monkeypatch.setattr(engines, "unknown_architectures", lambda names: [])
+    for kind in ("qwen3_vl", "qwen2_5_vl"):
+        (tmp_path / kind).mkdir()
+        about = {"model_type": kind, "architectures": ["X"]}
+        (tmp_path / kind / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    video, frames = (
+        {kind: study(**VLLM, model=shown(tmp_path / kind, show)) for kind in ("qwen3_vl", "qwen2_5_vl")}
+        for show in ("video", "frames")
+    )
+    for each in (video["qwen3_vl"], *frames.values()):
+        require_engines(each)
+
+    with pytest.raises(StudyError, match=r"clips.show: video, but vLLM takes clips .* and the model is qwen2_5_vl"):
+        require_engines(video["qwen2_5_vl"])
+
+
+def shown(folder: Path, show: str) -> dict[str, Any]:
+    return {"kind": "hub", "name": str(folder), "dtype": "float32", "clips": {"show": show}}

@@ -38,8 +38,8 @@ IN_RL = [
         ["model.lora.load_in_4bit is not available with it; set kind: transformers"],
     ),
     (
-        {"evaluation__engine": VLLM, "model": {**HUB, "clips": {"show": "video"}}},
-        ["evaluation.engine: vllm, but clips go to it as frames alone, and model.clips.show is video"],
+        {"rl__engine": VLLM, "model": {**HUB, "clips": {"show": "video"}}},
+        ["rl.engine: vllm, but TRL sends it images alone, and model.clips.show is video"],
     ),
     (
         {"evaluation__engine": {**VLLM, "tensor_parallel_size": 4}, "gpus": 2},

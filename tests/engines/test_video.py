@@ -17,7 +17,7 @@ from rlassay.evaluation.decoding import Decoding
 from rlassay.images import Clip, StudyImages
 from rlassay.models.policy import ChatFormat, peft_config
 from rlassay.models.tuning import part_of
-from rlassay.models.video_input import process_prompt, video_options
+from rlassay.models.video_input import process_prompt
 from rlassay.records import Media, PromptRow
 from rlassay.signals import (
     SEGMENTS,
@@ -38,7 +38,7 @@ from rlassay.training.video import ClipCollator
 from tests.contract.clip_step import wait_for_all
 from tests.contract.test_processes import check_gradients
 from tests.engines.qwen import qwen3_model, qwen3_processor, qwen_model, qwen_processor
-from tests.engines.vllm_process import needs_torchvision, needs_vllm, vllm_process
+from tests.engines.vllm_process import needs_torchvision
 from tests.launcher import Launcher
 from tests.models.hubs import hub
 from tests.signals.make import eager_mass
@@ -74,7 +74,8 @@ def video_trainer(folder: Path, kind: str, **settings: Any) -> Any:
     processor = make_processor()
     model = make_model(processor.tokenizer)
     model.save_pretrained(folder / "model")
-    model.config._name_or_path = str(folder / "model")  # from which TRL loads the reference
+    processor.save_pretrained(folder / "model")
+    model.name_or_path = model.config._name_or_path = str(folder / "model")  # from where TRL loads reference and vLLM
     rows = [_row(folder, prompt, *shown) for prompt, shown in enumerate(SHOWN)]
     wait_for_all()
     arguments: dict[str, Any] = {
@@ -346,42 +347,6 @@ def test_a_mask_without_blocks_hides_whole_frames(tmp_path: Path, kind: str):
                 hidden, shown = hidden + black, shown + kept
     assert hidden > 0
     assert shown > 0
-
-
-@needs_vllm
-@pytest.mark.filterwarnings("ignore")
-def test_vllm_and_transformers_complete_clips_of_qwen3_alike(tmp_path: Path):
-    trainer = video_trainer(tmp_path, "Qwen3-VL")
-    model, processor = trainer.model.eval(), trainer.processing_class
-    processor.save_pretrained(tmp_path / "model")
-    prompts = [trainer.train_dataset[index]["prompt"] for index in (0, 1)]
-    how = Decoding(sampled=False, temperature=1.0, top_p=1.0, max_completion_length=6, seed=0)
-    ours = decode_batch(model, processor, prompts, [clips_of(prompt) for prompt in prompts], how)
-    requests = [vllm_request(processor, trainer._xp_text(prompt), *clips_of(prompt)) for prompt in prompts]
-    with vllm_process():
-        from vllm import LLM, SamplingParams
-
-        engine = LLM(model=str(tmp_path / "model"), dtype="float32", enforce_eager=True, max_model_len=256)
-        never = dict.fromkeys((model.config.image_token_id, model.config.video_token_id), -100.0)
-        outputs = engine.generate(
-            requests, SamplingParams(temperature=0, max_tokens=6, logit_bias=never), use_tqdm=False
-        )
-        del engine
-    expected = model_inputs(processor, prompts, [clips_of(each) for each in prompts], *[torch.ones(2, 1).long()] * 2)
-    for row, (output, own) in enumerate(zip(outputs, ours, strict=True)):
-        read = expected.by_token["input_ids"][row][expected.by_token["attention_mask"][row].bool()][:-1]
-        assert output.prompt_token_ids == read.tolist()
-        assert list(output.outputs[0].token_ids) == list(own.ids)
-
-
-def vllm_request(processor: Any, text: str, clip: Any) -> Any:
-    """A prompt with a clip as vLLM takes it: its frames, and facts about them with which it samples none again."""
-    options = video_options([clip])
-    (about,), (frames,) = options["video_metadata"], options["videos"]
-    names = ("total_num_frames", "fps", "duration", "frames_indices")
-    facts = {**{name: getattr(about, name) for name in names}, "video_backend": "opencv", "do_sample_frames": False}
-    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return {"prompt_token_ids": ids, "multi_modal_data": {"video": [(frames, facts)]}}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rlassay.config import Study, StudyError
 from rlassay.config.engine import VLLMEngine
 from rlassay.config.model import HubModel
 from rlassay.config.training import Recipe
 from rlassay.files import read_json
-from rlassay.models.vllm_engine import is_installed, set_environment, unknown_architectures
+from rlassay.models.vllm_engine import is_installed, set_environment, unknown_architectures, video_problem
 
 
 def require_engines(study: Study) -> None:
@@ -35,6 +36,8 @@ def _problems(study: Study) -> Iterator[str]:
             model = found[name].model
             assert isinstance(model, HubModel)
             yield f"model.name: {model.name} is a {name}, which vLLM does not have; set kind: transformers for engine"
+    videos = {str(_config(arm)["model_type"]) for arm in _recipes(study) if _shows_video(arm) and _config(arm)}
+    yield from (f"model.clips.show: video, but {why}" for each in sorted(videos) if (why := video_problem(each)))
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:
@@ -45,8 +48,16 @@ def _recipes(study: Study) -> Iterator[Recipe]:
 
 def _architecture(recipe: Recipe) -> str | None:
     """The architecture of a local model; None for others."""
-    if not isinstance(recipe.model, HubModel):
-        return None
-    config = read_json(Path(recipe.model.name) / "config.json") or {}
-    names: list[str] = config.get("architectures") or []
+    names: list[str] = _config(recipe).get("architectures") or []
     return names[0] if names else None
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    """The configuration of a local model; empty for others."""
+    if not isinstance(recipe.model, HubModel):
+        return {}
+    return read_json(Path(recipe.model.name) / "config.json") or {}
+
+
+def _shows_video(recipe: Recipe) -> bool:
+    return isinstance(recipe.model, HubModel) and recipe.model.clips.show == "video"

@@ -10,9 +10,10 @@ from rlassay.config.engine import VLLMEngine
 from rlassay.config.model import HubModel, ModelConfig
 from rlassay.evaluation.by_transformers import processor_inputs
 from rlassay.evaluation.decoding import Decoded, Decoding
+from rlassay.images import Clip
 from rlassay.models.hub import Model, Processor
 from rlassay.models.policy import end_token_ids, tokenizer_of
-from rlassay.models.video_input import identities
+from rlassay.models.video_input import identities, vllm_media
 from rlassay.models.vllm_engine import (
     NEVER,
     adapter_request,
@@ -20,6 +21,7 @@ from rlassay.models.vllm_engine import (
     collapse_runs,
     open_llm,
     served,
+    video_problem,
     vllm_module,
 )
 from rlassay.signals.segments import vision_token_ids
@@ -56,6 +58,7 @@ class VLLMDecoder:
         hub = section if isinstance(section, HubModel) else None
         self.processor = processor
         self.ends = end_token_ids(model, processor)
+        self.model_type = str(model.config.model_type)
         is_vlm = isinstance(processor, ProcessorMixin)
         never = vision_token_ids(model.config) if is_vlm else []
         self.bias = dict.fromkeys(never, NEVER)  # a sampled image or video token would have no pixels
@@ -81,11 +84,15 @@ class VLLMDecoder:
         )
 
     def __call__(self, conversations: Sequence[Any], images: Sequence[list[Any]], how: Decoding) -> list[Decoded]:
-        """One completion per conversation; each has a seed of its own, so that the batch decides nothing."""
+        """One completion per conversation; each has a seed of its own, so that the batch decides nothing.
+
+        Errors: ValueError for clips of a model that vLLM reads otherwise than transformers.
+        """
         self.llm.reset_prefix_cache()  # keys and values of an earlier batch would depend on what it was
-        prompts = self._prompt_ids(conversations, images)
+        texts = self._texts(conversations)
+        prompts = self._prompt_ids(conversations, texts, images)
         outputs = self.llm.generate(
-            [self._request(ids, shown) for ids, shown in zip(prompts, images, strict=True)],
+            [self._request(*each) for each in zip(prompts, texts, images, strict=True)],
             [self._sampling(how, index) for index in range(len(prompts))],
             lora_request=adapter_request(self.policy),
             use_tqdm=False,
@@ -93,24 +100,28 @@ class VLLMDecoder:
         check_prompts(prompts, [each.prompt_token_ids for each in outputs])
         answers = [each.outputs[0] for each in outputs]
         ids = [list(answer.token_ids) for answer in answers]
-        texts: list[str] = cast(Any, tokenizer_of(self.processor)).batch_decode(ids, skip_special_tokens=True)
+        decoded: list[str] = cast(Any, tokenizer_of(self.processor)).batch_decode(ids, skip_special_tokens=True)
         ended = [answer.finish_reason == "stop" for answer in answers]
         return [
             Decoded(ids=each, text=text, finished=by_itself)
-            for each, text, by_itself in zip(ids, texts, ended, strict=True)
+            for each, text, by_itself in zip(ids, decoded, ended, strict=True)
         ]
 
     def close(self) -> None:
         """End vLLM and free its memory."""
         self.llm.llm_engine.engine_core.shutdown()
 
-    def _prompt_ids(self, conversations: Sequence[Any], images: Sequence[list[Any]]) -> list[list[int]]:
-        """The ids of each prompt as the processor writes them; each distinct prompt is processed once."""
+    def _texts(self, conversations: Sequence[Any]) -> list[str]:
         render: Any = self.processor
+        return [render.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in conversations]
+
+    def _prompt_ids(
+        self, conversations: Sequence[Any], texts: Sequence[str], images: Sequence[list[Any]]
+    ) -> list[list[int]]:
+        """The ids of each prompt as the processor writes them; each distinct prompt is processed once."""
         keys: list[Hashable] = []
         distinct: dict[Hashable, int] = {}
-        for index, (chat, shown) in enumerate(zip(conversations, images, strict=True)):
-            text = render.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        for index, (text, shown) in enumerate(zip(texts, images, strict=True)):
             keys.append((text, *identities(shown)))
             distinct.setdefault(keys[-1], index)
         first = list(distinct.values())
@@ -121,9 +132,15 @@ class VLLMDecoder:
         of_key = dict(zip(distinct, rows, strict=True))
         return [of_key[key] for key in keys]
 
-    def _request(self, ids: list[int], images: list[Any]) -> dict[str, Any]:
+    def _request(self, ids: list[int], text: str, images: list[Any]) -> dict[str, Any]:
         if not images or self.image_token is None:
             return {"prompt_token_ids": ids}
+        if any(isinstance(each, Clip) for each in images):
+            if (problem := video_problem(self.model_type)) is not None:
+                raise ValueError(problem)
+            # vLLM writes the times of the frames and their tokens itself.
+            sent = cast(Any, tokenizer_of(self.processor))(text, add_special_tokens=False)["input_ids"]
+            return {"prompt_token_ids": sent, "multi_modal_data": vllm_media(images)}
         return {"prompt_token_ids": collapse_runs(ids, self.image_token), "multi_modal_data": {"image": images}}
 
     def _sampling(self, how: Decoding, index: int) -> Any:

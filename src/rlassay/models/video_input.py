@@ -35,6 +35,19 @@ def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
     return {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
 
 
+def vllm_media(media: Sequence[Any]) -> dict[str, list[Any]]:
+    """The images and clips of a prompt as vLLM takes them; it shows the frames of a clip and chooses none again."""
+    images, clips = images_and_clips(media)
+    options = video_options(clips)
+    names = ("total_num_frames", "fps", "duration", "frames_indices")
+    fixed = {"do_sample_frames": False, "video_backend": "opencv"}  # it wants the name of a reader that it knows
+    videos = [
+        (frames, {name: getattr(about, name) for name in names} | fixed)
+        for frames, about in zip(options.get("videos", []), options.get("video_metadata", []), strict=True)
+    ]
+    return {name: values for name, values in (("image", images), ("video", videos)) if values}
+
+
 def images_and_clips(media: Sequence[Any]) -> tuple[list[Any], list[Clip]]:
     """The images among the media of a prompt, and the clips among them."""
     clips = [item for item in media if isinstance(item, Clip)]

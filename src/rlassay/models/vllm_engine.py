@@ -20,6 +20,8 @@ SAMPLER_GAP = "sampling/sampling_logp_difference/mean"
 """TRL's metric of a step: mean absolute difference of sampled tokens' log-probs, vLLM's and the trainer's, nats."""
 RENAMED = ("llava",)
 """Model types whose layers have other names in memory than vLLM knows, see `vllm_name`."""
+VIDEO_TYPES = ("qwen3_vl",)
+"""Model types whose clips vLLM and transformers read alike."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks of adapters that vLLM can be set to."""
 _KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
@@ -194,6 +196,16 @@ def check_prompts(expected: Iterable[Sequence[int]], read: Iterable[Sequence[int
                 "tokens; expected the same: its image tokens for this model differ from the processor's; set "
                 "kind: transformers (use_vllm=False)"
             )
+
+
+def video_problem(model_type: str) -> str | None:
+    """Why vLLM cannot take clips of a model by its video input; None if it can."""
+    if model_type in VIDEO_TYPES:
+        return None
+    return (
+        f"vLLM takes clips by the video input of {', '.join(VIDEO_TYPES)} alone, and the model is {model_type}: others "
+        "may count positions after a clip otherwise than transformers; show clips as frames, or set kind: transformers"
+    )
 
 
 def unknown_architectures(names: Iterable[str]) -> list[str]:

@@ -47,8 +47,6 @@ def _model(recipe: Recipe) -> Iterator[str]:
     model: ModelConfig = recipe.model
     if recipe.is_seq2seq:
         yield "it has no encoder-decoders"
-    if isinstance(model, HubModel) and model.clips.show == "video":
-        yield "clips go to it as frames alone, and model.clips.show is video"
     if isinstance(model, HubModel) and model.in_4bit:
         yield "model.lora.load_in_4bit is not available with it"
 
@@ -56,6 +54,8 @@ def _model(recipe: Recipe) -> Iterator[str]:
 def _algorithm(recipe: Recipe, engine: VLLMSampler) -> Iterator[str]:
     if recipe.rl.advantage.kind == "remax":
         yield "the greedy completions of rl.advantage remax are sampled by transformers alone"
+    if isinstance(recipe.model, HubModel) and recipe.model.clips.show == "video":
+        yield "TRL sends it images alone, and model.clips.show is video"
     mode = engine.importance_sampling_mode
     if recipe.rl.loss_type == "vespo" and not mode.startswith("token_"):
         yield f"rl.loss_type vespo takes importance_sampling_mode token_truncate or token_mask, got {mode}"
