@@ -38,8 +38,12 @@ IN_RL = [
         ["model.lora.load_in_4bit is not available with it; set kind: transformers"],
     ),
     (
-        {"rl__engine": VLLM, "model": {**HUB, "clips": {"show": "video"}}},
-        ["rl.engine: vllm, but TRL sends it images alone, and model.clips.show is video"],
+        {
+            "rl__engine": {**VLLM, "mode": "server", "server_base_url": "http://x:1"},
+            "gpus": 1,
+            "model": {**HUB, "clips": {"show": "video"}},
+        },
+        ["rl.engine: vllm, but TRL sends its server images alone, and model.clips.show is video"],
     ),
     (
         {"evaluation__engine": {**VLLM, "tensor_parallel_size": 4}, "gpus": 2},

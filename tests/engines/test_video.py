@@ -90,6 +90,7 @@ def video_trainer(folder: Path, kind: str, **settings: Any) -> Any:
         "groups": None,
         "peft_config": None,
         "kl": None,
+        "vllm": None,
     }
     others |= {name: settings.pop(name) for name in others if name in settings}
     trainer: Any = CreditGRPOTrainer(

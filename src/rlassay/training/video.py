@@ -21,8 +21,10 @@ from transformers import ProcessorMixin
 from rlassay.advantages import reads
 from rlassay.models.policy import tokenizer_of
 from rlassay.models.video_input import identities, process_prompt
+from rlassay.models.vllm_engine import NEVER, video_problem
 from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.batch import clips_of, images_of
+from rlassay.training.vllm_sampler import ClipPrompt
 
 MEDIA = "xp_media"
 """Key of the media of a generation batch, beside TRL's own."""
@@ -42,8 +44,8 @@ class VideoTrainer(KLTrainer):
     """`KLTrainer` that also trains on prompts with clips; without clips it is `KLTrainer`.
 
     Raises (when a batch with clips is drawn):
-        ValueError: the study uses vLLM, tools, dynamic sampling, replay, a critic, greedy baselines or an exact KL,
-            which take images only.
+        ValueError: the study uses a vLLM server, tools, dynamic sampling, replay, a critic, greedy baselines or an
+            exact KL, which take images only, or vLLM with a model whose clips it reads otherwise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,6 +54,7 @@ class VideoTrainer(KLTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.xp_media = None
+        self._xp_for_vllm(None)
         output = super()._generate_and_score_completions(inputs)
         return output if self.xp_media is None else {**output, MEDIA: self.xp_media}
 
@@ -63,15 +66,19 @@ class VideoTrainer(KLTrainer):
         self._xp_check_video()
         processed: dict[Hashable, tuple[list[int], PromptMedia]] = {}
         keys: list[Hashable] = []
+        sent: list[ClipPrompt] = []
         for prompt in prompts:
             text = self._xp_text(prompt)
             shown = [*images_of(prompt), *clips_of(prompt)]
             keys.append((text, *identities(shown)))
+            tokenizer: Any = tokenizer_of(self.processing_class)
+            sent.append(ClipPrompt(ids=tokenizer(text, add_special_tokens=False)["input_ids"], media=shown))
             if keys[-1] not in processed:
                 by_token, by_media = process_prompt(self.processing_class, text, shown)
                 ids = by_token.pop("input_ids").tolist()
                 by_token.pop("attention_mask")
                 processed[keys[-1]] = ids, PromptMedia(by_token=by_token, by_media=by_media)
+        self._xp_for_vllm(sent)
         self.xp_media = [processed[key][1] for key in keys]
         names = {name for media in self.xp_media for name in media.by_token}
         types = {name: [media.by_token[name].tolist() for media in self.xp_media] for name in names}
@@ -103,13 +110,17 @@ class VideoTrainer(KLTrainer):
         render: Any = self.processing_class
         return render.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
 
+    def _xp_for_vllm(self, prompts: list[ClipPrompt] | None) -> None:
+        trainer: Any = self  # a `CreditGRPOTrainer`
+        trainer.xp_sampling.clip_prompts = prompts
+
     def _xp_check_video(self) -> None:
         """Refuse what cannot take clips; keep the model from sampling a placeholder of a video, which has no pixels."""
         trainer: Any = self  # a `CreditGRPOTrainer`
         plan, advantages = trainer.xp_groups.plan, trainer.xp_advantages
         images_only = {
-            # TRL sends it images alone, and it counts positions after a clip of Qwen2.5-VL otherwise than transformers.
-            "use_vllm": self.use_vllm,
+            # TRL's client sends it images alone.
+            "a vLLM server": self.use_vllm and self.vllm_mode == "server",
             "tools": bool(self.tools),
             "dynamic sampling": plan.dynamic_sampling is not None,
             "replay": plan.replay is not None,
@@ -125,6 +136,11 @@ class VideoTrainer(KLTrainer):
             raise ValueError(f"prompts with clips, but {type(self.processing_class).__name__} reads text only")
         model: Any = self.model
         token = model.config.video_token_id
+        if self.use_vllm:
+            if (problem := video_problem(model.config.model_type)) is not None:
+                raise ValueError(problem)
+            self.vllm_generation.generation_kwargs["logit_bias"][token] = NEVER
+            return
         suppressed = list(self.generation_config.suppress_tokens or [])
         if token not in suppressed:
             self.generation_config.suppress_tokens = [*suppressed, token]

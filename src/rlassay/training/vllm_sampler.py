@@ -3,7 +3,7 @@
 """How TRL's trainer samples: random numbers that runs share; vLLM, its seeds, its images, its gap to the trainer."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,8 @@ import torch
 from accelerate.utils.other import get_free_port
 from trl.generation import vllm_generation
 
+from rlassay.images import Clip
+from rlassay.models.video_input import vllm_media
 from rlassay.models.vllm_engine import (
     NEVER,
     RENAMED,
@@ -51,6 +53,16 @@ class VLLMPlan:
     """Largest value of `sampling/sampling_logp_difference/mean`, nats; beyond it the run stops. None never stops it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipPrompt:
+    """A prompt of a batch with clips, as vLLM takes it."""
+
+    ids: list[int]
+    """Its tokens before the processor has written out images and clips, which vLLM does itself."""
+    media: list[Any]
+    """Its images and clips; empty for text."""
+
+
 class VLLMSampling:
     """vLLM under one trainer; without `use_vllm` it does nothing, except to seed transformers if asked to."""
 
@@ -59,6 +71,8 @@ class VLLMSampling:
         self.common_random_numbers = common_random_numbers
         self.calls = (-1, 0)
         """Step of the last call of the sampler, and the calls at that step."""
+        self.clip_prompts: list[ClipPrompt] | None = None
+        """The prompts of the next call if any has clips; None without."""
 
     @contextmanager
     def opening(self) -> Generator[None, None, None]:
@@ -90,7 +104,7 @@ class VLLMSampling:
         if trainer.accelerator.unwrap_model(trainer.model).config.model_type in RENAMED:
             _rename(generation)
         if trainer._is_vlm and trainer.vllm_mode == "colocate":
-            patch_vllm_images(generation, trainer.processing_class.image_token_id)
+            patch_vllm_images(generation, trainer.processing_class.image_token_id, lambda: self.clip_prompts)
 
     def _seed(self, trainer: Any, generation: Any) -> None:
         """Give every call of vLLM a seed of its own: from the run's seed, the step and the calls at that step.
@@ -179,18 +193,22 @@ def _rename(generation: Any) -> None:
     generation._iter_named_params = renamed
 
 
-def patch_vllm_images(generation: Any, image_token_id: int) -> None:
-    """Make vLLM see the images of a prompt as the trained policy does.
+def patch_vllm_images(
+    generation: Any, image_token_id: int, clip_prompts: Callable[[], list[ClipPrompt] | None] = lambda: None
+) -> None:
+    """Make vLLM see the images and clips of a prompt as the trained policy does.
 
     - TRL sends prompts in which the processor has already expanded each image into its image tokens. vLLM takes the
       first of them for the whole image and expands it again. Here each run of image tokens is sent as the one token
       that vLLM expects, and the prompt that vLLM read is compared with TRL's.
     - vLLM caches the vision tower's output per image; here the cache is emptied whenever new weights arrive.
+    - TRL hands on images alone; clips travel among them, and are sorted out where vLLM gets its prompts.
     - Image tokens are never sampled, since no image would belong to them. Without vLLM TRL already suppresses them.
 
     Args:
         generation: TRL's `VLLMGeneration` in `colocate` mode.
         image_token_id: the token that each part of an image has in a prompt.
+        clip_prompts: the prompts of the next call if any has clips, in the order of TRL's.
 
     Errors: ValueError, from `generation.generate`, if vLLM read another prompt than the trainer's.
 
@@ -200,7 +218,11 @@ def patch_vllm_images(generation: Any, image_token_id: int) -> None:
     generation.generation_kwargs = {"logit_bias": {image_token_id: NEVER}, **generation.generation_kwargs}
 
     def generate_as_trained(prompts: list[list[int]], **others: Any) -> tuple[Any, ...]:
-        results = generate(prompts=[collapse_runs(ids, image_token_id) for ids in prompts], **others)
+        sent = [collapse_runs(ids, image_token_id) for ids in prompts]
+        if (with_clips := clip_prompts()) is not None:
+            sent = [each.ids for each in with_clips]
+            others["images"] = [each.media or None for each in with_clips]
+        results = generate(prompts=sent, **others)
         check_prompts(prompts, results[0])
         return results
 
@@ -208,4 +230,19 @@ def patch_vllm_images(generation: Any, image_token_id: int) -> None:
         sync_weights()
         generation.llm.llm_engine.reset_encoder_cache()
 
+    sample = generation.llm.generate
+
+    def sample_with_clips(rows: list[dict[str, Any]], **options: Any) -> Any:
+        return sample([_sorted_media(row) for row in rows], **options)
+
+    generation.llm.generate = sample_with_clips
     generation.generate, generation.sync_weights = generate_as_trained, sync_and_empty_image_cache
+
+
+def _sorted_media(row: dict[str, Any]) -> dict[str, Any]:
+    """TRL's prompt for vLLM, with its clips no longer among its images."""
+    given = row.get("multi_modal_data", {}).get("image", [])
+    media = given if isinstance(given, list) else [given]
+    if not any(isinstance(each, Clip) for each in media):
+        return row
+    return {**row, "multi_modal_data": vllm_media(media)}

@@ -54,8 +54,8 @@ def _model(recipe: Recipe) -> Iterator[str]:
 def _algorithm(recipe: Recipe, engine: VLLMSampler) -> Iterator[str]:
     if recipe.rl.advantage.kind == "remax":
         yield "the greedy completions of rl.advantage remax are sampled by transformers alone"
-    if isinstance(recipe.model, HubModel) and recipe.model.clips.show == "video":
-        yield "TRL sends it images alone, and model.clips.show is video"
+    if engine.mode == "server" and isinstance(recipe.model, HubModel) and recipe.model.clips.show == "video":
+        yield "TRL sends its server images alone, and model.clips.show is video"
     mode = engine.importance_sampling_mode
     if recipe.rl.loss_type == "vespo" and not mode.startswith("token_"):
         yield f"rl.loss_type vespo takes importance_sampling_mode token_truncate or token_mask, got {mode}"
