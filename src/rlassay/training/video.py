@@ -12,7 +12,7 @@ A warm start takes TRL's trainer with another collator, `ClipCollator`.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class VideoTrainer(KLTrainer):
             text = self._xp_text(prompt)
             shown = [*images_of(prompt), *clips_of(prompt)]
             keys.append((text, *identities(shown)))
-            tokenizer: Any = tokenizer_of(self.processing_class)
+            tokenizer: Any = tokenizer_of(cast(Any, self.processing_class))
             sent.append(ClipPrompt(ids=tokenizer(text, add_special_tokens=False)["input_ids"], media=shown))
             if keys[-1] not in processed:
                 by_token, by_media = process_prompt(self.processing_class, text, shown)
