@@ -66,12 +66,6 @@ ADAPTIVE: dict[str, Any] = {"kind": "adaptive", "target": 0.1, "horizon": 1000.0
             {"rl__advantage": MAX_RL, "rl__beta": 0.1, "rl__kl": {"where": "reward"}},
             "rl.kl.where: reward: gives total rewards below 0",
         ),
-        ({"model": VIDEO, "rl__replay": {}}, "rl.replay: takes images only, and model.clips.show is video"),
-        (
-            {"model": VIDEO, "rl__kl": {"kind": "exact"}},
-            "rl.kl exact: takes images only",
-        ),
-        ({"model": VIDEO, "rl__advantage": {"kind": "gae"}}, "rl.advantage gae: takes images only"),
         ({"rl__sapo_temperature_pos": 2.0}, "rl.sapo_temperature_pos: 2, but rl.loss_type dapo does not use it"),
     ],
 )
@@ -104,7 +98,8 @@ def test_a_penalty_on_reused_samples_is_no_problem():
 
 def test_options_that_fit_are_no_problem():
     study(rl__advantage=MAX_RL)
-    study(model=VIDEO | {"clips": {"show": "frames"}}, rl__replay={})
+    study(model=VIDEO, rl__replay={}, rl__dynamic_sampling={})
+    study(model=VIDEO, rl__advantage={"kind": "gae"}, rl__kl={"kind": "exact"})
 
 
 def test_the_resolved_study_names_every_argument_of_trl_that_a_study_sets():

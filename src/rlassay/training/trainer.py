@@ -11,7 +11,6 @@ attributes start with `xp_`, a prefix that TRL does not use: its `__init__` and 
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -223,8 +222,12 @@ class CreditGRPOTrainer(MicroBatchTrainer):
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """Called by TRL to sample; keeps the tokens that the loss will see, for the signal pass."""
         batch = self.xp_batch
-        with self.xp_sampling.sharing_numbers(self) if batch.chosen is None else nullcontext():
-            generated = super()._generate(prompts) if batch.chosen is None else generated_by(batch.chosen, prompts)
+        if batch.chosen is None:
+            with self.xp_sampling.sharing_numbers(self):
+                generated = super()._generate(prompts)
+        else:
+            self.xp_process_media(prompts)
+            generated = generated_by(batch.chosen, prompts, with_images=self.xp_media is None)
         batch.prompt_tokens, _, batch.tool_mask, *_, batch.tool_images = generated
         return generated
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from rlassay.advantages import reads
 from rlassay.models.policy import tokenizer_of
 from rlassay.models.video_input import identities, process_prompt
 from rlassay.models.vllm_engine import NEVER, video_problem
@@ -44,8 +43,8 @@ class VideoTrainer(KLTrainer):
     """`KLTrainer` that also trains on prompts with clips; without clips it is `KLTrainer`.
 
     Raises (when a batch with clips is drawn):
-        ValueError: the study uses a vLLM server, tools, dynamic sampling, replay, a critic, greedy baselines or an
-            exact KL, which take images only, or vLLM with a model whose clips it reads otherwise.
+        ValueError: the study uses a vLLM server or tools, which take images only, or vLLM with a model whose clips it
+            reads otherwise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,10 +58,21 @@ class VideoTrainer(KLTrainer):
         return output if self.xp_media is None else {**output, MEDIA: self.xp_media}
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, ...]:
+        ids = self.xp_process_media(prompts)
+        if self.xp_media is None:
+            return super()._tokenize_prompts(prompts)
+        names = {name for media in self.xp_media for name in media.by_token}
+        types = {name: [media.by_token[name].tolist() for media in self.xp_media] for name in names}
+        return ids, None, {**types, **joined_media(self.xp_media)}
+
+    def xp_process_media(self, prompts: list[Any]) -> list[list[int]]:
+        """The tokens of prompts, whose media `xp_media` then holds; without clips both are empty, for TRL to do it."""
+        self.xp_media = None
+        self._xp_for_vllm(None)
         with_images = {bool(images_of(prompt)) for prompt in prompts}
         # TRL takes images in all prompts or in none.
         if not any(clips_of(prompt) for prompt in prompts) and len(with_images) == 1:
-            return super()._tokenize_prompts(prompts)
+            return []
         self._xp_check_video()
         processed: dict[Hashable, tuple[list[int], PromptMedia]] = {}
         keys: list[Hashable] = []
@@ -80,9 +90,7 @@ class VideoTrainer(KLTrainer):
                 processed[keys[-1]] = ids, PromptMedia(by_token=by_token, by_media=by_media)
         self._xp_for_vllm(sent)
         self.xp_media = [processed[key][1] for key in keys]
-        names = {name for media in self.xp_media for name in media.by_token}
-        types = {name: [media.by_token[name].tolist() for media in self.xp_media] for name in names}
-        return [processed[key][0] for key in keys], None, {**types, **joined_media(self.xp_media)}
+        return [processed[key][0] for key in keys]
 
     def _get_per_token_logps_and_entropies(self, model: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.xp_media is None:
@@ -92,8 +100,7 @@ class VideoTrainer(KLTrainer):
         def with_media(**inputs: Any) -> Any:
             ids = inputs["input_ids"]
             rows = [next(media) for _ in range(len(ids))]  # TRL takes the chunks of a batch in order
-            added = {**token_media(rows, ids, ids.shape[1] - kept), **joined_media(rows)}
-            return model(**inputs, **{name: values.to(ids.device) for name, values in added.items()})
+            return model(**inputs, **_inputs_of(rows, ids, kept))
 
         return super()._get_per_token_logps_and_entropies(with_media, input_ids, *args, **kwargs)
 
@@ -103,6 +110,10 @@ class VideoTrainer(KLTrainer):
             return super()._compute_loss(model, inputs)
         finally:
             self.xp_media = None
+
+    def xp_media_inputs(self, ids: Tensor, completion_length: int) -> dict[str, Tensor]:
+        """Inputs of the model for the media of the batch whose tokens, prompts and completions, are `ids`."""
+        return {} if self.xp_media is None else _inputs_of(self.xp_media, ids, completion_length)
 
     def _xp_text(self, prompt: list[dict[str, Any]]) -> str:
         given: Any = self.chat_template_kwargs
@@ -116,17 +127,10 @@ class VideoTrainer(KLTrainer):
 
     def _xp_check_video(self) -> None:
         """Refuse what cannot take clips; keep the model from sampling a placeholder of a video, which has no pixels."""
-        trainer: Any = self  # a `CreditGRPOTrainer`
-        plan, advantages = trainer.xp_groups.plan, trainer.xp_advantages
         images_only = {
             # TRL's client sends it images alone.
             "a vLLM server": self.use_vllm and self.vllm_mode == "server",
             "tools": bool(self.tools),
-            "dynamic sampling": plan.dynamic_sampling is not None,
-            "replay": plan.replay is not None,
-            "a critic": advantages.critic is not None,
-            "advantages from greedy completions": "greedy_rewards" in reads(advantages.estimator),
-            "an exact KL": self.xp_kl is not None and self.xp_kl.kind == "exact",
         }
         refused = [name for name, used in images_only.items() if used]
         if refused:
@@ -144,6 +148,12 @@ class VideoTrainer(KLTrainer):
         suppressed = list(self.generation_config.suppress_tokens or [])
         if token not in suppressed:
             self.generation_config.suppress_tokens = [*suppressed, token]
+
+
+def _inputs_of(rows: Sequence[PromptMedia], ids: Tensor, completion_length: int) -> dict[str, Tensor]:
+    """The model's inputs for the media of rows, beside their tokens `ids` of prompts and completions."""
+    added = {**token_media(rows, ids, ids.shape[1] - completion_length), **joined_media(rows)}
+    return {name: values.to(ids.device) for name, values in added.items()}
 
 
 def joined_media(rows: Sequence[PromptMedia]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from rlassay.config.algorithm import AdaptiveController, MaxRLAdvantage, PassAtKAdvantage, ReMaxAdvantage
-from rlassay.config.model import HubModel, TinyLM
+from rlassay.config.model import TinyLM
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
 from rlassay.names import nearest, one_of
@@ -52,21 +52,6 @@ def _max_rl(_: Study, recipe: Recipe) -> Iterator[str]:
         below_0[f"rewards.{name}"] = min(weights) < 0 or (name in PENALTIES and max(weights) > 0)
     for cause in (name for name, is_so in below_0.items() if is_so):
         yield f"{cause}: gives total rewards below 0, which rl.advantage max_rl does not take; drop one of them"
-
-
-def _video(_: Study, recipe: Recipe) -> Iterator[str]:
-    """What takes images only, and not clips by the processor's video input."""
-    rl, model = recipe.rl, recipe.model
-    if not isinstance(model, HubModel) or model.clips.show != "video":
-        return
-    images_only = {
-        "dynamic_sampling": rl.dynamic_sampling is not None,
-        "replay": rl.replay is not None,
-        f"advantage {rl.advantage.kind}": rl.advantage.kind in ("gae", "remax"),
-        "kl exact": rl.kl is not None and rl.kl.kind == "exact",
-    }
-    for option in (name for name, used in images_only.items() if used):
-        yield f"rl.{option}: takes images only, and model.clips.show is video; set show to frames, or drop it"
 
 
 def _choice(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -173,7 +158,6 @@ def _tune(_: Study, recipe: Recipe) -> Iterator[str]:
 ALGORITHM_CHECKS: list[Callable[[Study, Recipe], Iterator[str]]] = [
     _advantage,
     _max_rl,
-    _video,
     _choice,
     _kl,
     _losses,

@@ -74,6 +74,7 @@ def _greedy_sampling(trainer: Any, is_training: bool) -> Generator[None, None, N
     """Within it TRL samples greedily, and logs nothing of it but the number of tokens."""
     mode = "train" if is_training else "eval"
     config, kwargs, metrics = trainer.generation_config, trainer.generation_kwargs, trainer._metrics[mode]
+    media = trainer.xp_media
     # transformers takes the model's own setting where one of the generation config is the library's default, and TRL
     # writes its sampling settings into the model's, so that both have to say greedy.
     trainer.generation_kwargs = {**kwargs, **GREEDY}
@@ -83,7 +84,7 @@ def _greedy_sampling(trainer: Any, is_training: bool) -> Generator[None, None, N
         yield
     finally:
         metrics["num_tokens"] = trainer._metrics[mode]["num_tokens"] or metrics["num_tokens"]
-        trainer.generation_config, trainer.generation_kwargs = config, kwargs
+        trainer.generation_config, trainer.generation_kwargs, trainer.xp_media = config, kwargs, media
         trainer._metrics[mode] = metrics
 
 

@@ -257,12 +257,12 @@ def logits_of_both(
     All rows in one pass, so that each takes B x T x V numbers.
     """
     ids, mask = whole_sequences(inputs)
-    images = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs}
     keep = inputs["completion_ids"].shape[1]
+    media = {name: inputs[name] for name in IMAGE_INPUTS if name in inputs} | trainer.xp_media_inputs(ids, keep)
 
     def logits(of: Any) -> Tensor:
         with trainer.accelerator.autocast():
-            output = of(input_ids=ids, attention_mask=mask, use_cache=False, **images)
+            output = of(input_ids=ids, attention_mask=mask, use_cache=False, **media)
         return output.logits[:, -keep - 1 : -1] / trainer.temperature
 
     with torch.no_grad(), reference_of(trainer, model) as reference:

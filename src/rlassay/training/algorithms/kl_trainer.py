@@ -53,6 +53,10 @@ class KLTrainer(GRPOTrainer):
         """The credit parts that weigh the KL penalty."""
         return [] if self.xp_kl is None else self.xp_kl.credit
 
+    def xp_media_inputs(self, ids: Tensor, completion_length: int) -> dict[str, Tensor]:
+        """Inputs of the model beside tokens and TRL's images; `VideoTrainer` has those of clips."""
+        return {}
+
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Called by TRL; keeps the log-probabilities of the newest call, which in the loss are the policy's."""
         scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)

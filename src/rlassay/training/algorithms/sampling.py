@@ -90,14 +90,16 @@ def gathered(values: list[Any]) -> list[Any]:
     return gather_object(values)
 
 
-def generated(chosen: ChosenGroups, prompts: list[Any]) -> tuple[Any, ...]:
+def generated(chosen: ChosenGroups, prompts: list[Any], *, with_images: bool = True) -> tuple[Any, ...]:
     """The return value of TRL's `_generate` for the completions of this process; `prompts` are theirs, with images.
+
+    Without `with_images`, because there are clips too, it leaves the images to `VideoTrainer`.
 
     A replayed completion comes with log-probabilities of NaN, for which TRL takes a ratio of 1 and no gap: those of its
     sampler belong to an earlier policy, whose distance from the policy of now is no gap between engines.
     """
     groups = chosen.groups[chosen.own]
-    images = [images_of(prompt) or None for prompt in prompts]
+    images = [images_of(prompt) or None for prompt in prompts] if with_images else []
     logps: list[list[float]] | None = None
     if groups[0].sampling_logps is not None:
         logps = [
