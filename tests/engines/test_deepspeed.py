@@ -74,6 +74,7 @@ def test_adapters_train_in_bfloat16(launcher: Launcher, tmp_path: Path):
         ("dynamic_sampling", "dropped_tokens", "deepspeed_zero2"),
         ("dynamic_sampling", "dropped_tokens", "deepspeed_zero3"),
         ("replay", "replayed_fraction", "deepspeed_zero2"),
+        ("replay", "replayed_fraction", "deepspeed_zero3"),
     ],
 )
 def test_a_choice_of_groups_resumes_exactly_after_a_rank_was_killed(

@@ -96,5 +96,3 @@ def _unfit_for_zero3(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Settings that DeepSpeed takes while it does not divide weights, with the reason."""
     if recipe.model.lora is not None:
         yield "model.lora", "adapters of a vision tower got no gradients (DeepSpeed 0.19.8)"
-    if recipe.rl.replay is not None:
-        yield "rl.replay", "it trains, but resuming after a kill has not been tried"
