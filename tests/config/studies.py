@@ -38,7 +38,7 @@ def content(**edits: Any) -> dict[str, Any]:
         if value is GONE:
             del section[key]
         else:
-            section[key] = value
+            section[key] = copy.deepcopy(value)  # a later edit may lie within it
     return edited
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from trl.generation import vllm_generation
 
+from rlassay.images import Clip
 from rlassay.models.vllm_engine import SAMPLER_GAP, collapse_runs
 from rlassay.training import vllm_sampler
 from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, patch_vllm_images
@@ -36,7 +38,8 @@ class Generation:
         self.generation_kwargs: dict[str, Any] = {"seed": 3}
         self.sent: list[list[int]] = []
         self.done: list[str] = []
-        self.llm = SimpleNamespace(llm_engine=SimpleNamespace(reset_encoder_cache=lambda: self.done.append("emptied")))
+        engine = SimpleNamespace(reset_encoder_cache=lambda: self.done.append("emptied"))
+        self.llm = SimpleNamespace(llm_engine=engine, generate=lambda rows, **_: rows)
 
     def sync_weights(self) -> None:
         self.done.append("synced")
@@ -186,3 +189,21 @@ def test_without_the_correction_every_ratio_is_one():
 
     assert corrected["importance_sampling_ratio"].tolist() == [[0.5], [2.0]]
     assert plain["importance_sampling_ratio"].tolist() == [[1.0], [1.0]]
+
+
+def test_clips_are_sent_as_videos_beside_the_images():
+    generation = Generation(size=3)
+    patch_vllm_images(generation, IMAGE)
+    image = Image.new("RGB", (4, 4))
+    clip = Clip(frames=(image, image), times=(0.0, 0.5), duration=1.0, fps=2.0)
+    with_clip, plain = (
+        {"prompt_token_ids": [1], "multi_modal_data": {"image": each}} for each in ([image, clip], image)
+    )
+
+    sent = generation.llm.generate([with_clip, plain])
+
+    assert sent[0]["multi_modal_data"]["image"] == [image]
+    ((frames, about),) = sent[0]["multi_modal_data"]["video"]
+    assert len(frames) == 2
+    assert (about["duration"], about["do_sample_frames"]) == (1.0, False)
+    assert sent[1] is plain
