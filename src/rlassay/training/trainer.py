@@ -202,8 +202,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """All steps: TRL samples and calls `_calculate_rewards` (measure, reward); the other steps follow."""
         began = time.perf_counter()
-        model: Any = self.model
-        is_training: bool = model.training
+        is_training: bool = self._xp_model().training
         num_generations = self.num_generations if is_training else self.num_generations_eval
         assert num_generations is not None  # TRL's config has filled it in
         step = self.state.global_step + 1
@@ -276,9 +275,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         tools = [self.tools] * size
         if self.environment_factories is not None:
             tools = [self._env_tools[name] for name in self._batch_environments]
-        options: Any = self.chat_template_kwargs
-        shared: dict[str, Any] = {"chat_template": self.chat_template, **options}
-        return [{"tools": of_prompt or None, **shared} for of_prompt in tools]
+        return [{"tools": of_prompt or None, **self._xp_template_options()} for of_prompt in tools]
 
     def _xp_reward(self, batch: GenerationBatch) -> None:
         """Score the completions, by TRL's own loop over the reward functions."""

@@ -116,10 +116,14 @@ class VideoTrainer(KLTrainer):
         return {} if self.xp_media is None else _inputs_of(self.xp_media, ids, completion_length)
 
     def _xp_text(self, prompt: list[dict[str, Any]]) -> str:
-        given: Any = self.chat_template_kwargs
-        options: dict[str, Any] = {"chat_template": self.chat_template, **given}
         render: Any = self.processing_class
+        options = self._xp_template_options()
         return render.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+
+    def _xp_template_options(self) -> dict[str, Any]:
+        """The arguments with which TRL renders every prompt, beside its tools."""
+        given: Any = self.chat_template_kwargs
+        return {"chat_template": self.chat_template, **given}
 
     def _xp_for_vllm(self, prompts: list[ClipPrompt] | None) -> None:
         trainer: Any = self  # a `CreditGRPOTrainer`
