@@ -91,7 +91,6 @@ def test_the_gap_to_the_trainer_tells_whether_vllm_saw_the_clips(
     trainer = vllm_trainer(tmp_path, learning_rate=1e-2, num_iterations=1)
     trainer.train()
     gaps = [logged[SAMPLER_GAP] for logged in trainer.state.log_history if SAMPLER_GAP in logged]
-    print(gaps)
     assert len(gaps) == 2
     assert min(gaps) > 0.1 if blackened else max(gaps) < 0.02
 
