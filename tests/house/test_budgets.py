@@ -37,7 +37,11 @@ BASIC_TYPES = {
         "signals/inputs.py",
     ),
     *("signals/passes.py", "training/rollouts.py", "training/trainer.py", "training/algorithms/collapse_guard.py"),
-    *("training/algorithms/greedy_baseline.py", "training/algorithms/sampling.py"),
+    *(
+        "training/algorithms/greedy_baseline.py",
+        "training/algorithms/sampling.py",
+        "training/algorithms/sampling_seeds.py",
+    ),
     *("training/algorithms/kl_control.py", "training/algorithms/kl_trainer.py"),
     *("training/scale/micro_batches.py", "training/scale/strategy.py", "training/vllm_sampler.py"),
     *("models/seq2seq.py", "training/seq2seq.py", "models/video_input.py", "training/video.py"),

@@ -12,6 +12,7 @@ from trl.generation import vllm_generation
 from rlassay.images import Clip
 from rlassay.models.vllm_engine import SAMPLER_GAP, collapse_runs
 from rlassay.training import vllm_sampler
+from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, patch_vllm_images
 
 IMAGE = 5
@@ -25,7 +26,7 @@ def test_a_job_of_one_process_opens_vllm_on_a_free_port(monkeypatch: pytest.Monk
         monkeypatch.setattr(vllm_sampler, "reloadable_on_cpu", lambda on_cpu: nullcontext())
         monkeypatch.setenv("MASTER_PORT", taken)
         monkeypatch.setenv("WORLD_SIZE", processes)
-        with VLLMSampling(VLLMPlan()).opening():
+        with VLLMSampling(VLLMPlan(), SamplingSeeds()).opening():
             port = os.environ["MASTER_PORT"]
     assert (port == taken) == (processes == "2")  # processes of one job have agreed on theirs
 
@@ -109,7 +110,7 @@ def trainer_at(step: int, *, mode: str = "colocate", seed: int = 1, process: int
 
 def draws(step: int, calls: int = 1, **about: Any) -> list[int]:
     trainer = trainer_at(step, **about)
-    VLLMSampling(None).prepare(trainer)
+    VLLMSampling(None, SamplingSeeds()).prepare(trainer)
     return [trainer.vllm_generation.llm.generate() for _ in range(calls)]
 
 
@@ -124,7 +125,7 @@ def test_a_call_of_vllm_is_seeded_by_run_step_call_and_group():
 
 def test_calls_are_counted_from_the_step_so_that_a_resumed_run_repeats_them():
     trainer = trainer_at(3)
-    VLLMSampling(None).prepare(trainer)
+    VLLMSampling(None, SamplingSeeds()).prepare(trainer)
     trainer.vllm_generation.llm.generate()
     trainer.state.global_step = 4
 
@@ -141,7 +142,7 @@ def test_the_trainers_random_state_is_left_as_it_was():
 
 def test_a_server_is_seeded_through_its_requests():
     trainer = trainer_at(3, mode="server")
-    VLLMSampling(None).prepare(trainer)
+    VLLMSampling(None, SamplingSeeds()).prepare(trainer)
     first, second = (trainer.vllm_generation.generate() for _ in range(2))
 
     assert first["min_tokens"] == second["min_tokens"] == 2
@@ -156,7 +157,7 @@ def test_weights_of_a_renamed_tower_are_pushed_under_the_names_of_vllm(mode: str
     names = ["model.vision_tower.encoder.weight", "lm_head.weight"]
     trainer.vllm_generation._iter_named_params = lambda: iter([(name, None) for name in names])
 
-    VLLMSampling(None).prepare(trainer)
+    VLLMSampling(None, SamplingSeeds()).prepare(trainer)
 
     pushed = [name for name, _ in trainer.vllm_generation._iter_named_params()]
     tower = "model.vision_tower.vision_model.encoder.weight" if kind == "llava" else names[0]
@@ -169,7 +170,7 @@ def test_a_gap_beyond_the_limit_stops_the_run(gap: float):
     trainer._metrics["train"][SAMPLER_GAP] = [0.01, gap]
 
     with pytest.raises(SamplerGapError, match=r"step 4: .* differ by (0.3|nan) nats per token on average, expected at"):
-        VLLMSampling(VLLMPlan(max_logp_difference=0.2)).check(trainer, {})
+        VLLMSampling(VLLMPlan(max_logp_difference=0.2), SamplingSeeds()).check(trainer, {})
 
 
 @pytest.mark.parametrize("plan", [VLLMPlan(), VLLMPlan(max_logp_difference=0.4)])
@@ -177,15 +178,15 @@ def test_a_gap_within_the_limit_or_without_one_goes_on(plan: VLLMPlan):
     trainer = trainer_at(3)
     trainer._metrics["train"][SAMPLER_GAP] = [0.9, 0.3]
 
-    VLLMSampling(plan).check(trainer, {})
+    VLLMSampling(plan, SamplingSeeds()).check(trainer, {})
 
 
 def test_without_the_correction_every_ratio_is_one():
     trainer, ratio = trainer_at(3), torch.tensor([[0.5], [2.0]])
     corrected, plain = {"importance_sampling_ratio": ratio}, {"importance_sampling_ratio": ratio}
 
-    VLLMSampling(VLLMPlan()).check(trainer, corrected)
-    VLLMSampling(VLLMPlan(importance_sampling_correction=False)).check(trainer, plain)
+    VLLMSampling(VLLMPlan(), SamplingSeeds()).check(trainer, corrected)
+    VLLMSampling(VLLMPlan(importance_sampling_correction=False), SamplingSeeds()).check(trainer, plain)
 
     assert corrected["importance_sampling_ratio"].tolist() == [[0.5], [2.0]]
     assert plain["importance_sampling_ratio"].tolist() == [[1.0], [1.0]]

@@ -51,14 +51,9 @@ from rlassay.training.algorithms.choice import GroupChooser, GroupPlan, dropped_
 from rlassay.training.algorithms.critic import CriticOptions
 from rlassay.training.algorithms.sampling import generated as generated_by
 from rlassay.training.algorithms.sampling import rewards_of
+from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.algorithms.token_penalty import check_reuse, penalise_tokens
-from rlassay.training.batch import (
-    BatchRewards,
-    GenerationBatch,
-    completion_text,
-    gathered_signals,
-    own_rows,
-)
+from rlassay.training.batch import BatchRewards, GenerationBatch, completion_text, gathered_signals, own_rows
 from rlassay.training.group_reward import SIGNALS_COLUMN, GroupReward, connect_rewards, trl_rewards
 from rlassay.training.reward_metrics import (
     ZeroVarianceRewards,
@@ -151,7 +146,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         self.xp_advantages = AdvantageStep(as_estimator(advantage), critic)
         self.xp_groups = GroupChooser(groups or GroupPlan())
         self.xp_signal_plan = signals or SignalPlan()
-        self.xp_sampling = VLLMSampling(vllm, common_random_numbers=common_random_numbers)
+        self.xp_sampling = VLLMSampling(vllm, SamplingSeeds(common_random_numbers=common_random_numbers))
         self.xp_listeners: list[Callable[[Rollout], None]] = []
         self.xp_zero_variance = ZeroVarianceRewards()
         check_parts(self.xp_credit_parts)
@@ -222,7 +217,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         """Called by TRL to sample; keeps the tokens that the loss will see, for the signal pass."""
         batch = self.xp_batch
         if batch.chosen is None:
-            with self.xp_sampling.sharing_numbers(self):
+            with self.xp_sampling.seeds.common(self):
                 generated = super()._generate(prompts)
         else:
             self.xp_process_media(prompts)

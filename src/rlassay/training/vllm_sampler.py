@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""How TRL's trainer samples: random numbers that runs share; vLLM, its seeds, its images, its gap to the trainer."""
+"""vLLM under TRL's trainer: its options, its seeds, its images and its gap to the trainer."""
 
 import os
 from collections.abc import Callable, Generator
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils.other import get_free_port
 from trl.generation import vllm_generation
@@ -26,6 +25,7 @@ from rlassay.models.vllm_engine import (
     vllm_name,
 )
 from rlassay.ranks import PROGRESS
+from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.process import RefusedError
 
 
@@ -64,13 +64,11 @@ class ClipPrompt:
 
 
 class VLLMSampling:
-    """vLLM under one trainer; without `use_vllm` it does nothing, except to seed transformers if asked to."""
+    """vLLM under one trainer; without `use_vllm` it does nothing."""
 
-    def __init__(self, plan: VLLMPlan | None, *, common_random_numbers: bool = False) -> None:
+    def __init__(self, plan: VLLMPlan | None, seeds: SamplingSeeds) -> None:
         self.plan = plan or VLLMPlan()
-        self.common_random_numbers = common_random_numbers
-        self.calls = (-1, 0)
-        """Step of the last call of the sampler, and the calls at that step."""
+        self.seeds = seeds
         self.clip_prompts: list[ClipPrompt] | None = None
         """The prompts of the next call if any has clips; None without."""
 
@@ -107,16 +105,15 @@ class VLLMSampling:
             patch_vllm_images(generation, trainer.processing_class.image_token_id, lambda: self.clip_prompts)
 
     def _seed(self, trainer: Any, generation: Any) -> None:
-        """Give every call of vLLM a seed of its own: from the run's seed, the step and the calls at that step.
+        """Give every call of vLLM a seed of its own, see `SamplingSeeds`.
 
-        A resumed run thereby samples what an uninterrupted one would. TRL seeds a colocated vLLM by the number of the
-        process alone. The trainer's own random state is left as it was.
+        TRL seeds a colocated vLLM by the number of the process alone.
         """
         if trainer.vllm_mode == "server":
             generate, given = generation.generate, generation.generation_kwargs
 
             def seeded_on_server(*args: Any, **options: Any) -> Any:
-                generation.generation_kwargs = {**given, "seed": self._next_seed(trainer, 0)}
+                generation.generation_kwargs = {**given, "seed": self.seeds.next(trainer, 0)}
                 with PROGRESS.patient():  # the client has a time limit of its own
                     return generate(*args, **options)
 
@@ -127,37 +124,10 @@ class VLLMSampling:
         sample = generation.llm.generate
 
         def seeded(*args: Any, **options: Any) -> Any:
-            with self._seeded(trainer, group):
+            with self.seeds.seeded(trainer, group):
                 return sample(*args, **options)
 
         generation.llm.generate = seeded
-
-    @contextmanager
-    def sharing_numbers(self, trainer: Any) -> Generator[None, None, None]:
-        """Within it transformers draws numbers that depend on the run's seed, the step and the call alone, if asked to.
-
-        Runs of one seed then meet the same noise at every step. Without it they do so until a batch in which their
-        longest completions differ: from there on one has drawn more numbers than the other. vLLM always draws so.
-        """
-        if not self.common_random_numbers or trainer.use_vllm:
-            yield
-            return
-        with self._seeded(trainer, trainer.accelerator.process_index):
-            yield
-
-    @contextmanager
-    def _seeded(self, trainer: Any, group: int) -> Generator[None, None, None]:
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self._next_seed(trainer, group))
-            yield
-
-    def _next_seed(self, trainer: Any, group: int) -> int:
-        step = trainer.state.global_step
-        last, count = self.calls
-        self.calls = (step, count + 1 if last == step else 0)
-        seeds = np.random.SeedSequence([trainer.args.seed, *self.calls, group])
-        return int(seeds.generate_state(1)[0])
 
     def check(self, trainer: Any, output: dict[str, Any]) -> None:
         """Stop the run if vLLM is too far from the trainer; without correction, set TRL's ratios to 1.

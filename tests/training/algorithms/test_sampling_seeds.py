@@ -48,7 +48,7 @@ def test_the_trainers_own_random_state_is_left_as_it_was(tmp_path: Path):
     trainer = make_trainer(CreditGRPOTrainer, tmp_path, common_random_numbers=True)
     before = torch.get_rng_state()
 
-    with trainer.xp_sampling.sharing_numbers(trainer):
+    with trainer.xp_sampling.seeds.common(trainer):
         torch.rand(3)
 
     assert torch.equal(torch.get_rng_state(), before)
