@@ -104,7 +104,7 @@ def render_page(content: Content, marks: dict[str, Mark], drawings: list[Drawing
 def _style(environment: Environment, marks: dict[str, Mark], content: Content) -> str:
     """The style sheet; the content security policy holds its hash, so no other style applies."""
     rules = dark_rules([mark.color for mark in marks.values()], prefix="svg ")
-    source = "".join(environment.get_template(name).render() for name in ("page.css", "credit.css"))
+    source = "".join(environment.get_template(name).render() for name in ("page.css", "credit.css", "print.css"))
     return f"{source}{switch_rules(content)}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
 
 

@@ -164,7 +164,7 @@ def _render(content: Content, index: list[dict[str, Any]], first: Path | None) -
     environment = typeset.template_environment()
     marks = assign_marks(content)
     rules = dark_rules([mark.color for mark in marks.values()], prefix="svg ")
-    source = "".join(environment.get_template(name).render() for name in ("page.css", "completions.css"))
+    source = "".join(environment.get_template(name).render() for name in ("page.css", "completions.css", "print.css"))
     style = f"{source}@media (prefers-color-scheme: dark) {{\n{rules}\n}}\n"
     script = environment.get_template("completions.js").render()
     rows = [
