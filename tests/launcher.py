@@ -44,12 +44,7 @@ class Launcher:
 
     def run_ranks(self, module: str, arguments: list[str], processes: int, log: Path, **environment: str) -> None:
         """Run a module as the ranks of one job on CPU, by gloo, as `torchrun` does; they must succeed."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-        shared |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", **environment}
-        of_ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        of_ranks = environments(processes, **environment)
         ranks = [self.start(arguments, log, module, environment=each) for each in of_ranks]
         statuses = self._answer([rank.pid for rank in ranks])
         assert statuses == [0] * processes, log.read_text()[-3000:]
@@ -85,6 +80,16 @@ class Attempt:
     def wait(self) -> int:
         """Its exit status, once it has ended."""
         return self.launcher.exit_status(self.pid)
+
+
+def environments(processes: int, **others: str) -> list[dict[str, str]]:
+    """The environment variables of the ranks of one job, which meet at a free port; `others` are added to each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", **others}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -75,14 +75,14 @@ def alive(folder: Path, number: int) -> Path:
 
 
 def refused(folder: Path) -> Path:
-    """The file that says that the job was refused for a mistake of the user's."""
+    """The file that says why the job was refused, for a mistake of the user's."""
     return folder / "refused"
 
 
-def note_refusal() -> None:
-    """Tell the launcher that the job was refused, so that it ends with the exit code for that."""
-    if is_launched():
-        refused(Path(os.environ[FOLDER])).touch()
+def note_refusal(reason: str) -> None:
+    """Tell the launcher why the job was refused: it prints the first reason, and ends with the exit code for that."""
+    with suppress(FileExistsError), refused(Path(os.environ[FOLDER])).open("x", encoding="utf-8") as file:
+        file.write(reason)
 
 
 def show_life() -> None:

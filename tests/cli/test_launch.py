@@ -16,6 +16,7 @@ from rlassay.cli import launch as launcher
 from rlassay.files import read_json
 from tests.config.studies import study
 from tests.launcher import wait_until
+from tests.training.short_run import RUN, load_short
 
 QUICK = "import sys, time; from rlassay import ranks; ranks.BEAT = 0.1"
 RANK = f"{QUICK}; ranks.show_life(); time.sleep(600)"
@@ -182,6 +183,18 @@ def test_the_environment_says_how_processes_join(tmp_path: Path):
     on_gpus = environment(gpus=2, strategy="fsdp2")
     assert (on_gpus["ACCELERATE_USE_FSDP"], on_gpus["FSDP_STATE_DICT_TYPE"]) == ("true", "FULL_STATE_DICT")
     assert not {"ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP"} & environment(gpus=2).keys()
+
+
+def test_what_ranks_refuse_is_one_message_at_the_end(tmp_path: Path):
+    """Two ranks refuse their job: its fingerprint is not the one that was planned."""
+    load_short(tmp_path, processes=2)
+    where = ["--study", str(tmp_path / "digits.yaml"), "--config", str(tmp_path / "config.yaml")]
+    options = ["--results", str(tmp_path / "results"), "--policy", RUN, "--fingerprint", "0"]
+    command = [sys.executable, "-m", "rlassay.cli.stages", "rl_train", *where, *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 2, done.stdout
+    assert done.stdout.count("the study changed after this job was planned") == 1
+    assert "the study changed after this job was planned" in done.stdout.splitlines()[-1]
 
 
 def test_a_rank_ends_with_its_launcher(tmp_path: Path):

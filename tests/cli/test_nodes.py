@@ -8,8 +8,6 @@ import pytest
 
 from rlassay.cli.cluster import nodes
 from rlassay.config import Study, load_study
-from rlassay.config.fingerprints import package_version
-from rlassay.training import process
 from rlassay.training.process import RefusedError
 
 Programs = Callable[..., None]
@@ -71,15 +69,3 @@ def test_a_port_in_use_is_named(study: Study, slurm: Programs):
         taken.listen()
         with pytest.raises(RefusedError, match=r"port 21234 of n1, .* is in use .* Run the command again"):
             nodes.meeting(study)
-
-
-def test_machines_with_different_libraries_are_refused(monkeypatch: pytest.MonkeyPatch):
-    alike = {name: package_version(name) or "none" for name in process.COMPARED}
-    monkeypatch.setattr(process, "of_main", lambda value: ("node1", alike))
-    process._check_versions()
-    monkeypatch.setattr(process, "of_main", lambda value: ("node1", alike | {"trl": "1.15.0"}))
-    with pytest.raises(RefusedError, match=r"and node1 share this job .*: trl .* here and 1.15.0 there"):
-        process._check_versions()
-    monkeypatch.setattr(process, "of_main", lambda value: ("node1", alike | {"vllm": "0.0.1"}))
-    with pytest.raises(RefusedError, match=r": vllm .* here and 0.0.1 there. Let all nodes see one environment"):
-        process._check_versions()

@@ -90,6 +90,17 @@ def test_a_policy_that_changed_after_planning_is_refused(
     assert "the study changed after this job was planned" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stage", ["sft_train", "rl_train", "generate"])
+def test_a_job_that_torchrun_starts_several_times_is_refused(
+    stage: str, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    options = ["--set", "test"] if STAGES[stage].takes_set else []
+
+    assert main([stage, *arguments, "--policy", "sft/0", *options]) == 2
+    assert capsys.readouterr().err.startswith("error: something has started this job 3 times (WORLD_SIZE), such as")
+
+
 def test_a_report_on_an_unfinished_study_is_an_error_with_the_command_to_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,6 +1,7 @@
 """The lock, the signals and the machine of a training job."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlassay import ranks
+from rlassay.config.fingerprints import package_version
 from rlassay.files import write_json
 from rlassay.progress import is_held
 from rlassay.training import process
@@ -22,6 +25,9 @@ from rlassay.training.process import (
     require_gpus,
     signals_as_exceptions,
 )
+from tests.evaluation.tiny import only
+from tests.launcher import Launcher, environments
+from tests.training.short_run import load_short
 
 JOB = "from rlassay.training.process import workflow_process as look; above = look(); print(above and above.pid)"
 WORKFLOW = """
@@ -72,6 +78,31 @@ def test_another_number_of_processes_than_declared_is_refused(
     monkeypatch.setattr(process, "_processes", lambda **options: SimpleNamespace(num_processes=2))
     if launched:
         join_processes(2, on_cpu=True)
+
+
+def test_machines_with_different_libraries_refuse_their_job(launcher: Launcher, tmp_path: Path):
+    """Two processes of one rank per machine, the second of which finds another TRL, and a vLLM that the first lacks."""
+    for name, version in (("trl", "1.15.0"), ("vllm", "0.0.1")):
+        about = tmp_path / f"other/{name}-{version}.dist-info/METADATA"
+        about.parent.mkdir(parents=True)
+        about.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    study = load_short(tmp_path, nodes=2)
+    signs, policy = tmp_path / "signs", only(study, "sft").folder
+    signs.mkdir()
+    where = ["--study", str(tmp_path / "digits.yaml"), "--config", str(tmp_path / "config.yaml")]
+    arguments = ["sft_train", *where, "--results", str(tmp_path / "results"), "--policy", policy]
+    of_ranks = environments(2, **{ranks.FOLDER: str(signs), "LOCAL_WORLD_SIZE": "1"})
+    jobs = [
+        launcher.start(arguments, tmp_path / "log", environment=each, path=str(tmp_path / other))
+        for each, other in zip(of_ranks, ("none", "other"), strict=True)
+    ]
+    assert [job.wait() for job in jobs] == [2, 2], (tmp_path / "log").read_text()
+    own = package_version("vllm") or "none"
+    assert (signs / "refused").read_text() == (
+        f"{platform.node()} and {platform.node()} share this job and have different libraries: trl "
+        f"{package_version('trl')} and 1.15.0, vllm {own} and 0.0.1. Let all nodes see one environment, under the "
+        "same path."
+    )
 
 
 def test_peak_memory_is_that_of_this_process():

@@ -10,7 +10,7 @@ from rlassay.config.inputs import snapshot
 from rlassay.config.policies import Policy, policies
 from rlassay.layout import Layout
 from rlassay.names import unknown
-from rlassay.ranks import note_refusal
+from rlassay.ranks import is_launched, note_refusal
 from rlassay.rewards.outcomes import RewardError
 from rlassay.training.process import RefusedError
 
@@ -60,11 +60,16 @@ def chosen_policy(study: Study, folder: str, stage: str | None = None) -> Policy
 
 
 def run_parsed(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """The exit code of `run`; 2 after printing a StudyError, a RefusedError or a RewardError without traceback."""
+    """The exit code of `run`; 2 after printing a StudyError, a RefusedError or a RewardError without traceback.
+
+    In one of several processes the launcher prints it, once and as the last line of the log.
+    """
     try:
         with snapshot():
             return run(args)
     except (StudyError, RefusedError, RewardError) as error:
-        note_refusal()
-        print(f"error: {error}", file=sys.stderr)
+        if is_launched():
+            note_refusal(str(error))
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -75,7 +75,8 @@ def launch(
             status = _watch(launcher, folder, study.num_processes, resources.hang_minutes, note)
         finally:
             _end(launcher, folder)
-        if status and ranks.refused(folder).exists():
+        if status and (refusal := ranks.refused(folder)).exists():
+            print(f"error: {refusal.read_text(encoding='utf-8')}", file=sys.stderr)
             return USER_ERROR
         if status:
             note(f"the processes of the job ended with status {status}; the log has the first one's last words")

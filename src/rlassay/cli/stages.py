@@ -19,6 +19,7 @@ from rlassay.evaluation.follower import judged_meanwhile
 from rlassay.layout import Layout
 from rlassay.models.vllm_engine import set_environment
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
+from rlassay.training.process import refuse_other_launchers
 
 KEEP_LOG = (
     'keep_log() { touch "$1.all"; ln -f "$1.all" "$1" 2> /dev/null || true; '
@@ -261,6 +262,8 @@ def _add_arguments(parser: argparse.ArgumentParser, stage: Stage) -> None:
 def _run(args: argparse.Namespace) -> int:
     study, layout, settings = load(args)
     stage, placed = STAGES[args.stage], study.placed(args.stage)
+    if stage.in_processes:
+        refuse_other_launchers()
     with handed_out(_gpus(stage, placed), beside=_judging_gpus(stage, study)), _judged(args, study, layout, settings):
         if stage.in_processes and study.ranks_of(args.stage) > 1 and not ranks.is_launched():
             from rlassay.cli.launch import launch

@@ -4,6 +4,7 @@ A job refuses to run (`RefusedError`) where it cannot succeed: another process h
 has fewer GPUs than the study declares.
 """
 
+import os
 import platform
 import resource
 import signal
@@ -98,6 +99,19 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def refuse_other_launchers() -> None:
+    """Refuse a job that was started as one of several processes by something else than its own launcher.
+
+    Errors: RefusedError naming their number.
+    """
+    started = os.environ.get("WORLD_SIZE", "1")
+    if not is_launched() and started != "1":
+        raise RefusedError(
+            f"something has started this job {started} times (WORLD_SIZE), such as torchrun or accelerate. Start it "
+            "once, by `python -m rlassay.cli.stages`: it starts the processes that the study declares itself."
+        )
+
+
 def join_processes(declared: int, *, on_cpu: bool) -> None:
     """Join the processes that share this job, and check that they are as many as the study declares.
 
@@ -116,18 +130,19 @@ def join_processes(declared: int, *, on_cpu: bool) -> None:
 
 
 def _check_versions() -> None:
-    """Refuse a job whose machines have different libraries.
+    """Refuse a job whose machines have different libraries, in all of its processes.
 
-    Errors: RefusedError naming both machines and what differs.
+    Errors: RefusedError naming two machines and what differs.
     """
     own = {name: package_version(name) or "none" for name in COMPARED}
-    host, main = of_main((platform.node(), own))
-    differing = [f"{name} {own[name]} here and {main[name]} there" for name in COMPARED if own[name] != main[name]]
-    if differing:
-        raise RefusedError(
-            f"{platform.node()} and {host} share this job and have different libraries: {', '.join(differing)}. Let "
-            "all nodes see one environment, under the same path."
-        )
+    (host, main), *others = _of_all((platform.node(), {"python": platform.python_version(), **own}))
+    for other, versions in others:
+        differing = [f"{name} {main[name]} and {found}" for name, found in versions.items() if found != main[name]]
+        if differing:
+            raise RefusedError(
+                f"{host} and {other} share this job and have different libraries: {', '.join(differing)}. Let all "
+                "nodes see one environment, under the same path."
+            )
 
 
 def _processes(**options: Any) -> Any:
@@ -150,6 +165,13 @@ def of_main(value: Value) -> Value:
 
         return cast(Any, accelerate).utils.broadcast_object_list([value])[0]
     return value
+
+
+def _of_all(value: Value) -> list[Value]:
+    """The values that the processes of this job have, in their order."""
+    import accelerate  # pyright: ignore[reportMissingTypeStubs] - takes seconds to import
+
+    return cast(Any, accelerate).utils.gather_object([value])
 
 
 def leave_processes() -> None:
