@@ -60,3 +60,21 @@ def test_clips_of_a_model_that_vllm_reads_otherwise_are_refused(monkeypatch: pyt
 
 def shown(folder: Path, show: str) -> dict[str, Any]:
     return {"kind": "hub", "name": str(folder), "dtype": "float32", "clips": {"show": show}}
+
+
+def test_a_model_on_the_hub_is_refused_by_its_config_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "is_installed", lambda: True)
+    monkeypatch.setattr(engines, "set_environment", lambda *, on_cpu: None)
+    monkeypatch.setattr(engines, "unknown_architectures", lambda names: [])
+    # The hub's own cache, as a download of this file leaves it.
+    config = tmp_path / "models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/0123/config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"model_type": "qwen2_5_vl", "architectures": ["X"]}), encoding="utf-8")
+    main = config.parents[2] / "refs/main"
+    main.parent.mkdir()
+    main.write_text("0123")
+    require_engines(study(**VLLM, model=shown(Path("Qwen/unknown"), "video")))
+
+    with pytest.raises(StudyError, match=r"clips.show: video, but vLLM takes clips .* and the model is qwen2_5_vl"):
+        require_engines(study(**VLLM, model=shown(Path("Qwen/Qwen2.5-VL-3B-Instruct"), "video")))

@@ -15,7 +15,6 @@ FOR = "; set kind: transformers"
 IN_RL = [
     ({"rl__engine": {**VLLM, "mode": "server"}}, ["server_base_url: missing", "mode: server sends weights from GPU"]),
     ({"rl__engine": {**VLLM, "sleep_level": 2}}, ["sleep_level: 2 frees GPU memory, and gpus is 0; expected 0"]),
-    ({"rl__engine": VLLM, "processes": 2}, ["vllm samples for one process without GPUs, and processes is 2"]),
     (
         {"rl__engine": {**VLLM, "tensor_parallel_size": 2}, "gpus": 3},
         ["tensor_parallel_size: 2 does not divide gpus, 3"],

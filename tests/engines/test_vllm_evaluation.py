@@ -1,6 +1,7 @@
 """The evaluation's two engines decode alike, and vLLM's completions depend on their own seeds alone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,11 @@ def test_built_in_models_decode_as_by_transformers_and_by_their_seeds(section: M
     by_vllm(chats[:3], shown[:3], GREEDY)
     assert by_vllm(chats, shown, SAMPLED) == first
     assert by_vllm(chats[:2], shown[:2], SAMPLED) == first[:2]
-    assert all(one != other for one, other in zip(first, by_vllm(chats, shown, _seeded(9)), strict=True))
-    assert ids(by_vllm(chats, shown, _only_likeliest())) == ids(by_vllm(chats, shown, GREEDY))
+    assert all(one != other for one, other in zip(first, by_vllm(chats, shown, replace(SAMPLED, seed=9)), strict=True))
+    for likeliest in ({"top_k": 1}, {"min_p": 0.999}):
+        assert ids(by_vllm(chats, shown, replace(SAMPLED, **likeliest))) == ids(by_vllm(chats, shown, GREEDY))
+    with pytest.raises(ValueError, match=r"would cut completions: it takes 128 tokens, and a prompt has \d+, to which"):
+        by_vllm(chats, shown, replace(GREEDY, max_completion_length=120))
 
 
 def test_two_processes_that_share_a_model_decode_as_one(tmp_path: Path, process: pytest.MonkeyPatch):
@@ -97,14 +101,6 @@ def test_two_processes_that_share_a_model_decode_as_one(tmp_path: Path, process:
     assert by_vllm(chats, shown, GREEDY) == decode_batch(model, processor, chats, shown, GREEDY)
     assert by_vllm(chats, shown, SAMPLED) == by_vllm(chats, shown, SAMPLED)
     by_vllm.close()
-
-
-def _seeded(seed: int) -> Decoding:
-    return Decoding(sampled=True, temperature=1.0, top_p=1.0, max_completion_length=8, seed=seed)
-
-
-def _only_likeliest() -> Decoding:
-    return Decoding(sampled=True, temperature=1.0, top_p=1.0, top_k=1, max_completion_length=8, seed=3)
 
 
 def test_a_completion_ends_at_the_models_own_end_tokens(tmp_path: Path):

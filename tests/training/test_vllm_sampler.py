@@ -13,7 +13,7 @@ from rlassay.images import Clip
 from rlassay.models.vllm_engine import SAMPLER_GAP, collapse_runs
 from rlassay.training import vllm_sampler
 from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
-from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, patch_vllm_images
+from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, ban, patch_vllm_images
 
 IMAGE = 5
 
@@ -56,7 +56,7 @@ def test_only_runs_of_the_token_are_shortened():
     assert collapse_runs([], IMAGE) == []
 
 
-def test_each_image_is_sent_as_one_token_and_never_sampled():
+def test_each_image_is_sent_as_one_token():
     generation = Generation(size=3)
     patch_vllm_images(generation, IMAGE)
 
@@ -64,7 +64,18 @@ def test_each_image_is_sent_as_one_token_and_never_sampled():
 
     assert generation.sent == [[1, 5, 2], [1, 2]]
     assert results == ([[1, 5, 5, 5, 2], [1, 2]], [[8], [8]], None, None)
-    assert generation.generation_kwargs == {"logit_bias": {5: -100.0}, "seed": 3}
+
+
+def test_banned_tokens_join_the_users_own_bias_and_beat_it():
+    generation = Generation(size=3)
+    ban(generation, [IMAGE, 6])
+
+    assert generation.generation_kwargs == {"logit_bias": {IMAGE: -100.0, 6: -100.0}, "seed": 3}
+
+    generation.generation_kwargs = {"logit_bias": {"5": 50.0, "9": 2.0}}
+    ban(generation, [IMAGE])
+
+    assert generation.generation_kwargs == {"logit_bias": {9: 2.0, IMAGE: -100.0}}
 
 
 def test_a_prompt_that_vllm_reads_differently_is_an_error():
@@ -93,7 +104,10 @@ class Model(torch.nn.Module):
 def trainer_at(step: int, *, mode: str = "colocate", seed: int = 1, process: int = 0, parallel: int = 1) -> Any:
     """What the sampler reads of a trainer; its vLLM samples one number from torch's random state."""
     llm = SimpleNamespace(generate=lambda: torch.randint(10**9, ()).item())
-    generation = SimpleNamespace(llm=llm, tensor_parallel_size=parallel, generation_kwargs={"min_tokens": 2})
+    whole = SimpleNamespace(zero_stage=0, fsdp_version=None)
+    generation = SimpleNamespace(
+        llm=llm, tensor_parallel_size=parallel, generation_kwargs={"min_tokens": 2}, _dist=whole
+    )
     generation.generate = lambda: dict(generation.generation_kwargs)
     return SimpleNamespace(
         use_vllm=True,
@@ -121,6 +135,19 @@ def test_a_call_of_vllm_is_seeded_by_run_step_call_and_group():
     assert len({first, second, *draws(4), *draws(3, seed=2), *draws(3, process=1)}) == 5
     # Processes 0 and 1 share a copy of the model, and have to draw the same tokens.
     assert draws(3, process=1, parallel=2) == [first]
+
+
+def test_prompts_that_leave_too_little_room_are_refused_before_vllm_cuts_completions():
+    trainer = trainer_at(3)
+    generation = trainer.vllm_generation
+    generation.max_completion_length = 6
+    generation.llm.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=16))
+    generation.generate = lambda prompts, images: (prompts, images)
+    VLLMSampling(None, SamplingSeeds()).prepare(trainer)
+
+    assert generation.generate(prompts=[[1] * 10], images=None) == ([[1] * 10], None)
+    with pytest.raises(ValueError, match=r"takes 16 tokens, and a prompt has 11, .* adds 6; expected"):
+        generation.generate(prompts=[[1], [1] * 11], images=None)
 
 
 def test_calls_are_counted_from_the_step_so_that_a_resumed_run_repeats_them():

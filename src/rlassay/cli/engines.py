@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rlassay.config import Study, StudyError
 from rlassay.config.engine import VLLMEngine
@@ -16,7 +18,8 @@ from rlassay.models.vllm_engine import is_installed, set_environment, unknown_ar
 def require_engines(study: Study) -> None:
     """Raise StudyError, with all problems, unless the engines of a study are installed and have its models.
 
-    Architectures are known before any job where the model is a local folder; a model on the hub is first seen by a job.
+    The architecture of a model on the hub is read from its config file, which is downloaded if the machine lacks it;
+    offline the model is first seen by a job.
     """
     if study.uses_vllm and (problems := list(_problems(study))):
         raise StudyError(problems)
@@ -47,16 +50,31 @@ def _recipes(study: Study) -> Iterator[Recipe]:
 
 
 def _architecture(recipe: Recipe) -> str | None:
-    """The architecture of a local model; None for others."""
+    """The architecture of a model; None where it is unknown, and for built-in ones."""
     names: list[str] = _config(recipe).get("architectures") or []
     return names[0] if names else None
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
-    """The configuration of a local model; empty for others."""
-    if not isinstance(recipe.model, HubModel):
+    """The configuration of a model; empty where it is unknown, and for built-in ones."""
+    model = recipe.model
+    if not isinstance(model, HubModel):
         return {}
-    return read_json(Path(recipe.model.name) / "config.json") or {}
+    if (folder := Path(model.name)).is_dir():
+        return read_json(folder / "config.json") or {}
+    return _on_hub(model.name, model.revision)
+
+
+@cache
+def _on_hub(name: str, revision: str | None) -> dict[str, Any]:
+    """The configuration of a model on the hub; empty offline, unless it was downloaded before."""
+    import huggingface_hub
+    from httpx import HTTPError  # huggingface_hub passes the errors of its client on
+
+    download: Any = cast(Any, huggingface_hub).hf_hub_download
+    with suppress(OSError, ValueError, RuntimeError, HTTPError):  # being offline stops no study
+        return read_json(Path(download(name, "config.json", revision=revision, etag_timeout=10))) or {}
+    return {}
 
 
 def _shows_video(recipe: Recipe) -> bool:

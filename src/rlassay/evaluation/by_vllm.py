@@ -17,6 +17,7 @@ from rlassay.models.video_input import identities, vllm_media
 from rlassay.models.vllm_engine import (
     NEVER,
     adapter_request,
+    check_lengths,
     check_prompts,
     collapse_runs,
     open_llm,
@@ -86,11 +87,13 @@ class VLLMDecoder:
     def __call__(self, conversations: Sequence[Any], images: Sequence[list[Any]], how: Decoding) -> list[Decoded]:
         """One completion per conversation; each has a seed of its own, so that the batch decides nothing.
 
-        Errors: ValueError for clips of a model that vLLM reads otherwise than transformers.
+        Errors: ValueError for clips of a model that vLLM reads otherwise than transformers, and for prompts that leave
+        too little room for completions, see `check_lengths`.
         """
         self.llm.reset_prefix_cache()  # keys and values of an earlier batch would depend on what it was
         texts = self._texts(conversations)
         prompts = self._prompt_ids(conversations, texts, images)
+        check_lengths(prompts, how.max_completion_length, self.llm)
         outputs = self.llm.generate(
             [self._request(*each) for each in zip(prompts, texts, images, strict=True)],
             [self._sampling(how, index) for index in range(len(prompts))],

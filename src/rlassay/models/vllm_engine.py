@@ -198,6 +198,24 @@ def check_prompts(expected: Iterable[Sequence[int]], read: Iterable[Sequence[int
             )
 
 
+def check_lengths(prompts: Iterable[Sequence[int]], max_completion_length: int, llm: Any) -> None:
+    """Raise ValueError if vLLM would cut completions, as it does silently at its limit of prompt and completion.
+
+    Args:
+        prompts: ids of the prompts, image tokens included.
+        max_completion_length: longest completion, tokens.
+        llm: vLLM's `LLM`.
+    """
+    limit: int = llm.llm_engine.model_config.max_model_len
+    longest = max((len(ids) for ids in prompts), default=0)
+    if longest + max_completion_length > limit:
+        raise ValueError(
+            f"vLLM would cut completions: it takes {limit} tokens, and a prompt has {longest}, to which "
+            f"max_completion_length adds {max_completion_length}; expected at most {limit} together. Raise "
+            "engine.max_model_length (null takes the model's own limit), or lower max_completion_length"
+        )
+
+
 def video_problem(model_type: str) -> str | None:
     """Why vLLM cannot take clips of a model by its video input; None if it can."""
     if model_type in VIDEO_TYPES:

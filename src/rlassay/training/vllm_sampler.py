@@ -3,10 +3,11 @@
 """vLLM under TRL's trainer: its options, its seeds, its images and its gap to the trainer."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import torch
@@ -19,14 +20,19 @@ from rlassay.models.vllm_engine import (
     NEVER,
     RENAMED,
     SAMPLER_GAP,
+    check_lengths,
     check_prompts,
     collapse_runs,
     reloadable_on_cpu,
     vllm_name,
 )
 from rlassay.ranks import PROGRESS
+from rlassay.signals.segments import vision_token_ids
 from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.process import RefusedError
+
+FSDP2 = 2
+"""The version of FSDP whose weights `rlassay.training.scale.strategy.whole_weights` gathers."""
 
 
 class SamplerGapError(RefusedError):
@@ -98,11 +104,19 @@ class VLLMSampling:
         if not trainer.use_vllm:
             return
         generation = trainer.vllm_generation
+        config = trainer.accelerator.unwrap_model(trainer.model).config
+        if trainer._is_vlm:
+            ban(generation, vision_token_ids(config))
         self._seed(trainer, generation)
-        if trainer.accelerator.unwrap_model(trainer.model).config.model_type in RENAMED:
+        _push_whole_weights(generation)
+        if config.model_type in RENAMED:
             _rename(generation)
         if trainer._is_vlm and trainer.vllm_mode == "colocate":
             patch_vllm_images(generation, trainer.processing_class.image_token_id, lambda: self.clip_prompts)
+        elif trainer._is_vlm and trainer.accelerator.is_main_process:
+            empty_image_cache_of_server(generation)
+        if trainer.vllm_mode == "colocate":  # a server refuses such requests itself
+            _leave_room(generation)
 
     def _seed(self, trainer: Any, generation: Any) -> None:
         """Give every call of vLLM a seed of its own, see `SamplingSeeds`.
@@ -152,6 +166,25 @@ class VLLMSampling:
             )
 
 
+def _leave_room(generation: Any) -> None:
+    """Check before each call that no completion will be cut."""
+    generate = generation.generate
+
+    def checked(*, prompts: list[list[int]], **others: Any) -> tuple[Any, ...]:
+        check_lengths(prompts, generation.max_completion_length, generation.llm)
+        return generate(prompts=prompts, **others)
+
+    generation.generate = checked
+
+
+def _push_whole_weights(generation: Any) -> None:
+    """Push weights as they are: the trainer has gathered them before it samples, and TRL must not do so again."""
+    backend = generation._dist
+    backend.zero_stage = 0
+    if backend.fsdp_version == FSDP2:
+        backend.fsdp_version = None
+
+
 def _rename(generation: Any) -> None:
     """Push the layers of a vision tower under the names that vLLM knows them by."""
     params = generation._iter_named_params
@@ -161,6 +194,43 @@ def _rename(generation: Any) -> None:
             yield vllm_name(name), param
 
     generation._iter_named_params = renamed
+
+
+def ban(generation: Any, token_ids: Iterable[int]) -> None:
+    """Have vLLM never sample these tokens, also if the user's own `logit_bias` favours them; the rest of it stays.
+
+    Image and video tokens are banned, since no pixels would belong to them. Without vLLM TRL suppresses them itself.
+
+    Args:
+        generation: TRL's `VLLMGeneration` in any mode.
+        token_ids: the tokens.
+    """
+    given = generation.generation_kwargs
+    own = {int(token): bias for token, bias in (given.get("logit_bias") or {}).items()}
+    generation.generation_kwargs = {**given, "logit_bias": own | dict.fromkeys(token_ids, NEVER)}
+
+
+def empty_image_cache_of_server(generation: Any) -> None:
+    """Have a vLLM server forget what its vision tower made of images, whenever new weights arrive.
+
+    Args:
+        generation: TRL's `VLLMGeneration` in `server` mode, on the process that talks to the server.
+
+    Errors: RefusedError, from `generation.sync_weights`, if the server cannot.
+    """
+    sync_weights, client = generation.sync_weights, generation.vllm_client
+
+    def sync_and_empty() -> None:
+        sync_weights()
+        answer = client.session.post(f"{client.base_url}/reset_encoder_cache")
+        if answer.status_code != HTTPStatus.OK:
+            raise RefusedError(
+                f"the vLLM server at {client.base_url} answers {answer.status_code} to /reset_encoder_cache, without "
+                "which it would see images by its vision tower of earlier steps. Start it with VLLM_SERVER_DEV_MODE=1 "
+                "in its environment, or set rl.engine.mode to colocate"
+            )
+
+    generation.sync_weights = sync_and_empty
 
 
 def patch_vllm_images(
@@ -173,7 +243,6 @@ def patch_vllm_images(
       that vLLM expects, and the prompt that vLLM read is compared with TRL's.
     - vLLM caches the vision tower's output per image; here the cache is emptied whenever new weights arrive.
     - TRL hands on images alone; clips travel among them, and are sorted out where vLLM gets its prompts.
-    - Image tokens are never sampled, since no image would belong to them. Without vLLM TRL already suppresses them.
 
     Args:
         generation: TRL's `VLLMGeneration` in `colocate` mode.
@@ -185,7 +254,6 @@ def patch_vllm_images(
     Source: https://github.com/huggingface/trl/issues/6294 and https://github.com/huggingface/trl/issues/7198
     """
     generate, sync_weights = generation.generate, generation.sync_weights
-    generation.generation_kwargs = {"logit_bias": {image_token_id: NEVER}, **generation.generation_kwargs}
 
     def generate_as_trained(prompts: list[list[int]], **others: Any) -> tuple[Any, ...]:
         sent = [collapse_runs(ids, image_token_id) for ids in prompts]

@@ -90,5 +90,3 @@ def _machine(study: Study, engine: VLLMSampler) -> Iterator[str]:
         yield "rl.engine.mode: server sends weights from GPU to GPU, and gpus is 0; expected colocate"
     if engine.sleep_level:
         yield "rl.engine.sleep_level: 2 frees GPU memory, and gpus is 0; expected 0"
-    if study.processes > 1:
-        yield f"rl.engine: vllm samples for one process without GPUs, and processes is {study.processes}; set it to 1"
