@@ -23,7 +23,6 @@ FSDP2: dict[str, Any] = {"strategy": "fsdp2", "processes": 2}
         ({"rl__sync_ref_model": True, "rl__beta": 0.1}, "rl.sync_ref_model: true, but strategy is fsdp2"),
         ({"sft__torch_compile": True}, "sft.torch_compile: true, but strategy is fsdp2"),
         ({"rl__optim": "adamw_bnb_8bit"}, "rl.optim: adamw_bnb_8bit, but strategy is fsdp2"),
-        ({"rl__engine": {"kind": "vllm"}}, "rl.engine: vllm, but strategy is fsdp2"),
         ({"rl__gradient_accumulation_steps": 2}, "2 does not divide steps_per_generation x num_iterations, 1"),
         ({"model": {"kind": "tiny_seq2seq"}}, "model: an encoder-decoder, but strategy is fsdp2"),
     ],

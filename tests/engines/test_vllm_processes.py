@@ -1,15 +1,18 @@
-"""vLLM samples in each of two training processes on CPU."""
+"""vLLM samples in each of two processes on CPU, which share the policy by any strategy."""
 
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from tests.engines.vllm_process import needs_vllm
 from tests.launcher import Launcher
 from tests.training.short_run import RUN, fresh_layout, load_short, rollouts, timeless_metrics
-from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, warm_start
+from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, warm_start, weights_of
 
 pytestmark = [needs_vllm, pytest.mark.filterwarnings("ignore")]
 STEPS = 3
@@ -18,17 +21,58 @@ BETWEEN_ENGINES = 0.01
 """See test_vllm_study; with the weights of an earlier step it would be above .02."""
 
 
-def test_each_process_samples_its_own_prompts_from_the_policy_of_every_step(launcher: Launcher, tmp_path: Path):
-    study = load_short(tmp_path, **VLLM)
-    fresh_layout(tmp_path / "results")
-    fork_ranks(launcher, tmp_path, "sft_train", warm_start(study))
-    fork_ranks(launcher, tmp_path, "rl_train", RUN)
+@pytest.fixture(scope="module")
+def warm(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a warm start."""
+    folder = tmp_path_factory.mktemp("warm")
+    study = load_short(folder, **VLLM)
+    fresh_layout(folder / "results")
+    fork_ranks(launcher, folder, "sft_train", warm_start(study))
+    return folder / "results"
 
-    metrics = timeless_metrics(layout_of(tmp_path))
+
+@pytest.fixture(scope="module")
+def whole(warm: Path, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose processes have the whole policy each."""
+    return sampled(launcher, warm, tmp_path_factory.mktemp("whole"), "ddp")
+
+
+def sampled(launcher: Launcher, warm: Path, folder: Path, strategy: str) -> Path:
+    """The folder, with a run in it."""
+    before, study = load_short(folder, **VLLM), load_short(folder, **VLLM, strategy=strategy)
+    shutil.copytree(warm, folder / "results")
+    if strategy != "ddp":  # the warm start of another strategy has another name
+        root = layout_of(folder).root
+        (root / warm_start(before)).rename(root / warm_start(study))
+    fork_ranks(launcher, folder, "rl_train", RUN)
+    return folder
+
+
+def test_each_process_samples_its_own_prompts_from_the_policy_of_every_step(whole: Path):
+    metrics = timeless_metrics(layout_of(whole))
     assert [line["step"] for line in metrics] == list(range(1, STEPS + 1))
     assert all(0 < line[SAMPLER_GAP] < BETWEEN_ENGINES for line in metrics)
     assert metrics[-1]["grad_norm"] > 0
     # Four completions of each process: all differ, and so do the processes' prompts.
-    first = rollouts(layout_of(tmp_path))[:8]
+    first = rollouts(layout_of(whole))[:8]
     assert len({row["completion"] for row in first}) == 8
     assert len({row["prompt_id"] for row in first}) == 2
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "deepspeed_zero2", "deepspeed_zero3"])
+def test_vllm_gets_the_whole_weights_of_a_divided_policy(
+    strategy: str, whole: Path, warm: Path, launcher: Launcher, tmp_path: Path
+):
+    if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed: make .venv-vllm, then make test")
+    divided = sampled(launcher, warm, tmp_path, strategy)
+    ours, theirs = (timeless_metrics(layout_of(each)) for each in (divided, whole))
+    for line, other in zip(ours, theirs, strict=True):
+        assert line[SAMPLER_GAP] == pytest.approx(other[SAMPLER_GAP], abs=1e-5)
+    assert [row["completion"] for row in rollouts(layout_of(divided))] == [
+        row["completion"] for row in rollouts(layout_of(whole))
+    ]
+    weights = [weights_of(layout_of(each), RUN, "rl") for each in (divided, whole)]
+    for name, values in weights[1].items():
+        if not name.endswith("k_proj.bias"):  # its gradient is rounding error, of which AdamW makes whole steps
+            torch.testing.assert_close(weights[0][name], values, rtol=1e-3, atol=1e-3, msg=name)

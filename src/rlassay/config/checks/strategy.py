@@ -66,8 +66,6 @@ def _unfit(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "rl.advantage: gae", "checkpoints of its critic have not been tried"
     if recipe.is_seq2seq:
         yield "model: an encoder-decoder", "sampling from it has not been made to work"
-    if rl.engine.kind == "vllm":
-        yield "rl.engine: vllm", "vLLM gets no weights"
     if rl.sync_ref_model:
         yield "rl.sync_ref_model: true", "checkpoints do not hold the reference policy"
     if steps % rl.gradient_accumulation_steps:
