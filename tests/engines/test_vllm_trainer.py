@@ -16,6 +16,7 @@ from trl.generation import vllm_generation
 from rlassay.config.model import HubModel, Lora
 from rlassay.credit import CREDITS
 from rlassay.models.policy import build_policy, peft_config
+from rlassay.signals.segments import vision_token_ids
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.rollouts import Rollout
 from tests.engines.qwen import save_qwen
@@ -28,7 +29,7 @@ BETWEEN_ENGINES = 1e-4
 
 
 class Checked(CreditGRPOTrainer):
-    """Notes how far vLLM's log-probs are from those of the policy at that step, which never samples image tokens."""
+    """Notes how far vLLM's log-probs are from those of the policy at that step, which samples no vision tokens."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.differences: list[float] = []
@@ -44,7 +45,7 @@ class Checked(CreditGRPOTrainer):
         about_images = {name: output[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
         with torch.no_grad():
             logits = model(**both, **about_images).logits[:, -output["completion_ids"].shape[1] - 1 : -1]
-        logits[..., model.config.image_token_id] = -torch.inf
+        logits[..., vision_token_ids(model.config)] = -torch.inf
         logps = logits.log_softmax(dim=-1).gather(2, output["completion_ids"][..., None])[..., 0]
         difference = (logps - output["sampling_per_token_logps"]) * output["completion_mask"]
         self.differences.append(difference.abs().max().item())
