@@ -181,4 +181,4 @@ def test_training_runs_are_listed_by_arm_with_columns_of_their_metrics(
 ) -> None:
     view = json.loads(runs_view(held_out))
     assert view["selectedColumns"] == [f"metrics.`{name}`" for name in [*columns, "entropy", "kl"]]
-    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm"}]
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm_label"}]

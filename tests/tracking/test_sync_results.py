@@ -9,6 +9,7 @@ import pytest
 from rlassay.config.policies import policies
 from rlassay.layout import Layout
 from rlassay.tracking.links import read_links
+from rlassay.tracking.runs import training_run
 from rlassay.tracking.sync import sync_study
 from tests.tracking.folders import START, FakeJob, small_folder, small_study
 from tests.tracking.reading import Reader
@@ -119,14 +120,21 @@ def test_the_link_opens_the_arms_with_columns_of_their_metrics(job: FakeJob, rea
     (chart,) = view["compareRunCharts"]
     assert (chart["type"], chart["selectedParams"], chart["selectedMetrics"]) == ("PARALLEL", ["reward.format"], [key])
     assert [one["uuid"] for one in view["compareRunSections"]] == [chart["metricSectionId"]]
+    assert view["isAccordionReordered"]  # else MLflow sorts its generated sections before this one, by name
     grouped = json.loads(experiment.tags["mlflow.sharedViewState.rlassay-runs"])
-    assert grouped["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm"}]
+    assert grouped["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm_label"}]
     found = reader.client.search_runs([experiment.experiment_id], grouped["searchFilter"].replace(" AND ", " and "))
     assert {run.info.run_name for run in found} == {"base seed 1 rl"}
     # the filter shows the arms and what they start from, one run each
     shown = reader.client.search_runs([experiment.experiment_id], view["searchFilter"].replace(" AND ", " and "))
     assert {run.info.run_name for run in shown} == {"Untrained model", "SFT", "base", "plain"}
     assert "- plain is worse" in experiment.tags["mlflow.note.content"]
+
+
+def test_a_run_has_its_arm_as_the_page_names_it(job: FakeJob) -> None:
+    arms = {name: arm.model_copy(update={"label": f"the {name} one"}) for name, arm in job.study.arms.items()}
+    tags = training_run(job.study.model_copy(update={"arms": arms}), job.policy, "first").tags
+    assert (tags["rlassay.arm"], tags["rlassay.arm_label"]) == ("base", "the base one")
 
 
 def write_report(layout: Layout, mean: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlassay.layout import REPORT_NUMBERS, Layout
 from rlassay.tracking.links import ARMS_VIEW, RUNS_VIEW
-from rlassay.tracking.names import ARM, CURRENT, STAGE, legal_name
+from rlassay.tracking.names import ARM_LABEL, CURRENT, STAGE, legal_name
 
 VIEW_TAG = "mlflow.sharedViewState."
 """Tag of the experiment that holds a view, before the view's key."""
@@ -87,7 +87,7 @@ class ReportNumbers:
 def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ()) -> str:
     """The state of the view of the arms: parent runs of the current results, best first, with columns of their metrics.
 
-    Its charts are parallel coordinates: a line per arm through its reward weights to the primary metric.
+    Its first chart is parallel coordinates: a line per arm through its reward weights to the primary metric.
 
     Args:
         metrics: names of the metrics to show, in the order of the columns.
@@ -111,7 +111,11 @@ def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ())
             "showAllRuns": True,
         }
         written = {"isGenerated": False, "deleted": False}  # MLflow drops or adds generated charts as it likes
-        state |= {"compareRunCharts": [chart | written], "compareRunSections": [section | written]}
+        state |= {
+            "compareRunCharts": [chart | written],
+            "compareRunSections": [section | written],
+            "isAccordionReordered": True,  # otherwise MLflow sorts its sections and this one by name
+        }
     return json.dumps(state)
 
 
@@ -122,7 +126,7 @@ def runs_view(held_out: str | None = None) -> str:
         held_out: the metric of the held-out curves; None without them.
     """
     names = ["reward", *([] if held_out is None else [legal_name(held_out)]), *RUN_COLUMNS]
-    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM}]}
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM_LABEL}]}
     state = _view([f"tags.`{STAGE}` = 'rl'"])
     return json.dumps(
         state | {"orderByKey": "attributes.`start_time`", "groupBy": grouped, "selectedColumns": _columns(names)}

@@ -13,7 +13,7 @@ from rlassay.config.fingerprints import evaluation_id, recipe_id
 from rlassay.config.policies import Policy, label_of, policies
 from rlassay.config.study import Study
 from rlassay.config.training import Recipe
-from rlassay.tracking.names import ARM, SEED, legal_name
+from rlassay.tracking.names import ARM, ARM_LABEL, SEED, legal_name
 
 PARENT_STAGES = {"model": "model", "reference": "reference", "sft": "warm start", "rl": "arm"}
 SECTIONS = {"model": ("model",), "reference": ("model",), "sft": ("model", "sft")}
@@ -60,7 +60,7 @@ def parent_run(study: Study, policy: Policy) -> RunDescription:
         stage=PARENT_STAGES[policy.stage],
         identity=f"{origin}@{evaluation_id(study, policy.recipe)}",
         params=parent_params(study, policy),
-        tags={} if policy.arm is None else {ARM: policy.arm},
+        tags={} if policy.arm is None else {ARM: policy.arm, ARM_LABEL: study.arms[policy.arm].label},
     )
 
 
