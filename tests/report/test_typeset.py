@@ -3,10 +3,11 @@
 import pytest
 
 from rlassay.records import Histogram
-from rlassay.report.findings.records import Rounds
+from rlassay.report.findings.records import Equivalence, Rounds
 from rlassay.report.findings.sentences import (
     cost_summary,
     interval_notes,
+    modes_note,
     rejection_summary,
     resume_summary,
     run_summary,
@@ -23,6 +24,7 @@ from rlassay.report.typeset import (
     interval,
     number,
     one_line,
+    p_values,
     printable,
     probability,
     quoted,
@@ -200,3 +202,21 @@ def test_the_top_of_the_page_says_how_many_rows_each_split_kept():
     rest = tuple(split.model_copy(update={"refused": {}}) for split in others)
     changed = content.model_copy(update={"data": (few, *rest)})
     assert rejection_summary(changed) == f"{first.split}: 7 of 28 rows kept (20 leaks)"
+
+
+def test_the_modes_that_contradict_each_other_are_explained_and_no_others():
+    content = fake_content().model_copy(update={"modes_apart": ("'avg@8' rises, but 'accuracy, pass@4' falls.",)})
+    assert modes_note(content) == (
+        "Here avg@8 is the mean over 8 sampled completions of each prompt; "
+        "pass@4 is the share of prompts of which at least one of 4 sampled completions is right."
+    )
+    assert modes_note(fake_content()) == ""
+
+
+def test_the_p_value_of_equivalence_says_so():
+    one = fake_content().verdicts[2]
+    test = Equivalence(margin=0.05, p_value=0.004, p_holm=0.012)
+    assert (
+        p_values(one.model_copy(update={"outcome": "equivalent", "equivalence": test})) == "equivalence: Holm p = 0.012"
+    )
+    assert p_values(one.model_copy(update={"equivalence": test})) == "Holm p = 0.020"

@@ -99,13 +99,12 @@ def seed_range(table: Table, place: int) -> tuple[float, float] | None:
 
 def p_values(one: Comparison) -> str:
     """The p-value of a comparison: corrected where it is in the family; of equivalence where that is the verdict."""
-    if one.outcome == "equivalent" and one.equivalence is not None:
-        corrected, plain = one.equivalence.p_holm, one.equivalence.p_value
-    else:
-        corrected, plain = (None, None) if one.difference is None else (one.difference.p_holm, one.difference.p_value)
-    if corrected is not None:
-        return f"Holm p {probability(corrected)}"
-    return "" if plain is None else f"uncorrected p {probability(plain)}"
+    test, of = (one.equivalence, "equivalence: ") if one.outcome == "equivalent" else (one.difference, "")
+    if test is None:
+        return ""
+    if test.p_holm is not None:
+        return f"{of}Holm p {probability(test.p_holm)}"
+    return "" if test.p_value is None else f"{of}uncorrected p {probability(test.p_value)}"
 
 
 def comparison_details(one: Comparison, unit: Unit) -> str:

@@ -1,5 +1,6 @@
 """Sentences that page and report.md share: the size of the study, its metric, its intervals and its cost."""
 
+import re
 from typing import Any
 
 from rlassay.report.content import Content
@@ -108,6 +109,21 @@ def primary_note(content: Content) -> str:
         + (f"{unit}: " if unit else "At the right: ")
         + (f"the mean, its {level(content)} interval over seeds and prompts, and the p-value.")
     )
+
+
+def modes_note(content: Content) -> str:
+    """What the modes are that contradict each other, for readers who do not know their names."""
+    text, samples = " ".join(content.modes_apart), content.study.num_samples
+    known = {
+        f"avg@{samples}": f"the mean over {samples} sampled completions of each prompt",
+        "greedy": "one completion of each prompt, always of the most likely token",
+        **{
+            f"pass@{k}": f"the share of prompts of which at least one of {k} sampled completions is right"
+            for k in range(samples, 1, -1)
+        },
+    }
+    found = [f"{name} is {meaning}" for name, meaning in known.items() if re.search(rf"{name}\b", text)]
+    return f"Here {'; '.join(found)}." if found else ""
 
 
 def checkpoints_note(content: Content) -> str:
@@ -220,6 +236,7 @@ def template_variables(content: Content) -> dict[str, Any]:
         "study": content.study,
         "primary": primary_of(content),
         "primary_note": primary_note(content),
+        "modes_note": modes_note(content),
         "level": level(content),
         "run_summary": run_summary(content),
         "rejection_summary": rejection_summary(content),
