@@ -64,6 +64,7 @@ def _half_widths(v_a: Grid, v_e: float, num_seeds: int) -> dict[str, Grid]:
         "V_a + (V_b - V_e)": once,
         "V_a + (V_b - V_e), at least over items": np.maximum(once, Z),
         "the smaller of that and V_a + V_b": np.minimum(twice, np.maximum(once, Z)),
+        "the same, at least over V_b - V_e / 2": np.minimum(twice, np.maximum(once, Z * np.sqrt(1 - v_e / 2))),
         "max(0, V_a - V_e) + V_b": cochran(np.maximum(v_a - v_e, 0.0), 1.0),
         "max(0, V_a - V_e / 2) + V_b": cochran(np.maximum(v_a - v_e / 2, 0.0), 1.0),
         "max(V_b, V_a + V_b - V_e)": np.sqrt(floored) * (v_a * quantile + Z) / (v_a + 1),

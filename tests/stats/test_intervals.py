@@ -1,5 +1,6 @@
-"""Crossed intervals: against an analysis of variance worked by hand, Clark's min F', simulation and symmetries."""
+"""Crossed intervals: against analyses of variance by hand and by least squares, simulation and symmetries."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from rlassay.stats import contrast, crossed_interval, paired_difference, wilson
 from rlassay.stats.intervals import VarianceComponent, half_width, two_sided_p
 
 # Two seeds x three items. Seed means 2 and 4, item means 1.5, 2.5 and 5, grand mean 3.
+# Three items are fewer than 25 g1^2 = 5.5 (g1 = 1.5 / 2.166667^1.5), so V is V_a + V_b.
 #   MS_seeds = 3 (1 + 1) / 1 = 6,  MS_items = 2 (2.25 + 0.25 + 4) / 2 = 6.5
 #   V_a = 6 / 6 = 1,  V_b = 6.5 / 6 = 1.083333,  V = 2.083333
 #   t(1) = 12.706205, t(2) = 4.302653;  t' = (1 * 12.706205 + 1.083333 * 4.302653) / 2.083333 = 8.336358
@@ -44,38 +46,88 @@ def test_difference_worked_by_hand():
         assert getattr(got, name) == pytest.approx(getattr(expected, name), rel=1e-12)
 
 
+# Two seeds x three items whose means, 1, 3 and 5, are not skewed. Seed means 2.5 and 3.5, grand mean 3.
+#   MS_seeds = 3 (0.25 + 0.25) / 1 = 1.5,  MS_items = 2 (4 + 0 + 4) / 2 = 8,  residuals -0.5, 1, -0.5 and their
+#   opposites: MS_e = 3 / 2 = 1.5;  V_a = 1.5 / 6 = 0.25,  V_b = 8 / 6 = 1.333333,  V_e = 0.25,  V_b - V_e = 1.083333
+#   t' sqrt(V): (0.25 * 12.706205 + 1.083333 * 4.302653) / sqrt(1.333333) = 6.787698, below that of V_a + V_b:
+#   (0.25 * 12.706205 + 1.333333 * 4.302653) / sqrt(1.583333) = 7.083668
+EVEN = np.array([[0.0, 3.5, 4.0], [2.0, 2.5, 6.0]])
+
+
+def test_the_pair_variance_counts_once_worked_by_hand():
+    interval = crossed_interval(EVEN)
+    assert interval.mean == 3.0
+    assert interval.high - 3 == pytest.approx(6.787698, abs=2e-6)
+    one = math.tan(math.pi * (1 - interval.p_value) / 2)
+    two = (1 - interval.p_value) * math.sqrt(2 / (1 - (1 - interval.p_value) ** 2))
+    assert (0.25 * one + 13 / 12 * two) / math.sqrt(4 / 3) == pytest.approx(3.0, rel=1e-9)
+
+
 @given(st.integers(2, 6), st.integers(2, 30), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
-def test_agrees_with_clarks_min_f(num_seeds: int, num_items: int, entropy: int):
-    # An independent route to V: F over seeds and F over items from scipy's t tests; mean^2 / V = F1 F2 / (F1 + F2).
+def test_agrees_with_analysis_of_variance_by_least_squares(num_seeds: int, num_items: int, entropy: int):
+    # An independent route: V_a and V_b from scipy's t tests, V_e from the residuals of a regression on seeds and items.
     scores = np.random.default_rng(entropy).normal(0.5, 1, (num_seeds, num_items))
-    by_seed = stats.ttest_1samp(scores.mean(axis=1), 0).statistic ** 2
-    by_item = stats.ttest_1samp(scores.mean(axis=0), 0).statistic ** 2
-    min_f = by_seed * by_item / (by_seed + by_item)
-    weight = by_item / (by_seed + by_item)
-    critical = weight * stats.t.ppf(0.95, num_seeds - 1) + (1 - weight) * stats.t.ppf(0.95, num_items - 1)
+    v_a = stats.ttest_1samp(scores.mean(axis=1), 0)._standard_error ** 2
+    v_b = stats.ttest_1samp(scores.mean(axis=0), 0)._standard_error ** 2
+    v_e = residual_mean_square(scores) / scores.size
+    critical = stats.t.ppf(0.95, num_seeds - 1), stats.t.ppf(0.95, num_items - 1)
+
+    def reach(of_items: float) -> float:
+        return (v_a * critical[0] + of_items * critical[1]) / (v_a + of_items) ** 0.5
+
+    expected = reach(v_b)
+    if num_items > 25 * stats.moment(scores.mean(axis=0), order=3) ** 2 / scores.mean(axis=0).var() ** 3:
+        floor = critical[1] * max(v_b / 2, v_b - v_e / 2) ** 0.5
+        expected = min(max(reach(max(0.0, v_b - v_e)), floor), expected)
     interval = crossed_interval(scores, confidence=0.9)
-    assert (interval.high - interval.low) / 2 == pytest.approx(critical * abs(scores.mean()) / min_f**0.5, rel=1e-6)
-    assert (interval.p_value < 0.1) == (min_f > critical**2)
+    assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=1e-6)
+    assert (interval.p_value < 0.1) == (abs(scores.mean()) > expected)
 
 
-def test_variance_is_the_true_one_plus_the_pair_variance():
-    # E[V] = var_a/S + var_b/I + 2 var_e/(S I) = 0.25/3 + 0.25/5 + 2*9/15 = 1.33333, of which the true variance of the
-    # mean is 0.73333. Half-widths at two confidences are two equations in V_a and V_b, solved here, so that the test
-    # knows nothing of how they were computed.
+def residual_mean_square(scores: np.ndarray) -> float:
+    """Of a least-squares fit of seeds and items, on (S - 1) (I - 1) degrees of freedom."""
+    seeds, items = (index.ravel() for index in np.indices(scores.shape))
+    design = np.hstack([np.eye(len(scores))[seeds], np.eye(scores.shape[1])[items]])
+    fit = design @ np.linalg.lstsq(design, scores.ravel(), rcond=None)[0]
+    return float(((scores.ravel() - fit) ** 2).sum()) / np.prod(np.array(scores.shape) - 1)
+
+
+def test_skewed_items_keep_the_wider_interval():
+    # One item in 200 decides: g1 is near 14, and Cochran's rule asks for 25 g1^2, nearly 5,000 items.
+    rng = np.random.default_rng(9)
+    noise = rng.normal(0, 0.1, (3, 200))
+    skewed = noise + 5.0 * (np.arange(200) == 0)
+    v_a = skewed.mean(axis=1).var(ddof=1) / 3
+    v_b = skewed.mean(axis=0).var(ddof=1) / 200
+    weighted = v_a * stats.t.ppf(0.975, 2) + v_b * stats.t.ppf(0.975, 199)
+    interval = crossed_interval(skewed)
+    assert interval.high - interval.mean == pytest.approx(weighted / (v_a + v_b) ** 0.5, rel=1e-9)
+
+
+def test_variance_is_the_true_one():
+    # V_a + V_b would be the variance of the mean and var_e / (S I) more: here 1.4 times as much.
     rng = np.random.default_rng(7)
-    num_seeds, num_items, draws = 3, 5, 500
-    scores = rng.normal(0, 0.5, (draws, num_seeds, 1)) + rng.normal(0, 0.5, (draws, 1, num_items))
-    scores = scores + rng.normal(0, 3, (draws, num_seeds, num_items))
-    assert scores.mean(axis=(1, 2)).var() == pytest.approx(0.73333, rel=0.15)
-    levels = (0.8, 0.95)
-    quantiles = np.array([[stats.t.ppf(0.5 + level / 2, freedom) for freedom in (2, 4)] for level in levels])
-    total = []
-    for sample in scores:
-        # reach(c) sqrt(V) = V_a t_c(2) + V_b t_c(4), so solving for (V_a, V_b) / sqrt(V) gives sqrt(V) as their sum.
-        reach = [interval.high - interval.mean for interval in (crossed_interval(sample, level) for level in levels)]
-        total.append(np.linalg.solve(quantiles, reach).sum() ** 2)
-    assert np.mean(total) == pytest.approx(1.33333, rel=0.1)
+    num_seeds, num_items, draws = 60, 70, 300
+    scores = rng.normal(0, 0.1, (draws, num_seeds, 1)) + rng.normal(0, 0.1, (draws, 1, num_items))
+    scores = scores + rng.normal(0, 1, (draws, num_seeds, num_items))
+    true = 0.1**2 / num_seeds + 0.1**2 / num_items + 1 / num_seeds / num_items
+    assert scores.mean(axis=(1, 2)).var() == pytest.approx(true, rel=0.2)
+    half = [interval.high - interval.mean for interval in map(crossed_interval, scores)]
+    assert np.mean(np.square(half)) / stats.t.ppf(0.975, 64) ** 2 == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_never_wider_than_with_the_pairs_counted_twice(num_seeds: int):
+    rng = np.random.default_rng(10)
+    for num_items, of_seeds, of_pairs in itertools.product((40, 90), (0, 0.05, 1), (0.01, 1, 9)):
+        scores = rng.normal(0, 1, num_items) + rng.normal(0, of_seeds, (num_seeds, 1))
+        scores = scores + rng.normal(0, of_pairs, (num_seeds, num_items))
+        v_a, v_b = (scores.mean(axis=1 - axis).var(ddof=1) / scores.shape[axis] for axis in (0, 1))
+        critical = stats.t.ppf(0.975, np.array(scores.shape) - 1)
+        interval = crossed_interval(scores)
+        twice = (v_a * critical[0] + v_b * critical[1]) / (v_a + v_b) ** 0.5
+        assert interval.high - interval.mean <= twice * (1 + 1e-9)
 
 
 def test_without_seed_variance_it_is_students_interval_over_items_and_vice_versa():

@@ -3,7 +3,7 @@
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from rlassay.stats.intervals import are_shares, contrast_scores, paired_difference, two_sided_p, variance_components
+from rlassay.stats.intervals import are_shares, contrast_scores, paired_difference, variance_of_mean
 
 
 def equivalent(
@@ -57,9 +57,9 @@ def equivalence_p_value(a: ArrayLike, b: ArrayLike, margin: float, *, matched_se
     mean = float(values.mean()) if values.size else float("nan")
     if num_items < 2 or abs(mean) >= margin:
         return 1.0
-    components = variance_components(values, sides)
-    if components:
-        return two_sided_p(margin - abs(mean), components) / 2
+    variance = variance_of_mean(values, sides)
+    if variance is not None:
+        return variance.p_value(margin - abs(mean)) / 2
     return _of_equal_differences(mean, num_items, margin) if are_shares(a) and are_shares(b) else 0.0
 
 

@@ -5,26 +5,32 @@ another training run would change), of the I items (what another test set would 
 
     Var(mean) = var_a / S + var_b / I + var_e / (S I).
 
-The variances of the S seed means and of the I item means, each over its own count, estimate it from above:
+The variances of the S seed means and of the I item means, each over its own count, and the mean square MS_e of what
+both leave over estimate it:
 
-    V = V_a + V_b,  V_a = var(seed means) / S,  V_b = var(item means) / I,
-    E[V_a] = var_a / S + var_e / (S I),  E[V_b] = var_b / I + var_e / (S I),
+    V_a = var(seed means) / S,  V_b = var(item means) / I,  V_e = MS_e / (S I),
+    E[V_a] = var_a / S + var_e / (S I),  E[V_b] = var_b / I + var_e / (S I),  E[V_e] = var_e / (S I),
 
-so V counts the pair variance twice: conservative by var_e / (S I), never negative, no component to truncate at 0. For
-differences, `mean^2 / V` is Clark's min F'. The interval is `mean -/+ t' sqrt(V)` with Cochran's critical value t': the
-quantiles of t(S - 1) and t(I - 1), weighted by V_a and V_b. It is Student's interval over items when seeds agree, over
-seeds when items do, and in between otherwise. Departure from Clark, who takes Satterthwaite's degrees of freedom for V
-as a whole: with three seeds these come out too high whenever the seeds agree by chance, and nominal 95 % intervals
-cover only 92-95 % once seed variance matters; with Cochran's value they cover 95-99 % (`benchmarks/coverage.py`).
+so V_a + V_b counts the pair variance twice (for differences, `mean^2 / (V_a + V_b)` is Clark's min F'), and V_a +
+(V_b - V_e) once, without bias (as his quasi F does). An interval is `mean -/+ t' sqrt(V)` with Cochran's critical value
+t': the quantiles of t(S - 1) and t(I - 1), weighted by the two terms of V. The half-width in use is that of V_a +
+(V_b - V_e), but at most that of V_a + V_b, whose t' gives less weight to a few seeds, and at least that of V_b alone
+less V_e / 2, since a few seeds may agree by chance. With few or skewed items V_b itself is uncertain in a way that
+t(I - 1) does not know; there the pair variance counted twice is what keeps the level, so V_e is taken off only above
+Cochran's 25 g1^2 items (g1: skewness of the item means).
+
+Departure from Clark, who takes Satterthwaite's degrees of freedom for V as a whole: with three seeds these come out too
+high whenever the seeds agree by chance, and nominal 95 % intervals cover only 92-95 % once seed variance matters
+(`benchmarks/coverage.py`; `benchmarks/variance_choices.py` compares ways to count V_e).
 
 Source: Clark (1973), The language-as-fixed-effect fallacy, J. Verbal Learning and Verbal Behavior 12, 335-359 (min F');
 Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411 (a conservative variance over crossed
 effects); Welch (1947), Biometrika 34, 28-35 (independent samples); Cochran (1964), Approximate significance levels of
-the Behrens-Fisher test, Biometrics 20, 191-195.
+the Behrens-Fisher test, Biometrics 20, 191-195; Cochran (1977), Sampling Techniques, 3rd ed., section 2.15 (25 g1^2).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import log10
 
 import numpy as np
@@ -32,6 +38,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtr, stdtrit
+from scipy.stats import skew
 
 from rlassay.stats.proportions import wilson
 
@@ -146,6 +153,39 @@ class VarianceComponent:
     """Degrees of freedom of the estimate."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeanVariance:
+    """The estimated variance of a mean over seeds and items, in squared units of the mean."""
+
+    items: VarianceComponent
+    """V_b."""
+    seeds: VarianceComponent | None
+    """V_a; None with one seed."""
+    pairs: float = 0.0
+    """V_e as far as it is taken off V_b."""
+
+    def half_width(self, tail: float) -> float:
+        """Half-width of the interval with probability `tail` beyond either end."""
+        return self._bounded(lambda components: half_width(components, tail))
+
+    def p_value(self, mean: float) -> float:
+        """1 - confidence of the interval around `mean` that ends at 0, at least 2e-100."""
+        return self._bounded(lambda components: two_sided_p(mean, components))
+
+    def _bounded(self, value: Callable[[list[VarianceComponent]], float]) -> float:
+        """`value`, which grows with the half-width, of V_a + (V_b - V_e) within its bounds."""
+        if self.seeds is None:
+            return value([self.items])
+        twice = value([self.items, self.seeds])
+        if self.pairs == 0:
+            return twice
+        v_b = self.items.variance
+        rest = replace(self.items, variance=max(0.0, v_b - self.pairs))
+        floor = replace(self.items, variance=max(v_b / 2, v_b - self.pairs / 2))
+        once = value([rest, self.seeds]) if rest.variance + self.seeds.variance > 0 else 0.0
+        return min(max(once, value([floor])), twice)
+
+
 def half_width(components: Sequence[VarianceComponent], tail: float) -> float:
     """Half-width `t'(tail) sqrt(V)` of the interval with probability `tail` beyond either end; V must be above 0."""
     weighted = sum(component.variance * -float(stdtrit(component.df, tail)) for component in components)
@@ -220,10 +260,10 @@ def _interval(
     num_seeds, num_items = values.shape
     mean, low, high, p_value = float(values.mean()) if values.size else NAN, NAN, NAN, NAN
     if values.size and num_items > 1:
-        components = variance_components(values, sides)
-        if components:
-            half = half_width(components, 0.5 - confidence / 2)
-            low, high, p_value = mean - half, mean + half, two_sided_p(mean, components)
+        variance = variance_of_mean(values, sides)
+        if variance is not None:
+            half = variance.half_width(0.5 - confidence / 2)
+            low, high, p_value = mean - half, mean + half, variance.p_value(mean)
         else:
             mean = float(values[0, 0])
             low, high, p_value = _constant(mean, num_items, confidence, bounds)
@@ -231,26 +271,40 @@ def _interval(
     return Interval(mean=mean, low=low, high=high, p_value=p_value, num_seeds=num_seeds, num_items=num_items)
 
 
-def variance_components(values: CompleteScores, sides: Sequence[CompleteScores]) -> list[VarianceComponent]:
-    """V_b and V_a, for two or more items; empty when all values and all seeds are equal."""
+def variance_of_mean(values: CompleteScores, sides: Sequence[CompleteScores]) -> MeanVariance | None:
+    """Of the mean of `values`, for two or more items; None when all values and all seeds are equal."""
     num_seeds, num_items = values.shape
-    item_means, seed_means = values.mean(axis=0), values.mean(axis=1)
-    components = [VarianceComponent(variance=float(item_means.var(ddof=1)) / num_items, df=num_items - 1.0)]
-    if num_seeds > 1:
-        between = np.array([side.mean(axis=1).var(ddof=1) / num_seeds for side in sides])
-        of_seeds = float(between.sum())
-        shares = between / of_seeds if of_seeds > 0 else np.array([1.0])
-        df = (num_seeds - 1.0) / float((shares**2).sum())
-        components.append(VarianceComponent(variance=of_seeds, df=df))
+    item_means = values.mean(axis=0)
+    items = VarianceComponent(variance=float(item_means.var(ddof=1)) / num_items, df=num_items - 1.0)
+    seeds = _between_seeds(sides) if num_seeds > 1 else None
     largest = max(float(np.abs(side).max()) for side in sides)
-    if sum(component.variance for component in components) > (1e-12 * largest) ** 2:
-        return components
-    if np.ptp(values) == 0:
-        return []
-    # Seed means are all equal and so are item means, yet the scores differ: only the pair variance is left.
-    df = (num_seeds - 1.0) * (num_items - 1.0)
-    pairs = values - seed_means[:, None] - item_means[None, :] + values.mean()
-    return [VarianceComponent(variance=float((pairs**2).sum()) / df / values.size, df=df)]
+    if items.variance + (seeds.variance if seeds else 0.0) <= (1e-12 * largest) ** 2:
+        if np.ptp(values) == 0:
+            return None
+        # Seed means are all equal and so are item means, yet the scores differ: only the pair variance is left.
+        pairs = VarianceComponent(
+            variance=mean_square_of_pairs(values) / values.size, df=(num_seeds - 1.0) * (num_items - 1.0)
+        )
+        return MeanVariance(items=pairs, seeds=None)
+    if seeds is None or items.variance == 0 or num_items <= 25 * float(skew(item_means)) ** 2:
+        return MeanVariance(items=items, seeds=seeds)
+    return MeanVariance(items=items, seeds=seeds, pairs=sum(map(mean_square_of_pairs, sides)) / values.size)
+
+
+def _between_seeds(sides: Sequence[CompleteScores]) -> VarianceComponent:
+    """V_a: the sum over the sides, on Welch's degrees of freedom."""
+    num_seeds = len(sides[0])
+    between = np.array([side.mean(axis=1).var(ddof=1) / num_seeds for side in sides])
+    of_seeds = float(between.sum())
+    shares = between / of_seeds if of_seeds > 0 else np.array([1.0])
+    return VarianceComponent(variance=of_seeds, df=(num_seeds - 1.0) / float((shares**2).sum()))
+
+
+def mean_square_of_pairs(values: CompleteScores) -> float:
+    """MS_e: the variance that neither seeds nor items explain, for two or more of each."""
+    num_seeds, num_items = values.shape
+    residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    return float((residuals**2).sum()) / ((num_seeds - 1) * (num_items - 1))
 
 
 def _constant(

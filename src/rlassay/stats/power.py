@@ -7,9 +7,10 @@ effects of standard deviations `seed_sd`, `item_sd` and `pair_sd`, S seeds and I
     V_a  ~ (seed_sd^2 / S + pair_sd^2 / (S I)) chi2(S - 1) / (S - 1),
     V_b  ~ (item_sd^2 / I + pair_sd^2 / (S I)) chi2(I - 1) / (I - 1),
 
-and the comparison finds the effect when `|mean|` exceeds the half-width `(V_a t(S - 1) + V_b t(I - 1)) / sqrt(V_a +
-V_b)` of the report's interval. The power is the expectation over V_a and V_b of the normal probability of that, by
-Gauss-Legendre quadrature over the probabilities of the two chi-squares.
+and the comparison finds the effect when `|mean|` exceeds the half-width of the report's interval. Its V_e, on (S - 1)
+(I - 1) degrees of freedom, is taken to be `pair_sd^2 / (S I)`, and its items not to be skewed. The power is the
+expectation over V_a and V_b of the normal probability of that, by Gauss-Legendre quadrature over the probabilities of
+the two chi-squares.
 
 Source: the interval of `rlassay.stats.intervals`; Westfall, Kenny and Judd (2014), Statistical power and optimal design
 in experiments in which samples of participants respond to samples of stimuli, J. Experimental Psychology: General 143,
@@ -26,7 +27,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import chdtri, ndtr, stdtrit
 
-from rlassay.stats.intervals import contrast_scores
+from rlassay.stats.intervals import contrast_scores, mean_square_of_pairs
 
 Grid = Float[np.ndarray, " grid"]
 MOST = 100_000
@@ -148,11 +149,9 @@ def deviations_of(a: ArrayLike, b: ArrayLike, *, matched_seeds: bool = True) -> 
         raise ValueError(
             f"{num_seeds} seeds x {num_items} items have scores in both arms; expected at least two of each"
         )
-    by_seed, by_item = difference.mean(axis=1), difference.mean(axis=0)
-    residuals = difference - by_seed[:, None] - by_item[None, :] + difference.mean()
-    of_pairs = float((residuals**2).sum()) / ((num_seeds - 1) * (num_items - 1))
+    of_pairs = mean_square_of_pairs(difference)
     of_seeds = sum(float(side.mean(axis=1).var(ddof=1)) for side in sides) - of_pairs / num_items
-    of_items = float(by_item.var(ddof=1)) - of_pairs / num_seeds
+    of_items = float(difference.mean(axis=0).var(ddof=1)) - of_pairs / num_seeds
     return Deviations(seed_sd=max(0.0, of_seeds) ** 0.5, item_sd=max(0.0, of_items) ** 0.5, pair_sd=of_pairs**0.5)
 
 
@@ -193,7 +192,7 @@ def _detection(num_seeds: int, num_items: int, deviations: Deviations, test: Pla
     """The power as a function of the effect."""
     of_seeds, of_items = deviations.seed_sd**2 / num_seeds, deviations.item_sd**2 / num_items
     of_pairs = deviations.pair_sd**2 / num_seeds / num_items
-    half_widths, weights = _half_widths(num_seeds, num_items, (of_seeds + of_pairs, of_items + of_pairs), test)
+    half_widths, weights = _half_widths(num_seeds, num_items, (of_seeds, of_items, of_pairs), test)
     deviation = (of_seeds + of_items + of_pairs) ** 0.5
 
     def found(effect: float) -> float:
@@ -203,21 +202,36 @@ def _detection(num_seeds: int, num_items: int, deviations: Deviations, test: Pla
     return found
 
 
-def _half_widths(num_seeds: int, num_items: int, expected: tuple[float, float], test: PlannedTest) -> tuple[Grid, Grid]:
-    """Half-widths of the interval on a grid of V_a and V_b, and the probability of each; flat arrays."""
-    tail = 0.5 - test.confidence / 2
-    of_items, item_weights = _mean_square(num_items - 1, 24 if num_items < 30 else 6)
+def _half_widths(
+    num_seeds: int, num_items: int, variances: tuple[float, float, float], test: PlannedTest
+) -> tuple[Grid, Grid]:
+    """Half-widths of the interval on a grid of V_a and V_b, and the probability of each; flat arrays.
+
+    `variances` are those that seeds, items and pairs add to the mean.
+    """
+    tail, (of_seeds, of_items, of_pairs) = 0.5 - test.confidence / 2, variances
+    items, item_weights = _mean_square(num_items - 1, 24 if num_items < 30 else 6)
     if test.matched_seeds:
-        of_seeds, seed_weights = _mean_square(num_seeds - 1, _SINGLE_NODES)
-        df = np.full(len(of_seeds), num_seeds - 1.0)
+        seeds, seed_weights = _mean_square(num_seeds - 1, _SINGLE_NODES)
+        df = np.full(len(seeds), num_seeds - 1.0)
     else:
         side, side_weights = _mean_square(num_seeds - 1, _NODES)
         first, second = (grid.ravel() for grid in np.meshgrid(side / 2, side / 2))
-        of_seeds, seed_weights = first + second, np.outer(side_weights, side_weights).ravel()
-        df = (num_seeds - 1.0) * of_seeds**2 / (first**2 + second**2)
-    v_a, v_b = expected[0] * of_seeds[:, None], expected[1] * of_items[None, :]
-    weighted = v_a * -stdtrit(df, tail)[:, None] + v_b * -float(stdtrit(num_items - 1.0, tail))
-    return (weighted / np.sqrt(v_a + v_b)).ravel(), np.outer(seed_weights, item_weights).ravel()
+        seeds, seed_weights = first + second, np.outer(side_weights, side_weights).ravel()
+        df = (num_seeds - 1.0) * seeds**2 / (first**2 + second**2)
+    grid = np.broadcast_arrays((of_seeds + of_pairs) * seeds[:, None], -stdtrit(df, tail)[:, None], items[None, :])
+    v_a, of_seed, v_b = (axis.ravel() for axis in grid)
+    v_b, of_item = (of_items + of_pairs) * v_b, -float(stdtrit(num_items - 1.0, tail))
+
+    def half_width(rest: Grid) -> Grid:
+        return (v_a * of_seed + rest * of_item) / np.sqrt(v_a + rest)
+
+    once, floor = (
+        half_width(np.maximum(v_b - of_pairs, 0.0)),
+        np.sqrt(np.maximum(v_b / 2, v_b - of_pairs / 2)) * of_item,
+    )
+    half_widths = np.minimum(np.maximum(once, floor), half_width(v_b))
+    return half_widths, np.outer(seed_weights, item_weights).ravel()
 
 
 def _mean_square(df: int, nodes: int) -> tuple[Grid, Grid]:

@@ -112,7 +112,7 @@ class ArmSummary(Record):
     iqm: Estimate
     """Interquartile mean over prompts; interval over seeds."""
     seed_share: float | None
-    """Share of the interval's variance that comes from seeds; the rest comes from prompts. Null with one seed."""
+    """Share of the variance that comes from seeds; the rest comes from prompts. Null with one seed."""
     curve_area: Estimate | None
     """Mean of the primary metric over all training steps; null unless it is logged in training."""
     tokens: int

@@ -33,7 +33,7 @@ def build_summaries(results: Results, gains: list[Comparison], confidence: float
 
 
 def seed_share(scores: SeedScores) -> float | None:
-    """Share of the interval's variance that comes from seeds, `V_a / (V_a + V_b)`; None with one seed or prompt.
+    """Share of the variance that comes from seeds, `V_a / (V_a + V_b)`; None with one seed or prompt.
 
     `V_a = var(seed means) / S` and `V_b = var(prompt means) / I`, as in `rlassay.stats.intervals`: where it is large,
     more seeds narrow the interval, where it is small, more prompts do.
