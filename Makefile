@@ -32,8 +32,14 @@ lint: .venv  ## style, types, import contracts
 	@$(IN_VENV) snakemake --lint
 
 # One thread per worker: jobs that share cores with more threads than cores run many times slower. Three workers on two
-# cores, since a third of their time they wait: for a queue, a time limit, or a process that they have killed.
-test: lint  ## lint, then every test; those of tests/engines run whether the others passed or not
-	@failed=0; ($(IN_VENV) OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder) || failed=1; \
+# cores, since a third of their time they wait: for a queue, a time limit, or a process that they have killed. Lint runs
+# beside them, and prints when they have ended, where its errors are not lost between theirs. Python keeps what it has
+# compiled, whatever the environment says: without it each worker compiles all tests, and each job the package.
+test: export PYTHONDONTWRITEBYTECODE =
+test: .venv  ## lint and every test, then those of tests/engines; each part runs whether the others passed or not
+	@failed=0; printed=$$(mktemp); make --no-print-directory lint > "$$printed" 2>&1 & lint=$$!; \
+	trap 'kill $$lint 2> /dev/null || true; rm -f "$$printed"' EXIT; \
+	($(IN_VENV) OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder) || failed=1; \
+	wait $$lint || failed=1; cat "$$printed"; \
 	if [ -d .venv-vllm ]; then .venv/bin/python workflow/build_vllm.py && OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/engines || failed=1; \
 	else echo "skipped: tests/engines, which need vLLM and torchvision (make .venv-vllm)"; fi; exit $$failed
