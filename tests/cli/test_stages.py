@@ -1,5 +1,6 @@
 """The commands of the stages, from arguments to files and readable errors. (Help is tested in tests/house.)"""
 
+import gc
 import subprocess
 import sys
 import time
@@ -54,7 +55,11 @@ def test_an_unknown_study_is_a_readable_error(tmp_path: Path, capsys: pytest.Cap
 def test_a_warm_start_is_trained_answers_and_is_scored(arguments: list[str], tmp_path: Path):
     policy = only(tiny_study(), "sft").folder
 
+    gc.unfreeze()
     assert main(["sft_train", *arguments, "--policy", policy]) == 0
+    assert gc.isenabled()  # it rests while libraries are imported alone, and skips them afterwards
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
     assert main(["generate", *arguments, "--policy", policy, "--set", "test"]) == 0
     assert main(["score", *arguments, "--policy", policy, "--set", "test"]) == 0
 
