@@ -136,21 +136,11 @@ def sampled_inputs(
     processed: dict[Hashable, _Processed] = {}
     keys: list[Hashable] = []
     for row, (prompt, of_row) in enumerate(zip(prompts, _lists(images, len(prompts)), strict=True)):
-        ids = torch.tensor(sampled.token_ids[row])
         # Completions with images of their own share no prompt: a prompt alone has fewer placeholders than images.
         own = row if sampled.images_in_completions else None
         keys.append((own, *sampled.token_ids[row], *identities(of_row)))
         if keys[-1] not in processed:
-            by_token = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            by_image: dict[str, Tensor] = {}
-            if of_row and sampled.images_in_completions:
-                image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
-                by_image = dict(image_processor(images=of_row, return_tensors="pt"))
-            elif of_row:
-                text = _rendered(processor, prompt, sampled.rendering[row])
-                made = _processed(processor, text, of_row, with_special_tokens=False)
-                by_token, by_image = _retokenized(processor, made.by_token, ids), made.by_image
-            processed[keys[-1]] = _Processed(by_token=by_token, by_image=by_image, system_length=0)
+            processed[keys[-1]] = _as_sampled(processor, prompt, of_row, sampled, row)
     inputs = _joined(processor, processed, keys, completion_ids, completion_mask, sampled.pad_to_multiple_of)
     if not sampled.images_in_completions:
         return inputs
@@ -240,6 +230,23 @@ def _processed(processor: Any, text: str, media: list[Any], *, with_special_toke
     else:
         made = processor([text], return_tensors="pt", add_special_tokens=with_special_tokens)
         by_token, by_image = {name: values[0] for name, values in made.items()}, {}
+    return _Processed(by_token=by_token, by_image=by_image, system_length=0)
+
+
+def _as_sampled(
+    processor: Processor, prompt: Prompt, images: list[Any], sampled: SampledPrompts, row: int
+) -> _Processed:
+    """The tokens that the engine read of one sample's prompt, and its images as the processor prepares them."""
+    ids = torch.tensor(sampled.token_ids[row])
+    by_token = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    by_image: dict[str, Tensor] = {}
+    if images and sampled.images_in_completions:
+        image_processor: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+        by_image = dict(image_processor(images=images, return_tensors="pt"))
+    elif images:
+        text = _rendered(processor, prompt, sampled.rendering[row])
+        made = _processed(processor, text, images, with_special_tokens=False)
+        by_token, by_image = _retokenized(processor, made.by_token, ids), made.by_image
     return _Processed(by_token=by_token, by_image=by_image, system_length=0)
 
 
