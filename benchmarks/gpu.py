@@ -131,7 +131,7 @@ def trained(trainer_class: Any, shape: str, size: dict[str, int], steps: int, *,
 def arguments(folder: Path, size: dict[str, int], steps: int, processor: Any, *, toy: bool) -> GRPOConfig:
     """One generation batch per step, four completions at a time, each of the whole length."""
     tokenizer = getattr(processor, "tokenizer", processor)
-    # A sampled image token would stand for no image.
+    # A sampled image token would have no image.
     never = tokenizer.convert_tokens_to_ids(SPECIAL)
     return GRPOConfig(
         output_dir=str(folder),

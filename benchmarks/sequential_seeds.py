@@ -1,7 +1,7 @@
 """What sequential seeds cost and promise: false verdicts, power, coverage after stopping, and runs saved.
 
 Each simulated study has a baseline and three arms with planted effects. It is followed look by look through the
-report's own code, from scores to verdicts after Holm's correction, until no arm is undecided. Beside it stand the fixed
+report's own code, from scores to verdicts after Holm's correction, until no arm is undecided. Beside it are the fixed
 design with all seeds, and an invalid control that takes the fixed design's verdicts at every look and stops at the
 first: what happens without error control.
 Run from the project's root: python -m benchmarks.sequential_seeds [--studies N] [--setting K ...]

@@ -1,7 +1,7 @@
 """Build `.venv-vllm` on top of `.venv`: CPU vLLM and torchvision, for the tests in tests/engines.
 
 It reads the packages of `.venv` through a `.pth` file and holds only what differs (see `vllm.txt`), so that it takes a
-third of the time and space of an environment of its own. It is made anew when one of its files changed, and a build
+third of the time and space of an environment of its own. It is rebuilt when one of its files changed, and a build
 that fails leaves nothing behind. A GPU machine needs none of this: environment.yml has vLLM and torchvision for GPUs.
 """
 

@@ -99,7 +99,7 @@ def test_the_best_split_costs_no_more_and_finds_no_larger_effects():
     more = best_split(planned, NOISE, 0.95, UNKNOWN, 40)
     assert more is not None
     assert more.effect < best.effect
-    # Where seeds agree, prompts are what is worth buying; where prompts do, seeds are.
+    # Where seeds agree, more prompts are worth their price; where prompts do, more seeds are.
     by_items = best_split(
         planned, Noise(source="", seed_sd=0.0, item_sd=0.3, sample_sd=0.3, **PLAIN), 0.95, UNKNOWN, 40
     )

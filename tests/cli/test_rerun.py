@@ -24,7 +24,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def forced(started: list[list[str]], *arguments: str) -> list[str]:
-    """What Snakemake was told to make again."""
+    """The outputs that Snakemake was asked to make again."""
     with pytest.raises(SystemExit):
         main(["rerun", *TINY, *arguments])
     command = started[-1]

@@ -160,7 +160,7 @@ def test_images_that_tools_add_are_seen_by_the_signals_of_their_own_completion(
     calls = "{% for call in message['tool_calls'] or [] %}{{ call['function'] }}{% endfor %}"
     end = "{% if message['role'] == 'assistant' %}"
     processor.chat_template = processor.chat_template.replace(end, calls + end)
-    # A sampled placeholder would stand for an image that is not there.
+    # A sampled placeholder would have no image.
     settings = {"max_completion_length": 96, "generation_kwargs": {"suppress_tokens": [processor.image_token_id]}}
     trainer = trainer_of("vlm", tmp_path, settings, tools=[draw], model=model, processing_class=processor)
     keep_turns_short(trainer)

@@ -1,6 +1,6 @@
 """Completions of the tiny Qwen2.5-VL that vLLM sampled: sampled now, or stored beside this file with its answers.
 
-`.venv-vllm/bin/python -m tests.engines.completions` stores them anew.
+`.venv-vllm/bin/python -m tests.engines.completions` stores them again.
 """
 
 import json

@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEXTS = ("user\nWhich digit is larger?\n(A)3 (B)7", "assistant\n<think>7 3</think><answer>B</answer>")
-# One language-model token stands for 28 x 28 pixels: a patch is 14 wide, and 2 x 2 patches are merged.
+# One language-model token covers 28 x 28 pixels: a patch is 14 wide, and 2 x 2 patches are merged.
 SMALLEST_IMAGE, LARGEST_IMAGE = 56 * 56, 112 * 112
 
 # Heads are 32 wide, the least that vLLM's attention on CPUs takes.

@@ -28,7 +28,7 @@ def set_up() -> None:
         VLLM_LOGGING_LEVEL="ERROR",
         TORCHDYNAMO_DISABLE="1",  # compiling a small model takes 40 s
     )
-    with warnings.catch_warnings():  # its own are not ours to mend
+    with warnings.catch_warnings():  # the warnings of vLLM itself
         warnings.simplefilter("ignore")
         import vllm  # noqa: F401
 

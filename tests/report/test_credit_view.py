@@ -1,4 +1,4 @@
-"""The credit viewer: choice of prompts, scenes by hand, ranked words by hand, and what is left out."""
+"""The credit viewer: choice of prompts, scenes by hand, ranked words by hand, and omissions."""
 
 from dataclasses import replace
 from typing import Any

@@ -132,11 +132,11 @@ def test_a_controller_takes_one_step_per_generation_batch_in_the_reward(tmp_path
 
 
 def test_a_target_per_sequence_is_compared_with_the_sum_over_a_completion(tmp_path: Path):
-    told: list[tuple[float, int]] = []
+    given: list[tuple[float, int]] = []
 
     class Told(FixedBeta):
         def update(self, current_kl: float, num_samples: int) -> float:
-            told.append((current_kl, num_samples))
+            given.append((current_kl, num_samples))
             return self.beta
 
     for per in ("token", "sequence"):
@@ -147,8 +147,8 @@ def test_a_target_per_sequence_is_compared_with_the_sum_over_a_completion(tmp_pa
         parameter.data.copy_(step.before[name])
     d = (step.of_sampled(step.log_probs(model)) - step.of_sampled(step.log_probs(step.trainer.ref_model))).abs()
     sums = (d * step.mask).sum(dim=1)
-    assert told[0] == pytest.approx(((sums / step.mask.sum(dim=1)).mean().item(), 8), rel=1e-4)
-    assert told[1] == pytest.approx((sums.mean().item(), 8), rel=1e-4)
+    assert given[0] == pytest.approx(((sums / step.mask.sum(dim=1)).mean().item(), 8), rel=1e-4)
+    assert given[1] == pytest.approx((sums.mean().item(), 8), rel=1e-4)
 
 
 def test_a_beta_of_zero_measures_without_a_trace_in_the_weights(tmp_path: Path):

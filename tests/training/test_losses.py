@@ -21,7 +21,7 @@ def spread_out(like: Tensor) -> Tensor:
 
 
 def nothing(completions: list[str], **columns: Any) -> list[float]:
-    """The same reward for everything: only what is added to the loss moves the weights."""
+    """The same reward for everything: only the terms added to the loss move the weights."""
     return [0.0] * len(completions)
 
 

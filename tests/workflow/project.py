@@ -110,10 +110,10 @@ class Project:
         return set(re.findall(r"^Job \d+: (.*)$", log.read_text(), flags=re.MULTILINE))
 
     def edit(self, file: str, old: str, new: str) -> None:
-        """Replace a text that stands exactly once in a file."""
+        """Replace a text that occurs exactly once in a file."""
         path = self.folder / file
         text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
         path.write_text(text.replace(old, new))
 
     def append(self, file: str, text: str) -> None:

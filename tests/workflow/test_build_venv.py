@@ -61,7 +61,7 @@ def test_changed_constraints_install_again_into_the_same_environment(builder: Bu
     assert builder.build() == ["pip"]
 
 
-def test_an_interrupted_build_starts_anew(builder: Builder):
+def test_an_interrupted_build_starts_over(builder: Builder):
     builder.fail_at = "pip"
     with pytest.raises(SystemExit):
         builder.build()
@@ -73,7 +73,7 @@ def test_an_interrupted_build_starts_anew(builder: Builder):
     assert not rest.exists()
 
 
-def test_an_interrupted_renewal_starts_anew(builder: Builder):
+def test_an_interrupted_renewal_starts_over(builder: Builder):
     builder.build()
     Path("constraints.txt").write_text("numpy==2.4.7\n")
     builder.fail_at = "pip"

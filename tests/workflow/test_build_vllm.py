@@ -62,7 +62,7 @@ def test_it_sees_the_packages_of_the_first_environment_and_is_built_once(builder
     assert (builder.packages / "torchvision_on_cpu.py").exists()
 
 
-def test_other_packages_in_either_environment_build_it_anew(builder: Builder):
+def test_other_packages_in_either_environment_build_it_again(builder: Builder):
     builder.build()
     rest = builder.packages / "old"
     for path in ("workflow/vllm.txt", "constraints.txt"):

@@ -11,7 +11,7 @@ from rlassay.config.load import snakemake_config
 from rlassay.layout import Layout
 from tests.workflow.project import Project, new_project
 
-# What is special to a shell or to Snakemake, all in one name, since each takes a run of Snakemake; what is special to
+# Characters special to a shell or to Snakemake, all in one name, since each takes a run of Snakemake; those special to
 # YAML alone, `tests/config/test_load.py` reads back by Snakemake's parser.
 NAMES = ['"my" results, it\'s $HOME;x a: b & `more` *?[x]', "2024"]
 

@@ -205,7 +205,7 @@ def _extended(content: dict[str, Any], source: str, chain: tuple[Path, ...] = ()
 
 
 def _with_presets(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """The content of one file with the values of each `algorithm` in its place, under what is written beside it."""
+    """The content of one file with the values of each `algorithm` in its place, under the keys written beside it."""
     problems: list[str] = []
     filled = _on_preset(content, "", problems)
     for group in ("arms", "ingredients"):

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from pydantic.fields import FieldInfo
 
 from rlassay.config.data import DataConfig
-from rlassay.config.engine import ANSWERING, EngineName, Evaluation, Strategy
+from rlassay.config.engine import ANSWERING, EngineName, Evaluation, Strategy, VLLMEngine
 from rlassay.config.model import Reference
 from rlassay.config.section import Section, alternatives, is_false, is_none, is_section
 from rlassay.config.training import Recipe, RewardConfig
@@ -187,16 +187,20 @@ class Study(StudyKeys):
 
         vLLM would open every copy on a job's first GPUs, and joins processes in its own way. Jobs run side by side.
         """
-        engine = self.evaluation.engine
-        if stage not in ANSWERING or engine.kind != "vllm":
+        engine = self._vllm_of(stage)
+        if engine is None:
             return self
         gpus = min(engine.tensor_parallel_size, self.gpus)
         return self.model_copy(update={"gpus": gpus, "processes": 1, "nodes": 1})
 
     def ranks_of(self, stage: str) -> int:
         """Processes to launch for one stage's job; vLLM starts those of a divided model itself."""
-        by_vllm = stage in ANSWERING and self.evaluation.engine.kind == "vllm"
-        return 1 if by_vllm else self.num_processes
+        return self.num_processes if self._vllm_of(stage) is None else 1
+
+    def _vllm_of(self, stage: str) -> VLLMEngine | None:
+        """The section of the vLLM that answers in one stage's jobs; None where the study's own processes work."""
+        engine = self.evaluation.engine
+        return engine if stage in ANSWERING and engine.kind == "vllm" else None
 
     @property
     def uses_vllm(self) -> bool:
@@ -222,7 +226,7 @@ class _PresetKey(Section):
     """The key that lays a preset under the keys written beside it."""
 
     algorithm: Name | None = None
-    """A preset in `config/algorithms/`, laid under what is written here and over what is inherited. Its values become
+    """A preset in `config/algorithms/`, laid under the keys written here and over the inherited ones. Its values become
     part of the study, so that `varies` of an arm names the keys that differ, such as `rl.loss_type`."""
 
 

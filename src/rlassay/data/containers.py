@@ -53,14 +53,14 @@ def _matroska(file: BufferedIOBase, size: int) -> bool:
     file.seek(4)
     header, _ = _ebml_size(file)
     file.seek(file.tell() + header)
-    if file.read(4) != _SEGMENT:  # something stands between header and segment, which is rare
+    if file.read(4) != _SEGMENT:  # something lies between header and segment, which is rare
         return True
     segment, unknown = _ebml_size(file)
     return unknown or file.tell() + segment <= size
 
 
 def _ebml_size(file: BufferedIOBase) -> tuple[int, bool]:
-    """The size that stands at the file's position, and whether it is the one that means unknown: all bits are set."""
+    """The size at the file's position, and whether it is the one that means unknown: all bits are set."""
     first = file.read(1)[0]
     length = 9 - first.bit_length()
     value = int.from_bytes(bytes([first & (1 << (8 - length)) - 1]) + file.read(length - 1), "big")

@@ -137,7 +137,7 @@ class LabelShift:
     def prepare_decoder_input_ids_from_labels(self, labels: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
         """The start token, then all labels but the last."""
         starts = labels.new_full((len(labels), 1), self.start)
-        # -100 comes after all labels of a row, so that what is read in its place does not matter.
+        # -100 comes after all labels of a row, so that any token may replace it.
         return torch.cat([starts, labels[:, :-1]], dim=1).clamp(min=0)
 
 

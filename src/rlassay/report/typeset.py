@@ -82,7 +82,7 @@ def seed_values(values: tuple[float | None, ...], unit: Unit, signed: bool = Fal
 
 
 def seed_places(values: tuple[float | None, ...], ends: tuple[float, float] | None) -> list[str]:
-    """Where the dots of two or more seeds stand between `ends`, from 3 to 61; empty without ends."""
+    """Positions of the dots of two or more seeds between `ends`, from 3 to 61; empty without ends."""
     if ends is None or len(values) < 2:
         return []
     low, high = ends

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 
 
 def iqm(scores: ArrayLike) -> float:
-    """Interquartile mean: the mean of what is left of n scores without the floor(n / 4) lowest and highest.
+    """Interquartile mean: the mean of n scores without the floor(n / 4) lowest and highest.
 
     Args:
         scores: any shape, all scores alike, such as (num_seeds, num_items); NaN = not scored, left out.

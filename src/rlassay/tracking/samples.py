@@ -34,7 +34,7 @@ class Table:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What is written as JSON."""
+        """The content that is written as JSON."""
         return {"columns": self.columns, "data": self.data}
 
 

@@ -158,7 +158,7 @@ def add_trackers(trainer: Any, names: Trackers, run: "Run", study: str) -> None:
     """Add the callback of each tracker to a trainer, on the main process, and drop the printer of transformers.
 
     TensorBoard and W&B write into `state/tensorboard/` and `state/wandb/`, which a fresh start removes with the rest of
-    `state/`; a resumed job continues what is there and logs no step twice. On the console each step's metrics are
+    `state/`; a resumed job appends to them and logs no step twice. On the console each step's metrics are
     printed, into the job's log.
 
     Args:

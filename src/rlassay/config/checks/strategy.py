@@ -1,7 +1,7 @@
 """Checks of `strategy`: what processes cannot do with a part of the policy each is refused before any job.
 
 A setting is refused too where nobody has tried whether a run that was killed resumes exactly with it: a refusal costs a
-user one edit, a checkpoint that does not hold all of a run costs the run. What is refused here has either failed, or
+user one edit, a checkpoint that does not hold all of a run costs the run. Settings refused here have either failed, or
 has not been tried on two processes.
 """
 

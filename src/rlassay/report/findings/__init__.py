@@ -1,1 +1,1 @@
-"""What a study's numbers say: equivalence, what is excluded, flips, aggregates, attribution, alarms."""
+"""Findings from a study's numbers: equivalence, excluded effects, flips, aggregates, attribution, alarms."""

@@ -46,7 +46,7 @@ Completions = list[dict[str, Any]]
 Spans = dict[int, tuple[Completions, Completions]]
 """Seed -> completions of the first and of the last tenth of the steps."""
 Alarm = tuple[str, str]
-"""What is suspicious, and the arm's numbers."""
+"""The suspicion, and the arm's numbers."""
 Values = dict[int, tuple[list[float], list[float]]]
 """Seed -> a value of each of them."""
 

@@ -87,7 +87,7 @@ class HackingSign(Record):
     kind: SignKind
     """The sign; `report.hacking` in `config.yaml` has a threshold for each."""
     title: str
-    """What is measured."""
+    """The measured quantity."""
     unit: Unit
     """Unit of both values."""
     before: Estimate
@@ -97,7 +97,7 @@ class HackingSign(Record):
     threshold: float
     """The threshold."""
     alarm: str
-    """What is suspicious, without a full stop; empty = no alarm."""
+    """The suspicion, without a full stop; empty = no alarm."""
     numbers: str = ""
     """The arm's numbers that show it, without a full stop; empty without an alarm."""
     completions: tuple[SuspectCompletion, ...] = ()

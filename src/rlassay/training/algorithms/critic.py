@@ -184,7 +184,7 @@ class Critic:
 
         def values(labels: Tensor, fused_lm_head: bool, **inputs: Any) -> SimpleNamespace:
             with torch.autocast(labels.device.type, enabled=False):
-                # Position t predicts token t + 1: its hidden state is what is known before that token.
+                # Position t predicts token t + 1: its hidden state has seen everything before that token.
                 before = self._hidden(inputs)[:, -length - 1 : -1].float()
                 return SimpleNamespace(log_probs=each(self.head(before)[..., 0], next(rows)))
 
