@@ -130,6 +130,15 @@ def test_never_wider_than_with_the_pairs_counted_twice(num_seeds: int):
         assert interval.high - interval.mean <= twice * (1 + 1e-9)
 
 
+def test_item_means_that_differ_by_rounding_alone_are_alike():
+    # 0.1 and 0.3 - 0.2 differ in the last bit: nothing to measure a skewness by, and nothing but seeds varies.
+    scores = np.tile([[0.1], [0.4]], (1, 40))
+    scores[:, ::2] = [[0.3 - 0.2], [0.6 - 0.2]]
+    assert np.ptp(scores.mean(axis=0)) > 0
+    interval = crossed_interval(scores)
+    assert interval.high - interval.mean == pytest.approx(stats.t.ppf(0.975, 1) * 0.15, rel=1e-9)
+
+
 def test_without_seed_variance_it_is_students_interval_over_items_and_vice_versa():
     values = np.array([0.1, 0.5, 0.7, 0.2])
     expected = stats.ttest_1samp(values, 0)

@@ -286,7 +286,9 @@ def variance_of_mean(values: CompleteScores, sides: Sequence[CompleteScores]) ->
             variance=mean_square_of_pairs(values) / values.size, df=(num_seeds - 1.0) * (num_items - 1.0)
         )
         return MeanVariance(items=pairs, seeds=None)
-    if seeds is None or items.variance == 0 or num_items <= 25 * float(skew(item_means)) ** 2:
+    # Item means that differ by rounding alone have no skewness.
+    alike = items.variance * num_items <= (1e-12 * largest) ** 2
+    if seeds is None or alike or num_items <= 25 * float(skew(item_means)) ** 2:
         return MeanVariance(items=items, seeds=seeds)
     return MeanVariance(items=items, seeds=seeds, pairs=sum(map(mean_square_of_pairs, sides)) / values.size)
 
