@@ -7,7 +7,7 @@ import pytest
 from rlassay.report.completions import browser as completions
 from rlassay.report.gather import gather
 from rlassay.report.run import build_content
-from tests.browser.chromium import chromium, needs_chromium
+from tests.browser.chromium import needs_chromium
 from tests.report.conftest import SETTINGS, SMALL
 from tests.report.synthetic import write_synthetic
 
@@ -34,12 +34,6 @@ def page(results):
         completions.write_browser(results, build_content(results, SETTINGS.report), folder, rollout_steps=2)
     assert len(list((folder / "completions").glob("test-*.js"))) > 2
     return folder / "completions.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 def until(browser, expression, wanted):

@@ -8,7 +8,7 @@ from PIL import Image
 from rlassay.report.figures import assign_marks
 from rlassay.report.figures_style import contrast
 from rlassay.report.page import render_page
-from tests.browser.chromium import chromium, needs_chromium
+from tests.browser.chromium import needs_chromium
 from tests.report.fake_content import fake_content
 
 pytestmark = needs_chromium
@@ -31,12 +31,6 @@ def page(tmp_path_factory):
     text = render_page(content, assign_marks(content), [], folder / "report")
     (folder / "report" / "index.html").write_text(text, encoding="utf-8")
     return folder / "report" / "index.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 def test_switches_show_one_scene_and_one_arm(browser, page):

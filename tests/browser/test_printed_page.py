@@ -8,7 +8,7 @@ import pytest
 
 from rlassay.report.page import write_page
 from rlassay.report.run import run_report
-from tests.browser.chromium import chromium, needs_chromium
+from tests.browser.chromium import needs_chromium
 from tests.report.conftest import SETTINGS, SMALL
 from tests.report.fake_content import fake_content
 from tests.report.synthetic import write_synthetic
@@ -37,12 +37,6 @@ MARK = f"""(() => {{
 
 Returns of each link: whether it is in a heading, the link of the element around it, the table of its row, and its text.
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

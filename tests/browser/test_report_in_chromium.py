@@ -7,7 +7,7 @@ from PIL import Image
 
 from rlassay.report.figures_style import contrast
 from rlassay.report.page import write_page
-from tests.browser.chromium import chromium, needs_chromium
+from tests.browser.chromium import needs_chromium
 from tests.report.fake_content import fake_content
 from tests.report.hostile_content import hostile_content
 
@@ -17,12 +17,6 @@ COLORS = """[...document.querySelectorAll("p, td, th, h1, h2, h3, h4, pre, code,
 .filter(element => element.textContent.trim())
 .map(element => { const style = getComputedStyle(element);
                   return element.namespaceURI.endsWith("svg") ? style.fill : style.color; })"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
