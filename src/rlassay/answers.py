@@ -15,7 +15,7 @@ from itertools import pairwise
 from rlassay.markup import BARE_BOX, answer_pieces, find_boxes, normalise, outside_thinking, unboxed
 
 _LONGEST = 20_000  # characters of visible text that are searched for statements, from the end
-_LONGER = 200_000  # the same where those state nothing
+_LONGER = 200_000  # searched instead if those state nothing
 # Every quantifier below is bounded, or stops at a character that the next part needs, which keeps matching linear.
 _TAG = re.compile(r"<[^<>]*>")
 _JOINED = re.compile(r"[\s$.]{0,6}(?:,|;|and|or|和|或|、|\\text\{ ?(?:and|or) ?\})?[\s$]{0,6}(?:[A-Za-z]\s?=\s?)?")

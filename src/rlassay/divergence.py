@@ -161,12 +161,12 @@ class AdaptiveBeta(BetaController):
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision becomes float32: a difference of close log-probabilities has few digits left in it."""
+    """Convert half precision to float32, since it leaves few digits in a difference of close log-probabilities."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def require_same_shape(policy: Tensor, reference: Tensor, name: str) -> None:
-    """Errors: ValueError; broadcasting would compare other tokens without a word."""
+    """Raise ValueError for shapes that differ, since broadcasting would silently compare other tokens."""
     if policy.shape != reference.shape:
         raise ValueError(f"{name}: got shape {tuple(reference.shape)}, expected {tuple(policy.shape)}, the policy's")
 

@@ -1,4 +1,4 @@
-"""Reads and writes small files so that a kill never leaves one half written."""
+"""Read and write small files so that a kill never leaves one half written."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def combined_digest(files: dict[str, str]) -> str:
-    """One digest for several files, by name with the digest of each; of a single file it is that file's own."""
+    """One digest of several files, given as name -> digest; for a single file it is that file's own."""
     if len(files) == 1:
         return next(iter(files.values()))
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

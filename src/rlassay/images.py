@@ -1,4 +1,4 @@
-"""Opens image files as RGB images: the one way in which data, SFT, RL and evaluation open them."""
+"""Open image files as RGB images, in the same way for data, SFT, RL and evaluation."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""Paths of a study's files: the one place that spells the names below `results/`."""
+"""Paths of a study's files below `results/`; no other module contains their names."""
 
 from dataclasses import dataclass
 from pathlib import Path

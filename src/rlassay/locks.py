@@ -1,9 +1,9 @@
 """Locks between processes: flock on the disks of a machine, leases on file systems that machines share.
 
-A kernel frees a flock however its process ends, but over NFS and its like a flock may be lost, or never freed. There a
-lock is a file that its holder creates atomically, with its host and process in it, and touches while it runs. Another
-process takes it over when the holder is seen to be dead on the same host, or when nobody has touched it for `LEASE`
-seconds. A process that finds its lock taken over ends itself.
+A kernel frees a flock however its process ends, but over NFS and similar file systems a flock may be lost, or never
+freed. There a lock is a file that its holder creates atomically, with its host and process in it, and touches while it
+runs. Another process takes it over when the holder is seen to be dead on the same host, or when nobody has touched it
+for `LEASE` seconds. A process that finds its lock taken over ends itself.
 """
 
 import os

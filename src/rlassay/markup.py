@@ -1,4 +1,4 @@
-"""Reads the markup of a completion: one spelling of its text, its thinking, its answer tags and its boxes.
+"""Read the markup of a completion: normalised text, thinking, answer tags and boxes.
 
 Every quantifier is bounded, or stops at a character that the next part needs, which keeps matching linear.
 """

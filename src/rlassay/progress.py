@@ -1,4 +1,4 @@
-"""How far a training job has come, read from its `state/` folder alone; loads neither torch nor MLflow."""
+"""Progress of a training job, read from its `state/` folder alone; loads neither torch nor MLflow."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from rlassay.locks import is_locked
 
 Condition = Literal["running", "finished", "collapsed", "killed", "failed"]
 TAIL_BYTES = 65_536
-RECENT_STEPS = 20  # the rate of the last steps foretells the rest better than the mean since the start
+RECENT_STEPS = 20  # the rate of the last steps predicts the rest better than the mean since the start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class Progress:
     """One training job that has started at least once."""
 
     identity: str
-    """The same for all attempts that continue each other, another one after a start from step 0."""
+    """Equal for all attempts that continue each other; a start from step 0 gets a new one."""
     stage: Literal["sft", "rl"]
-    """Which stage it is."""
+    """The stage of the job."""
     condition: Condition
-    """`running` only while a live process holds the run directory; whoever vanished without a word was killed."""
+    """`running` only while a live process holds the run directory; a job that vanished without a message was killed."""
     step: int
     """Optimiser steps logged."""
     max_steps: int
@@ -90,7 +90,7 @@ class CurvePoint:
 
 
 def read_curve_points(layout: Layout, policy: str, split: str, identity: str) -> list[CurvePoint]:
-    """The points of the held-out curve of a training that are known so far, by step; those without a score left out.
+    """The scored points of a training's held-out curve so far, by step.
 
     Args:
         layout: paths of the study's files.

@@ -1,4 +1,4 @@
-"""Turns a row into chat messages; the wording of all prompts is here."""
+"""Turn a row into chat messages; all wording of prompts is in this file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def messages(
 
 
 def shown_frames(clip: Media, max_frames: int | None = None) -> list[int]:
-    """Indices into the film strip of a clip: all of it, or `max_frames` of its frames, evenly spaced."""
+    """Indices into the film strip of a clip: all frames, or `max_frames` evenly spaced ones."""
     count = len(clip.times)
     if max_frames is None or count <= max_frames:
         return list(range(count))

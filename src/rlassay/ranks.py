@@ -1,9 +1,9 @@
-"""This process among those that share one job: its rank, and the sign of life that their launcher watches.
+"""Ranks of a job in several processes: this process's rank, and its signs of life for the launcher.
 
-A launcher (`rlassay.cli.launch`) starts a job as several processes, ranks 0 to N - 1. Files of a job are written by
-rank 0 alone. Every rank shows that it runs by changing a file in the launcher's folder, and says there for how long it
-has made no progress and finished no step. Where a file no longer changes, no rank makes progress, or a rank ends, the
-launcher ends all.
+A launcher (`rlassay.cli.launch`) starts a job as several processes, ranks 0 to N - 1. Rank 0 alone writes the files of
+the job. Every rank keeps changing a file in the launcher's folder, which shows that the rank runs and states for how
+long it has made no progress and finished no step. The launcher ends all ranks if a file no longer changes, if no rank
+makes progress, or if one ends.
 """
 
 import atexit
@@ -33,7 +33,7 @@ BEAT = 1.0
 BUSY = 0.02
 """Seconds of CPU time per second that a process needs at least to count as working."""
 BUSY_CHILDREN = 0.3
-"""The same of its child processes; MLflow's, which sleeps between two looks at the metrics, stays below."""
+"""The same for its child processes; MLflow's process, which mostly sleeps, uses less."""
 STACKS = signal.SIGUSR2
 """The signal on which a rank prints the stacks of its threads."""
 _PR_SET_PDEATHSIG = 1
@@ -75,7 +75,7 @@ def alive(folder: Path, number: int) -> Path:
 
 
 def refused(folder: Path) -> Path:
-    """The file that says why the job was refused, for a mistake of the user's."""
+    """The file with the reason why the job was refused, for a mistake of the user's."""
     return folder / "refused"
 
 
@@ -86,9 +86,9 @@ def note_refusal(reason: str) -> None:
 
 
 def show_life() -> None:
-    """Print stacks when asked to, end with the launcher, and keep showing that this process runs.
+    """Start the signs of life; also print stacks on `STACKS`, and end with the launcher.
 
-    Nothing happens in a process that no launcher has started.
+    It does nothing in a process that no launcher has started.
     """
     if not is_launched():
         return
@@ -101,27 +101,27 @@ def show_life() -> None:
 
 
 def die_with_parent(number: int) -> None:
-    """Have the kernel send this process a signal when its parent ends; Linux only, elsewhere nothing happens."""
+    """Have the kernel send this process a signal when its parent ends; does nothing outside of Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
 class Progress:
-    """For how long the main thread has made no progress, as its process's own beating thread sees it.
+    """Time for which the main thread has made no progress, measured by a second thread.
 
-    Where the main thread stays in one place (`idle`, `still`) is watched while the process trains, answers or waits for
-    other ranks (`watched`); before that it may wait for a download or a lock. The time since the last finished step
-    (`stalled`) is watched from the start, and also shows a loop that never ends. Neither grows while the process waits
-    for something with time limits of its own (`patient`).
+    The time in one place of the code (`idle`, `still`) counts while the process trains, answers or waits for other
+    ranks (`watched`); before that it may wait for a download or a lock. The time since the last finished step
+    (`stalled`) counts from the start, and also shows a loop that never ends. Neither grows while the process waits for
+    something with a time limit of its own (`patient`).
     """
 
     def __init__(self) -> None:
         self.idle = 0.0
         """Seconds in which the main thread stayed in one place and no CPU worked for it."""
         self.still = 0.0
-        """Seconds in which the main thread stayed in one place, which also waits for a GPU at full load."""
+        """Seconds in which the main thread stayed in one place, even with a busy CPU, as when it waits for a GPU."""
         self.stalled = 0.0
-        """Seconds since the last finished step, batch of answers or phase, whatever the main thread does."""
+        """Seconds since the last finished step, batch of answers or phase."""
         self._finished = self._seen = 0
         self._watched = 0
         self._patient = 0
@@ -131,7 +131,7 @@ class Progress:
 
     @contextmanager
     def watched(self) -> Generator[None, None, None]:
-        """Within it the job ends if no rank makes progress."""
+        """In the body the job ends if no rank makes progress."""
         self.finish_step()
         self._watched += 1
         try:
@@ -142,7 +142,7 @@ class Progress:
 
     @contextmanager
     def patient(self) -> Generator[None, None, None]:
-        """Within it this rank may wait, for something that ends by itself; no other rank may be waited for."""
+        """In the body this rank may wait for something with a time limit of its own, but not for another rank."""
         self._patient += 1
         try:
             yield
@@ -154,7 +154,7 @@ class Progress:
         self._finished += 1
 
     def look(self) -> None:
-        """Compare with the last look; the beating thread does so."""
+        """Compare with the last look; called by the thread that gives the signs of life."""
         # A process that was suspended has missed looks: one counts as two at most.
         passed, self._looked = min(time.monotonic() - self._looked, 2 * BEAT), time.monotonic()
         place, before = _place_of_main_thread(), self._place
@@ -176,11 +176,11 @@ class Progress:
 
 
 PROGRESS = Progress()
-"""That of this process."""
+"""The progress of this process."""
 
 
 def _place_of_main_thread() -> tuple[tuple[int, int], ...]:
-    """Where the main thread is in each function that it has entered."""
+    """The position of the main thread in each function that it has entered."""
     main = threading.main_thread().ident
     assert main is not None
     frame = sys._current_frames().get(main)  # pyright: ignore[reportPrivateUsage]  # documented, whatever its name
@@ -223,6 +223,6 @@ def _beat(file: Path, over: threading.Event) -> None:
 
 
 def _end(over: threading.Event, beating: threading.Thread) -> None:
-    """Say that this process has ended, which a launcher on another machine cannot see."""
+    """Record that this process has ended, for a launcher on another machine."""
     over.set()
     beating.join(2 * BEAT)

@@ -88,7 +88,7 @@ class PromptRow(Record):
 
 
 class Histogram(Record):
-    """How whole numbers are spread."""
+    """Distribution of whole numbers."""
 
     quartiles: tuple[int, ...]
     """Smallest, lower quartile, median, upper quartile, largest."""
@@ -110,14 +110,14 @@ class RejectedRecord(Record):
 
 
 PairedBy = Literal["prompt", "look", "image"]
-"""What two rows share: prompt with media, prompt and answer with images that look alike, or an image or clip."""
+"""Content that two rows share: prompt and media; prompt, answer and similar images; or an image or clip."""
 
 
 class RefusedPair(Record):
     """A record refused as a duplicate or leak, beside the row that it repeats."""
 
     kind: Literal["duplicate", "leak"]
-    """Whether it repeats a row of its own split, or a training record repeats a row of an evaluation split."""
+    """`duplicate` repeats a row of its own split; `leak` is a training record that repeats an evaluation row."""
     by: PairedBy
     """The content that the two share."""
     where: str
@@ -193,7 +193,7 @@ class Completion(Record):
     row: PromptRow
     """The prompt that it answers."""
     signals: dict[str, float] = {}
-    """Per-completion measurements that a study asked for (none by default)."""
+    """Per-completion measurements that the study requests (none by default)."""
 
 
 Mode = Literal["sampled", "greedy", "beams"]

@@ -1,4 +1,4 @@
-"""Groups a completion's tokens into words for display, and averages a signal over a word's tokens."""
+"""Group a completion's tokens into words for display, and average a signal over a word's tokens."""
 
 import re
 from bisect import bisect_left, bisect_right

@@ -1,9 +1,9 @@
 """Advantage estimators: the rewards of a generation batch become one advantage per completion. Pure functions.
 
 An estimator is `f(rewards, **inputs, **options)`: rewards `(B,)` of the whole generation batch over all processes, the
-completions of a prompt side by side; NaN = no reward could score the completion. Of `INPUTS` it names the parameters
-that it reads. It returns advantages `(B,)`, finite wherever the reward is; `gae` alone returns one per token and needs
-a critic. Credit multiplies them token by token afterwards, see `rlassay.credit`.
+completions of a prompt side by side; NaN = no reward could score the completion. Its other parameters are the entries
+of `INPUTS` that it reads. It returns advantages `(B,)`, finite wherever the reward is; `gae` alone returns one per
+token and needs a critic. Credit then weights them token by token, see `rlassay.credit`.
 
 The key in `ADVANTAGES`, `rl.advantage.kind` in a study and the function's name are the same word.
 """
@@ -78,7 +78,7 @@ def as_estimator(advantage: AdvantageEstimator | str | None) -> AdvantageEstimat
     """The estimator to use in place of TRL's; None for None and `grpo`, which TRL computes itself.
 
     Errors: ValueError for an unknown name, listing the known ones, for `gae`, and for a function that requires an input
-    that there is not; TypeError for anything that cannot be called.
+    outside of `INPUTS`; TypeError for anything that cannot be called.
     """
     if advantage is None or advantage == "grpo":
         return None
@@ -116,13 +116,13 @@ def check_estimator(estimator: AdvantageEstimator, num_generations: int) -> None
 def estimate(
     estimator: AdvantageEstimator, rewards: Float[Tensor, "batch"], num_generations: int, **inputs: Tensor
 ) -> Float[Tensor, "batch"]:
-    """Advantages of the estimator, checked; 0 where the reward is NaN, since nothing was learned there.
+    """Call the estimator and check its advantages; they are 0 where the reward is NaN.
 
     Args:
         estimator: the function; it gets float64, in which equal rewards of a group have exactly no deviation.
         rewards: (B,), total rewards of the whole generation batch, see `total_rewards`.
         num_generations: completions per prompt; those of a prompt are neighbours.
-        inputs: the others of `INPUTS` that it reads.
+        inputs: the other entries of `INPUTS` that it reads.
 
     Errors: ValueError for another shape, or for a NaN or infinite advantage of a completion that has a reward.
     """

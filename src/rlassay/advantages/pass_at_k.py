@@ -1,4 +1,4 @@
-"""Pass@k training: a completion is worth what the best of k completions with it is worth."""
+"""Pass@k training: a set of k completions is worth its best one, and its members share that reward."""
 
 from math import comb
 
@@ -12,14 +12,14 @@ from rlassay.advantages.rewards import EPSILON, in_groups
 def pass_at_k(rewards: Float[Tensor, "batch"], num_generations: int, k: int = 2) -> Float[Tensor, "batch"]:
     """GRPO's advantages of sets of `k` completions, whose reward is their best one, averaged for each completion.
 
-    For each completion the mean reward of all sets of `k` that hold it, minus the mean over all sets, divided by the
+    For each completion the mean reward of all sets of `k` that contain it, minus the mean over all sets, divided by the
     deviation over all sets. With rewards of 0 and 1, and w wrong of n, the mean over all sets is
     `R = 1 - C(w, k) / C(n, k)`; a right completion gets `(1 - R) / s`, a wrong one
     `(1 - R - C(w - 1, k - 1) / C(n - 1, k - 1)) / s`, with `s = sqrt(R (1 - R)) + 1e-4`. `k` of 1 is GRPO.
 
     Args:
-        rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and no set holds
-            it. A group with fewer than `k` scored completions, or one whose sets are all worth the same, gets 0.
+        rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and it is in no
+            set. A group with fewer than `k` scored completions, or one whose sets are all worth the same, gets 0.
         num_generations: completions per prompt; those of a prompt are neighbours.
         k: completions of a set, 1 to `num_generations`, else ValueError; with all of them there is one set, and all
             advantages are 0.
@@ -45,7 +45,7 @@ def _of_group(rewards: Float[Tensor, "scored"], k: int) -> Float[Tensor, "scored
         return torch.zeros_like(rewards)
     mean = best @ ascending
     deviation = (best @ (ascending - mean) ** 2).sqrt()
-    # Sets that hold a completion are worth its reward, or that of a better completion which they hold too.
+    # Sets that contain a completion are worth its reward, or that of a better completion which they contain too.
     own = rewards.new_tensor([comb(index, k - 1) / comb(count - 1, k - 1) for index in range(count)])
     other = rewards.new_tensor([comb(index - 1, k - 2) if min(index, k - 1) else 0 for index in range(count)])
     better = ascending * other / comb(count - 1, k - 1)

@@ -15,7 +15,7 @@ Baseline = Literal["batch", "group"]
 def reinforce_pp(
     rewards: Float[Tensor, "batch"], num_generations: int, baseline: Baseline = "batch"
 ) -> Float[Tensor, "batch"]:
-    """Rewards whitened over the batch: `(r - mean) / sqrt(var + 1e-8)`, after the group's mean is subtracted on demand.
+    """Rewards whitened over the batch, `(r - mean) / sqrt(var + 1e-8)`, on request after subtracting group means.
 
     Args:
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and the

@@ -48,7 +48,7 @@ def in_groups(rewards: Float[Tensor, "batch *rest"], num_generations: int) -> Fl
 
 
 def zero_if_unscored(advantages: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """NaN becomes 0. What an infinite reward leaves stays infinite, which `estimate` refuses."""
+    """Replace NaN by 0. Advantages of an infinite reward stay infinite, and `estimate` refuses them."""
     return torch.nan_to_num(advantages, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
 
 

@@ -1,4 +1,4 @@
-"""Refuses a study before any job where this machine cannot sample as it asks."""
+"""Refuse, before any job, a study whose engines this machine cannot run."""
 
 import sys
 from collections.abc import Iterator

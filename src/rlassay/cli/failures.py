@@ -106,6 +106,6 @@ def _line(group: list[Failure]) -> str:
 
 
 def report_failures(study: Study, layout: Layout) -> None:
-    """Say how to continue, and at the exit which jobs failed, since Snakemake itself prints one more line before."""
+    """Print how to continue and, at exit, after Snakemake's own last line, which jobs failed."""
     print("Some jobs failed; finished results are kept. Fix the cause, then run the same command again to continue.")
     atexit.register(lambda: print("\n".join(summary(failures(study, layout, since=STARTED)))))

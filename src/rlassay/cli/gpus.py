@@ -61,7 +61,7 @@ def handed_out(count: int, locks: Path | None = None, beside: int = 0) -> Genera
 
 @contextmanager
 def set_aside(count: int) -> Generator[dict[str, str], None, None]:
-    """Hide the last `count` GPUs of this job while the body runs; an environment in which they alone are visible.
+    """Hide the last `count` GPUs of this job in the body; yields an environment that shows only these.
 
     Args:
         count: GPUs for a process beside the job; 0 changes nothing.

@@ -1,8 +1,8 @@
 """Start a stage as several processes by `accelerate launch`, watch them, and end all of them when one fails.
 
-A rank that ends takes the others with it, which `torch.distributed` sees to. A rank that is stopped or hangs outside of
-Python is seen here: it shows no more signs of life (`rlassay.ranks`). So is a job whose ranks all wait, for each other
-or for nothing, and one that finishes no step for too long. However this process ends, its ranks end too.
+`torch.distributed` ends all ranks when one ends. This module also detects a rank that is stopped or hangs outside of
+Python, by its missing signs of life (`rlassay.ranks`), a job whose ranks all wait, and a job that finishes no step for
+too long. However this process ends, its ranks end too.
 """
 
 import os
@@ -57,7 +57,7 @@ def launch(
         arguments: those of the stage.
         resources: the CPU threads of each process, and how long a step may take.
         shared: folder for the signs of life of ranks on several machines, which all of them see.
-        note: takes the reason why the job failed, which its ranks may not have been able to leave.
+        note: called with the reason why the job failed, which its ranks may have been unable to record.
 
     Errors: RefusedError for several machines outside of Slurm; see `cluster.nodes.meeting`.
     """
@@ -128,7 +128,7 @@ def _watch(
 
 
 def _silence(silent: dict[int, float], signs: dict[int, dict[str, Any] | None], hang_minutes: float) -> str | None:
-    """The ranks that have shown no sign of life for too long, in words; None without any.
+    """Message that names the ranks without a sign of life for too long; None if there are none.
 
     Before its first sign a rank may wait for the launchers of other machines.
     """
@@ -141,7 +141,7 @@ def _silence(silent: dict[int, float], signs: dict[int, dict[str, Any] | None], 
 
 
 def _standstill(signs: dict[int, dict[str, Any] | None], hang_minutes: float) -> str | None:
-    """That no rank has made progress for too long, in words; None where one has, or has ended."""
+    """Message that no rank has made progress for too long; None if one has, or has ended."""
     running = [sign for sign in signs.values() if sign is not None and not sign["ended"]]
     if len(running) < len(signs):
         return None
@@ -167,7 +167,7 @@ def _report(problem: str, folder: Path, note: Callable[[str], None]) -> None:
 
 
 def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """End what still runs: first the launcher, which ends its ranks, then by force."""
+    """End the launcher, which ends its ranks, then kill whatever still runs."""
     if launcher.poll() is None:
         launcher.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -191,7 +191,7 @@ def _signal(process: int, number: int) -> None:
 
 
 def _has_ended(sign: dict[str, Any]) -> bool:
-    """Whether a rank has ended, by its own word or since its process is gone from this machine."""
+    """Whether a rank has ended: it has recorded so, or its process is gone from this machine."""
     return sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"]))
 
 

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the values that the store lacks, with a bar; 0, or 1 with one line if the store refuses them."""
     study, layout, settings = load(args)
     uri = args.uri or settings.tracking.uri
-    logging.disable(logging.WARNING)  # MLflow's and urllib3's own account of every retry
+    logging.disable(logging.WARNING)  # MLflow and urllib3 log every retry
     from rlassay.bar import progress_bar
     from rlassay.config.policies import policies
     from rlassay.tracking.links import read_links

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file once the study that it makes is found sound, and say how to run it; 0."""
+    """Check the new study, write its file, and print how to run it; 0."""
     path = CONFIG / "studies" / f"{args.name}.yaml"
     if path.exists():
         raise StudyError([f"{path}: exists already; choose another name, or edit the file"])

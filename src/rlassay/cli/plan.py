@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the arms, the work per stage, its time and disk, the rows that are kept, what the study can find out; 0."""
+    """Print the arms, the work of each stage, its time and disk, the rows, and the detectable effects; 0."""
     study, layout, settings = load(args)
     stages = estimate_stages(study)
     console = Console()
@@ -91,7 +91,7 @@ def _hardware(study: Study, settings: Settings) -> str:
 def _forecast(
     args: argparse.Namespace, study: Study, layout: Layout, settings: Settings, stages: list[StageEstimate]
 ) -> list[str]:
-    """Tokens, time, disk, and what the study can find out."""
+    """Lines about tokens, time, disk and detectable effects."""
     from rlassay.cli.plans.finished import speed_of  # loads pyarrow and scipy
     from rlassay.cli.plans.forecast import power_lines, time_line, tokens_line
 
@@ -105,7 +105,7 @@ def _forecast(
 
 
 def _noise(args: argparse.Namespace, study: Study, settings: Settings) -> "Noise | None":
-    """Deviations as the arguments say: a guess, or those of a finished study; StudyError if they cannot be had."""
+    """Deviations from the arguments: a guess, or those of a finished study; StudyError if it has none."""
     from rlassay.cli.plans.finished import noise_of  # loads pyarrow and scipy
     from rlassay.cli.plans.forecast import guessed_noise
 
@@ -150,7 +150,7 @@ def _stages(stages: list[StageEstimate]) -> Table:
 
 
 def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -> list[str]:
-    """Disk space that the study needs at its end, that a running job needs meanwhile, and that is free."""
+    """Lines about disk space: needed in the end, needed by a running job, and free."""
     stays = sum(stage.disk or 0 for stage in stages)
     existing = next(folder for folder in (results, *results.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
@@ -165,7 +165,7 @@ def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -
 
 
 def _rows(study: Study, layout: Layout) -> Iterator[str]:
-    """How many rows of each split the data stage has kept, or will keep, and why it rejects the others."""
+    """Lines about the rows of each split that the data stage keeps, and why it rejects the others."""
     data = study.data
     rules = f"data.duplicates is {data.duplicates}, data.leaks is {data.leaks}"
     yield f"Rows: {rules}, at most {data.max_rejected:.0%} of the records may be rejected"

@@ -1,4 +1,4 @@
-"""Train one arm again from step 0, and renew whatever rests on it."""
+"""Train one arm again from step 0, and make every result again that depends on it."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the Snakemake command, and become it."""
+    """Print the Snakemake command and replace this process by it."""
     study, layout, settings = load(args)
     known("arm", args.arm, study.arms)
     if args.seed is not None:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     files = first_files(study, layout, args.arm, seeds, args.stage)
     command = snakemake_command(settings, files, args.cores) + (["--dry-run"] if args.dry_run else [])
     print(shlex.join(command), flush=True)
-    # Not a child: Ctrl-C and SIGTERM must reach Snakemake, which ends its jobs in good order.
+    # Not a child: Ctrl-C and SIGTERM must reach Snakemake, which ends its jobs in order.
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
@@ -57,6 +57,6 @@ def first_files(study: Study, layout: Layout, arm: str, seeds: tuple[int, ...], 
 
 
 def snakemake_command(settings: Settings, files: list[Path], cores: str) -> list[str]:
-    """Snakemake's command line for the study at hand, with those outputs made again."""
+    """Snakemake's command line that makes these outputs of the study again."""
     forced = ["--forcerun", *map(str, files)]
     return ["snakemake", "ablation_report", "--cores", cores, "--config", *snakemake_config(settings), *forced]

@@ -40,7 +40,7 @@ class Job:
     study: Study
     """The study."""
     layout: Layout
-    """Where its files lie."""
+    """Paths of its files."""
     settings: Settings
     """The settings."""
 
@@ -60,7 +60,7 @@ class Stage:
     takes_set: bool = False
     """Whether it needs `--set`, an evaluation set."""
     takes_fingerprint: bool = False
-    """Whether it accepts `--fingerprint`, that of the job that was planned."""
+    """Whether it accepts `--fingerprint`, the fingerprint of the planned job."""
     in_processes: bool = False
     """Whether the study's processes share it."""
     takes_partial: bool = False
@@ -105,10 +105,10 @@ def rl_train(job: Job) -> None:
 
 @contextmanager
 def _importing() -> Generator[None]:
-    """Within it the collector of garbage rests, and afterwards it skips what lived then.
+    """Pause garbage collection in the body, and exempt the objects that it leaves from later collections.
 
-    The libraries of training make thousands of objects that stay: looking through them again and again takes a sixth
-    of the time of their import.
+    The libraries of training make thousands of objects that stay: scanning them repeatedly takes a sixth of the time of
+    their import.
     """
     gc.disable()
     try:
@@ -119,7 +119,7 @@ def _importing() -> Generator[None]:
 
 
 def _tracked(job: Job, policy: str) -> AbstractContextManager[None]:
-    """Feed MLflow while the body trains a policy; one of several processes does."""
+    """Feed MLflow while the body trains a policy; of several processes, one does."""
     from rlassay.tracking import follow
 
     return follow(job.study, job.layout, job.settings, policy) if ranks.is_main() else nullcontext()
@@ -252,7 +252,7 @@ def shell_prefix(settings: Settings) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage and return its exit code: 0, or 2 after a mistake of the user's was printed."""
+    """Run one stage and return its exit code: 0, or 2 after printing a mistake of the user's."""
     parser = argparse.ArgumentParser(prog="python -m rlassay.cli.stages", description="run one stage of a study")
     commands = parser.add_subparsers(dest="stage", required=True, metavar="stage")
     for name, stage in STAGES.items():
@@ -305,13 +305,13 @@ def _gpus(stage: Stage, study: Study) -> int:
 
 
 def _judging_gpus(stage: Stage, study: Study) -> int:
-    """Those of them for the process that evaluates a run's held-out curve while it trains."""
+    """GPUs for the process that evaluates a run's held-out curve while it trains; part of `_gpus`."""
     return study.judging_gpus if stage.run is rl_train and not ranks.is_launched() else 0
 
 
 @contextmanager
 def _judged(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> Generator[None]:
-    """Have a process evaluate a run's held-out curve while the body trains it, if this job does and the study asks."""
+    """Evaluate a run's held-out curve in a process beside the body that trains it, if the study asks for it."""
     stage = STAGES[args.stage]
     if stage.run is not rl_train or ranks.is_launched() or not study.judging_processes:
         yield

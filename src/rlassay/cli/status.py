@@ -1,4 +1,4 @@
-"""Show how far every run is."""
+"""Show the progress of every run."""
 
 import argparse
 import time
@@ -74,7 +74,7 @@ class Row:
     stage: str
     """The stage that trains it: `sft` or `rl`; `model` for a model that is not trained."""
     state: str
-    """`waiting`, `running`, `finished`, `killed` (also: vanished without a word), `failed` (training or evaluation);
+    """`waiting`, `running`, `finished`, `killed` (or vanished without a message), `failed` (training or evaluation);
     empty: never trained."""
     step: int
     """Optimiser steps done."""
@@ -114,7 +114,7 @@ def table(study: Study, layout: Layout) -> Table:
 
 
 def conclusion(study: Study, layout: Layout) -> list[str]:
-    """The verdicts of a finished study, and where its page and its runs are; empty before, or after a failure."""
+    """Lines on a finished study: verdicts, page, runs; empty if it is unfinished or has failed."""
     content = read_json(layout.report / REPORT_NUMBERS)
     rows = status_rows(study, layout)
     if content is None or any(row.state not in ("", "finished", "collapsed") or not row.scored for row in rows):
@@ -130,7 +130,7 @@ def conclusion(study: Study, layout: Layout) -> list[str]:
 
 
 def conclude(study: Study, layout: Layout, *, on_cluster: bool) -> None:
-    """Say where to look; on a cluster also what came out, which a local job has printed itself."""
+    """Print where to look; on a cluster also `conclusion`, which a local job has printed itself."""
     if on_cluster:
         print("\n".join(conclusion(study, layout)))
     print(f"Done. For more: rlassay status (runs), mlflow ui (curves): {read_links(layout.tracking).arms}")

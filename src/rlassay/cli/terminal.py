@@ -1,4 +1,4 @@
-"""What the terminal shows while a study runs: short lines of Snakemake's, and how far the study is as jobs finish."""
+"""Terminal output while a study runs: Snakemake's lines, shortened, and the study's progress."""
 
 import json
 import logging
@@ -25,13 +25,13 @@ LONGEST = 200
 TRAINING = ("sft_train", "rl_train")
 EVALUATION = ("generate", "score")
 REPLACED = ("JOB_FINISHED", "PROGRESS")
-"""Events of which the study's own lines tell."""
+"""Events that lines about the study replace."""
 NOISE = re.compile(r"Select jobs to execute\.\.\.|Execute \d+ jobs?\.\.\.")
 """Lines of Snakemake's scheduler, two per job, that none of its own settings leaves out."""
 
 
 def opening(study: Study) -> str:
-    """What the terminal says before the first job; at a scale, also which data and models it runs on."""
+    """Text before the first job; at a scale, it names the data and models."""
     models = sorted({arm.recipe.model.kind for arm in study.arms.values()})
     scaled = (
         f"Scale {study.scale}, for a look at the page: data {study.data.kind}, model {', '.join(models)}, short runs"
@@ -46,12 +46,12 @@ def shorten_lines() -> None:
 
 
 def follow_jobs(study: Study, layout: Layout) -> None:
-    """Print how far the study is whenever a job has finished that trained, scored or prepared data, or has failed."""
+    """Print the study's progress whenever a job fails, or has trained, scored or prepared data."""
     logging.getLogger(SNAKEMAKE_LOG).addFilter(StudyLines(study, layout).replaces)
 
 
 def shortened(record: logging.LogRecord) -> bool:
-    """Cut the lists of files and the reason of a record down; True, so that it is printed, except for `NOISE`."""
+    """Shorten the lists of files and the reason in a log record; False for `NOISE`, which is not printed."""
     if isinstance(record.msg, str) and NOISE.fullmatch(record.msg):
         return False
     for name, value in vars(record).items():
@@ -120,7 +120,7 @@ class StudyLines(logging.Handler):
                 self.handleError(record)
 
     def lines(self, rule: str, wildcards: dict[str, str]) -> Iterator[str]:
-        """The lines about a job that has just finished; none where there is nothing to tell."""
+        """The lines about a job that has just finished; none if there is nothing to report."""
         policy = wildcards.get("policy")
         if rule == "prepare_data":
             yield from kept_rows(self.layout)

@@ -107,7 +107,7 @@ AdvantageConfig = Annotated[
 
 
 class DynamicSamplingConfig(Section):
-    """Groups whose rewards do not vary, or whose mean is out of bounds, give way to groups of other prompts.
+    """Replace groups whose rewards do not vary, or whose mean is out of bounds, by groups of other prompts.
 
     After `max_resample` rounds the free places are filled with the groups that were sampled first.
     """
@@ -121,7 +121,7 @@ class DynamicSamplingConfig(Section):
     max_resample: int = Field(default=8, ge=1)
     """Largest number of rounds of other prompts per generation batch."""
     revisit: float = Field(default=1.0, gt=0, le=1)
-    """Probability of sampling a prompt again after its last group gave way; after k in a row, its k-th power."""
+    """Probability of sampling a prompt again after its last group was replaced; after k in a row, its k-th power."""
 
 
 class ReplayConfig(Section):

@@ -1,4 +1,4 @@
-"""The `engine` of RL and of the evaluation, which samples completions; the evaluation; the `strategy` that trains."""
+"""The `evaluation` section, the `engine` sections that sample completions, and the names of `strategy`."""
 
 from typing import Annotated, Literal
 

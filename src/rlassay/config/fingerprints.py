@@ -35,7 +35,7 @@ _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 PATIENCE = {"timeout", "max_failures"}
 """Keys of a reward that enter no fingerprint."""
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.locks.")
-"""Left out of the digest of code: results of config are in the fingerprints, and the others change no result."""
+"""Modules outside the digest of code: fingerprints contain the config itself, and the others change no result."""
 
 
 def data_id(study: Study) -> str:
@@ -82,7 +82,7 @@ def sft_id(study: Study, recipe: Recipe) -> str:
 
 
 def _computed_by(study: Study) -> dict[str, str]:
-    """How a job computes, which decides batches, draws and rounding; nothing for one process of the usual precision."""
+    """Settings that decide batches, draws and rounding; empty for one process of the usual precision."""
     chosen = {} if study.bf16 is None else {"bf16": str(study.bf16)}
     if study.num_processes > 1:
         chosen["processes"] = str(study.num_processes)
@@ -119,7 +119,7 @@ def rl_id(study: Study, arm_name: str, seed: int) -> str:
 
 
 def evaluation_id(study: Study, recipe: Recipe) -> str:
-    """Identifies how a policy is made to answer, and on which rows; without a warm start prompts state the format."""
+    """Identifies the sampling and the rows of an evaluation; without a warm start prompts state the format."""
     measured = recipe.signals.attention if reads_signals(study) else None
     of_curve = dict.fromkeys(("every", "curve_set", "while_training"), True)
     asked = study.evaluation.model_dump(mode="json", exclude={"engine": PLACEMENT, **of_curve})
@@ -173,9 +173,9 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     """Digest of the code of `modules` and of every rlassay module that they import, directly or not.
 
     Imports within functions count; comments and docstrings do not. A name that a package only passes on
-    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. The dotted name of a
-    module as a text, such as a process is started by (`python -m`), counts as its import. Code listed
-    in `DECIDES_NOTHING` is left out.
+    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. A text that is
+    the dotted name of a module, as `python -m` takes it, counts as its import. Code listed in `DECIDES_NOTHING` is left
+    out.
 
     Args:
         modules: dotted names, such as `rlassay.training.rl`.
@@ -206,7 +206,7 @@ class _Source:
     from_imports: tuple[ast.ImportFrom, ...]
     """Each `from ... import ...`, anywhere in it."""
     passed_on: tuple[ast.ImportFrom, ...]
-    """Those of its own level, whose names other modules can import from it."""
+    """Each `from ... import ...` at module level, whose names other modules can import from it."""
     texts: tuple[str, ...]
     """Texts that read like a dotted name of a module."""
 

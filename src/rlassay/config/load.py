@@ -49,7 +49,7 @@ def load_study(name_or_path: str | Path, scale: str | Path | None = None, engine
 
 
 def expand_design(study: Study | dict[str, Any]) -> dict[str, Arm]:
-    """The arms of a study by name, complete and checked; those of its design are named after what they have.
+    """The arms of a study by name, complete and checked; those of its design are named after their ingredients.
 
     Args:
         study: the parsed content of a study file, or a resolved study, whose arms are expanded already.

@@ -153,7 +153,7 @@ def _policies(study: Study) -> dict[str, Policy]:
 
 
 def _references(study: Study) -> list[Policy]:
-    """The models of `references`, asked as the baseline is: with the prompts of its recipe."""
+    """The models of `references`, evaluated with the prompts of the baseline's recipe."""
     recipe = study.arms[study.baseline].recipe
     found: list[Policy] = []
     for name, one in study.references.items():
@@ -177,7 +177,7 @@ def _models(study: Study) -> dict[str, Policy]:
     models: dict[str, Policy] = {}
     for arm in study.arms.values():
         recipe, fingerprint = arm.recipe, model_id(study, arm.recipe)
-        # Prompts state the format only without a warm start; the gain of such an arm needs its model asked alike.
+        # Prompts state the format only without a warm start; the gain of such an arm needs its model's score on them.
         if fingerprint not in models or (recipe.sft is None and models[fingerprint].recipe.sft is not None):
             models[fingerprint] = Policy(stage="model", recipe=recipe, fingerprint=fingerprint, start=None)
     return models

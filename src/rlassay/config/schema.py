@@ -12,7 +12,7 @@ from rlassay.rewards import REWARDS
 
 SCHEMA = CONFIG / "schema.json"
 CUSTOM = {"properties": {"kind": {"const": "custom"}}, "required": ["kind", "path"]}
-"""What a reward needs whose name is no built-in one."""
+"""Schema of a reward whose name is not a built-in one."""
 
 
 def study_schema() -> str:

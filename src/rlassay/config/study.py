@@ -83,8 +83,8 @@ class StudyKeys(Section):
     bf16: bool | None = Field(default=None, exclude_if=is_none)
     """Whether training computes in bfloat16, in which DeepSpeed saves weights too; null does so on GPUs alone."""
     cpu_offload: bool = Field(default=False, exclude_if=is_false)
-    """Keep what a `strategy` divides in the machine's memory while no GPU needs it: optimizer state, and with `fsdp2`
-    and `deepspeed_zero3` weights too. It saves GPU memory and costs time."""
+    """Keep the optimizer state, and with `fsdp2` and `deepspeed_zero3` the weights, in the machine's memory while no
+    GPU needs them. It saves GPU memory and costs time."""
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation
@@ -92,7 +92,7 @@ class StudyKeys(Section):
     primary: Primary = Primary()
     """The metric that decides the verdicts."""
     references: dict[Name, Reference] = Field(default={}, exclude_if=lambda given: not given)
-    """Models beside the arms, by name; a scale leaves them out, since it replaces the model that they stand beside."""
+    """Models beside the arms, by name; a scale leaves them out, since it replaces the arms' model."""
     baseline: Name
     """The arm that the others are compared with."""
 
@@ -129,7 +129,7 @@ class Study(StudyKeys):
     """One resolved study; `load_study` returns it."""
 
     seeds: tuple[Seed, ...] = Field(min_length=1)
-    """One run per arm and seed; with sequential seeds, those that an arm may have at most, in their order."""
+    """One run per arm and seed; with sequential seeds, the most that an arm may have, in their order."""
     sequential: SequentialSeeds | None = None
     """How seeds are added in rounds; null runs all of them."""
     scale: str | None = None
@@ -167,7 +167,7 @@ class Study(StudyKeys):
 
     @property
     def judging_processes(self) -> int:
-        """Processes beside each RL job that evaluate its held-out curve as it goes: 0 or 1."""
+        """Processes beside each RL job that evaluate its held-out curve meanwhile: 0 or 1."""
         return int(self.evaluation.while_training)
 
     @property
@@ -198,7 +198,7 @@ class Study(StudyKeys):
         return self.num_processes if self._vllm_of(stage) is None else 1
 
     def _vllm_of(self, stage: str) -> VLLMEngine | None:
-        """The section of the vLLM that answers in one stage's jobs; None where the study's own processes work."""
+        """The section of the vLLM engine that samples in one stage's jobs; None if they sample without vLLM."""
         engine = self.evaluation.engine
         return engine if stage in ANSWERING and engine.kind == "vllm" else None
 
@@ -285,7 +285,7 @@ class _IngredientHead(_PresetKey):
 
 
 class IngredientFile(_with_keys(_IngredientHead, "IngredientKeys", dict(_difference_keys(Recipe)))):
-    """What an arm with the ingredient adds to the study's own sections; its credit parts join those of the others."""
+    """An ingredient: differences from the study's own sections; its credit parts join those of other ingredients."""
 
 
 _PRESET_KEYS = ("rl", "credit", "credit_denominator", "entropy_penalty_coef")
@@ -308,7 +308,7 @@ class DesignKeys(Section):
     `fractional` makes the subsets that its `generators` admit.
     """
     ingredients: dict[Name, IngredientFile] = Field(default={})
-    """What the arms of a `design` may have, each as differences from the study's own sections."""
+    """Ingredients that the arms of a `design` may have, each as differences from the study's own sections."""
     generators: dict[Name, tuple[Name, ...]] = Field(default={})
     """With `design: fractional`, ingredient -> those that decide it: an arm has it if it has an odd number of them. By
     default the last ingredient follows from all others, which makes half as many arms as `factorial`."""

@@ -1,4 +1,4 @@
-"""The `sft`, `rl` and `rewards` sections, and the recipe of an arm, which holds them, under TRL's names."""
+"""The `sft`, `rl` and `rewards` sections, under TRL's names, and the recipe of an arm, which contains them."""
 
 from typing import Annotated, Any, Literal
 
@@ -69,7 +69,7 @@ class GRPOArguments(Optimisation):
     """Completions per prompt: the size of a group."""
     steps_per_generation: int = Field(default=1, ge=1)
     """Micro-batches that one generation batch feeds. The policy that samples is refreshed for each generation batch, so
-    after `num_iterations * steps_per_generation / gradient_accumulation_steps` optimiser steps: what other systems name
+    after `num_iterations * steps_per_generation / gradient_accumulation_steps` optimiser steps: other systems call this
     `update_old_after`."""
     num_iterations: int = Field(default=1, ge=1)
     """Passes over each generation batch."""
@@ -134,10 +134,10 @@ class RLConfig(GroupChoice, GRPOArguments):
     """Sample each group from one beam search of `num_generations` beams, as some published code does; for
     encoder-decoders. Its completions are near-duplicates: see `completions/frac_distinct`."""
     common_random_numbers: bool = Field(default=False, exclude_if=is_false)
-    """Draw the random numbers of each step from the run's seed and the step alone, so that arms meet the same noise of
-    sampling at every step, as they do with vLLM; false draws them one after the other."""
+    """Draw the random numbers of each step from the run's seed and the step alone, so that arms have the same sampling
+    noise at every step, as they do with vLLM; false draws them one after the other."""
     guard: GuardConfig | None = Field(default=None, exclude_if=is_none)
-    """Rules that end a collapsed run early; null lets it go on to the end."""
+    """Rules that end a collapsed run early; null trains it to the end."""
     tune: Tune | None = Field(default=None, exclude_if=is_none)
     """Parts of a vision-language model that train, by full weights or by adapters; null trains all."""
     max_tokens_per_micro_batch: int | None = Field(default=None, ge=1, exclude_if=is_none)

@@ -21,7 +21,7 @@ from rlassay.credit.parts import applicable, needs, part_name, registered_name
 from rlassay.credit.token_signals import CreditPart, OldPolicyPenalty, TokenSignals, remedy
 
 Denominator = Literal["all", "selected"]
-"""Tokens that the loss is a mean over: all completion tokens, or those that the filters select."""
+"""Tokens over which the loss is a mean: all completion tokens, or those that the filters select."""
 
 MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
     "dapo": "batch",
@@ -31,7 +31,7 @@ MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
     "grpo": "completion",
     "sapo": "completion",
 }
-"""Whose tokens each of TRL's losses divides the sum of token losses by: the batch's, or each completion's.
+"""Loss type of TRL -> whether it divides the token losses by the tokens of the batch, or of each completion.
 
 `dr_grpo` divides by a constant and `luspo` by the number of completions: neither counts tokens.
 """
@@ -39,7 +39,7 @@ MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Credit:
-    """Credit that the parts of an arm give together."""
+    """Combined credit of the parts of an arm."""
 
     weights_BT: Float[Tensor, "batch time"]
     """(B, T), multiplier of each token's advantage: weights, scale, selection, denominator; 0 outside completions."""

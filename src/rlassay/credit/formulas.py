@@ -98,7 +98,7 @@ def covariance_mask(
     choice: str,
     bounds: tuple[float, float] = (1.0, 5.0),
 ) -> Bool[Tensor, "batch time"]:
-    """Select all tokens but some of a large `token_covariance`, whose training makes the entropy fall.
+    """Select all tokens except some of large `token_covariance`, whose training makes the entropy fall.
 
     Args:
         covariance_BT: (B, T), see `token_covariance`.

@@ -1,6 +1,6 @@
 """Credit metrics of a generation batch, under the names of TSYJ-He/Visual-Reweighting (MTRL).
 
-A mean over nothing (no token was rejected, no completion has an image) is left out, never NaN.
+A mean without values (no token was rejected, no completion has an image) is left out, never NaN.
 """
 
 import torch

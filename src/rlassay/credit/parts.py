@@ -131,7 +131,7 @@ def covariance_filter(
 ) -> Bool[Tensor, "batch time"]:
     """Leave out tokens of the batch whose advantage and log-probability covary most, see `covariance_mask`.
 
-    Filters join by OR: another filter brings back those of the tokens that it selects.
+    Filters join by OR, so that a token left out here still counts if another filter selects it.
     """
     covariance_BT, valid_BT = _covariance(signals)
     return covariance_mask(covariance_BT, valid_BT, signals.named("draws"), fraction, choice, bounds)
@@ -153,8 +153,8 @@ def covariance_penalty(signals: TokenSignals, fraction: float = 2e-4, coef: floa
     Errors: ValueError for an option out of range.
 
     Source: KL-Cov of "The Entropy Mechanism of Reinforcement Learning" (arXiv 2505.22617), with the values of verl.
-    There the covariance is that of a mini-batch under the policy of the moment, and the ratio is not clipped; here it
-    is that of the generation batch under the policy that sampled, and the loss clips as `loss_type` says.
+    There the covariance is that of a mini-batch under the current policy, and the ratio is not clipped; here it is that
+    of the generation batch under the policy that sampled, and the loss clips according to `loss_type`.
     """
     if not 0 <= coef < math.inf:
         raise ValueError(f"coef: got {coef!r}, expected a finite number of at least 0")
@@ -318,7 +318,7 @@ def defined_signal(signals: TokenSignals, name: str) -> Float[Tensor, "batch tim
 
 
 def _covariance(signals: TokenSignals) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
-    """(B, T), `token_covariance`, and the tokens that it is defined on."""
+    """(B, T), `token_covariance`, and the tokens on which it is defined."""
     logps_BT = signals.named("logps")
     valid_BT = signals.completion_mask.bool() & ~torch.isnan(logps_BT)
     return token_covariance(logps_BT, signals.advantages_B, valid_BT), valid_BT

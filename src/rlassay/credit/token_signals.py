@@ -1,4 +1,4 @@
-"""What a credit part takes and returns: the signals of a batch, and its declaration of those that it reads."""
+"""Arguments and results of credit parts: the signals of a batch, and `credit_part`, which declares those needed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rlassay.signals.formulas import SIGNALS
 
 
 def remedy(names: Sequence[str]) -> str:
-    """How to have missing signals measured, in a sentence."""
+    """Advice for an error message: how to have missing signals measured."""
     wanted = "{" + ", ".join(f'"{name}"' for name in names) + "}"
     return (
         f"Declare what a function of your own reads, `credit_part(your_function, needs={wanted})`, or have it measured "
@@ -69,7 +69,7 @@ class TokenSignals:
 
 @dataclass(frozen=True, kw_only=True)
 class OldPolicyPenalty:
-    """A penalty on tokens for leaving the policy that sampled them: `weight |log p - log p_old|` joins their loss."""
+    """A penalty on tokens for leaving the policy that sampled them: adds `weight |log p - log p_old|` to their loss."""
 
     weights_BT: Float[Tensor, "batch time"]
     """(B, T), weight of each token's penalty, finite and not negative; 0 sets none."""

@@ -1,4 +1,4 @@
-"""Video clips: which frames are shown, decoding of these frames alone, and the film strip that keeps them."""
+"""Video clips: choose the frames to show, decode these alone, and store them as a film strip."""
 
 import io
 from bisect import bisect_right
@@ -27,7 +27,7 @@ from rlassay.images import split_strip
 from rlassay.records import FrameSampling, Media
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,ogg,flv,asf"
-"""Containers that are read. Others, such as playlists, may name further files, and would read them for a record."""
+"""Containers that are read. Others, such as playlists, may make the decoder read further files."""
 MOST_PIXELS = 80_000_000
 """Most pixels of a clip's frames together; Pillow takes larger images for decompression bombs."""
 TRUNCATED = 0.05
@@ -151,7 +151,7 @@ def _decoded(clip: Path | bytes, policy: ClipPolicy, meta: FrameSampling | None)
 def sample_frames(
     clip: Path | bytes, policy: ClipPolicy, meta: FrameSampling | None = None, *, threads: int = 1
 ) -> SampledFrames:
-    """Decode the frames of a clip that are shown, and only what these need.
+    """Decode the frames of a clip that are shown, and only the packets that they need.
 
     The packets are listed without decoding; then each frame is decoded from the last key frame before it. Memory holds
     the frames that are shown and one more.
@@ -199,7 +199,7 @@ class _Listing:
     keys: list[tuple[int, int]]
     """Of each key frame, when it is shown and when it is decoded, ascending."""
     duration: float
-    """Seconds, from the times alone, so that the container plays no part."""
+    """Seconds, computed from the times alone, whatever the container states."""
 
 
 @contextmanager
@@ -300,10 +300,10 @@ def _seek_frames(
 
 
 def _packets_from(container: InputContainer, stream: VideoStream, key: tuple[int, int]) -> Iterator[Any]:
-    """The packets from a key frame on, or from an earlier one where seeking is not that exact.
+    """The packets from a key frame on, or from an earlier one if seeking is less exact.
 
-    Containers take the time of presentation or that of decoding: with the other one, mp4 with B-frames ends one key
-    frame too early, and others too late.
+    Some containers seek by the time of presentation, others by that of decoding: with the wrong one, mp4 with B-frames
+    seeks to one key frame too early, and others seek too late.
     """
     packets: Iterator[Any] = iter(())
     for time in key:

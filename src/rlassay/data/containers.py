@@ -1,7 +1,7 @@
-"""Whether a clip's file is whole, by what its container states about its bytes.
+"""Check that a clip's file is whole, by the sizes that its container states.
 
-Its times alone do not tell: the last bytes may hold little time, and some headers state no duration. For all containers
-`clips.py` also compares the duration that is stated, if one is, with that of the frames that it finds.
+Durations alone do not show it: the last bytes may hold little time, and some headers state no duration. For all
+containers `clips.py` also compares the stated duration, if there is one, with that of the frames.
 """
 
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 _SEGMENT = bytes.fromhex("18538067")
 """Identifies the one element of a Matroska file, after its header, that holds everything."""
 _BOXES = (b"mdat", b"moov", b"moof")
-"""Boxes of an mp4 without which it cannot be read; what some programs write after them is no box at all."""
+"""Boxes of an mp4 without which it cannot be read; some programs append bytes that are no box."""
 _PACKET = 188
 """Bytes of a packet of an MPEG transport stream."""
 _PADDING = 1000
@@ -21,13 +21,13 @@ _PADDING = 1000
 
 
 def is_whole(clip: Path | bytes, container: str) -> bool:
-    """Whether no byte of a file is missing at its end; True where the container states nothing.
+    """Whether a file is complete to its last byte; True if the container does not state its size.
 
     Args:
         clip: a file, or its content.
         container: FFmpeg's name of its format, such as `matroska,webm`.
 
-    A cut is not seen in a Matroska or WebM file that was written as a live stream, whose size is unknown, nor in a
+    It cannot detect a cut in a Matroska or WebM file that was written as a live stream, whose size is unknown, nor in a
     transport stream that was cut between two packets, or whose packets do not have 188 bytes.
 
     Source: ISO/IEC 14496-12, section 4.2 (mp4, mov); RFC 8794, section 6, and RFC 9559 (Matroska, WebM); Microsoft,
@@ -95,7 +95,7 @@ def _avi(file: BufferedIOBase, size: int) -> bool:
     while start + 8 <= size:
         file.seek(start)
         kind, length = struct.unpack("<4sI", file.read(8))
-        if kind != b"RIFF" or length in (0, 0xFFFFFFFF):  # other bytes follow, or the size was not known
+        if kind != b"RIFF" or length in (0, 0xFFFFFFFF):  # other bytes follow, or the size is unknown
             return True
         start += 8 + length
         if start > size:

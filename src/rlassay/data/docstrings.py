@@ -104,7 +104,7 @@ def examples_of_module(source: str, module: str, max_words: int) -> Iterator[Raw
 def headlines_of_module(source: str, module: str) -> Iterator[RawExample]:
     """The plain sentences in the docstrings of a module's public classes and functions, each with its headline.
 
-    A headline is the sentence's first five content words, those that are no function words. Demonstrations are of mixed
+    A headline is the sentence's first five content words, which are all but function words. Demonstrations are of mixed
     quality, so that RL has something to gain: some are the headline, some the sentence's first five words, the others
     its first two; a digest of the sentence decides.
     """

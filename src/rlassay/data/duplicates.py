@@ -197,10 +197,10 @@ class SplitIndex:
     def reject_duplicate(
         self, signature: PromptSignature, rule: RepeatRule = "near", kind: Literal["duplicate", "leak"] = "duplicate"
     ) -> None:
-        """UnsuitableRowError for a row that the split has by a rule, RowRejectedError for a key that is in use.
+        """Raise UnsuitableRowError if a rule finds the row in the split, RowRejectedError for a key in use.
 
         `exact` compares texts and media as they are; `near` compares normalized texts with media as they are, and
-        normalized texts and answers with images that look alike. So a look alone rejects nothing.
+        normalized texts and answers with images that look alike. Similar images alone reject nothing.
         """
         if rule == "exact" and (number := self.plain_prompts.get(signature.plain_digest)) is not None:
             raise self._repeated(f"{kind}: the same prompt is in the split {self.split!r}", "prompt", number)
@@ -216,7 +216,7 @@ class SplitIndex:
             )
 
     def reject_shared_image(self, signature: PromptSignature) -> None:
-        """UnsuitableRowError for an image or video that this split has too, even with another question."""
+        """Raise UnsuitableRowError for an image or video that this split also has, even with another question."""
         for one in signature.exact:
             if (number := self.media.get(digest_of(one))) is not None:
                 raise self._repeated(f"leak: the same image or clip is in the split {self.split!r}", "image", number)
@@ -271,7 +271,7 @@ def plain_digest(row: PromptRow) -> int:
 def normalized_text(text: str) -> str:
     """Text without the case of words, spacing and the punctuation of sentences: `What IS 3 + 4?` is `what is 3+4`.
 
-    Whatever may belong to mathematics stays: digits, single letters and their case, signs, brackets, primes,
+    Anything that may belong to mathematics stays: digits, single letters and their case, signs, brackets, primes,
     superscripts, subscripts, and points, commas and exclamation marks beside numbers or variables. So `5² + 1` is not
     `52 + 1`, `5!` is not `5`, `f'(2)` is not `f(2)`, and `3 -4` is not `3 - 4`.
     """

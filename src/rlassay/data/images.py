@@ -1,4 +1,4 @@
-"""The images of a study: decoded from any form, held to one policy, hashed, and stored under content digests."""
+"""Images of a study: decode them, apply size limits, hash them, and store them under content digests."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "GIF": "g
 """Accepted formats and their file name endings."""
 HASH_SIDE = 16
 BRIGHTER = 4
-"""A pixel counts as brighter than its left neighbour from this many grey levels of 255; less is compression noise."""
+"""Grey levels of 255 by which a pixel counts as brighter than its left neighbour; less is compression noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

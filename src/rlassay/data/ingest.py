@@ -28,14 +28,14 @@ MAX_PROBLEMS = 20
 LONGEST_SHOWN = 300
 """Characters kept of a refused duplicate's or leak's texts."""
 LengthCheck = Callable[[PromptRow, Sequence[Image]], str | None]
-"""Why a row with these images is too long, or None if it is not."""
+"""The reason why a row with these images is too long, or None if it is not."""
 
 
 def reading_order(splits: Iterable[str]) -> list[str]:
     """The splits in the order in which they are ingested: evaluation splits first.
 
-    So a training row that an evaluation split has too is rejected, and training rows never change an evaluation split.
-    `sft` and `train` may share rows, since reinforcement learning may continue on the rows of the warm start.
+    Thus a training row that is also in an evaluation split is rejected, and never changes that split. `sft` and `train`
+    may share rows, since reinforcement learning may continue on the rows of the warm start.
     """
     return sorted(splits, key=lambda split: split in TRAINING_SPLITS)
 
@@ -53,7 +53,7 @@ class Problems(list[str]):
             self.more += 1
 
     def check(self) -> None:
-        """Raise StudyError if there is any problem."""
+        """Raise StudyError with all problems, if there are any."""
         if self:
             raise StudyError([*self, *([f"... and {self.more} more"] if self.more else [])])
 
@@ -107,8 +107,7 @@ class Ingestor:
     def ingest(self, example: RawExample, split: str) -> Accepted:
         """Check an example, reject long and repeated ones, store its images, and return its row.
 
-        Errors: RowRejectedError with the reason, whatever is wrong with the example; nothing of a rejected example is
-            stored or indexed.
+        Errors: RowRejectedError with the reason; nothing of a rejected example is stored or indexed.
         """
         with rejecting(example.where):
             # 1. Its content and its gold answer.
@@ -211,7 +210,7 @@ class Ingestor:
         return own
 
     def _reject_repeated(self, signature: PromptSignature, split: str) -> None:
-        """UnsuitableRowError for a prompt in this split, or for a training row with a prompt or image of evaluation."""
+        """Raise UnsuitableRowError for a duplicate, or for a training row with a prompt or image of evaluation."""
         self._index(split).reject_duplicate(signature, self.duplicates)
         for name, other in self.splits.items():
             if split in TRAINING_SPLITS and name not in TRAINING_SPLITS:

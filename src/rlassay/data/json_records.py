@@ -149,8 +149,8 @@ def frame_sampling(meta: Any) -> FrameSampling:
 def read_records(file: Path) -> Iterator[JsonRecord | RowRejectedError]:
     """The objects of a file: of one object per line, read line by line, or of a list, read whole.
 
-    A line that is no UTF-8 or no JSON, and a value that is no object, is the error that rejects it. Files that end in
-    .gz, .bz2 or .xz are decompressed.
+    A line that is not UTF-8 or JSON, or a value that is not an object, is yielded as the error that rejects it. Files
+    that end in .gz, .bz2 or .xz are decompressed.
 
     Errors: StudyError for a list that cannot be parsed.
     """

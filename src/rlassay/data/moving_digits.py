@@ -1,4 +1,4 @@
-"""Built-in clips: mp4 files of a handwritten digit that does two things, one after the other."""
+"""Built-in clips: mp4 files of a handwritten digit that performs two actions, one after the other."""
 
 import io
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from rlassay.prompts import demonstrate
 from rlassay.records import TRAINING_SPLITS
 
 ACTIONS = ("left", "right", "up", "down", "grows", "vanishes", "changes", "stays")
-"""What a digit can do, by the number of the option, from 1."""
+"""Actions of a digit, in the order of the option numbers, from 1."""
 QUESTION = "What does the digit do? " + " ".join(f"({number}){name}" for number, name in enumerate(ACTIONS, 1))
 SIDE = 16
 """Width and height of a clip, pixels."""

@@ -138,7 +138,7 @@ TOP_ANSWERS = 10
 MAX_PAIRS = 20
 """Duplicates and leaks that are kept with the rows that they repeat."""
 MAX_NAMED = 5
-"""Rejected records of each reason that are named."""
+"""Rejected records that are listed for each reason."""
 MAX_BARS = 12
 
 

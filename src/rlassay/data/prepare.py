@@ -164,7 +164,7 @@ def _with_match_ids(facts: SplitFacts, layout: Layout) -> SplitFacts:
 
 
 def _check_location(source: Source, layout: Layout) -> None:
-    """StudyError if an input file is in the study's data folder, where it would be overwritten."""
+    """Raise StudyError if an input file is in the study's data folder, where it would be overwritten."""
     for file in (file for files in source.files.values() for file in files):
         if file.resolve().is_relative_to(layout.data.resolve()):
             raise StudyError([f"data: {file} is in the study's own data folder; move your files elsewhere"])
@@ -197,7 +197,7 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
 
 
 def _check_kinds(facts: Mapping[str, SplitFacts], study: Study) -> None:
-    """StudyError if a training split has rows with images or clips beside rows without: TRL takes one kind a batch.
+    """Raise StudyError for a training split of rows with and without media: TRL takes one kind per batch.
 
     Models that all take clips by their video input may have both, since `VideoTrainer` gives each row its own media.
     """

@@ -17,7 +17,7 @@ LONGEST_DETAIL = 200
 
 
 class RowRejectedError(Exception):
-    """A record that cannot become a row; its text is the reason, the same for similar records so that they count."""
+    """A record that cannot become a row; similar records have the same text, the reason, and are counted together."""
 
     where: str = ""
     """The record's place in its source, `file:line` or `file: row 3`."""
@@ -30,7 +30,7 @@ class RowRejectedError(Exception):
 
 
 class UnsuitableRowError(RowRejectedError):
-    """A correct record that is a duplicate, a leak, too long, or whose gold answer a reward does not pay in full."""
+    """A correct record that is a duplicate, a leak, too long, or whose gold answer gets less than full reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Source:
     """A study's source of rows: a reader per split, and how its records are handled."""
 
     examples: Mapping[str, ReadExamples]
-    """Split -> its reader; a record that cannot be converted is yielded as the error that says why."""
+    """Split -> its reader; a record that cannot be converted is yielded as its error."""
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
     """Split -> the files it is read from; if one changes, earlier outcomes of that split are discarded."""
     images: ImagePolicy | None = None
@@ -82,7 +82,7 @@ class Source:
     strict: bool = False
     """Whether an invalid record is an error; otherwise it is rejected and counted."""
     generated: bool = False
-    """Whether rows are made here, so that a rejected one is replaced by the next and their share means nothing."""
+    """Whether rows are generated, so that the next one replaces a rejected one and their share is not limited."""
     drawn: bool = False
     """Whether rows are drawn at random from a small pool, one for training and another for evaluation.
 
@@ -99,7 +99,7 @@ def convert_each(
     """Each record as a raw example, or the error that rejects it; an unexpected error rejects its record only.
 
     Args:
-        records: each record with its place in the source; one that cannot be parsed is the error that says why.
+        records: each record with its place in the source; one that cannot be parsed is given as its error.
         convert: from a record to a raw example.
     """
     for record in records:
@@ -118,9 +118,9 @@ def convert_each(
 
 @contextmanager
 def rejecting(where: str) -> Generator[None, None, None]:
-    """Turn every error about one record into a RowRejectedError that knows the record's place.
+    """Turn every error about one record into a RowRejectedError with the record's place.
 
-    A StudyError passes, since it is about the study or a whole file, and so does a lack of memory.
+    A StudyError passes, since it is about the study or a whole file, and so does a MemoryError.
     """
     try:
         yield

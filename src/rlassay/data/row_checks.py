@@ -1,4 +1,4 @@
-"""Checks of a row's content that the types of `PromptRow` cannot express, and the key made from that content."""
+"""Checks of a row's content beyond the types of `PromptRow`, and the key made from that content."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _PROMPT_ID = re.compile(r"[A-Za-z0-9._-]{0,64}")
 def checked_row(example: RawExample, split: str) -> PromptRow:
     """The example as a row without media, after its content is checked and its gold answer is scored.
 
-    Errors: RowRejectedError for invalid content; UnsuitableRowError if a reward does not pay the gold answer in full.
+    Errors: RowRejectedError for invalid content; UnsuitableRowError if the gold answer gets less than full reward.
     """
     row = PromptRow(
         prompt_id=example.prompt_id,

@@ -45,7 +45,7 @@ class TableRow:
     values: Mapping[str, Any]
     """Column -> value; None for a column that the row leaves out."""
     where: str
-    """The table's name in error messages."""
+    """Name of the table in error messages."""
     place: str
     """The row's own place, such as `train.parquet: row 3`."""
 
@@ -149,7 +149,7 @@ def table_source(
 
 
 def read_table(origin: Files | Hub, split: str) -> Iterator[TableRow | RowRejectedError]:
-    """The rows of a split, streamed, with encoded images; a line of JSON without an object is the error that says so.
+    """The rows of a split, streamed, with encoded images; a JSON line without an object is yielded as its error.
 
     Errors: StudyError if the files or the hub dataset cannot be read.
     """

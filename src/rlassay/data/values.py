@@ -17,7 +17,7 @@ import numpy as np
 from rlassay.data.raw_examples import RowRejectedError
 
 MOST_DIGITS = 1e16
-"""From here on a 64-bit float skips whole numbers, so that it is written in scientific notation."""
+"""From this number on 64-bit floats skip whole numbers, so that they are written in scientific notation."""
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 

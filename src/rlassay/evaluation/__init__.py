@@ -1,1 +1,1 @@
-"""Judging finished policies: `generate` answers with the model, `score` judges the answers without it."""
+"""Evaluation of policies: `generate` samples completions with the model, `score` scores them without it."""

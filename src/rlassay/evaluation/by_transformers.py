@@ -42,7 +42,7 @@ def decode_batch(
 
 
 def _documents(model: Model, processor: Any, conversations: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of what the encoder reads, (batch, keys), padded on the right."""
+    """Ids and mask of the encoder's input, (batch, keys), padded on the right."""
     texts = [processor.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
     ids = seq2seq.document_ids(model, processor, texts)
     padded = processor.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
@@ -63,7 +63,7 @@ def processor_inputs(processor: Processor, conversations: Sequence[Any], images:
 
 
 def _generation_config(model: Model, processor: Processor, how: Decoding) -> GenerationConfig:
-    # Every choice is spelled out: transformers fills in any other from the model's own file, such as top_k=20.
+    # Every choice is given: transformers takes any other from the model's own file, such as top_k=20.
     temperature, top_p, top_k = (how.temperature, how.top_p, how.top_k) if how.sampled else (1.0, 1.0, 50)
     media = vision_token_ids(model.config) if isinstance(processor, ProcessorMixin) else None
     search: dict[str, Any] = {"num_beams": 1, "no_repeat_ngram_size": 0}

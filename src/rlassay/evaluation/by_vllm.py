@@ -34,11 +34,11 @@ class VLLMDecoder:
     The token ids of the completions are those that vLLM sampled; nothing is tokenised again.
 
     Args:
-        model: the policy, loaded by transformers: its special tokens, and weights that lie nowhere on disk.
+        model: the policy, loaded by transformers; gives the special tokens, and weights that are not on disk.
         processor: its processor.
         section: the study's model section.
         weights: folder of its trained weights or adapter; None before training.
-        copy: an empty folder, for weights that vLLM cannot load as they lie.
+        copy: an empty folder, for weights that vLLM cannot load as they are.
         engine: the study's engine section.
         batch_size: most completions at a time.
         on_cpu: whether no GPU is used.
@@ -85,12 +85,12 @@ class VLLMDecoder:
         )
 
     def __call__(self, conversations: Sequence[Any], images: Sequence[list[Any]], how: Decoding) -> list[Decoded]:
-        """One completion per conversation; each has a seed of its own, so that the batch decides nothing.
+        """One completion per conversation; each has a seed of its own, so that the batch does not matter.
 
         Errors: ValueError for clips of a model that vLLM reads otherwise than transformers, and for prompts that leave
         too little room for completions, see `check_lengths`.
         """
-        self.llm.reset_prefix_cache()  # keys and values of an earlier batch would depend on what it was
+        self.llm.reset_prefix_cache()  # keys and values of an earlier batch would depend on its content
         texts = self._texts(conversations)
         prompts = self._prompt_ids(conversations, texts, images)
         check_lengths(prompts, how.max_completion_length, self.llm)
@@ -154,7 +154,7 @@ class VLLMDecoder:
             **options,
             seed=(how.seed + index) % 2**63,
             max_tokens=how.max_completion_length,
-            # Exactly the ends of the other engine, whatever the model's own files say.
+            # The same end tokens as in the other engine, whatever the model's own files say.
             ignore_eos=True,
             stop_token_ids=self.ends,
             logit_bias=self.bias or None,

@@ -1,16 +1,15 @@
-"""The stage `held_out_curve`: the weights that a run kept in the middle of its training answer an evaluation set.
+"""The stage `held_out_curve`: evaluate the weights that a run kept in the middle of its training.
 
-It starts when the run has ended, so that training never waits for it, and does what `follow_curve` has left, which a
-process beside the training runs if the study asks for it (`evaluation.while_training`). Every step answers with the
-seeds of the final evaluation, so that a curve is no noisier than it has to be, and its weights are removed once they
-have answered.
+It starts when the run has ended, so that training never waits for it. With `evaluation.while_training`, a process
+beside the training runs `follow_curve`, and this stage evaluates the rest. Every step is sampled with the seeds of the
+final evaluation, which keeps the noise of a curve low; its weights are removed after that.
 
 The record, `<policy>/curve/<set>.json`:
 
     key       identifies the completions: their training, prompts and decoding
     training  identity of the training's progress (`rlassay.progress`)
     scorers   identifies the scorers
-    steps     steps that have answered
+    steps     steps that have completions
     points    [{"step", "score", "time", "sha256"}] of the scored steps: the mean of the primary metric over the
               completions, or null; unix seconds; the digest of the completions' file
 """

@@ -38,7 +38,7 @@ class Decoded:
     text: str
     """Without special tokens."""
     finished: bool
-    """Whether it ended by itself."""
+    """Whether it ended with an end-of-sequence token."""
 
 
 Engine = Callable[[Sequence[Any], Sequence[list[Any]], Decoding], list[Decoded]]

@@ -1,8 +1,8 @@
 """A process beside an RL job that evaluates the run's held-out curve while it trains: `evaluation.while_training`.
 
 `judged_meanwhile` is the job's side; `python -m rlassay.evaluation.follower` is the process. The training never waits
-for it and does not notice when it dies: the rule `held_out_curve` does what it has left. It ends with the job, however
-that ends, since it looks for its parent every second.
+for it and does not notice when it dies: the rule `held_out_curve` evaluates the rest. It ends with the job, however
+that ends, since it checks every second whether its parent lives.
 """
 
 import json
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def judged_meanwhile(study: Study, layout: Layout, policy: str, environment: dict[str, str]) -> Generator[None]:
-    """Have a process evaluate the held-out curve of a run while the body trains it; its failure is a warning.
+    """Run a process that evaluates the held-out curve of a run while the body trains it; its failure is a warning.
 
     Args:
         study: the study.
         layout: paths of its files.
         policy: folder of the run.
-        environment: that of the process, which names its GPUs.
+        environment: environment variables of the process, which name its GPUs.
     """
     job = {"study": study.model_dump_json(), "root": str(layout.root), "policy": policy, "since": time.time()}
     command = [sys.executable, "-m", "rlassay.evaluation.follower"]
@@ -73,7 +73,7 @@ def _end(process: "subprocess.Popen[str]", policy: str) -> None:
 
 
 def main() -> int:
-    """Evaluate weights as they come, until the job ends; 1 after a failure."""
+    """Evaluate weights as they appear, until the job ends; 1 after a failure."""
     parent = os.getppid()
     job = json.loads(sys.stdin.read())
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def _end_with(first: int, job: int) -> None:
-    """End this process when the job has, which shows in another parent; `first` is the parent at the start."""
+    """End this process when its parent is no longer `first`, the parent at the start: then the job has ended."""
     while first == job and os.getppid() == job:
         time.sleep(1)
     os._exit(0)

@@ -91,7 +91,7 @@ def sampler_facts(evaluation: Evaluation) -> dict[str, Any]:
 def answering(
     study: Study, layout: Layout, policy: Policy, weights: Path | None = None
 ) -> Generator["Answerer", None, None]:
-    """The policy in the study's engine; with vLLM, transformers' copy of it stays only to measure attention.
+    """The policy in the study's engine; with vLLM, transformers keeps a copy only to measure attention.
 
     `weights` is a folder to open in place of the policy's own result.
     """
@@ -115,7 +115,7 @@ def answering(
 def _engine(
     study: Study, policy: Policy, model: Model, processor: Processor, weights: Path | None
 ) -> Generator[Engine, None, None]:
-    """The study's engine. vLLM is closed at the end, or the next weights of the job would find its memory taken."""
+    """The study's engine; vLLM is closed at the end, to free its memory for the job's next weights."""
     chosen = study.evaluation.engine
     if chosen.kind != "vllm":
         yield partial(decode_batch, on_device(model, _device(study)), processor)
@@ -281,14 +281,14 @@ class Answerer:
 
 
 class WorkFile:
-    """One line per finished batch: `{"key", "batch", "rows"}`. Lines that are torn or have another key do not count.
+    """One line per finished batch, `{"key", "batch", "rows"}`; lines that are torn or have another key do not count.
 
     Processes that share the job write a file each, and read the files of all.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self.shared = path
-        """The file of the main process; the other processes' lie beside it."""
+        """The file of the main process; those of the other processes are beside it."""
         self.path = path if ranks.is_main() else path.with_name(f"{path.name}.rank{ranks.rank()}")
         self.done: dict[int, list[CompletionRow]] = {}
         """Finished batches by number."""

@@ -55,7 +55,7 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
 def score_file(
     source: Path, rows: dict[str, PromptRow], evaluation: Evaluation, metrics: dict[str, Metric]
 ) -> list[ScoreRow]:
-    """All metrics of the completions in a file, in their order; ValueError unless they are exactly those asked for."""
+    """All metrics of the completions in a file, in their order; ValueError as in `check_complete`."""
     answers = sorted(read_rows(source, CompletionRow), key=lambda each: (each.prompt_id, each.mode, each.sample))
     check_complete(rows, answers, evaluation, source)
     return [
@@ -73,7 +73,7 @@ def log_failures(metrics: dict[str, Metric]) -> None:
 
 
 def metrics_of(study: Study) -> dict[str, Metric]:
-    """Every metric by name: the rewards of any arm, guarded as in training, then those that no arm may train on."""
+    """Every metric by name: the rewards of any arm, guarded as in training, then metrics for evaluation only."""
     rewards = {name: guarded(name, **reward.guard_arguments) for name, reward in sorted(study.rewards.items())}
     return rewards | {
         "choice_accuracy_lenient": _each(_lenient_accuracy),

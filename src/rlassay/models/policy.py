@@ -1,7 +1,7 @@
 """Load a policy and its processor, before training or with trained weights; chat format of its prompts.
 
-`ChatFormat` is the one place that turns a row into the messages which a model's chat template takes. The warm start,
-RL and evaluation make theirs with `chat_format`, so that all three show the policy the same prompt.
+`ChatFormat` turns a row into the messages that a model's chat template takes. The warm start, RL and evaluation all get
+theirs from `chat_format`, so that the policy sees the same prompt in each.
 """
 
 import json

@@ -1,6 +1,6 @@
 # pyright: basic
 # transformers' models, outputs and tokenizers are untyped.
-"""What sets encoder-decoders apart: the decoder's prefix, teacher forcing, sampling, labels and their checks.
+"""Encoder-decoders: the decoder's prefix, teacher forcing, sampling, labels and their checks.
 
 The encoder reads the prompt (the document); the decoder starts with a prefix that is never sampled, the start token and
 the forced BOS token if the model has one, and writes the completion. Every stage takes these from here.
@@ -144,7 +144,7 @@ class LabelShift:
 def pad_right(
     ids: Int[Tensor, "batch keys"], mask: Int[Tensor, "batch keys"]
 ) -> tuple[Int[Tensor, "batch keys"], Int[Tensor, "batch keys"]]:
-    """The same rows with all padding on the right, which absolute positions (BART, Pegasus, mBART) need."""
+    """Move all padding to the right, as absolute positions (BART, Pegasus, mBART) need it."""
     order = mask.argsort(dim=1, descending=True, stable=True)
     return ids.gather(1, order), mask.gather(1, order)
 
@@ -249,9 +249,9 @@ def generate(
 
 @contextmanager
 def causal_generate(model: Any) -> Generator[None]:
-    """Within it, `model.generate` returns prompts followed by completions, as that of a causal model does.
+    """In the body, `model.generate` returns prompts followed by completions, as that of a causal model does.
 
-    TRL cuts the prompts off what `generate` returns. Outside of it, plain calls of `generate` are unchanged.
+    TRL cuts the prompts off these results. Outside of the body, `generate` is unchanged.
     """
 
     def generated(

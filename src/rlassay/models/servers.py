@@ -84,7 +84,7 @@ def _tiny_classifier() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _encode_prompts(prompts: list[str], processor: Processor) -> Any:
-    """Padded on the left, so that every reply begins in the same column."""
+    """Encode prompts padded on the left, so that every reply begins in the same column."""
     template: Any = processor
     tokenizer: Any = tokenizer_of(processor)
     options: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
@@ -126,7 +126,7 @@ def load_scorer(model: str, revision: str | None) -> Callable[[list[Pair]], list
 
 
 def _encode_pairs(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, *, padding: bool) -> Any:
-    """A conversation of two turns if the tokenizer has a chat template, else a pair of texts."""
+    """Encode each pair as a conversation if the tokenizer has a chat template, else as a pair of texts."""
     encode: Any = tokenizer
     options: dict[str, Any] = {"padding": padding, "padding_side": "right", "return_tensors": "pt"}
     if not encode.chat_template:

@@ -103,7 +103,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 @contextmanager
 def _seeded(seed: int) -> Generator[None, None, None]:
-    """A global RNG with this seed, and the former state after it."""
+    """Seed the global RNG in the body, and restore its former state afterwards."""
     rng: Any = torch.random  # torch leaves types of these functions open
     with rng.fork_rng(devices=[]):
         rng.manual_seed(seed)

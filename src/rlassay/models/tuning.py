@@ -21,7 +21,7 @@ CONNECTOR = (
     "aligner",
     "embed_vision",
 )
-"""Names of connectors in transformers; the merger of Qwen-VL lies within its vision tower, and is no part of it."""
+"""Names of connectors in transformers; Qwen-VL's merger is inside its vision tower, but counts as a connector."""
 
 
 def _within(names: tuple[str, ...]) -> str:
@@ -42,16 +42,16 @@ def part_of(name: str) -> str:
 
 
 def frozen_modules(tune: Tune | None) -> str | None:
-    """Regular expression of the modules that no adapter may change; None if there are none."""
+    """Regular expression of the modules that adapters may not change; None if there are none."""
     frozen = [pattern for part, pattern in PARTS.items() if tune is not None and not getattr(tune, part)]
     return "|".join(f"(?:{pattern})" for pattern in frozen) or None
 
 
 def freeze(model: Model, tune: Tune | None) -> None:
-    """Let only the parts that `tune` names train; None changes nothing.
+    """Freeze all parts but those that `tune` names; None changes nothing.
 
-    Source: S3 (ChristianLin0420/Qwen2.5-VL-Video), `set_model`. Departure: there the head of the language model trains
-    whatever the flags say, since they are set on its module and not on its weights.
+    Source: S3 (ChristianLin0420/Qwen2.5-VL-Video), `set_model`. Departure: there the head of the language model always
+    trains, since the flags are set on its module and not on its weights.
 
     Errors: StudyError if the model lacks one of the parts.
     """

@@ -1,6 +1,6 @@
 # pyright: basic
 # transformers' processors are untyped.
-"""Clips as the video input of a processor, and as model inputs of one prompt."""
+"""Pass clips to a processor's video input, and build the model inputs of one prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from rlassay.images import Clip
 
 
 def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Keyword arguments with which a processor takes clips whose frames are already chosen; empty without clips.
+    """Keyword arguments that give a processor clips whose frames are already chosen; empty without clips.
 
     The metadata give the times of the frames: without them processors assume 24 frames per second, and without
     `do_sample_frames=False` some drop frames again.
@@ -36,11 +36,11 @@ def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def vllm_media(media: Sequence[Any]) -> dict[str, list[Any]]:
-    """The images and clips of a prompt as vLLM takes them; it shows the frames of a clip and chooses none again."""
+    """The images and clips of a prompt in vLLM's form, with all frames of each clip."""
     images, clips = images_and_clips(media)
     options = video_options(clips)
     names = ("total_num_frames", "fps", "duration", "frames_indices")
-    fixed = {"do_sample_frames": False, "video_backend": "opencv"}  # it wants the name of a reader that it knows
+    fixed = {"do_sample_frames": False, "video_backend": "opencv"}  # vLLM requires the name of a known reader
     videos = [
         (frames, {name: getattr(about, name) for name in names} | fixed)
         for frames, about in zip(options.get("videos", []), options.get("video_metadata", []), strict=True)
@@ -55,14 +55,14 @@ def images_and_clips(media: Sequence[Any]) -> tuple[list[Any], list[Clip]]:
 
 
 def identities(media: Sequence[Any]) -> list[int]:
-    """Identities of images and frames: equal media of a study are the same object while they are cached."""
+    """The `id` of each image and frame: equal media of a study are the same object while they are cached."""
     return [id(image) for item in media for image in (item.frames if isinstance(item, Clip) else (item,))]
 
 
 def process_prompt(
     processor: Any, text: str, media: Sequence[Any], *, with_special_tokens: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The processor's tensors of one prompt: those with one value per position, and those of its images and clips.
+    """The processor's tensors of one prompt: first those per position, then those of its images and clips.
 
     Args:
         processor: a processor with a chat template's text as input.

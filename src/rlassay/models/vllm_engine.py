@@ -19,9 +19,9 @@ NEVER = -100.0
 SAMPLER_GAP = "sampling/sampling_logp_difference/mean"
 """TRL's metric of a step: mean absolute difference of sampled tokens' log-probs, vLLM's and the trainer's, nats."""
 RENAMED = ("llava",)
-"""Model types whose layers have other names in memory than vLLM knows, see `vllm_name`."""
+"""Model types whose layers have other names in transformers than in vLLM, see `vllm_name`."""
 VIDEO_TYPES = ("qwen3_vl",)
-"""Model types whose clips vLLM and transformers read alike."""
+"""Model types whose clips vLLM and transformers process in the same way."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks of adapters that vLLM can be set to."""
 _KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
@@ -62,9 +62,9 @@ def kv_cache_mib() -> int:
 
 @contextmanager
 def reloadable_on_cpu(*, on_cpu: bool) -> Generator[None, None, None]:
-    """Within it, models keep weights on CPU in a form that can be loaded again, as TRL does after each step.
+    """In the body, models on CPU keep weights that can be loaded again, as TRL does after each step.
 
-    vLLM packs them for oneDNN's kernels otherwise.
+    Otherwise vLLM packs them for oneDNN's kernels.
     """
     if not on_cpu:
         yield
@@ -94,10 +94,10 @@ class Served:
 def served(
     model: Any, processor: Any, *, name: str | None, weights: Path | None, revision: str | None, copy: Path
 ) -> Served:
-    """The form in which vLLM loads a policy: from where it lies, or from a copy under names that vLLM knows.
+    """A policy in a form that vLLM can load: the folder as it is, or a copy with vLLM's names.
 
-    An adapter goes on top of its base model where it changes the language model alone; one that changes the vision
-    tower too, which vLLM would leave out, is merged into a copy.
+    An adapter of the language model alone is applied by vLLM. One that also changes the vision tower, which vLLM would
+    leave out, is merged into a copy.
 
     Args:
         model: the policy, loaded by transformers.
@@ -141,7 +141,7 @@ def vllm_name(name: str) -> str:
 
 
 def _language_model_alone(model: Any) -> bool:
-    """Whether no adapter changes a vision tower or a connector."""
+    """Whether adapters change neither vision tower nor connector."""
     changed = {name.split(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
     is_vlm = hasattr(model.config, "vision_config")
     return not is_vlm or all("language_model" in name for name in changed)
@@ -151,7 +151,7 @@ def open_llm(policy: Served, *, dtype: str, on_cpu: bool, batch_size: int, **opt
     """vLLM's `LLM` of a policy.
 
     Args:
-        policy: what it loads.
+        policy: the weights to load.
         dtype: name of a torch dtype.
         on_cpu: whether no GPU is used.
         batch_size: most completions at a time.
@@ -182,13 +182,13 @@ def adapter_request(policy: Served) -> Any:
 def collapse_runs(ids: Iterable[int], token_id: int) -> list[int]:
     """The ids with each run of `token_id` shortened to one.
 
-    A processor has written the image token once for each part of an image; vLLM expects it once and expands it again.
+    A processor writes the image token once for each part of an image; vLLM expects it once and expands it itself.
     """
     return [each for token, run in groupby(ids) for each in ([token] if token == token_id else run)]
 
 
 def check_prompts(expected: Iterable[Sequence[int]], read: Iterable[Sequence[int] | None]) -> None:
-    """Raise ValueError if vLLM has read another prompt than the one meant."""
+    """Raise ValueError if vLLM has read a prompt as other tokens than expected."""
     for ours, theirs in zip(expected, read, strict=True):
         if list(theirs or []) != list(ours):
             raise ValueError(
@@ -227,6 +227,6 @@ def video_problem(model_type: str) -> str | None:
 
 
 def unknown_architectures(names: Iterable[str]) -> list[str]:
-    """Those of these architectures that vLLM has no implementation of; loads vLLM, which takes seconds."""
+    """The architectures that vLLM does not implement; loads vLLM, which takes seconds."""
     known: set[str] = set(vllm_module().ModelRegistry.get_supported_archs())
     return [name for name in names if name not in known]

@@ -1,4 +1,4 @@
-"""Puts two finished studies side by side: arms of the same runs, arms of other recipes, arms that one of them has."""
+"""Compare two finished studies: arms with the same runs, with other recipes, or in one study only."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ from rlassay.report.typeset import quoted, shortened
 MUST_MATCH = ("metric", "mode", "set", "over")
 """Keys of `primary` that two studies must share."""
 DECODING = ("num_samples", "temperature", "top_p", "max_completion_length", "greedy", "beams")
-"""Keys of `evaluation` that two studies must share, as other decoding changes the metric."""
+"""Keys of `evaluation` that two studies must share, since other decoding changes the metric."""
 LONGEST = 160
 """Characters of the settings named in a note."""
 
@@ -54,7 +54,7 @@ class ComparedStudies(Record):
 def compare_studies(first: Results, second: Results, confidence: float) -> ComparedStudies:
     """The primary metric of every row of both studies, and the difference of rows of the same name.
 
-    Runs are identified by the fingerprints of their manifests, which say everything that decides their weights.
+    Runs are identified by the fingerprints of their manifests, which cover everything that decides their weights.
 
     Raises:
         StudyError: other metric, decoding or prompts; one run under two arms or labels; an arm of which some seeds are
@@ -148,7 +148,7 @@ def _prompts(first: Results, second: Results) -> Iterator[str]:
 
 
 def _labels(first: Results, second: Results) -> Iterator[str]:
-    """Runs that are another arm, or an arm of another label, in the second study."""
+    """Problems of runs that have another arm or label in the second study."""
     known = {
         fingerprint: (row, seed)
         for row in first.rows.values()

@@ -73,7 +73,7 @@ class Heat(Record):
     total: float
     """Attention share of the whole image or clip."""
     frames: tuple[float | None, ...] = ()
-    """Of a film strip the attention share of each frame; null for a frame that the arm does not show."""
+    """For a film strip, the attention share of each frame; null for a frame that the arm does not show."""
 
 
 class DocumentWord(Record):
@@ -141,7 +141,7 @@ class Scene(Record):
     image: str | None
     """The file of the image or film strip, relative to the report folder; null unless the prompt has exactly one."""
     num_media: int = 0
-    """Images and clips of the prompt; of several, none is shown here, nor the attention on them."""
+    """Images and clips of the prompt; if there are several, neither they nor the attention on them are shown."""
     times: tuple[float, ...] = ()
     """Seconds of each frame of the film strip; empty for an image."""
     group_size: int
@@ -190,7 +190,7 @@ class TokenCredit(Record):
     min_count: int
     """Least number of occurrences of a ranked word."""
     max_steps: int
-    """Steps of a run whose words are counted; of more, as many evenly spaced ones."""
+    """Most steps of a run whose words are counted; a run with more counts that many evenly spaced ones."""
     words: tuple[ArmWords, ...]
     """One per arm with recorded completions, in the study's order."""
 
@@ -247,7 +247,7 @@ class ArmFacts(Record):
 class OtherMode(Record):
     """The same comparison in another mode of the primary metric, or with seeds paired the other way.
 
-    Modes are the other decoding mode and pass@k.
+    Modes are sampled or greedy decoding, whichever is not the primary one, and pass@k.
     """
 
     column: str
@@ -274,13 +274,13 @@ class Comparison(Record):
     answer: str = ""
     """The verdict in plain words, as the rest of a sentence that begins with the arm's label."""
     takes: str = ""
-    """What would find an effect of the declared size, in a sentence; empty where the verdict needs nothing."""
+    """The seeds or prompts that would find an effect of the declared size, in a sentence; empty if not needed."""
     warnings: tuple[str, ...] = ()
     """Other modes of the metric that contradict the verdict, each in a sentence."""
     equivalence: Equivalence | None = None
     """Test against the declared smallest effect; null = none is declared, or there are no numbers."""
     needed: Needed | None = None
-    """What would find an effect of the declared size; null as for `equivalence`."""
+    """The seeds and prompts that would find an effect of the declared size; null as for `equivalence`."""
     flips: Flips | None = None
     """Prompts won and lost; null unless the metric is 0 or 1."""
     improvement: Estimate | None = None
@@ -339,7 +339,7 @@ class Content(Record):
     summaries: tuple[ArmSummary, ...] = ()
     """Each arm with a finished run, beyond its mean."""
     profiles: Profiles | None = None
-    """The primary metric over prompts; null with one arm, or where a profile says no more than the mean."""
+    """The primary metric over prompts; null with one arm, or where a profile adds nothing to the mean."""
     frontier: Frontier | None = None
     """KL against score; null unless two arms measured the KL."""
     rewards: tuple[RewardPart, ...]
@@ -357,7 +357,7 @@ class Content(Record):
     config: dict[str, Any]
     """The resolved study."""
     mlflow: RunLinks | None = None
-    """The study's runs in MLflow, whose ids differ between reruns; null if it is in no tracking store."""
+    """The study's runs in MLflow, whose ids differ between reruns; null if no tracking store has them."""
     collapses: tuple[PolicyCollapse, ...] = ()
     """Runs that were ended early because their policy had collapsed."""
     provenance: Provenance | None = None

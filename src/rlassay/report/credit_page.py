@@ -25,7 +25,7 @@ SHADES = 5
 UNSHADED = 0.025
 """A weight that differs less than this from 1 is not shaded."""
 TINTS = 8
-"""Opacities of the tint over an image, besides none; values are rounded to the nearest."""
+"""Number of opacities of the tint over an image, besides none; values are rounded to the nearest."""
 UNITS = {"weight": "", "perception": "nats", "entropy": "nats", "dominance": ""}
 """Signal -> unit, in the order of the page."""
 

@@ -44,7 +44,7 @@ MIN_COUNT = 10
 NUM_RANKED = 5
 """Words in each of the two rankings of an arm."""
 MAX_STEPS = 12
-"""Steps of a run whose words are counted; of more, as many evenly spaced ones."""
+"""Most steps of a run whose words are counted; a run with more counts that many evenly spaced ones."""
 EVEN_TOLERANCE = 1e-6
 """Weights that differ by less count as equal."""
 SIGNALS = ("perception", "entropy", "dominance")

@@ -1,6 +1,6 @@
 # pyright: basic
 # Aligns metrics by step with pandas, which ships no types.
-"""Builds the learning curves: each logged metric over training, as the mean over seeds with a band."""
+"""Build the learning curves: each logged metric over training, as the mean over seeds with a band."""
 
 from collections.abc import Iterator
 
@@ -105,7 +105,7 @@ def _curves(results: Results, confidence: float) -> Iterator[Curve]:
 
 
 def _evaluated(metric: str) -> str:
-    """The key that the evaluation gives a logged metric of a reward: `<reward>` or `<reward>/<metric>`."""
+    """The evaluation's key for a logged metric of a reward: `<reward>` or `<reward>/<metric>`."""
     return metric.removeprefix("rewards/").removesuffix("/mean").replace("/metrics/", "/")
 
 

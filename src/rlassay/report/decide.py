@@ -1,4 +1,4 @@
-"""The stage between two rounds of sequential seeds: compares the arms so far and writes which get more seeds."""
+"""The stage `decide`, between two rounds of sequential seeds: compares the arms and gives some more seeds."""
 
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study

@@ -1,6 +1,6 @@
 # pyright: basic
 # Ranks prompts with pandas and reads scores with pyarrow, which ship no types.
-"""Chooses the completions to show side by side: a few prompts, the same ones for every table row."""
+"""Choose the completions to show side by side: a few prompts, the same ones for every table row."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
 # pyright: basic
 # matplotlib types its methods only in part, so strict mode would report every call that draws.
-"""Draws every figure of the report from its content.
+"""Draw every figure of the report from its content.
 
 Figures with an interval per row (levels, differences, rewards) are drawn here, those with a line or marks per arm in
 `plots.lines`. Colours, fonts and the SVG itself are in `figures_style`.
@@ -181,7 +181,7 @@ def _difference_row(comparison: Comparison, unit: Unit, marks: dict[str, Mark]) 
 
 
 def draw_attribution(attribution: Attribution, column: Column) -> Iterator[Drawing]:
-    """What each ingredient adds, by every method; a filled marker means that the interval excludes 0."""
+    """The effect of each ingredient by every method; a filled marker means that the interval excludes 0."""
     for name, (title, kinds) in ATTRIBUTION_FIGURES.items():
         methods = [method for method in attribution.methods if method.kind in kinds]
         rows = [_effect_row(method, one, column.unit) for method in methods for one in method.effects]
@@ -201,7 +201,7 @@ def _effect_row(method: AttributionMethod, one: IngredientEffect, unit: Unit) ->
 
 
 def _several(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
-    """The values of two or more seeds; that of a single one is the mean itself."""
+    """The values of two or more seeds; empty for one, whose value is the mean itself."""
     return values if len(values) > 1 else ()
 
 
@@ -228,7 +228,7 @@ def _describe_rows(title: str, rows: Sequence[IntervalRow]) -> str:
 
 def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool = False) -> tuple[Figure, Axes]:
     left, _, top, bottom = ROWS_MARGINS
-    # Arms are told apart by the ends of their names, so that a long name gets a line of its own rather than a cut.
+    # Names of arms often differ at their ends, so that a long name gets a line of its own instead of being cut.
     stacked = any(len(row.mark.label) + len(row.text) > ROW_CHARACTERS - 3 for row in rows)
     height = top + (ROW_HEIGHT + NAME_HEIGHT * stacked) * len(rows) + bottom
     figure, axes = canvas(ROWS_WIDTH, height, ROWS_MARGINS)
@@ -286,7 +286,7 @@ def _numbers(estimate: Estimate | PairedDifference | None) -> tuple[float | None
 
 
 def _row_limits(rows: Sequence[IntervalRow], unit: Unit, zero: bool) -> tuple[float, float]:
-    """A range with some air that holds every interval and, if `zero`, the value 0."""
+    """A range with a margin that contains every interval and, if `zero`, the value 0."""
     known = [value for row in rows for value in (*_numbers(row.estimate), row.before, *row.seeds) if value is not None]
     values = [scaled(value, unit) for value in known] + ([0.0] if zero or not known else [])
     low, high = min(values), max(values)

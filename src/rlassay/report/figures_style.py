@@ -40,7 +40,7 @@ NEUTRAL = "#4c535d"
 CONTRAST = 3.2
 """Least contrast of a mark on paper; WCAG asks for 3."""
 DARK_CONTRAST = 5.0
-"""The same on dark paper, where thin lines look fainter."""
+"""Least contrast on dark paper, where thin lines look fainter."""
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -181,7 +181,7 @@ def finish(figure: Figure, name: str, part: str, alt: str) -> Drawing:
 
 
 def _plain_attributes(element: ElementTree.Element, name: str) -> None:
-    """Turn the inline style into attributes, use the reader's fonts, and prefix every id with the figure's name."""
+    """Convert inline style to attributes, use the reader's fonts, and prefix every id with the figure's name."""
     for key in ("d", "x", "y", "transform"):
         if key in element.attrib:  # a hundredth of a pixel is enough
             element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", element.attrib[key]).replace("\n", ""))

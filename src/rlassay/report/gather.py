@@ -1,7 +1,7 @@
 # pyright: basic
-# Lives on pandas and pyarrow, which ship no types: in strict mode every call on a frame or table is unknown. The values
-# that other modules get from here are typed: records, floats, arrays.
-"""Reads the results of a study from disk, once; lists missing files with the commands that make them."""
+# pandas and pyarrow ship no types: in strict mode every call on a frame or table is unknown. Results of public
+# functions are typed: records, floats, arrays.
+"""Read the results of a study from disk, once; list missing files with the commands that make them."""
 
 import json
 from collections.abc import Callable, Generator, Iterator
@@ -92,7 +92,7 @@ class Results:
     """Absent files; a policy that lacks one is left out."""
 
     def averaged(self, folder: str, name: str) -> tuple[PolicyScores, ...]:
-        """The scores whose mean a policy has on a set: its own, and with `primary.over` those of earlier weights."""
+        """The scores that a policy averages on a set: its own, and with `primary.over` those of earlier weights."""
         last = self.scores[folder, name]
         if self.study.primary.over is None or name != self.study.primary.set or folder not in self.curves:
             return (last,)
@@ -160,7 +160,7 @@ def gather(
 
 
 def _check_inputs(study: Study, manifest: Path, commands: Commands) -> None:
-    """ResultsError if local inputs are no longer those from which the data were prepared."""
+    """Raise ResultsError if local inputs have changed since the data were prepared."""
     recorded: dict[str, str] | None = json.loads(manifest.read_bytes()).get("inputs")
     if recorded is not None and (changed := changed_inputs(recorded, data_inputs(study.data))):
         problem = f"{manifest} was made from other inputs: {', '.join(changed)} changed since"
@@ -214,7 +214,7 @@ def _problems(missing: list[MissingFile], layout: Layout, commands: Commands) ->
 
 
 def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -> dict[str, PolicyRow]:
-    """Rows in table order; keys hold fingerprints where a stage has several, or an arm or reference its name."""
+    """Rows in table order; keys contain fingerprints where names alone are ambiguous."""
     rows: dict[str, PolicyRow] = {}
     for stage, kind in SHARED_KINDS.items():
         of_stage = {policy.fingerprint: policy for policy in every.values() if policy.stage == stage}
@@ -253,7 +253,7 @@ def reading(path: Path, command: str) -> Generator[None, None, None]:
 
 
 class _Reader:
-    """Reads files of a study; each error names the file and the command that makes it again."""
+    """Reader of a study's files; each error names the file and the command that makes it again."""
 
     def __init__(self, layout: Layout, commands: Commands) -> None:
         self._layout = layout

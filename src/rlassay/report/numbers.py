@@ -1,4 +1,4 @@
-"""Records of the report's sections; each number carries its seeds, its items and the coverage of its interval."""
+"""Records of the report's sections; each number has its seeds, items and the coverage of its interval."""
 
 from typing import Literal
 

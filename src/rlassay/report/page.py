@@ -1,4 +1,4 @@
-"""Renders report.md and the page, one HTML file without requests; untrusted text stays text.
+"""Render report.md and the page, one HTML file without requests; untrusted text stays text.
 
 The page's only script sorts tables. Its content security policy admits this script and the style sheet by their hashes.
 """
@@ -126,9 +126,9 @@ def _sections(content: Content) -> dict[str, str]:
 
 
 def folded_sections(content: Content) -> dict[str, str]:
-    """Section id -> the line beside its heading, for the sections that this study does not turn on.
+    """Section id -> the line beside its heading, for sections that are folded at first.
 
-    A section about something that the arms vary is open: they say what the study is about.
+    A section about something that the arms vary is open.
     """
     varied = {part for row in content.design.rows for part in (row.key.split(".")[0], row.key.split(".")[-1])}
     lines = {
@@ -150,7 +150,7 @@ def folded_sections(content: Content) -> dict[str, str]:
 
 
 def _pass_columns(content: Content) -> list[int]:
-    """Places of the pass@k columns whose numbers no other table has: pass@1 is avg@k, and one more is in `main`."""
+    """Places of the pass@k columns that no other table shows: pass@1 is avg@k, and one more is in `main`."""
     if "pass_at_k" not in content.tables:
         return []
     known = {column.key for column in content.tables["main"].columns}
@@ -194,7 +194,7 @@ def _escape_value(value: Any) -> Any:
 
 
 def escape(text: str) -> Markup:
-    """Text that Markdown shows unchanged on one line, also in a table cell."""
+    """Escape text so that Markdown shows it unchanged on one line, also in a table cell."""
     flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
     marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
     return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))

@@ -1,4 +1,4 @@
-"""The report stage: reads the results, builds the content, writes it, prints the verdicts."""
+"""The stage `ablation_report`: read the results, build the content, write it, print the verdicts."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
     results = gather(study, layout, settings, partial)
     # 2. Build the content of the report.
     content = build_content(results, settings.report)
-    # 3. Write the numbers before the page: the page is the output file that tells Snakemake that all is there.
+    # 3. Write the numbers before the page: Snakemake takes the page as the sign that all is written.
     folder = layout.partial_report if partial else layout.report
     write_numbers(content, folder)
     write_browser(results, content, folder, settings.report.rollout_steps)
@@ -89,7 +89,7 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
 
 
 def build_content(results: Results, settings: ReportSettings) -> Content:
-    """The content of the report; the same for the same results but for `cost`, `resumes`, `provenance` and `mlflow`."""
+    """The content of the report, which follows from the results but for `cost`, `resumes`, `provenance`, `mlflow`."""
     confidence = settings.confidence
     verdicts, gains = compare_with_baseline(results, confidence), compare_with_start(results, confidence)
     labels = {key: row.label for key, row in results.rows.items()}
@@ -276,7 +276,7 @@ def _effects(attribution: Attribution) -> list[dict[str, Any]]:
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
-    """Values of seeds as one text, separated by blanks."""
+    """Fields with the values of seeds joined into one text, separated by blanks."""
     return {
         key: " ".join("nan" if one is None else f"{one:g}" for one in value) if key == "by_seed" else value
         for key, value in fields.items()

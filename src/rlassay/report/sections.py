@@ -1,4 +1,4 @@
-"""Builds the sections of the report without an evaluation score: rewards, data, provenance and cost."""
+"""Build the sections of the report without evaluation scores: rewards, data, provenance and cost."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Builds the tables of the page: their columns, and the estimate in each cell."""
+"""Build the tables of the page: their columns, and the estimate in each cell."""
 
 from collections.abc import Sequence
 from math import inf, isnan
@@ -109,7 +109,7 @@ def estimate(scores: SeedScores, unit: Unit, confidence: float, limits: tuple[fl
         scores: shape (num_policies, num_items); NaN = no score.
         unit: their unit.
         confidence: level of the interval.
-        limits: smallest and largest value, which the interval does not leave; None = as the unit and the scores say.
+        limits: smallest and largest value, which bound the interval; None = from the unit and the scores.
     """
     if limits is not None:
         return _stretched(estimate((scores - limits[0]) / (limits[1] - limits[0]), "share", confidence), limits)
@@ -302,7 +302,7 @@ def _unit(results: Results, metric: str) -> Unit:
 
 
 def value_limits(results: Results, metric: str) -> tuple[float, float] | None:
-    """Smallest and largest value of a metric, where its formula or its held-out scores, all from 0 to 1, tell them."""
+    """Smallest and largest value of a metric, if its formula gives them or all held-out scores are in [0, 1]."""
     limits = _limits(results, metric)
     if limits is None and any(scores.has(metric) for scores in results.scores.values()):
         limits = SHARE_LIMITS if all(scores.are_shares(metric) for scores in results.scores.values()) else None

@@ -1,4 +1,4 @@
-"""Text and images of page and report.md: rounds numbers, writes times and counts, words shared sentences.
+"""Text and images of page and report.md: rounded numbers, times, counts, lists, thumbnails.
 
 Nothing else in the report rounds a number for readers.
 """

@@ -1,4 +1,4 @@
-"""Compares each arm with the baseline and with its policy before RL; writes each verdict as one sentence."""
+"""Compare each arm with the baseline and with its policy before RL; write each verdict as one sentence."""
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ def compare_with_baseline(results: Results, confidence: float, plan: bool = True
     Args:
         results: the study's results.
         confidence: level of the intervals; sequential seeds declare their own.
-        plan: also compute what would find the declared smallest effect, which takes most of the time.
+        plan: also compute the seeds and prompts that the declared smallest effect needs, which takes most of the time.
     """
     study = results.study
     pairs = [(results.rows[name], results.rows[study.baseline]) for name in study.arms if name != study.baseline]
@@ -119,7 +119,7 @@ def _compare(
 def _with_findings(
     results: Results, pair: tuple[PolicyRow, PolicyRow], verdict: Comparison, confidence: float, plan: bool
 ) -> Comparison:
-    """The verdict with what would decide it, the prompts that flip, and the probability of improvement."""
+    """The verdict with the sample size that it needs, the prompts that flip, and the probability of improvement."""
     column, found = primary_column(results), verdict.difference
     if found is None or found.effect is None:
         return verdict
@@ -193,7 +193,7 @@ def row_difference(
 def _over_looks(
     results: Results, arm: PolicyRow, reference: PolicyRow, column: Column, confidence: float
 ) -> PairedDifference | None:
-    """`row_difference`; with sequential seeds, that from the baseline holds over all looks."""
+    """`row_difference`; with sequential seeds, the one from the baseline holds over all looks."""
     found, rounds = row_difference(results, arm, reference, column, confidence), results.study.sequential
     if found is None or rounds is None or reference.kind != "arm":
         return found
@@ -295,7 +295,7 @@ def _other_modes(
 
 
 def _other_pairing(results: Results, arm: PolicyRow, reference: PolicyRow, confidence: float) -> list[OtherMode]:
-    """The comparison with seeds in pairs where they are taken as independent, and the reverse; none with one seed."""
+    """The comparison with seeds paired instead of independent, or the reverse; none with one seed."""
     column = primary_column(results)
     ours, theirs = _paired_scores(results, arm, reference, column)
     if reference.kind != "arm" or len(ours) < 2 or not _share_scores(ours, theirs):

@@ -39,9 +39,9 @@ REWARDS: dict[str, Reward] = {
 }
 
 READING_SIGNALS = frozenset({"modality_balance", "vision_gain", "custom"})
-"""Rewards that read the signals of a completion, or may do so."""
+"""Rewards that may read the signals of a completion."""
 IN_THEIR_OWN_PROCESS = frozenset({"judge", "reward_model"})
-"""Rewards that ask a model in a process of their own. The job calls them itself; its worker calls all others."""
+"""Rewards with a model in a process of their own. The job calls them itself; its worker calls all others."""
 MOSTLY_ZERO_VARIANCE = 0.8
 """Share of groups with zero variance above which a weighted reward causes a warning."""
 WITH_METRICS: dict[str, Callable[..., Sequence[float | Scored | None]]] = {
@@ -57,7 +57,7 @@ EXTRA_METRICS: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[
 
 
 def is_per_sample(name: str, options: Mapping[str, object]) -> bool:
-    """Whether `REWARDS[name]` scores each completion by itself, so that a failure on one costs no other."""
+    """Whether `REWARDS[name]` scores each completion by itself, so that a failure affects only that one."""
     return is_separable(REWARDS[name]) or (name == "custom" and not options.get("batch", False))
 
 

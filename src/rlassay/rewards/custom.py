@@ -34,9 +34,9 @@ def custom(
     dict holds `response` and `ground_truth` (texts), `response_length` (tokens), `finished`, `prompt` (the question),
     `choices` (list of texts), `images` (list of paths), `meta` and `signals`.
 
-    The file may import files and packages that lie beside it. They are part of what identifies a result, as are files
-    that `options` name. Not so: files that the code opens by names of its own, modules imported under computed names,
-    and installed packages.
+    The file may import files and packages beside it. The fingerprint of a result covers these, and files that `options`
+    name. It does not cover files that the code opens by names of its own, modules imported under computed names, and
+    installed packages.
 
     Args:
         completions: one prompt's group.
@@ -117,7 +117,7 @@ def _listed(results: object, path: str) -> list[object]:
 
 
 def _as_scored(result: object, path: str) -> float | Scored | None:
-    """The reward, with its metrics if there are any; the caller, which knows the prompt, refuses NaN and infinity."""
+    """The reward, with its metrics if any; the caller, which knows the prompt, refuses NaN and infinity."""
     value, metrics = result, cast(object, {})
     if isinstance(result, tuple) and len(cast(tuple[object, ...], result)) == 2:
         value, metrics = cast(tuple[object, object], result)
@@ -136,7 +136,7 @@ def _as_scored(result: object, path: str) -> float | Scored | None:
 
 
 def _metrics(metrics: Mapping[object, object]) -> dict[str, float]:
-    """The metrics that are finite numbers; whatever else a function notes there cannot be averaged."""
+    """The metrics that are finite numbers; others cannot be averaged."""
     numbers = {str(name): _number(value) for name, value in metrics.items()}
     return {name: number for name, number in numbers.items() if number is not None and isfinite(number)}
 
@@ -188,7 +188,7 @@ def _imported_files(content: bytes, package: tuple[str, ...], folder: Path) -> I
     """The files below `folder` that the statements of a file import; `package` is the file's own package."""
     try:
         tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # running the file will say so
+    except (SyntaxError, ValueError):  # running the file reports it
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -232,14 +232,14 @@ def _function(source: Path, name: str) -> Callable[..., object]:
 
 
 _MODULES: dict[Path, dict[str, ModuleType]] = {}
-"""Folder of a user's file -> the modules that lie in it, by the name under which they are imported."""
+"""Folder of a user's file -> its modules, by the name under which they are imported."""
 _CONTENTS: dict[Path, bytes] = {}
 """File of a user -> its content when it was loaded."""
 
 
 @contextmanager
 def _importable(folder: Path) -> Generator[None, None, None]:
-    """Let the code of a folder, and no other code, import and pickle the folder's modules.
+    """In the body, make the folder's modules importable and picklable; other code does not see them.
 
     Two folders may have modules of the same name, which must not be confused.
     """
@@ -296,7 +296,7 @@ def _module(source: Path, contents: tuple[tuple[str, bytes], ...]) -> ModuleType
 
 
 def _module_name(source: Path) -> str:
-    """The name that an import beside the file would give it, unless another module has it."""
+    """The name under which a file beside it would import it, unless another module has that name."""
     name = source.stem
     try:
         known = sys.modules.get(name) or importlib.util.find_spec(name)
@@ -309,7 +309,7 @@ def _module_name(source: Path) -> str:
 
 
 def _place(error: BaseException, folder: Path) -> str:
-    """Where in the user's files an exception came from: file, line, function and statement."""
+    """Origin of an exception in the user's files: file, line, function and statement."""
     place = "raised outside of the user's files"
     trace = error.__traceback__
     while trace is not None:

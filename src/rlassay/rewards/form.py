@@ -18,7 +18,7 @@ def think_answer_format(completion: Completion) -> float | None:
 
     The values are 0, 0.3, 0.6 and 1. Other text around the blocks is allowed; their contents do not matter.
 
-    Source: this project's own grading; a binary format reward gives a group no signal until one completion has it all.
+    Source: this project's own grading; a binary format reward gives a group no signal until one completion has all.
     """
     think = _first_block(completion.text, "think")
     answer = _first_block(completion.text, "answer")

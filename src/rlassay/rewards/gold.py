@@ -1,7 +1,7 @@
 """The gold check: an accuracy reward must give the gold answer its maximum and an empty completion its minimum.
 
-The data stage runs it on every row. It names its rewards itself: the data depend on the code of these rewards alone,
-not on every entry of `rlassay.rewards.REWARDS`.
+The data stage runs it on every row. It imports its rewards by name, so that the data depend on the code of these
+rewards alone, not on every entry of `rlassay.rewards.REWARDS`.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ GOLD_CHECKED: dict[str, tuple[Reward, Callable[[PromptRow], str | None]]] = {
 }
 """Accuracy rewards, all from 0 to 1, each with a function from a row to the completion that states its gold answer.
 
-The function returns None for a row that the reward is not made for."""
+The function returns None for a row to which the reward does not apply."""
 
 
 def gold_refusal(row: PromptRow) -> str | None:
@@ -42,7 +42,7 @@ def gold_refusal(row: PromptRow) -> str | None:
 
     All accuracy rewards are checked with their default options, whether or not an arm uses them: the rows of a study
     must not depend on its arms, or a new arm would change the data of all others. A reward that cannot score the row,
-    or is not made for it, rejects nothing.
+    or does not apply to it, rejects nothing.
     """
     completions: dict[str, Completion] = {}  # most rewards are checked with the same two
     for name, (reward, gold_completion) in GOLD_CHECKED.items():

@@ -71,7 +71,7 @@ class JudgeOptions:
 
 @with_options(JudgeOptions)
 def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[float | None]:
-    """The number from `low` to `high` that a language model replies when asked to rate a completion.
+    """Rate completions by a language model, which replies with a number from `low` to `high`.
 
     The model decodes greedily, in a process of its own or behind `endpoint`, and may think first. The default template
     asks for `<score>...</score>`; `rewards.grading.judge_reply.read_score` reads that, JSON, or a plain sentence. A
@@ -79,8 +79,8 @@ def judge(completions: Sequence[Completion], options: JudgeOptions) -> list[floa
     A missing reply (the endpoint fails, the prompt is too long for the model) always gives None. The numbers of
     unreadable and missing replies are logged; without a `fallback` the reward's coverage is 1 - their share.
 
-    The names in the options identify a run, not the weights behind them: a change of a local folder, of a branch of
-    the hub or of the model behind an endpoint goes unnoticed. The endpoint's key is read from `JUDGE_API_KEY`.
+    The names in the options identify a run, not the weights: a change of a local folder, a branch of the hub or
+    the model behind an endpoint is not noticed. The endpoint's key is read from `JUDGE_API_KEY`.
 
     Args:
         completions: one prompt's group.

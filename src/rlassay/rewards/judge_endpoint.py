@@ -1,6 +1,6 @@
-"""Client of an HTTP server with OpenAI's chat-completions protocol, which the reward `judge` asks.
+"""HTTP client of the reward `judge`, for servers with OpenAI's chat-completions protocol.
 
-A module of its own, since only `judge` with an endpoint needs httpx, which takes a tenth of a second to import.
+It is a separate module because only `judge` with an endpoint needs httpx, which takes 0.1 s to import.
 """
 
 import logging

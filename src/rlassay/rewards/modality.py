@@ -48,7 +48,7 @@ def vision_gain(
     sigma: int | float = 1.0,
     signal: str = "modality_dominance/all",
 ) -> list[float | None]:
-    """The gain for attending to text less than the other completions of the group.
+    """Reward completions that attend to text less than the others of their group.
 
     With v the modality dominance of a completion, text over vision:
 

@@ -1,4 +1,4 @@
-"""Outcomes of scoring completions: values, and failures that cost other completions nothing."""
+"""Outcomes of scoring completions: values, and failures, which do not affect other completions."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a reward could not score a completion, or the whole group."""
+    """The reason why a reward could not score a completion, or the whole group."""
 
     kind: FailureKind
     """Kind of the failure."""
@@ -38,14 +38,14 @@ RewardOutcome = float | Scored | Failure | None
 
 
 def value_of(outcome: RewardOutcome) -> float | None:
-    """The number of an outcome; None if scoring failed or if there was nothing to judge."""
+    """The number of an outcome; None if scoring failed or the reward cannot score the completion."""
     if isinstance(outcome, Failure):
         return None
     return outcome.value if isinstance(outcome, Scored) else outcome
 
 
 class RewardError(Exception):
-    """A reward that cannot be used stops the run; the text names the reward and the remedy."""
+    """A reward cannot be used, which stops the run; the text names the reward and the remedy."""
 
 
 class InvalidOutputError(RewardError, ValueError):

@@ -1,8 +1,8 @@
 # pyright: basic
 # transformers' attention functions, masks and configs are untyped.
-"""Attention mass of a transformers model, recorded under its own attention implementation.
+"""Record the attention mass of a transformers model under its own attention implementation.
 
-The model runs with its own kernel (eager, sdpa, flash). Beside it, the queries and keys of the completion's rows are
+The model runs with its own kernel (eager, sdpa, flash). In addition, the queries and keys of the completion's rows are
 scored a second time, and only the sums over key segments are kept.
 """
 
@@ -48,8 +48,8 @@ def attention_mass(
     Row t belongs to the query that *predicted* completion token t, at position P - 1 + t of a prompt of P positions.
     Exact under every attention implementation of transformers that takes a mask (eager, sdpa, flash): the model's own
     queries and keys are scored a second time, for the completion's rows only, so that no matrix of all positions by all
-    positions is made. Only the text decoder is recorded, never a vision tower. Of an encoder-decoder it is the
-    decoder's cross-attention, to the prompt alone: the tokens of the document that a completion rests on.
+    positions is made. Only the text decoder is recorded, never a vision tower. For an encoder-decoder it is the
+    decoder's cross-attention, to the prompt alone: the attention of a completion to its document.
 
     Args:
         model: a causal LM, a vision-language model or an encoder-decoder, with or without PEFT adapters; it runs in
@@ -202,7 +202,7 @@ _RECORDINGS: WeakKeyDictionary[nn.Module, Recording] = WeakKeyDictionary()
 
 @contextmanager
 def recorded_attention(model: Model, recording: Recording) -> Generator[None]:
-    """Record the text decoder's attention layers meanwhile; restores their implementation afterwards."""
+    """Record the text decoder's attention layers in the body; restores their implementation afterwards."""
     decoder: Any = unwrapped(model).get_decoder()
     config = decoder.config
     implementation = config._attn_implementation
@@ -260,7 +260,7 @@ def _attend(
 def _row_mask(
     mask: Tensor | None, rows: slice, first: int, num_keys: int, sliding_window: int | None
 ) -> Bool[Tensor, "#batch #heads rows keys"] | Float[Tensor, "#batch #heads rows keys"]:
-    """Mask of the rows; for flash attention, whose kernel applies causality and windows, it is built here.
+    """Mask of the rows, built here for flash attention, whose kernel applies causality and windows.
 
     Args:
         mask: as passed to the layer.

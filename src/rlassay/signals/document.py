@@ -1,4 +1,4 @@
-"""Which tokens of its document a completion of an encoder-decoder rests on: the mass of its cross-attention."""
+"""Attention of an encoder-decoder's completions to the tokens of their documents: cross-attention mass."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,6 +1,6 @@
-"""Formulas of the signals: pure functions of tensors that measure, without a model.
+"""Formulas of the signals: pure functions of tensors.
 
-Credit builds on them too, so this file imports torch alone.
+Credit uses them too, so that this file imports torch alone.
 """
 
 import math

@@ -25,7 +25,7 @@ _MARKER = "qxzSAIDzxq"
 
 @dataclass(frozen=True, kw_only=True)
 class SampledPrompts:
-    """Prompts as an engine sampled from them, which may differ from a new rendering of the conversations."""
+    """Prompts as the engine read them, which may differ from a new rendering of the conversations."""
 
     token_ids: Sequence[Sequence[int]]
     """Token ids of each completion's prompt."""
@@ -124,9 +124,9 @@ def sampled_inputs(
     completion_mask: Int[Tensor, "batch time"],
     sampled: SampledPrompts,
 ) -> ModelInputs:
-    """Inputs for a teacher-forced pass over the very tokens and images that an engine sampled from.
+    """Inputs for a teacher-forced pass over exactly the tokens and images that the engine read.
 
-    The system block is left out of account, see `with_system_blocks`.
+    Lengths of system blocks are 0 at first, see `with_system_blocks`.
 
     Args:
         processor, prompts, completion_ids, completion_mask: see `model_inputs`.
@@ -236,7 +236,7 @@ def _processed(processor: Any, text: str, media: list[Any], *, with_special_toke
 def _as_sampled(
     processor: Processor, prompt: Prompt, images: list[Any], sampled: SampledPrompts, row: int
 ) -> _Processed:
-    """The tokens that the engine read of one sample's prompt, and its images as the processor prepares them."""
+    """Tokens of one sample's prompt as the engine read them, and its images as the processor prepares them."""
     ids = torch.tensor(sampled.token_ids[row])
     by_token = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     by_image: dict[str, Tensor] = {}
@@ -251,7 +251,7 @@ def _as_sampled(
 
 
 def _retokenized(processor: Any, by_token: dict[str, Tensor], ids: Int[Tensor, "positions"]) -> dict[str, Tensor]:
-    """Tensors per position of the processor, for the token ids that were sampled from if these are others."""
+    """The processor's tensors per position, adapted to `ids` if the engine read other tokens."""
     if torch.equal(by_token["input_ids"], ids):
         return by_token
     types = _token_types(processor, ids)

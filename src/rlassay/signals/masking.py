@@ -1,4 +1,4 @@
-"""Images with random blocks masked, to measure how much a completion depends on the image."""
+"""Mask random blocks of images, to measure how much a completion depends on the image."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace

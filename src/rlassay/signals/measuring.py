@@ -43,13 +43,13 @@ ImageAttention = tuple[list[float], list[int] | None]
 
 @dataclass(frozen=True, kw_only=True)
 class SignalPlan:
-    """Which signals to measure, and how. Only those that rewards and credit use affect training."""
+    """Signals to measure, and how; only those that rewards and credit use affect training."""
 
     also: Set[str] = frozenset()
     """Signals to measure in addition to those that the credit parts need: names of `SIGNALS`."""
     attention: bool = False
-    """Whether to measure attention to text and images even if no credit part needs it, for rewards and logs; that of an
-    encoder-decoder is to its document."""
+    """Whether to measure attention to text and images, or to an encoder-decoder's document, for rewards and logs, also
+    if no credit part needs it."""
     layers: Literal["thirds", "paper"] = "thirds"
     """How layers are divided into early, middle and late, see `layer_segments`."""
     dominance: Literal["early", "middle", "late", "all"] | int = "late"
@@ -176,7 +176,7 @@ class SignalComputer:
             return signals
         segments = segment_ids(inputs, self.processor, model.config) if "dominance" in scored else None
         masked = self._masked_inputs(inputs, batch) if "perception" in scored else None
-        # On TRL's own tokens the pass is TRL's own, positions included, so that entropy is that of its loss.
+        # On TRL's tokens the pass equals TRL's, positions included, so that the entropy is that of its loss.
         config = replace(self.scoring, skip_padding=batch.sampled is None)
         config = config if masked else replace(config, divergence=None)
         scores = teacher_forced(model, inputs, config, segment_ids=segments, masked_inputs=masked)

@@ -38,7 +38,7 @@ class ModelPass:
 
     Logits of all completion tokens at once would take `B x C x V` numbers, gigabytes for a long completion. So `logits`
     computes them for some tokens at a time. It calls the model's own `forward` with a trunk that returns the stored
-    hidden states, so that the head keeps whatever scale or cap the model gives it.
+    hidden states, so that the head keeps any scale or cap of the model.
 
     Args:
         model: a causal LM or a vision-language model, with or without PEFT adapters.
@@ -129,9 +129,9 @@ def _calls(model: Any, module: nn.Module) -> bool:
 
 
 def can_share(trunk: Any, config: Any, shared: SharedPrompts) -> bool:
-    """Whether completions can reuse the keys and values of their prompts: each layer must keep all of them.
+    """Whether completions can reuse the keys and values of their prompts, all of which each layer must keep.
 
-    Not with sliding windows or recurrent states, nor where prompt tokens attend to later ones (models that take
+    False with sliding windows or recurrent states, and where prompt tokens attend to later ones (models that take
     `token_type_ids`).
 
     Args:

@@ -1,4 +1,4 @@
-"""Score finished completions in one teacher-forced pass: log-probs, entropy, attention mass, image sensitivity."""
+"""Score completions in one teacher-forced pass: log-probs, entropy, attention mass, image sensitivity."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Statistics of scores over seeds and items that single runs far off do not move: IQM, probability of improvement."""
+"""Robust statistics of scores over seeds and items: interquartile mean, probability of improvement."""
 
 import numpy as np
 from jaxtyping import Float
@@ -27,7 +27,7 @@ def iqm(scores: ArrayLike) -> float:
 
 
 def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
-    """How probable it is that a run of `a` beats a run of `b` on an item: `mean_i P(a_i > b_i) + P(a_i = b_i) / 2`.
+    """Probability that a run of `a` beats a run of `b` on an item: `mean_i P(a_i > b_i) + P(a_i = b_i) / 2`.
 
     On each item every seed of `a` meets every seed of `b` (Mann and Whitney's U over the number of pairs).
 

@@ -1,4 +1,4 @@
-"""Exact attribution of a score to the ingredients that an arm has: Shapley values, and their weights of the arms."""
+"""Exact attribution of a score to the ingredients of an arm: Shapley values and effects."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations

@@ -1,6 +1,6 @@
-"""What a finished report shows in MLflow: numbers of each row, views of arms and runs, notes, the champion.
+"""Content of a finished report for MLflow: numbers of each row, views of arms and runs, notes, the champion.
 
-MLflow keeps a shared view of an experiment as a tag of it, and opens the view whose key is in the address.
+MLflow stores a shared view of an experiment in one of its tags, and opens the view whose key is in the address.
 """
 
 import json
@@ -16,13 +16,13 @@ from rlassay.tracking.names import ARM_LABEL, CURRENT, STAGE, legal_name
 VIEW_TAG = "mlflow.sharedViewState."
 """Tag of the experiment that holds a view, before the view's key."""
 OF_JOBS = ("sft", "rl", "evaluation", "report")
-"""Stages of runs that are no parents; MLflow's search has no `IN` for tags."""
+"""Stages of runs that are not parents; MLflow's search has no `IN` for tags."""
 SUMMARY = ("effect", "effect/low", "effect/high", "p_holm")
 """Metrics of a parent run that compare it with the baseline."""
 ALIAS = "champion"
 """Alias of the champion's version in MLflow's model registry."""
 RUN_COLUMNS = ("entropy", "kl")
-"""Metrics of a training run that its row in MLflow shows, besides reward and held-out score; more do not fit."""
+"""Metrics in a training run's row in MLflow, besides reward and held-out score; more do not fit."""
 
 
 class ReportNumbers:
@@ -72,7 +72,7 @@ class ReportNumbers:
         return choose_champion(self._content)
 
     def weights(self, policy: str) -> str:
-        """Digest of the weights that the report is about."""
+        """Digest of the weights that the report evaluated."""
         return next(one["sha256"] for one in self._content["policies"] if one["policy"] == policy)
 
     def sentence(self, arm: str) -> str | None:
@@ -85,7 +85,7 @@ class ReportNumbers:
 
 
 def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ()) -> str:
-    """The state of the view of the arms: parent runs of the current results, best first, with columns of their metrics.
+    """State of the view of the arms: parent runs of the current results, best first, with their metrics.
 
     Its first chart is parallel coordinates: a line per arm through its reward weights to the primary metric.
 
@@ -120,7 +120,7 @@ def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ())
 
 
 def runs_view(held_out: str | None = None) -> str:
-    """The state of the view of the training runs: the current ones, grouped by arm, so that charts show means.
+    """State of the view of the training runs: current ones, grouped by arm, so that charts show means.
 
     Args:
         held_out: the metric of the held-out curves; None without them.
@@ -177,13 +177,13 @@ def note(content: Mapping[str, Any], file: Path, page: str) -> str:
 
 
 def row_note(about: str, page: str) -> str:
-    """What a parent run says: its verdict or what it is, and the report's address in MLflow."""
+    """Note of a parent run: its verdict or a description, and the report's address in MLflow."""
     return f"{about} [Report]({page})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """A run of the study, and why it was chosen."""
+    """The run that was chosen, and the reason."""
 
     arm: str
     """The arm."""
@@ -196,12 +196,11 @@ class Champion:
 def choose_champion(content: Mapping[str, Any]) -> Champion | None:
     """The champion by the numbers of a complete report; None where no run of its arm has a score.
 
-    An arm takes the title only if its verdict is `better`, after Holm's correction; of several, the one with the
-    largest effect. Without such an arm the baseline keeps it, since none is known to be better. An arm whose comparison
-    is not resolved never takes it, however high its mean.
+    The champion is the arm with the largest effect among those with the verdict `better` after Holm's correction, or
+    the baseline if there is none. An arm whose comparison is not resolved is never the champion, however high its mean.
 
-    Of the arm's seeds, the one whose score is nearest to the arm's mean is taken, so that the weights are as good as
-    the report says: the best seed would owe its score partly to luck on these prompts.
+    Of the arm's seeds, the one whose score is nearest to the arm's mean is chosen, so that the weights are as good as
+    the report states: the best seed would owe its score partly to luck on these prompts.
     """
     better = [verdict for verdict in content["verdicts"] if verdict["outcome"] == "better"]
     won = max(better, key=lambda verdict: verdict["difference"]["effect"], default=None)

@@ -1,9 +1,9 @@
 """The process that feeds MLflow during a job: `python -m rlassay.tracking.feeder`, started by `follow`.
 
-A program of its own, because it imports MLflow, which a job must not (see `process.py`). It reads one JSON line from
+It is a separate program because it imports MLflow, which a job must not (see `process.py`). It reads one JSON line from
 its standard input and feeds until that input ends, which happens however the job ends, `kill -9` included. Then it
-writes the rest within a bounded time and exits. Everything it sends to MLflow comes from the job's files, so it can
-be killed at any time and another one can continue.
+writes the rest within a bounded time and exits. Everything that it sends to MLflow comes from the job's files, so that
+it can be killed at any time and another one can continue.
 """
 
 import logging
@@ -68,7 +68,7 @@ class Feeder:
             self._watch_machine(self._feed.run_id)
 
     def _watch_machine(self, run_id: str) -> None:
-        """Have MLflow measure the machine for a run, if the settings ask for it; an empty id is no run yet."""
+        """Have MLflow measure the machine for a run, if the settings request it; an empty id means no run yet."""
         if self.job.system_metrics and self._monitor is None and run_id:
             self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.job.uri)
             self._monitor.start()

@@ -13,7 +13,7 @@ ARMS_VIEW, RUNS_VIEW = "rlassay-arms", "rlassay-runs"
 CHARTS = "&compareRunsMode=CHART"
 """Opens a view with its charts in place of its table."""
 LOCAL = "http://127.0.0.1:5000"
-"""Where plain `mlflow ui` shows a local store."""
+"""Address at which plain `mlflow ui` shows a local store."""
 FILE = "links.json"
 """File in the study's tracking folder."""
 
@@ -23,7 +23,7 @@ class Links:
     """Addresses of a study in one tracking store."""
 
     uri: str = ""
-    """Tracking URI of the store; empty while the study is in none."""
+    """Tracking URI of the store; empty while no store has the study."""
     arms: str = ""
     """The arms side by side."""
     runs: dict[str, str] = field(default_factory=dict[str, str])
@@ -33,7 +33,7 @@ class Links:
 
 
 def arms_link(uri: str, experiment: str) -> str:
-    """The address of the study's arms side by side; for a local store, where `mlflow ui` shows it."""
+    """The address of the study's arms side by side; for a local store, that of `mlflow ui`."""
     return f"{_experiment(uri, experiment)}/runs?viewStateShareKey={ARMS_VIEW}"
 
 
@@ -71,7 +71,7 @@ def _base(uri: str) -> str:
 
 
 def read_links(folder: Path) -> Links:
-    """The addresses in a study's tracking folder, of the store written last; empty ones before its first run."""
+    """The addresses in a study's tracking folder, of the last store written; empty before its first run."""
     content: dict[str, Any] = read_json(folder / FILE) or {}
     return Links(**content)
 

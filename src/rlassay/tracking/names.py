@@ -21,7 +21,7 @@ ARM_LABEL = "rlassay.arm_label"
 SEED = "rlassay.seed"
 """The seed; absent for runs that seeds share."""
 IDENTITY = "rlassay.identity"
-"""Which results on disk the run shows; unchanged when a killed job resumes."""
+"""Identity of the results that the run shows; unchanged when a killed job resumes."""
 CURRENT = "rlassay.current"
 """`true` for the results now on disk, `false` for those that a later training replaced."""
 DIGEST = "rlassay.digest."
@@ -53,7 +53,7 @@ class Point:
 
 
 class MetricsFile:
-    """Reads lines added to `metrics.jsonl` since the last read, even if a resumed job truncated it in between."""
+    """Reader of lines added to `metrics.jsonl` since the last read, even if a resumed job truncated it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

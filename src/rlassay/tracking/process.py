@@ -19,7 +19,7 @@ from rlassay.layout import Layout
 PATIENCE = 10
 """Longest time, seconds, that a training job waits at its end for MLflow to accept the rest."""
 REPORT_PATIENCE = 90
-"""The same for the report, which syncs every run of the study; no later job waits for it."""
+"""Longest time, seconds, for the report, which syncs every run of the study; no later job waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

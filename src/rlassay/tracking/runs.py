@@ -31,7 +31,7 @@ class RunDescription:
     stage: str
     """`sft`, `rl`, `evaluation`, `report`, or the stage of a parent run."""
     identity: str
-    """Which results of this policy and stage: a training from step 0 gets a new one."""
+    """Identity of the results of this policy and stage; a training from step 0 gets a new one."""
     params: dict[str, str]
     """Params, under names that MLflow accepts."""
     tags: dict[str, str]
@@ -65,7 +65,7 @@ def parent_run(study: Study, policy: Policy) -> RunDescription:
 
 
 def report_run() -> RunDescription:
-    """The run that holds the report."""
+    """The run that contains the report."""
     return RunDescription(name="report", policy="report", stage="report", identity="report", params={}, tags={})
 
 

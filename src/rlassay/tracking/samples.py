@@ -1,4 +1,4 @@
-"""A run's rollouts as the table that `mlflow ui` shows: prompts with images and gold answers, and their completions."""
+"""A run's rollouts as a table for `mlflow ui`: prompts with images and gold answers, and completions."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ class Table:
 
 
 class RolloutTable:
-    """Makes the table of one run, again and again while its rollouts grow; prompts are read once."""
+    """Maker of one run's table, repeatedly while its rollouts grow; prompts are read once."""
 
     def __init__(self, layout: Layout, policy: str) -> None:
         """
@@ -122,14 +122,14 @@ def question(row: PromptRow) -> str:
 
 
 def gold(row: PromptRow) -> str:
-    """The gold answer; of a multiple-choice row its letter and its text."""
+    """The gold answer; for a multiple-choice row its letter and its text."""
     if not row.choices:
         return row.answer
     return f"{row.answer} {row.choices[row.letters.index(row.answer)]}"
 
 
 def json_value(cell: Any) -> Any:
-    """A cell as people read it, and JSON can hold it, which has no NaN: a number has six digits."""
+    """A cell for people to read, in JSON, which has no NaN; a number has six digits."""
     if not isinstance(cell, float):
         return cell
     return float(f"{cell:.6g}") if math.isfinite(cell) else None

@@ -295,9 +295,9 @@ class Store:
 def prepare_database(uri: str) -> Path | None:
     """Create the sqlite database of a tracking URI if missing, and return its path; None for other URIs.
 
-    Processes that create the tables of one database at the same time damage it for good, and so does a kill meanwhile.
-    So it is created under a temporary name and a file lock, and renamed when complete. In WAL mode readers and writers
-    do not block each other.
+    Processes that create the tables of one database at the same time damage it permanently, and so does a kill
+    meanwhile. Therefore it is created under a temporary name and a file lock, and renamed when complete. In WAL mode
+    readers and writers do not block each other.
     """
     if not uri.startswith("sqlite"):
         return None

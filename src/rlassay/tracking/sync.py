@@ -34,7 +34,7 @@ ROWS = {
     "sft": "The policy before RL.",
     "rl": "The baseline.",
 }
-"""Stage of a policy -> what its row without a verdict is."""
+"""Stage of a policy -> description of its row, which has no verdict."""
 SECONDS_BETWEEN_SAMPLES = 60.0
 """Shortest time between two uploads of completions."""
 NOTE = "mlflow.note.content"
@@ -97,7 +97,7 @@ def sync_report(store: Store, study: Study, layout: Layout, register_champion: b
 
 
 def add_champion(store: Store, study: Study, layout: Layout, report: ReportNumbers) -> str:
-    """Register the champion's weights, and return a paragraph about it; empty while the report is of other weights."""
+    """Register the champion's weights and return a paragraph about it; empty if the report evaluated others."""
     champion = report.champion()
     if champion is None:
         return ""
@@ -197,7 +197,7 @@ class Feed:
         return written
 
     def _is_scored(self, name: str) -> bool:
-        """Whether a set has scores, and not of earlier weights."""
+        """Whether a set has scores of the current weights."""
         scores = self.layout.scores(self.policy.folder, name)
         if not self.policy.is_trained or not scores.exists():
             return scores.exists()

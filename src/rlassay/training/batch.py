@@ -1,4 +1,4 @@
-"""The record of one generation batch, and how processes share it.
+"""The record of one generation batch, and functions that gather and split it over processes.
 
 A generation batch holds the completions that TRL samples at once: groups of `num_generations`, spread over the
 processes in order. Sizes: B completions on this process, N on all processes together, R rewards, T tokens.
@@ -28,7 +28,7 @@ IMAGE_INPUTS = (
     *("pixel_values", "image_grid_thw", "pixel_attention_mask", "spatial_shapes", "image_sizes"),
     *("token_type_ids", "mm_token_type_ids", "image_position_ids"),
 )
-"""Model inputs, beside the tokens, that TRL keeps in a generation batch."""
+"""Model inputs, besides the tokens, that TRL keeps in a generation batch."""
 SPLIT_BY = ("num_images", "num_tiles")
 """Counts by which TRL splits them into chunks."""
 
@@ -46,7 +46,7 @@ class BatchRewards:
     weights: Float[Tensor, "rewards"]
     """(R,), weights at this step."""
     failed: dict[str, list[FailureKind | None]]
-    """For each of our rewards, why it failed on each of the N completions; None where it did not."""
+    """For each of our rewards, the kind of failure on each of the N completions; None where it did not fail."""
     metrics: dict[str, list[dict[str, float]]]
     """For each of our rewards, its further metrics of each of the N completions, by name."""
     num_generations: int
@@ -84,11 +84,11 @@ class GenerationBatch:
     num_generations: int
     """Completions per prompt."""
     step: int
-    """Optimiser step that it is sampled for, from 1."""
+    """Optimiser step for which it is sampled, from 1."""
     seconds: dict[str, float] = field(default_factory=lambda: {"signals": 0.0, "reward": 0.0})
     """Wall time of `signals`, `reward` and `generation` (sampling and log-probabilities), s."""
     chosen: ChosenGroups | None = None
-    """Completions that dynamic sampling and replay chose before TRL works on the batch; None lets TRL sample."""
+    """Completions that dynamic sampling and replay chose before TRL processes the batch; None lets TRL sample."""
     trained: Bool[Tensor, "completions"] | None = None
     """(N,), completions that train; None = all."""
 
@@ -125,7 +125,7 @@ class GenerationBatch:
     kl_penalty_BT: Float[Tensor, "batch time"] | None = None
     """(B, T), nats taken from the reward of each token; None without a KL penalty in the reward."""
     advantages_B: Float[Tensor, "batch"] = field(init=False)
-    """(B,), before credit; of advantages per token, the mean over each completion's tokens."""
+    """(B,), before credit; for advantages per token, the mean over each completion's tokens."""
     greedy: GreedyCompletions | None = None
     """The greedy completions, where the estimator reads them."""
 
@@ -135,7 +135,7 @@ class GenerationBatch:
     credit: Credit = field(init=False)
     """(N, T), credit weights."""
     kl_metrics: dict[str, float] = field(init=False)
-    """What to log of the weights of the KL penalty; empty without any."""
+    """Metrics of the weights of the KL penalty; empty without any."""
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -177,7 +177,7 @@ def gathered_signals(
         has_image_B=accelerator.gather(measured.has_image_B),
         entropy_BT=of_all(measured.entropy_BT),
         logps_BT=of_all(measured.logps_BT),
-        # A process without images measures no image signal, but has to take part when the others gather theirs.
+        # A process without images measures no image signal, but must join when the others gather theirs.
         perception_BT=of_all(missing_BT if measured.perception_BT is None else measured.perception_BT),
         dominance_BT=of_all(missing_BT if dominance_BT is None else dominance_BT),
         draws_BT=of_all(measured.draws_BT),
@@ -222,7 +222,7 @@ def _padded(values_BT: Float[Tensor, "batch some"], length: int) -> Float[Tensor
 
 
 def prompt_key(row: dict[str, Any]) -> str:
-    """`prompt_id` of a dataset row as text; without one, a hex digest of the prompt, or of a row without a prompt."""
+    """`prompt_id` of a dataset row as text; else a hex digest of its prompt, or of the whole row without a prompt."""
     if row.get("prompt_id") is not None:
         return str(row["prompt_id"])
     content = row["prompt"] if "prompt" in row else {name: row[name] for name in sorted(row)}

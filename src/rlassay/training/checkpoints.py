@@ -1,4 +1,4 @@
-"""Checkpoints with manifests, and the newest sound one to resume from.
+"""Seal checkpoints with manifests, and find the newest sound one to resume from.
 
 transformers writes a checkpoint file by file, so a kill or a full disk can leave half of one. A checkpoint counts only
 with a manifest, written last and by rename, whose sizes and digests still hold.

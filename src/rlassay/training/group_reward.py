@@ -1,4 +1,4 @@
-"""The adapter between our rewards and TRL: one prompt's group at a time."""
+"""Adapter from our rewards to TRL's reward functions: one prompt's group at a time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -15,7 +15,7 @@ SIGNALS_COLUMN = "completion_signals"
 """Column that the trainer adds to the rows; TRL passes it to reward functions under this name."""
 
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
-"""Columns of a dataset of TRL's that hold the gold answer, the first that there is."""
+"""Columns of a TRL dataset with the gold answer; the first that exists is used."""
 ROW_COLUMNS = (*ANSWER_COLUMNS, "choices", "prompt_id")
 """Columns from which the row of a prompt is made."""
 
@@ -51,7 +51,7 @@ class GroupReward:
         self.end_token_ids = frozenset(end_token_ids)
         self.prefilled = prefilled
         self.failed: list[FailureKind | None] = []
-        """Why it failed on each completion of the last batch; None where it did not."""
+        """Kind of failure on each completion of the last batch; None where it did not fail."""
         self.metrics: list[dict[str, float]] = []
         """Its further metrics of each completion of the last batch, by name."""
 
@@ -121,7 +121,7 @@ class GroupReward:
 class ColumnReward(GroupReward):
     """One of `REWARDS` on any dataset of TRL's: each prompt's row is made from the dataset's columns.
 
-    The gold answer is the first of `ANSWER_COLUMNS` that there is; the options of a multiple-choice question are the
+    The gold answer is the first of `ANSWER_COLUMNS` that exists; the options of a multiple-choice question are the
     column `choices`. Neighbours with the same prompt are a group.
     """
 
@@ -219,7 +219,7 @@ def failure_counts(failed: Sequence[FailureKind | None]) -> dict[str, int]:
 
 
 def connect_rewards(rewards: Iterable[Any], num_generations: int, end_token_ids: Iterable[int]) -> None:
-    """Tell those rewards that read columns of the rows how completions are grouped and end."""
+    """Set group size and end tokens of every `ColumnReward`, which plain TRL does not give."""
     for reward in rewards:
         if isinstance(reward, ColumnReward):
             reward.num_generations = num_generations

@@ -1,4 +1,4 @@
-"""How the trainer and a study treat each field of TRL's `GRPOConfig`: a table for docs/grpo_config.md.
+"""Treatment of each field of TRL's `GRPOConfig` in the trainer and a study, for docs/grpo_config.md.
 
 `CreditGRPOTrainer` takes every field as `trl.GRPOTrainer` does. A study sets some of them, the stage sets others, and
 the rest keep TRL's defaults, each for a reason below. Run `python -m rlassay.training.grpo_options` to write the page.

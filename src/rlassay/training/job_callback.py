@@ -33,8 +33,8 @@ ARGUMENTS = "trl_arguments.json"
 class JobCallback(TrainerCallback):
     """Appends one line per logged step to `metrics.jsonl`, moves the bar and seals checkpoints, on the main process.
 
-    First it writes all arguments of TRL's trainer, also those left at their defaults, to `trl_arguments.json`. On all
-    processes it has the launcher end a job in which no rank makes progress.
+    First it writes all arguments of TRL's trainer, including defaults, to `trl_arguments.json`. On all processes it
+    reports progress to the launcher, which ends a job without any.
 
     A line is one flat JSON object, `{"step", "time", <TRL's metric names>...}`; a value that is not finite becomes
     null. It is flushed before training continues, so that a kill loses at most the line being written. `time/step` is
@@ -110,7 +110,7 @@ class JobCallback(TrainerCallback):
 
 
 class KeepIntermediate(TrainerCallback):
-    """Saves the weights every `every` steps before the last one, for the held-out curve; training goes on immediately.
+    """Saves the weights every `every` steps before the last one, for the held-out curve; training does not wait.
 
     A folder gets its name when it is complete, so that a kill leaves none that is half written.
     """
@@ -134,7 +134,7 @@ class KeepIntermediate(TrainerCallback):
 
 
 def finite(value: float | None) -> float | None:
-    """`value`, or None when it is NaN or infinite, which JSON cannot hold."""
+    """`value`, or None when it is NaN or infinite, which JSON cannot represent."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -164,10 +164,10 @@ def add_trackers(trainer: Any, names: Trackers, run: "Run", study: str) -> None:
     Args:
         trainer: any trainer of transformers; its `run_name` becomes the run's name in W&B.
         names: the trackers.
-        run: the job, which says where it keeps files and which step it resumes from.
+        run: the job, with its folder and the step from which it resumes.
         study: the study's id, the project in W&B.
     """
-    trainer.remove_callback(PrinterCallback)  # `JobCallback` replaces it, unless the console is asked for
+    trainer.remove_callback(PrinterCallback)  # `JobCallback` replaces it, unless the tracker `console` is named
     if not is_main():
         return
     trainer.args.run_name = run.plan.policy
@@ -198,7 +198,7 @@ class _ResumedWandb(WandbCallback):
     """W&B's callback without the steps that an earlier attempt of the job has logged.
 
     A killed attempt may have logged steps after the checkpoint, which this one trains again to the same values. W&B
-    takes back nothing that it has, and offline cannot be asked for it.
+    cannot remove logged steps, and offline cannot list them.
     """
 
     def __init__(self, last_step: Path) -> None:
@@ -225,7 +225,7 @@ class _ResumedWandb(WandbCallback):
 
 
 def _kept_id(path: Path) -> str:
-    """The id in a file, which is written if it is absent."""
+    """The id in a file; creates id and file if the file is absent."""
     if not path.exists():
         path.write_text(uuid.uuid4().hex, encoding="utf-8")
     return path.read_text(encoding="utf-8")

@@ -27,10 +27,10 @@ from rlassay.ranks import LONGEST_WAIT, PROGRESS, is_launched, spans_machines
 Value = TypeVar("Value")
 
 SECONDS_FOR_A_PROBE = 2.0
-"""How long a job waits for the lock: `rlassay.progress.is_held` takes it for an instant."""
+"""Seconds that a job waits for the lock, which `rlassay.progress.is_held` holds for an instant."""
 BYTES_PER_MB = 2**20
 COMPARED = ("torch", "transformers", "trl", "accelerate", "deepspeed", "vllm", "rlassay")
-"""Libraries that machines which share a job must have alike, or lack alike."""
+"""Libraries of which the machines of a job must have equal versions, or none."""
 
 
 class RefusedError(RuntimeError):
@@ -93,14 +93,14 @@ def require_gpus(declared: int) -> None:
 
 
 def visible_gpus() -> int:
-    """How many GPUs this process sees."""
+    """Number of GPUs that this process sees."""
     import torch
 
     return torch.cuda.device_count()
 
 
 def refuse_other_launchers() -> None:
-    """Refuse a job that was started as one of several processes by something else than its own launcher.
+    """Refuse a job that another launcher than ours has started as one of several processes.
 
     Errors: RefusedError naming their number.
     """
@@ -130,9 +130,9 @@ def join_processes(declared: int, *, on_cpu: bool) -> None:
 
 
 def _check_versions() -> None:
-    """Refuse a job whose machines have different libraries, in all of its processes.
+    """Refuse a job, in all of its processes, if its machines have different libraries.
 
-    Errors: RefusedError naming two machines and what differs.
+    Errors: RefusedError naming two machines and the libraries that differ.
     """
     own = {name: package_version(name) or "none" for name in COMPARED}
     (host, main), *others = _of_all((platform.node(), {"python": platform.python_version(), **own}))
@@ -146,14 +146,14 @@ def _check_versions() -> None:
 
 
 def _processes(**options: Any) -> Any:
-    """Accelerate's record of the processes that share this job."""
+    """Accelerate's state of the processes that share this job."""
     import accelerate  # pyright: ignore[reportMissingTypeStubs] - takes seconds to import
 
     return cast(Any, accelerate).PartialState(**options)
 
 
 def wait_for_all() -> None:
-    """Wait until every process that shares this job is here."""
+    """Wait until every process that shares this job has reached this call."""
     if is_launched():
         _processes().wait_for_everyone()
 
@@ -183,9 +183,9 @@ def leave_processes() -> None:
 
 
 def restorable(trainer: Any) -> Any:
-    """The transformers trainer, able to load its checkpoints on several CPU processes too.
+    """Make a trainer able to load its checkpoints on several CPU processes, and return it.
 
-    The device of such a process is `cpu:0`, which `torch.load` cannot map tensors to.
+    The device of such a process is `cpu:0`, to which `torch.load` cannot map tensors.
     """
     if is_launched() and trainer.args.device.type == "cpu":
         import torch

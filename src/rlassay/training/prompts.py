@@ -1,4 +1,4 @@
-"""Rows as the data set that `trl.GRPOTrainer` draws prompts from."""
+"""Convert rows to the data set from which `trl.GRPOTrainer` draws prompts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from rlassay.records import PromptRow
 
 
 def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, seed: int) -> list[str]:
-    """The prompts of a whole run, batch after batch: all of them in a new random order, again and again.
+    """The prompts of a whole run, batch after batch: repeated passes, each in a new random order.
 
     TRL's own sampler restarts its shuffling when a run resumes, and would repeat the first pass; an order that is fixed
     beforehand resumes exactly. As in TRL, a pass drops the prompts that do not fill a batch.
@@ -69,7 +69,7 @@ def prompt_dataset(
 
 
 class _MakeColumns:
-    """Turns a batch of prompt ids into the columns that the trainer reads."""
+    """Converts a batch of prompt ids to the columns that the trainer reads."""
 
     def __init__(self, rows: Mapping[str, PromptRow], chat_format: ChatFormat, images: StudyImages) -> None:
         self.rows = rows

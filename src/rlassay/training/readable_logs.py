@@ -1,4 +1,4 @@
-"""Readable logs of a running training job: `tail -f state/rollout_results.md`."""
+"""Markdown logs of a running training job, for people: `tail -f state/rollout_results.md`."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ class ReadableLog:
 def readable_logs(
     folder: Path, rows: Mapping[str, PromptRow], settings: Diagnostics, resumed_step: int
 ) -> list[Callable[[Rollout], None]]:
-    """The logs that the settings ask for, in `folder`; `rows` are the prompts by `prompt_id`."""
+    """The logs that the settings enable, in `folder`; `rows` are the prompts by `prompt_id`."""
 
     def completions(rollout: Rollout) -> str:
         return completions_section(

@@ -1,4 +1,4 @@
-"""Metrics of the rewards of a generation batch, which add to TRL's or replace them."""
+"""Metrics of the rewards of a generation batch, in addition to TRL's or in place of them."""
 
 import logging
 from collections import Counter
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def scored_mean_and_std(rewards: BatchRewards) -> dict[str, float]:
     """`rewards/<name>/mean` and `/std` over the completions that the reward could score.
 
-    Only of rewards that could not score all: TRL's own numbers include the imputed values. NaN for the deviation of
-    fewer than two.
+    Only for rewards that could not score all completions, since TRL's own numbers include the imputed values. The
+    deviation of fewer than two is NaN.
     """
     metrics: dict[str, float] = {}
     for name, values in zip(rewards.names, rewards.raw.T, strict=True):
@@ -154,7 +154,7 @@ def impute_group_mean(raw: Float[Tensor, "batch rewards"], num_generations: int)
 
 
 class ZeroVarianceRewards:
-    """Warns once of each weighted reward that gives most groups one value for all completions."""
+    """Warns once of each weighted reward that has zero variance in most groups."""
 
     def __init__(self) -> None:
         self.zero_variance: Counter[str] = Counter()

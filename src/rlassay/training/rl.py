@@ -67,8 +67,8 @@ def run_rl(
 ) -> None:
     """Train one arm with one seed, or resume it after a kill; its manifest `train.json` is written last.
 
-    `diagnostics` chooses the logs for people to read, and the measurements in them. No result depends on it, nor on
-    the trackers to `report_to`.
+    `diagnostics` chooses the logs for people to read, and the measurements in them. Neither it nor `report_to`, the
+    trackers, changes any result.
 
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
     than the study declares, or while another process trains it.
@@ -113,7 +113,7 @@ def run_rl(
 
 
 def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[str, Any]:
-    """The arguments of our trainer that TRL's does not have."""
+    """Arguments of `CreditGRPOTrainer` that TRL's trainer lacks."""
     return {
         "weight_phases": list(recipe.weight_phases.values()),
         "advantage": advantage_estimator(recipe.rl),
@@ -155,7 +155,7 @@ def critic_options(rl: RLConfig) -> CriticOptions | None:
 
 
 def group_plan(rl: RLConfig) -> GroupPlan:
-    """Which of the sampled completions train."""
+    """The arm's choice of the completions that train."""
     sampling, replay = rl.dynamic_sampling, rl.replay
     return GroupPlan(
         dynamic_sampling=None if sampling is None else DynamicSampling(**sampling.model_dump()),
@@ -190,10 +190,10 @@ def collapse_guard(rl: RLConfig) -> CollapseGuard | None:
 
 
 def signal_plan(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> SignalPlan:
-    """Which signals to measure, and how.
+    """The signals to measure, and how.
 
     Signals that the credit of any arm needs are measured in every arm, so that arms can be compared. Attention is
-    measured if a reward reads it, if the credit of an arm does, or if the settings ask for it.
+    measured if a reward or the credit of an arm reads it, or if the settings enable it.
     """
     attention, perception = recipe.signals.attention, recipe.signals.perception
     lists = [parts for arm in study.arms.values() for parts in arm.recipe.credit_lists.values()]
@@ -222,11 +222,11 @@ def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics)
 
 
 def starting_policy(layout: Layout, policy: Policy, diagnostics: Diagnostics, folder: Path) -> tuple[Model, Processor]:
-    """The policy that RL starts from: the arm's warm start, or the model before any training.
+    """The policy from which RL starts: the arm's warm start, or the model before any training.
 
-    For the KL, TRL loads the reference model from the policy's own path, with vLLM the sizes of a built-in model, and
-    saved adapters name the path of theirs, so that a model without a warm start is first saved to `folder`. Adapters
-    on a hub model need no copy: the model without them is the reference.
+    A model without a warm start is first saved to `folder` where TRL needs its path: to load the reference model of the
+    KL, to read the sizes of a built-in model for vLLM, and as the base that saved adapters name. Adapters on a hub
+    model need no copy: the model without them is the reference.
     """
     recipe = policy.recipe
     start = policy.start
@@ -319,7 +319,7 @@ def vllm_arguments(engine: RLEngine) -> dict[str, Any]:
 
 
 def vllm_plan(recipe: Recipe) -> VLLMPlan | None:
-    """What TRL's arguments leave open about vLLM; None for another engine."""
+    """Settings of vLLM for which TRL has no argument; None for another engine."""
     engine = recipe.rl.engine
     if not isinstance(engine, VLLMSampler):
         return None
@@ -333,7 +333,7 @@ def vllm_plan(recipe: Recipe) -> VLLMPlan | None:
 
 
 def beam_sampling(rl: RLConfig) -> dict[str, int] | None:
-    """Generation arguments with which one beam search gives a whole group; None samples independently."""
+    """Generation arguments for sampling a whole group from one beam search; None samples independently."""
     return {"num_beams": rl.num_generations, "num_return_sequences": rl.num_generations} if rl.beam_sampling else None
 
 
@@ -366,7 +366,7 @@ def _plan(study: Study, layout: Layout, policy: Policy) -> RunPlan:
 
 
 def libraries(study: Study, recipe: Recipe) -> tuple[str, ...]:
-    """The libraries that a run is sampled and trained by, besides those of every run."""
+    """The libraries that sample and train a run, besides those of every run."""
     return (*strategy_libraries(study.strategy), *(("vllm",) if recipe.rl.engine.kind == "vllm" else ()))
 
 

@@ -1,6 +1,6 @@
 # pyright: basic
 # (pyarrow has no types)
-"""Every completion of every step: the record that the trainer gives to its listeners, and its parquet shards."""
+"""Record every completion of every step: `Rollout`, which listeners receive, and its parquet shards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -41,7 +41,7 @@ class TokenRecord:
     weight: list[float]
     """(T), credit weight of each token."""
     entropy: list[float] | None
-    """(T), entropy of the distribution that each token was drawn from, nats."""
+    """(T), entropy of the distribution from which each token was sampled, nats."""
     perception: list[float] | None
     """(T), sensitivity of each token to the image, nats."""
     dominance: list[float] | None
@@ -67,7 +67,7 @@ class Rollout:
     """One generation batch over all processes: N completions in groups of `num_generations`, R rewards."""
 
     step: int
-    """Optimiser step that it is sampled for, from 1."""
+    """Optimiser step for which it is sampled, from 1."""
     num_generations: int
     """Completions per prompt; those of a prompt are neighbours."""
     prompt_ids: list[str]
@@ -87,7 +87,7 @@ class Rollout:
     advantages: Float[Tensor, "batch"]
     """(N,), advantages before credit."""
     failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)
-    """By reward (N), why it failed on each completion; None where it did not."""
+    """By reward (N), the kind of failure on each completion; None where it did not fail."""
     signals: dict[str, Float[Tensor, "batch"]] = field(default_factory=dict)
     """By name such as `modality_dominance/late` (N,), signals of each completion; NaN = not defined."""
     scale: Float[Tensor, "batch"] | None = None
@@ -105,7 +105,7 @@ class Rollout:
 def rollout_table(rollout: Rollout) -> Any:
     """The `pyarrow.Table` with one row per completion that was sampled at this step; NaN becomes null.
 
-    Where not all completions train, `trained` says which do; replayed ones are in the shards of earlier steps.
+    If not all completions train, the column `trained` marks those that do; replayed ones are in earlier shards.
     """
     count = len(rollout.prompt_ids)
     columns: dict[str, pa.Array] = {

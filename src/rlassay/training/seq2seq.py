@@ -2,8 +2,8 @@
 # (accelerate has no types, and those of TRL leave most attributes of a trainer open)
 """GRPO for encoder-decoders: swap TRL's `GRPOTrainer` for `Seq2SeqGRPOTrainer` to train T5, BART and the like.
 
-Only what makes and scores sequences is overridden. TRL's loss, its reference model, advantages, rewards, credit,
-metrics and checkpoints are those of `CreditGRPOTrainer`.
+Only methods that sample and score sequences are overridden. TRL's loss, its reference model, advantages, rewards,
+credit, metrics and checkpoints are those of `CreditGRPOTrainer`.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
     BOS token, which are never sampled and never trained.
 
     Completions are sampled from the model's distribution, at the `temperature` and `top_p` of the arguments: generation
-    settings of the checkpoint, such as beams or a minimal length, play no part. `generation_kwargs={"num_beams": G,
+    settings of the checkpoint, such as beams or a minimal length, have no effect. `generation_kwargs={"num_beams": G,
     "num_return_sequences": G}` takes all G completions of a group from one sampled beam search; they are then far more
     alike than independent samples.
 
@@ -86,7 +86,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         super()._xp_check()
 
     def _xp_check_beams(self) -> None:
-        """A beam search gives a whole group, so that a process must hold whole groups."""
+        """Raise ValueError unless each process has whole groups, since a beam search gives a whole group."""
         sequences = self.generation_config.num_return_sequences or 1
         beams = self.generation_config.num_beams or 1
         if beams == sequences == 1:
@@ -135,7 +135,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         return document_ids(self._xp_model(), tokenizer, texts), None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Called by TRL to sample; its padding, unwrapping and cutting at the end token stay."""
+        """Called by TRL to sample; keeps its padding, unwrapping and cutting at the end token."""
         with causal_generate(self._xp_model()):
             return super()._generate_single_turn(*args, **kwargs)
 
@@ -151,7 +151,7 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, None]:
         """Called by TRL to score: log-probs (B, C) of the completions, and entropies of their distributions, nats.
 
-        TRL's fused LM head does not fit here: the head of T5 scales hidden states, that of BART adds a bias.
+        TRL's fused LM head cannot be used: the head of T5 scales hidden states, that of BART adds a bias.
         """
         size = batch_size or len(input_ids)
         logps: list[Tensor] = []
@@ -174,5 +174,5 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
 
 
 def _text(prompt: Any) -> str:
-    """What the encoder would read of a prompt, a text or a conversation."""
+    """The text of a prompt for the encoder, from a text or a conversation."""
     return prompt if isinstance(prompt, str) else "".join(turn_text(turn.get("content")) for turn in prompt)

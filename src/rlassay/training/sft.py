@@ -1,4 +1,4 @@
-"""The supervised warm start: TRL's `SFTTrainer` on the rows of the `sft` split, which demonstrate a completion."""
+"""The supervised warm start: TRL's `SFTTrainer` on the demonstrations of the `sft` split."""
 
 import logging
 import shutil
@@ -65,8 +65,8 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
     Adapters are merged at the end, so that the saved model is a full one, to which RL can add adapters of its own. If
     merging changes the logits, the adapter is saved instead, and RL trains it further.
 
-    Errors: ValueError for a policy that is no warm start, or for rows that lack a demonstration; RuntimeError for fewer
-    GPUs than the study declares; RunBusyError while another process trains it.
+    Errors: ValueError for a policy that is not a warm start, or for rows that lack a demonstration; RuntimeError for
+    fewer GPUs than the study declares; RunBusyError while another process trains it.
     """
     model_config, sft = policy.recipe.warm_start_model, policy.recipe.sft
     if sft is None or policy.stage != "sft":
@@ -140,8 +140,8 @@ def seq2seq_trainer(
 def mean_over_tokens(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
     """Cross-entropy of the labels, mean over the label tokens of an optimiser step, nats.
 
-    The models' own loss is the mean over one micro-batch on one process. `Trainer` takes it for this one, and then
-    multiplies it by the number of processes and adds it up over micro-batches.
+    The models' own loss is the mean over one micro-batch on one process, which `Trainer` would treat as this mean:
+    multiply by the number of processes and add up over micro-batches.
 
     Args:
         outputs: of the model, with `logits` (B, T, V).
@@ -160,7 +160,7 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
     Args:
         trainer: a finished `SFTTrainer`, whose model is a `PeftModel`.
         config: the study's model section.
-        folder: where the adapter is kept in the meantime.
+        folder: folder for the adapter meanwhile.
     """
     adapted = trainer.model
     trainer.save_model(str(folder))  # merging overwrites the base model's weights
@@ -171,7 +171,7 @@ def merged(trainer: Any, config: ModelConfig, folder: Path) -> Model:
     _untie(adapted)
     model = adapted.merge_and_unload()
     difference, scale = (_logits(model, probe) - before).abs().max().item(), before.abs().max().item()
-    if not difference <= MERGE_TOLERANCE[str(model.dtype)] * scale:  # NaN is no agreement
+    if not difference <= MERGE_TOLERANCE[str(model.dtype)] * scale:  # also for NaN
         logger.warning(
             "Merging the adapter would change the logits by up to %.3g, where they reach %.3g: the warm start is kept "
             "as an adapter of %s.",
@@ -199,7 +199,7 @@ def _logits(model: Any, probe: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _untie(adapted: Any) -> None:
-    """Give the output embeddings weights of their own, if they share them with input embeddings and one is adapted."""
+    """Untie output embeddings from input embeddings if they share weights and one of them is adapted."""
     model = adapted.get_base_model()
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
@@ -255,8 +255,8 @@ def sft_dataset(
     """Dataset in TRL's prompt-completion format: `prompt`, `completion` and, if any row has some, `images`.
 
     If the template rewrites any demonstration or ends it without an end token, or if rows show clips by the video input
-    (see `ClipCollator`), all rows are written out instead, as prompt, demonstration and end token, the same texts that
-    RL and evaluation sample.
+    (see `ClipCollator`), all rows are plain texts instead: prompt, demonstration and end token, as RL and evaluation
+    sample them.
 
     Args:
         rows: rows with a demonstration.
@@ -301,7 +301,7 @@ class _OpenImages:
         return {**batch, "images": [self.images(paths) for paths in batch["images"]]}
 
     def __reduce__(self) -> tuple[type["_OpenImages"], tuple[Path]]:
-        # `datasets` fingerprints a transform by pickling it; the images in memory are no part of that.
+        # `datasets` fingerprints a transform by pickling it, which leaves out the images in memory.
         return type(self), (self.data,)
 
 

@@ -11,7 +11,7 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
     rollouts/         step<n>.parquet: every completion of a step (RL)
     tokens/           step<n>.parquet: some completions of each step, token by token (RL)
     weights/          the trained policy, written once, by rename
-    COMPLETE          the job finished, with its manifest; if it is there alone, the user asked for a rerun, or the
+    COMPLETE          the job finished; without a manifest beside the folder, the user requested a rerun, or the
                       cluster has started the job again
 
 `run.json`: {"policy", "stage", "arm", "seed", "max_steps", "gpus", "fingerprint", "inputs", "libraries", "pid", "host",
@@ -72,7 +72,7 @@ class RunPlan:
     policy: str
     """Policy folder relative to the study root."""
     stage: Literal["sft", "rl"]
-    """Which stage trains it."""
+    """The stage that trains it."""
     arm: str | None
     """The arm; None for a warm start, which arms share."""
     seed: int
@@ -106,7 +106,7 @@ class Run:
         self.finished = False
         """True when the result already exists and there is nothing to do."""
         self.resume_from: str | None = None
-        """Path of the checkpoint to hand to `Trainer.train`, or None to start from step 0."""
+        """Path of the checkpoint for `Trainer.train`, or None to start from step 0."""
         self.collapse: dict[str, Any] | None = None
         """Step and reason if the job ended early because its policy collapsed."""
         self._attempts: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ class Run:
         self.record("running")
 
     def _restore_manifest(self, previous: dict[str, Any]) -> None:
-        """Put back the manifest of a finished job that its cluster has started again, say because the node was lost.
+        """Restore the manifest of a finished job that its cluster has started again, such as after losing a node.
 
         Snakemake removes the manifest before each start, which must not look like the user's request for a rerun.
         """
@@ -181,10 +181,10 @@ class Run:
     def finish(self, trainer: "Trainer", generated_tokens: int = 0, collapse: "Collapse | None" = None) -> None:
         """Save the weights, check the number of steps, write the manifest and then COMPLETE.
 
-        A job whose policy has collapsed has a result too, the weights at that step; its manifest says so.
+        A job whose policy has collapsed has a result too, the weights at that step; its manifest states the collapse.
 
         A job that has outlived its Snakemake keeps its checkpoints and writes no COMPLETE: the next Snakemake does not
-        know that the job succeeded and removes the manifest, which must not look like the request for a rerun.
+        know that the job succeeded and removes the manifest, which must not look like a request for a rerun.
 
         Errors: RuntimeError when the trainer has not done all its steps.
         """
@@ -240,7 +240,7 @@ class Run:
 
 
 def _cluster_job() -> dict[str, str]:
-    """`slurm_job`, the number of the Slurm job around this process, which a restart keeps; nothing elsewhere."""
+    """`slurm_job`, the number of this process's Slurm job, which a restart keeps; empty outside of Slurm."""
     return {"slurm_job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}
 
 
@@ -310,6 +310,6 @@ def _wipe(state: Path) -> None:
 
 
 def _closed(attempts: list[dict[str, Any]], metrics: Path) -> list[dict[str, Any]]:
-    """The attempts with their ends; one that was killed outright ended when it last wrote its metrics."""
+    """The attempts with their ends; for one killed by SIGKILL, the time of its last metrics."""
     last_sign = metrics.stat().st_mtime if metrics.exists() else 0.0
     return [{**each, "ended": each["ended"] or max(last_sign, each["started"])} for each in attempts]

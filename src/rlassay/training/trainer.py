@@ -83,8 +83,8 @@ class CreditGRPOTrainer(MicroBatchTrainer):
     - `weight_phases`, for each reward the weights over training and the progress at which each begins (see
       `rlassay.rewards.weights`); None keeps `reward_weights`;
     - `groups`, which of the sampled completions train: dynamic sampling, replay, part of each group, see `GroupPlan`;
-    - `vllm`, what TRL's arguments leave open with `use_vllm`, and when the run stops, see `VLLMPlan`;
-    - `common_random_numbers`: runs of the same seed meet the same noise of sampling at every step;
+    - `vllm`, further settings for `use_vllm`, and when the run stops, see `VLLMPlan`;
+    - `common_random_numbers`: runs of the same seed sample with the same random numbers at every step;
     - `kl`, a penalty for leaving the reference policy in place of TRL's `beta`, see `KLControl`;
     - `max_tokens_per_micro_batch`, most tokens of a forward pass of the loss, see `TokenBudget`;
     - `signals`, how to measure the signals that rewards and credit parts read.
@@ -103,10 +103,10 @@ class CreditGRPOTrainer(MicroBatchTrainer):
     the trained weights equal those of `GRPOTrainer` bit for bit, and with `uniform` too, except with
     `importance_sampling_level="sequence"`, where the loss sums (B, T) values in another order (differences below 1e-5).
 
-    Signals are measured on the very tokens and images that TRL sampled from (also with `rollout_func`, tools or
-    `chat_template_kwargs`), and entropy is that of TRL's own loss. Tokens that the loss leaves out, such as results of
-    tools, have no credit and take part in no filter. TRL's `clip_ratio/*` count every completion token, and those
-    without credit as not clipped: divide by `combined_token_fraction` for the share among the selected ones.
+    Signals are measured on exactly the tokens and images that TRL sampled from (also with `rollout_func`, tools or
+    `chat_template_kwargs`), and entropy equals that of TRL's own loss. Tokens that the loss leaves out, such as results
+    of tools, have no credit and enter no filter. TRL's `clip_ratio/*` count every completion token, and those without
+    credit as not clipped: divide by `combined_token_fraction` for the share among the selected ones.
 
     `reward_funcs` may hold rewards of `rlassay.rewards.REWARDS`, see `rlassay.training.trl_reward`.
 
@@ -202,7 +202,7 @@ class CreditGRPOTrainer(MicroBatchTrainer):
         assert num_generations is not None  # TRL's config has filled it in
         step = self.state.global_step + 1
         batch = GenerationBatch(rows=inputs, is_training=is_training, num_generations=num_generations, step=step)
-        # TRL passes nothing through to `_generate` and `_calculate_rewards`: this attribute hands the batch over.
+        # TRL passes no argument of ours to `_generate` and `_calculate_rewards`: they read the batch from here.
         self.xp_batch = batch
         output = super()._generate_and_score_completions(self.xp_groups.choose(self, batch))
         self.xp_sampling.check(self, output)

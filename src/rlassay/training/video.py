@@ -1,13 +1,13 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""TRL's trainers for prompts with clips, which TRL itself shows to sampling only.
+"""Train on prompts with clips, which TRL itself passes to sampling but not to the loss.
 
-A prompt with clips holds them, and its images, in its messages: `{"type": "video", "video": Clip}`. TRL's own columns
-are left out, or it would process the prompts a second time. The processor runs once per distinct prompt; its tensors
-travel as one object per completion through TRL's shuffling and splitting, and each pass that computes log-probabilities
-gets those of its rows. So rows with clips, with images and with text alone may share a batch. The loss is TRL's.
+A prompt with clips has them, and its images, in its messages: `{"type": "video", "video": Clip}`. TRL's own columns are
+left out, or it would process the prompts a second time. The processor runs once per distinct prompt. Its tensors pass
+through TRL's shuffling and splitting as one object per completion, and each pass that computes log-probabilities gets
+those of its rows. Rows with clips, with images and with text alone may therefore share a batch. The loss is TRL's.
 
-A warm start takes TRL's trainer with another collator, `ClipCollator`.
+A warm start uses TRL's trainer with another collator, `ClipCollator`.
 """
 
 from collections.abc import Hashable, Sequence
@@ -26,7 +26,7 @@ from rlassay.training.batch import clips_of, images_of
 from rlassay.training.vllm_sampler import ClipPrompt
 
 MEDIA = "xp_media"
-"""Key of the media of a generation batch, beside TRL's own."""
+"""Key of the media of a generation batch, besides TRL's own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +66,7 @@ class VideoTrainer(KLTrainer):
         return ids, None, {**types, **joined_media(self.xp_media)}
 
     def xp_process_media(self, prompts: list[Any]) -> list[list[int]]:
-        """The tokens of prompts, whose media `xp_media` then holds; without clips both are empty, for TRL to do it."""
+        """Tokens of prompts; stores their media in `xp_media`. Without clips both are empty and TRL does the work."""
         self.xp_media = None
         self._xp_for_vllm(None)
         with_images = {bool(images_of(prompt)) for prompt in prompts}
@@ -112,7 +112,7 @@ class VideoTrainer(KLTrainer):
             self.xp_media = None
 
     def xp_media_inputs(self, ids: Tensor, completion_length: int) -> dict[str, Tensor]:
-        """Inputs of the model for the media of the batch whose tokens, prompts and completions, are `ids`."""
+        """Inputs of the model for the media of a batch; `ids` are its tokens, prompts and completions."""
         return {} if self.xp_media is None else _inputs_of(self.xp_media, ids, completion_length)
 
     def _xp_text(self, prompt: list[dict[str, Any]]) -> str:
@@ -130,7 +130,7 @@ class VideoTrainer(KLTrainer):
         trainer.xp_sampling.clip_prompts = prompts
 
     def _xp_check_video(self) -> None:
-        """Refuse what cannot take clips; keep the model from sampling a placeholder of a video, which has no pixels."""
+        """Refuse engines and tools without clips, and ban video placeholders, which would have no pixels."""
         images_only = {
             # TRL's client sends it images alone.
             "a vLLM server": self.use_vllm and self.vllm_mode == "server",
@@ -155,7 +155,7 @@ class VideoTrainer(KLTrainer):
 
 
 def _inputs_of(rows: Sequence[PromptMedia], ids: Tensor, completion_length: int) -> dict[str, Tensor]:
-    """The model's inputs for the media of rows, beside their tokens `ids` of prompts and completions."""
+    """Inputs of the model for the media of rows; `ids` are their tokens, prompts and completions."""
     added = {**token_media(rows, ids, ids.shape[1] - completion_length), **joined_media(rows)}
     return {name: values.to(ids.device) for name, values in added.items()}
 
@@ -179,7 +179,7 @@ def token_media(rows: Sequence[PromptMedia], ids: Tensor, prompt_length: int) ->
 
 
 class ClipCollator:
-    """Batches demonstrations, some of whose prompts show clips by the processor's video input.
+    """Collator of demonstrations whose prompts may show clips by the processor's video input.
 
     An example has `prompt` and `completion`, texts as the model reads them, and `images`, the images and clips of the
     prompt. Rows are padded on the right, and the labels leave out prompts and padding, as those of TRL's collator with

@@ -36,7 +36,7 @@ FSDP2 = 2
 
 
 class SamplerGapError(RefusedError):
-    """vLLM samples from another distribution than the policy that is trained."""
+    """Error: vLLM samples from another distribution than the policy that is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +80,14 @@ class VLLMSampling:
 
     @contextmanager
     def opening(self) -> Generator[None, None, None]:
-        """Within it TRL opens vLLM with the plan's options; on CPU weights can be pushed and nothing is compiled."""
+        """In the body TRL opens vLLM with the plan's options; on CPU, weights can be pushed and nothing is compiled."""
         trl: Any = vllm_generation
         known = getattr(trl, "LLM", None)
         if known is None:  # vLLM is not installed
             yield
             return
         if os.environ.get("WORLD_SIZE", "1") == "1":
-            # TRL tries 29500 first, and takes it for free while the vLLM of another job listens on it.
+            # TRL tries port 29500 first, and assumes that it is free even if the vLLM of another job listens on it.
             os.environ["MASTER_PORT"] = str(get_free_port())
         on_cpu = not torch.cuda.is_available()
         names = ("dtype", "enable_prefix_caching", "load_format")
@@ -186,7 +186,7 @@ def _push_whole_weights(generation: Any) -> None:
 
 
 def _rename(generation: Any) -> None:
-    """Push the layers of a vision tower under the names that vLLM knows them by."""
+    """Push the layers of a vision tower under vLLM's names."""
     params = generation._iter_named_params
 
     def renamed() -> Generator[tuple[str, Any], None, None]:
@@ -197,7 +197,7 @@ def _rename(generation: Any) -> None:
 
 
 def ban(generation: Any, token_ids: Iterable[int]) -> None:
-    """Have vLLM never sample these tokens, also if the user's own `logit_bias` favours them; the rest of it stays.
+    """Ban tokens from vLLM's sampling, even if the user's `logit_bias` favours them; the rest of it stays.
 
     Image and video tokens are banned, since no pixels would belong to them. Without vLLM TRL suppresses them itself.
 
@@ -211,7 +211,7 @@ def ban(generation: Any, token_ids: Iterable[int]) -> None:
 
 
 def empty_image_cache_of_server(generation: Any) -> None:
-    """Have a vLLM server forget what its vision tower made of images, whenever new weights arrive.
+    """Have a vLLM server empty its cache of image features whenever new weights arrive.
 
     Args:
         generation: TRL's `VLLMGeneration` in `server` mode, on the process that talks to the server.
@@ -242,7 +242,7 @@ def patch_vllm_images(
       first of them for the whole image and expands it again. Here each run of image tokens is sent as the one token
       that vLLM expects, and the prompt that vLLM read is compared with TRL's.
     - vLLM caches the vision tower's output per image; here the cache is emptied whenever new weights arrive.
-    - TRL hands on images alone; clips travel among them, and are sorted out where vLLM gets its prompts.
+    - TRL passes on images alone; clips are passed among them, and separated before vLLM gets its prompts.
 
     Args:
         generation: TRL's `VLLMGeneration` in `colocate` mode.
@@ -278,7 +278,7 @@ def patch_vllm_images(
 
 
 def _sorted_media(row: dict[str, Any]) -> dict[str, Any]:
-    """TRL's prompt for vLLM, with its clips no longer among its images."""
+    """TRL's prompt for vLLM, with its clips separated from its images."""
     given = row.get("multi_modal_data", {}).get("image", [])
     media = given if isinstance(given, list) else [given]
     if not any(isinstance(each, Clip) for each in media):

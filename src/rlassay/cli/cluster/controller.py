@@ -1,8 +1,8 @@
-"""The Snakemake that sends jobs to Slurm may be killed: what the next one finds in the queue, and how it goes on.
+"""Resume a study on Slurm after its Snakemake was killed: find and await the jobs that it left in the queue.
 
-`<study's results>/.slurm.json` names every Snakemake that has sent jobs, by the name that Slurm knows its jobs by, and
-says what each planned: `{"<job name>": {"<output>": "<digest of its params>"}}`. The next one waits for jobs that are
-still in the queue, since a second copy of them would work in the same folders.
+`<study's results>/.slurm.json` lists every Snakemake that has sent jobs, under the name of its jobs in Slurm, with the
+outputs that it planned: `{"<job name>": {"<output>": "<digest of its params>"}}`. The next Snakemake waits for jobs
+that are still in the queue, since a second copy of them would work in the same folders.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ def digest(params: Mapping[str, object]) -> str:
 
 
 def note_plan(root: Path, name: str, planned: Mapping[str, str]) -> None:
-    """Record that the Snakemake whose jobs Slurm calls `name` may send jobs for these outputs.
+    """Record the outputs for which the Snakemake whose jobs are called `name` may send jobs.
 
-    What earlier ones planned is replaced: nothing of theirs is in the queue any more.
+    It replaces the plans of earlier ones, which have no job left in the queue.
     """
     write_json(root / RECORD, {name: dict(planned)})
 
@@ -44,7 +44,7 @@ def earlier_plan(root: Path) -> dict[str, str]:
 
 
 def wait_for_earlier_jobs(root: Path) -> bool:
-    """Wait until no job of an earlier Snakemake is in Slurm's queue; whether there was one.
+    """Wait until no job of an earlier Snakemake is in Slurm's queue; returns whether there was one.
 
     Errors: RefusedError where Slurm does not answer, since jobs might be doubled.
     """
@@ -88,7 +88,7 @@ def queued(names: list[str]) -> list[str]:
 
 
 def check_executor(study: Study, settings: Settings, *, local: bool) -> None:
-    """Refuse what cannot work where Snakemake is about to run its jobs.
+    """Refuse a study that cannot run on the machine or cluster that Snakemake is about to use.
 
     Errors: StudyError for an engine that is not installed; RefusedError for jobs of several nodes without a cluster,
     or a tracking database that jobs on several machines would damage.

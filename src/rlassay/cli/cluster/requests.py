@@ -1,4 +1,4 @@
-"""What each rule's job asks of a cluster: time, memory, GPUs, nodes and tasks, from the study and the settings."""
+"""Resources that each rule's job requests of a cluster: time, memory, GPUs, nodes and tasks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from rlassay.rewards import IN_THEIR_OWN_PROCESS
 BASE = 2500
 """MiB of a process besides weights: Python, torch, rows, and the processes of Snakemake and of MLflow around it."""
 UNKNOWN = 48_000
-"""MiB of a process whose model does not tell its size in its name."""
+"""MiB of a process whose model has no size in its name."""
 COPIES = {"sft_train": 4, "rl_train": 5, "generate": 2, "held_out_curve": 2}
 """Copies of the weights, float32, that a process on CPU holds: weights, gradients, AdamW's moments, a reference."""
 COPIES_ON_GPU = 2
@@ -22,7 +22,7 @@ COPIES_ON_GPU = 2
 OFFLOADED = 4
 """Copies that the processes of a training job with `cpu_offload` hold together: weights, gradients, AdamW's moments."""
 BYTES = 4
-"""Of a weight in float32, as the estimate counts them; files in bfloat16 are half of that."""
+"""Bytes of a weight, estimated as float32; files in bfloat16 have half as many."""
 MIB = 2**20
 
 Memory = Callable[[Any, int], int]
@@ -30,7 +30,7 @@ Memory = Callable[[Any, int], int]
 
 
 def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
-    """The `resources` of a rule; a local Snakemake heeds `gpu` alone, since nothing caps the others.
+    """The `resources` of a rule; a local Snakemake limits `gpu` alone, since nothing caps the others.
 
     `mem_mb` grows with each attempt, for a job that ran out of memory. A job of several nodes is one task per node,
     which the plug-in calls MPI.
@@ -60,7 +60,7 @@ def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
     counts = [parameters(arm.recipe.model) for arm in study.arms.values()]
     known = [count for count in counts if count is not None]
     with_vllm = _samples_on_cpu(study, stage)
-    copies += with_vllm and stage == "rl_train"  # answers have its copy counted already
+    copies += with_vllm and stage == "rl_train"  # `COPIES` of the stages that generate include it
     each = BASE + int(copies * max(known)) * BYTES // MIB if len(known) == len(counts) else UNKNOWN
     own = study.processes_per_node * (each + (kv_cache_mib() if with_vllm else 0))
     return own + (_judging_mb(study, settings) if stage == "rl_train" else 0)
@@ -82,7 +82,7 @@ def _samples_on_cpu(study: Study, stage: Stage) -> bool:
 
 
 def _scorers(study: Study) -> int:
-    """GPUs of a job that scores: one where rewards read models, in a process of their own."""
+    """GPUs of a job that scores: one if its rewards load models, which run in another process."""
     return min(1, study.gpus) if IN_THEIR_OWN_PROCESS & set(study.rewards) else 0
 
 

@@ -1,6 +1,6 @@
 # pyright: basic
-# Lives on pyarrow, which ships no types; what other modules get from here is typed.
-"""What finished results on this machine say about a plan: how fast jobs were, and how much scores vary."""
+# pyarrow ships no types; results of public functions are typed.
+"""Speed of jobs and variation of scores, measured on finished results of this machine."""
 
 import json
 import platform

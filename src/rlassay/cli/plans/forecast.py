@@ -1,4 +1,4 @@
-"""What a planned study can find out: time, smallest detectable effect, seeds needed, best split of the budget."""
+"""Forecasts of a planned study: time, smallest detectable effect, seeds needed, best split of the budget."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ ITEM_FACTOR = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """How a budget is spent on one arm, and what it finds."""
+    """A way to spend the budget of one arm, and its minimum detectable effect."""
 
     num_seeds: int
     """Training runs per arm."""
@@ -31,7 +31,7 @@ class Split:
 def guessed_noise(seed_sd: float, item_sd: float) -> Noise:
     """Noise of a declared guess: deviation of one arm's score between seeds, and of the difference between prompts.
 
-    Sampling adds at most what a chance of 1/2 does, a variance of 1/4 for each arm and sample.
+    Sampling adds at most the variance of a fair coin, 1/4 for each arm and sample.
     """
     return Noise(
         source=f"a guess of {100 * seed_sd:g} points between seeds of an arm, {100 * item_sd:g} between prompts",
@@ -78,7 +78,7 @@ def time_line(stages: list[StageEstimate], speed: Speed) -> str:
 
 
 def power_lines(study: Study, noise: Noise, confidence: float, speed: Speed, budget: int | None) -> list[str]:
-    """What the planned seeds, prompts and samples can find, and what it takes to find `primary.smallest_effect`."""
+    """Lines about the effects that the plan can detect, and what it takes to detect `primary.smallest_effect`."""
     num_seeds, num_items = len(study.seeds), split_rows(study)[study.primary.set]
     if num_items is None or num_seeds < 2 or num_items < 2:
         what = "one seed measures no variance between seeds" if num_seeds < 2 else "the number of prompts is unknown"

@@ -11,7 +11,7 @@ from rlassay.names import nearest, one_of
 LOSSES_WITHOUT_CLIPPING = ("cispo", "sapo", "vespo")
 """Loss types that do not clip the ratio on both sides."""
 PENALTIES = ("modality_balance", "soft_overlong")
-"""Rewards that are below 0 where something is amiss."""
+"""Rewards that can be below 0."""
 
 
 def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _max_rl(_: Study, recipe: Recipe) -> Iterator[str]:
-    """MaxRL divides by the mean of the total rewards, of which it takes none below 0."""
+    """MaxRL divides by the mean of the total rewards, so that none may be below 0."""
     rl = recipe.rl
     if not isinstance(rl.advantage, MaxRLAdvantage):
         return
@@ -55,7 +55,7 @@ def _max_rl(_: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _choice(_: Study, recipe: Recipe) -> Iterator[str]:
-    """What trains of each group must exist, and fill the micro-batches."""
+    """The completions of each group that train exist, and fill the micro-batches."""
     rl, sampling = recipe.rl, recipe.rl.dynamic_sampling
     if sampling is not None:
         if sampling.filter_reward is not None and sampling.filter_reward not in recipe.rewards:

@@ -1,4 +1,4 @@
-"""Checks of what answers which set: evaluation sets, held-out curves, averaged checkpoints, references."""
+"""Checks of the evaluation: its sets, held-out curves, averaged checkpoints, references."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Checks of `strategy`: what processes cannot do with a part of the policy each is refused before any job.
+"""Checks of `strategy`: refuse, before any job, settings that fail where each process holds a part of the policy.
 
-A setting is refused too where nobody has tried whether a run that was killed resumes exactly with it: a refusal costs a
-user one edit, a checkpoint that does not hold all of a run costs the run. Settings refused here have either failed, or
-has not been tried on two processes.
+A setting is also refused if nobody has tested that a killed run resumes exactly with it: a refusal costs a user one
+edit, an incomplete checkpoint costs the run. Each setting refused here has failed, or has not been tried, on two
+processes.
 """
 
 import sys
@@ -47,7 +47,7 @@ def offload_can_run(study: Study) -> Iterator[str]:
 
 
 def strategy_fits(study: Study, recipe: Recipe) -> Iterator[str]:
-    """The arm trains by no means that needs the whole policy in one process."""
+    """No setting of the arm needs the whole policy in one process."""
     if study.strategy == "ddp":
         return
     by_deepspeed = _unfit_for_deepspeed(recipe) if study.strategy.startswith("deepspeed") else ()

@@ -1,1 +1,1 @@
-"""The completion browser: every completion of every policy on one prompt, side by side, read from files in pages."""
+"""The completion browser: completions of all policies on one prompt, side by side, in pages of data."""

@@ -1,7 +1,7 @@
-"""Writes the completion browser: `completions.html`, and its data in pages that it loads as scripts.
+"""Write the completion browser: `completions.html`, and its data in pages that it loads as scripts.
 
-Pages are scripts because a browser lets a page from disk load no other kind of data. The content security policy of the
-browser admits its own script, by its hash, and the scripts that this one adds; completions are data and never run.
+Pages are scripts because web browsers let a page from disk load no other kind of data. The content security policy
+admits the page's own script, by its hash, and the scripts that this one adds; completions are data and never run.
 """
 
 import json

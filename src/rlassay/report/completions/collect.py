@@ -1,6 +1,6 @@
 # pyright: basic
 # Reads scores and rollouts with pyarrow, which ships no types.
-"""Collects the completions that the browser shows: of the evaluation sets, and of some steps of training."""
+"""Collect the completions that the browser shows: of the evaluation sets, and of some steps of training."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class Source:
     metrics: tuple[str, ...]
     """Names of the scores."""
     right: str | None
-    """The metric that says whether a completion is right; None = none does."""
+    """The metric that decides whether a completion is right; None = there is none."""
     prompts: tuple[PromptCompletions, ...]
     """Its prompts."""
 
@@ -143,7 +143,7 @@ def _scores(results: Results, folder: str, name: str, metrics: tuple[str, ...]) 
 
 
 def _training(results: Results, count: int) -> Source:
-    """Rollouts of the same steps in all runs; runs of the same seed share the prompts of a step."""
+    """Rollouts of the same steps in all runs; runs with the same seed share the prompts of a step."""
     runs = [
         (row, seed, folder)
         for row in results.rows.values()

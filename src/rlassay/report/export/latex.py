@@ -36,7 +36,7 @@ def latex_tables(content: Content) -> dict[str, str]:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX shows it unchanged, on one line."""
+    """Escape text so that LaTeX shows it unchanged, on one line."""
     flat = re.sub(r"\s+", " ", re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "", text))
     return "".join(SPECIAL.get(char, char) for char in flat)
 
@@ -97,7 +97,7 @@ def _number(middle: float | None, found: Estimate | PairedDifference, unit: Unit
 
 
 def escape_percent(note: str) -> str:
-    """A caption of our own, which may hold mathematics, with its per cent signs escaped."""
+    """Escape the per cent signs of one of our captions, which may contain mathematics."""
     return re.sub(r"(?<!\\)%", r"\\%", note)
 
 

@@ -16,9 +16,9 @@ GROUPS = {
     "seed variance not measured": ("ran with one seed only", "ran with one seed only"),
     "missing": ("has no results yet", "have no results yet"),
 }
-"""Outcome -> what the headline says of one arm, and of several."""
+"""Outcome -> phrase of the headline for one arm, and for several."""
 NAMED = 4
-"""Sentences count the arms of one outcome where there are more of them than this, and name them otherwise."""
+"""Most arms of one outcome that a sentence names; if there are more, it counts them."""
 
 
 def amount(value: float | None, column: Column, signed: bool = False) -> str:
@@ -43,7 +43,7 @@ def answer(
     column: Column,
     words: Mapping[str, str],
 ) -> str:
-    """What an arm does, as the rest of a sentence that begins with its label.
+    """The effect of an arm, as the rest of a sentence that begins with its label.
 
     Args:
         outcome: its outcome.
@@ -95,7 +95,7 @@ def headline(
 
 
 def main_effects(attribution: Attribution | None, column: Column, confidence: float) -> str:
-    """What each ingredient of a design changes over all settings of the others; empty without main effects.
+    """The main effect of each ingredient of a design, in a sentence; empty without main effects.
 
     Args:
         attribution: the study's attribution; None = no design.
@@ -119,7 +119,7 @@ def main_effects(attribution: Attribution | None, column: Column, confidence: fl
 
 
 def modes_apart(gains: Sequence[Comparison], labels: Mapping[str, str], column: Column) -> list[str]:
-    """Where other modes of the metric contradict what RL did to it: one sentence for all arms alike.
+    """Sentences on other modes of the metric that contradict the effect of RL, each for all arms alike.
 
     Args:
         gains: each arm against its policy before RL.
@@ -158,7 +158,7 @@ def _named(labels: Sequence[str]) -> str:
 
 
 def what_it_takes(needed: Needed, column: Column, num_seeds: int, num_items: int) -> str:
-    """How many seeds or prompts would find the declared effect, as one sentence."""
+    """The number of seeds or prompts that would find the declared effect, as one sentence."""
     size, power = amount(needed.effect, column), f"{100 * needed.power:g} %"
     ways: list[str] = []
     if needed.seeds is not None and needed.seeds > num_seeds:

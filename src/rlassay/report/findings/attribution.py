@@ -1,4 +1,4 @@
-"""What each ingredient of a design adds to the primary metric: contrasts of the arms' scores with their intervals.
+"""Attribution: the effect of each ingredient of a design on the primary metric, with its interval.
 
 Every number is a weighted sum of the scores of arms, v(S) for the arm that has exactly the ingredients S of all N:
 
@@ -8,7 +8,7 @@ Every number is a weighted sum of the scores of arms, v(S) for the arm that has 
     add-one-in         v({i}) - v({})
     interaction of ij  mean over S without i, j of v(S + i + j) - v(S + i) - v(S + j) + v(S)
 
-Nothing is imputed: a number whose arms are not all finished is refused.
+Nothing is imputed: a number needs all of its arms to be finished.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,7 +124,7 @@ def _proportional(one: list[int], other: list[int]) -> bool:
 
 
 def _aliases(labels: Mapping[str, str], arms: Sequence[Subset]) -> str:
-    """The two-way interactions that a fraction cannot tell from each main effect, in a sentence."""
+    """The two-way interactions with which a fraction confounds each main effect, in a sentence."""
     parts: list[str] = []
     for name, label in labels.items():
         own = _signs((name,), arms)
@@ -154,7 +154,7 @@ def _method(
     finished: Mapping[Subset, _Cell],
     form: tuple[Unit, float],
 ) -> AttributionMethod:
-    """The numbers of one kind, and the refusal of those that lack an arm; `form`: unit and level of the intervals."""
+    """The numbers of one kind, and why others are left out; `form`: unit and level of the intervals."""
     effects: list[IngredientEffect] = []
     refused: dict[tuple[str, ...], list[Subset]] = {}
     for names, weights in wanted:
@@ -182,7 +182,7 @@ def _contrast(
 ) -> tuple[PairedDifference, tuple[float | None, ...]]:
     """The weighted sum of the arms over the seeds that all have, and its value in each."""
     scores = [cell.scores[[cell.seeds.index(seed) for seed in seeds]] for cell in cells]
-    # Runs of a seed that share a warm start of that seed are no independent samples of their arms.
+    # Runs of a seed that share a warm start of that seed are not independent samples of their arms.
     own = [cell.start for cell in cells if cell.start is not None]
     total = np.tensordot(np.array(weights), np.stack(scores), axes=1)
     return contrast_difference(scores, weights, *form, len(set(own)) < len(own)), means_by_seed(total)

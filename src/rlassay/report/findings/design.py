@@ -32,7 +32,7 @@ def build_design(study: Study) -> Design:
 
 
 def _settings(study: Study, paths: Iterable[str]) -> Iterator[str]:
-    """The paths, each once; those of a section that all arms have give way to the keys below that differ."""
+    """The paths, each once; a section that all arms have is replaced by the keys below it that differ."""
     recipes = [arm.recipe.model_dump(mode="json") for arm in study.arms.values()]
     spread = (key for path in paths for key in _keys(path, [list(_values_at(one, path.split("."))) for one in recipes]))
     return iter(dict.fromkeys(spread))
@@ -51,7 +51,7 @@ def _keys(path: str, found: list[list[Any]]) -> Iterator[str]:
 
 
 def _machinery(study: Study) -> str:
-    """A sentence on strategy, precision, kernels and optimizer that are not the usual ones; empty if all are."""
+    """A sentence on unusual strategy, precision, kernels or optimizer; empty if all are usual."""
     plain = {"sdpa", "adamw_torch_fused", "false", "null", "ddp"}
     precision = {None: None, True: "bfloat16", False: "float32"}[study.bf16]
     found: list[tuple[str, Any]] = [("strategy", study.strategy), ("cpu_offload", study.cpu_offload)]

@@ -1,4 +1,4 @@
-"""Two policies compared beyond their mean difference: what would decide, flips, improvement."""
+"""Compare two policies beyond their mean difference: sample size needed, flips, probability of improvement."""
 
 import numpy as np
 from jaxtyping import Float
@@ -20,12 +20,14 @@ from rlassay.stats import (
 POWER = 0.8
 """Chance of finding the declared effect for which seeds and prompts are counted."""
 MAX_FLIPS = 5
-"""Prompts named of those that an arm wins, and of those that it loses."""
+"""Most prompts that are named, of those that an arm wins and of those that it loses."""
 ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
 
 def needed(a: SeedScores, b: SeedScores, effect: float, level: float, *, matched_seeds: bool) -> Needed | None:
-    """What would find a difference of `effect` between two arms like `a` and `b`; None without two seeds and prompts.
+    """Seeds and prompts that would find a difference of `effect` between two arms like `a` and `b`.
+
+    None without two seeds and two prompts.
 
     Args:
         a: scores of the arm.
@@ -53,7 +55,7 @@ def needed(a: SeedScores, b: SeedScores, effect: float, level: float, *, matched
 
 
 def flips(a: SeedScores, b: ReferenceScores, prompt_ids: list[str]) -> Flips:
-    """Prompts that the arm answers right and the reference does not, and the reverse, with McNemar's exact test.
+    """Prompts that only the arm, or only the reference, answers right, with McNemar's exact test.
 
     A policy answers a prompt right if at least half of its completions over all seeds are right. With w won and l lost
     prompts, the p-value is the probability of a split at least as uneven of w + l fair coins, on both sides. It is

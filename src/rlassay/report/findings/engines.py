@@ -25,7 +25,7 @@ def engine_sentences(results: Results) -> str:
 
 
 def _vllm(versions: set[str]) -> str:
-    """vLLM and its versions, as far as results tell them."""
+    """vLLM with its versions, if the results state them."""
     return " ".join(["vLLM", *([" or ".join(sorted(versions))] if versions else [])])
 
 

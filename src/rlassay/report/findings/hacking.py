@@ -5,8 +5,8 @@
 Every sign compares a value before RL with one after it, per arm as the mean over seeds. Training values are means over
 the completions of the first and of the last tenth of the steps; held-out values are those of the policy before RL and
 of the trained one. `HackingThresholds` says when a sign raises an alarm, and every alarm has completions that show it.
-A share that rose raises none while chance alone explains the rise: its interval over the groups of completions, or over
-the held-out prompts, must lie above 0.
+A share that rose raises an alarm only beyond chance: the interval of the rise, over the groups of completions or over
+the held-out prompts, must be above 0.
 """
 
 import re
@@ -35,11 +35,11 @@ from rlassay.report.verdicts import row_difference, start_of
 from rlassay.stats.intervals import VarianceComponent, half_width
 
 JUDGE = "judge"
-"""The reward that a model's reply gives."""
+"""Name of the reward that a judge model gives."""
 NUM_SHOWN = 3
 """Completions per alarm."""
 PARSERS = ("choice_accuracy", "choice_accuracy_lenient")
-"""The metrics by the strict and by the lenient parser."""
+"""The metrics of the strict and of the lenient parser."""
 TAG = re.compile(r"<([A-Za-z_]+)>")
 COLUMNS = ["step", "prompt_id", "sample", "completion", "finished", "reward"]
 Completions = list[dict[str, Any]]
@@ -48,7 +48,7 @@ Spans = dict[int, tuple[Completions, Completions]]
 Alarm = tuple[str, str]
 """The suspicion, and the arm's numbers."""
 Values = dict[int, tuple[list[float], list[float]]]
-"""Seed -> a value of each of them."""
+"""Seed -> a value of each of these completions."""
 
 
 def build_hacking(
@@ -244,7 +244,7 @@ def _reward_without_gain(
 
 
 def _constant_weights(results: Results, row: PolicyRow) -> bool:
-    """Whether the weights of an arm's rewards stay; weights that change in training move the sum by themselves."""
+    """Whether the weights of an arm's rewards are constant; changing weights would move the sum by themselves."""
     return all(len(each) == 1 for each in results.study.arms[row.key].recipe.weight_phases.values())
 
 
@@ -347,7 +347,7 @@ def _worst(spans: Spans, values: Values) -> tuple[SuspectCompletion, ...]:
 
 
 def _most_alike(spans: Spans) -> tuple[SuspectCompletion, ...]:
-    """Completions of the group of the last tenth that has the fewest different texts, of the last step."""
+    """Completions of the group with the fewest different texts in the last tenth of the steps."""
     groups: dict[tuple[int, int, str], Completions] = {}
     for seed, (_, last) in spans.items():
         for one in last:

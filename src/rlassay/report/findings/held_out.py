@@ -1,6 +1,6 @@
 # pyright: basic
 # Sums pandas frames, which ship no types.
-"""Scores on held-out prompts in the course of training, by step, generated token and hour; arms at equal tokens."""
+"""Held-out scores over training, by step, generated token and hour; arms compared at equal tokens."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -129,7 +129,7 @@ def _equal_tokens(results: Results, rows: list[PolicyRow], column: Column, confi
 
 
 def _within(results: Results, row: PolicyRow, tokens: float) -> list[int]:
-    """For each run, the last step that answered after at most this many generated tokens."""
+    """For each run, the last evaluated step with at most this many generated tokens."""
     steps = _steps(results, row)
     return [max(step for step in steps if _tokens(results, one, step) <= tokens) for one in row.folders.values()]
 

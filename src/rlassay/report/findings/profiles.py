@@ -1,6 +1,6 @@
 # pyright: basic
 # Reads pandas frames, which ship no types.
-"""Scores beyond their mean: over prompts (performance profiles), and against the KL that they cost (frontier)."""
+"""Performance profiles (scores over prompts), and the frontier of scores against KL."""
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from rlassay.report.tables import SHARE_LIMITS, SeedScores, means_by_seed, prima
 from rlassay.stats import seed_band
 
 FEWEST_LEVELS = 3
-"""Different scores of prompts below which a profile says no more than the mean."""
+"""Fewest different scores of prompts; with fewer, a profile adds nothing to the mean."""
 MOST_THRESHOLDS = 33
 """Thresholds of a profile; with more different scores than that, they are evenly spaced."""
 ESTIMATES_OF_KL = ("kl", "low_var_kl", "exact")
@@ -25,7 +25,7 @@ def build_profiles(results: Results, confidence: float) -> Profiles | None:
     """Profiles of the primary metric; None with one arm, or where prompts have fewer than three different scores.
 
     Source: performance profiles of Agarwal et al. 2021 (arXiv 2108.13264, section 4.3), with prompts in place of tasks
-    and `>=` in place of `>`. Their bands resample runs; these are Student's over seeds, since three seeds have but ten
+    and `>=` in place of `>`. Their bands resample runs; these are Student's over seeds, since three seeds have only ten
     resamples.
     """
     column = primary_column(results)

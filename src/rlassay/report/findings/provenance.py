@@ -1,4 +1,4 @@
-"""When, where and from which code a study was made, and the time of its evaluation."""
+"""Provenance of a study: dates, machines, commit, and the time of its evaluation."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ EVALUATION = ("generate", "score")
 
 
 def build_provenance(results: Results) -> Provenance:
-    """The facts, as far as they are on disk; machine and commit are those with which the report is written."""
+    """The facts found on disk; machine and commit are those of the process that writes the report."""
     layout, policies = results.layout, [folder for row in results.rows.values() for folder in row.folders.values()]
     records = [read_json(layout.run_record(folder)) or {} for folder in results.manifests]
     seconds = [

@@ -1,4 +1,4 @@
-"""Sequential seeds: comparisons that hold over all looks so far, what a look decides, and what the rounds saved."""
+"""Sequential seeds: comparisons valid over all looks, decisions of a look, and the runs saved."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def difference_over_looks(
     test, taken = SequentialTest(rounds.looks), _taken(rounds, len(ours))
     p_values = [paired_difference(ours[:n], theirs[:n], matched_seeds=matched_seeds).p_value for n in taken]
     confidence = test.confidence(max(0, len(taken) - 1), rounds.alpha)
-    # Before the first look nothing is decided, whatever the interval says.
+    # Before the first look nothing is decided, even if the interval excludes 0.
     p_value = tidy_p(test.p_value(p_values)) if taken else 1.0
     if taken:
         ours, theirs = ours[: taken[-1]], theirs[: taken[-1]]
@@ -57,7 +57,7 @@ def _taken(rounds: SequentialSeeds, num_seeds: int) -> list[int]:
 
 
 def decide_look(results: Results, verdicts: Sequence[Comparison], look: int) -> Look:
-    """Decide a look: one of five words for every arm, and the arms that get more seeds.
+    """Decide a look: an outcome for every arm, and the arms that get more seeds.
 
     Args:
         results: the results of all seeds up to this look.

@@ -1,4 +1,4 @@
-"""Sentences that page and report.md share: the size of the study, its metric, its intervals and its cost."""
+"""Sentences that page and report.md share: size of the study, metric, intervals, cost."""
 
 import re
 from typing import Any
@@ -98,7 +98,7 @@ def primary_of(content: Content) -> Column:
 
 
 def primary_note(content: Content) -> str:
-    """What the primary metric is, in a sentence."""
+    """A sentence that explains the primary metric."""
     column, study = primary_of(content), content.study
     name = column.title.split(": ")[-1].split(",")[0]
     how = f"over {study.num_samples} sampled completions of each prompt" if column.mode == "sampled" else column.mode
@@ -112,7 +112,7 @@ def primary_note(content: Content) -> str:
 
 
 def modes_note(content: Content) -> str:
-    """What the modes are that contradict each other, for readers who do not know their names."""
+    """Explanations of the modes that contradict each other, for readers who do not know their names."""
     text, samples = " ".join(content.modes_apart), content.study.num_samples
     known = {
         f"avg@{samples}": f"the mean over {samples} sampled completions of each prompt",
@@ -127,7 +127,7 @@ def modes_note(content: Content) -> str:
 
 
 def checkpoints_note(content: Content) -> str:
-    """Which weights of a run are averaged, as the end of a sentence; empty where the trained ones count alone."""
+    """The weights of a run that are averaged, as the end of a sentence; empty for the trained ones alone."""
     found, count = content.held_out, content.study.num_checkpoints
     if found is None or count == 1:
         return ""
@@ -138,7 +138,7 @@ def checkpoints_note(content: Content) -> str:
 
 
 def attribution_note(content: Content) -> str:
-    """What each way of attribution compares, and what its intervals cover."""
+    """Explanation of each method of attribution, and of the coverage of its intervals."""
     return (
         f"Differences in {primary_of(content).title}. Main effect: arms with the ingredient against arms without it, "
         "over all settings of the others. Leave-one-out: the arm with all ingredients against that without this one. "
@@ -150,7 +150,7 @@ def attribution_note(content: Content) -> str:
 
 
 def held_out_note(content: Content) -> str:
-    """What the held-out curves show, and what their bands cover; empty without them."""
+    """Explanation of the held-out curves and their bands; empty without them."""
     found = content.held_out
     if found is None:
         return ""
@@ -163,7 +163,7 @@ def held_out_note(content: Content) -> str:
 
 
 def beyond_note(content: Content) -> str:
-    """What the profiles and the frontier show; empty without both."""
+    """Explanation of the profiles and the frontier; empty without both."""
     notes: list[str] = []
     if content.profiles is not None:
         notes.append(
@@ -219,7 +219,7 @@ def version_list(content: Content) -> str:
 
 
 def made(content: Content) -> str:
-    """When, where and with which versions the study was made."""
+    """Dates, machines and versions with which the study was made."""
     found = content.provenance
     return " ".join([*([] if found is None else [provenance_summary(found)]), f"{version_list(content)}."])
 
@@ -261,5 +261,5 @@ def template_variables(content: Content) -> dict[str, Any]:
 
 
 def has_credit(content: Content) -> bool:
-    """Whether the study has anything on token credit: completions word by word, or curves."""
+    """Whether the study recorded token credit: completions word by word, or curves."""
     return content.credit is not None or any(curve.group in CREDIT_CURVES for curve in content.curves)

@@ -1,4 +1,4 @@
-"""Each arm beyond its mean: IQM, share of the variance between seeds, area under the learning curve, cost per point."""
+"""Summaries of each arm: IQM, variance between seeds, area under the learning curve, tokens per point."""
 
 import numpy as np
 
@@ -48,9 +48,9 @@ def seed_share(scores: SeedScores) -> float | None:
 
 
 def tokens_per_point(tokens: int, gain: Comparison) -> Estimate | None:
-    """Tokens that a run sampled in training per percentage point gained over its start; None without a gain.
+    """Training tokens per percentage point gained over the run's start; None without a gain.
 
-    The ends come from those of the gain: the upper one is null where the gain may be 0.
+    The ends of the interval come from those of the gain; the upper one is null where the gain may be 0.
     """
     found = gain.difference
     if found is None or found.effect is None or found.effect <= 0:
@@ -75,7 +75,7 @@ def _iqm(scores: SeedScores, confidence: float, limits: tuple[float, float] | No
 def _curve_area(
     results: Results, row: PolicyRow, confidence: float, limits: tuple[float, float] | None
 ) -> Estimate | None:
-    """Area under the learning curve of the primary metric on training prompts, per step: its mean over the steps."""
+    """Mean over the steps of the primary metric on training prompts: the area under its curve, per step."""
     metric = f"rewards/{results.study.primary.metric}/mean"
     curves = [column_or_nan(results.metrics[folder], metric) for folder in row.folders.values()]
     if any(not np.isfinite(curve).any() for curve in curves):

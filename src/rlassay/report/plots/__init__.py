@@ -1,1 +1,1 @@
-"""Figures of the report that are not an interval per row."""
+"""Figures of the report with lines or marks per arm."""

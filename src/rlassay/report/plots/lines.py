@@ -23,7 +23,7 @@ LEGEND_WIDTH, LEGEND_COLUMNS, LEGEND_ROW = 640, 2, 22
 SHORT_HOURS = 2.0
 """Training of fewer hours is shown in minutes."""
 HeldOutAxis = Literal["step", "tokens", "hours"]
-"""What a held-out curve is drawn over."""
+"""The x-axis of a held-out curve."""
 
 # One line per arm over the steps.
 
@@ -55,7 +55,7 @@ def _draw_band(
     mark: Mark,
     num_lines: int,
 ) -> None:
-    """An interval at each place; the more lines a figure has, the paler, so that overlapping bands hide none."""
+    """Draw an interval at each place, paler in figures with more lines, so that bands hide none."""
     axes.fill_between(places, *ends, color=mark.color, alpha=min(0.12, 0.6 / num_lines), linewidth=0)
 
 

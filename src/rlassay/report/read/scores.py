@@ -1,6 +1,6 @@
 # pyright: basic
-# Lives on pandas and pyarrow, which ship no types; what other modules get from here is typed.
-"""Scores of a policy, and of a run in the middle of its training."""
+# pandas and pyarrow ship no types; results of public functions are typed.
+"""Read the scores of a policy, and of a run in the middle of its training."""
 
 from dataclasses import dataclass
 from functools import cached_property

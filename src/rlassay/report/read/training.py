@@ -1,6 +1,6 @@
 # pyright: basic
-# Lives on pandas and pyarrow, which ship no types; what other modules get from here is typed.
-"""Files of the data stage and of a training job: manifests, metrics, rollouts and recorded tokens."""
+# pandas and pyarrow ship no types; results of public functions are typed.
+"""Read files of the data stage and of training jobs: manifests, metrics, rollouts, recorded tokens."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""Reads and compares answers: equality, quantities and the replies of judges."""
+"""Parse and compare answers: equality, quantities and the replies of judges."""

@@ -1,6 +1,6 @@
-"""Decides whether a stated answer equals the gold answer: as numbers, quantities, lists, intervals, words or formulas.
+"""Decide whether an answer equals the gold answer: as numbers, quantities, lists, intervals, words or formulas.
 
-Each rule that may say yes may also say no.
+Each rule that can accept an answer can also reject it.
 """
 
 import re
@@ -136,7 +136,7 @@ def _same_in_parts(gold: str, answer: str, unspelled: str, formulas: Formulas) -
 
 
 def spelled(text: str) -> str:
-    """Mathematics in one spelling: without delimiters, spacing commands and end punctuation."""
+    """Normalise the spelling of mathematics: no delimiters, spacing commands or end punctuation."""
     text = _undelimited(text)
     if "box" in text:
         text = re.sub(r"\\f?box(?:ed)?\s?\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r"\1", text)
@@ -159,7 +159,7 @@ def _undelimited(text: str) -> str:
 
 
 def _is_words(text: str) -> bool:
-    """Whether a text has words and no mathematics: it is compared as text alone."""
+    """Whether a text has words and no mathematics, so that it is compared as text alone."""
     if quantity(text) is not None or re.search(r"[\d=+^_<>$]", text):
         return False
     return any(_is_word(word) for word in _WORD.findall(_COMMAND.sub(" ", text)))

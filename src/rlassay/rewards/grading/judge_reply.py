@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - patterns that read better on one line
-"""Reads the score in the reply of a judge: a tag or JSON strictly, a sentence by rules, and None if in doubt."""
+"""Read the score in the reply of a judge: a tag or JSON strictly, a sentence by rules, None if in doubt."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from rlassay.markup import find_boxes, normalise, outside_thinking
 _SCORE_TAG = re.compile(r"<(score|rating|answer)>([^<]{0,200})(?:</\1>|$)", re.IGNORECASE)
 _OBJECT = re.compile(r"\{[^{}]{1,2000}\}")
 _KEYS = ("score", "rating", "grade", "mark", "评分", "分数", "得分")
-# A number with sign, grouped thousands and one decimal point or comma; no part of a word, date, version or other number.
+# A number with sign, grouped thousands and one decimal point or comma; not part of a word, date, version or number.
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d{1,9})?|\d{1,9}(?:[.,]\d{1,9})?|\.\d{1,9})"
 _NUMBER = re.compile(rf"(?<![A-Za-z0-9_.,])[-+]?{_PLAIN}(?![A-Za-z0-9_])(?![.,]\d)")
 _PERCENT = re.compile(r"\s?(?:%|percent\b)")

@@ -1,4 +1,4 @@
-"""Reads plain numbers and quantities with units: `1,234.5`, `2 1/2`, `$5`, `7 元`, `2 hours 30 minutes`."""
+"""Parse plain numbers and quantities with units: `1,234.5`, `2 1/2`, `$5`, `7 元`, `2 hours 30 minutes`."""
 
 import re
 from fractions import Fraction
@@ -93,7 +93,7 @@ class Quantity(NamedTuple):
     dimension: str | None = None
     """Physical dimension of the unit; None without a unit, and the unit itself if the table does not have it."""
     size: Fraction = Fraction(1)
-    """The unit, in the dimension's own."""
+    """Size of the unit, in the base unit of its dimension."""
 
 
 def rational(text: str) -> Fraction | None:

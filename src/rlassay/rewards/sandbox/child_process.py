@@ -175,7 +175,7 @@ class ChildProcess:
         return message["reply"]
 
     def _death(self) -> str:
-        """How the process died, and the end of its stderr."""
+        """The cause of the process's death, and the end of its stderr."""
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
@@ -218,7 +218,7 @@ _CREATION = Lock()
 def child_process(module: str, *arguments: str, start_seconds: float = 120.0) -> ChildProcess:
     """The one child process with this module and these arguments in this program.
 
-    A forked program gets its own, since it must not use its parent's pipes.
+    A forked process gets one of its own, since it must not use its parent's pipes.
     """
     with _CREATION:
         return _cached_child(os.getpid(), module, arguments, start_seconds)
@@ -274,7 +274,7 @@ def _exit_with_parent(parent: int) -> None:
 
 
 def _exit_with_lifeline(lifeline: int) -> None:
-    """Have the kernel end this process when the pipe closes, even where a library never lets another thread run.
+    """Have the kernel end this process when the pipe closes, even if a library blocks all other threads.
 
     A pipe set to O_ASYNC raises SIGIO, which ends a process unless it handles it.
     """

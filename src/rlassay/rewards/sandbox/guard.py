@@ -1,4 +1,4 @@
-"""Guards rewards: a failure costs one completion, is counted, and too many of them stop the run."""
+"""Guard rewards: a failed completion gets no value and is counted; too many failures stop the run."""
 
 import logging
 from collections import Counter
@@ -105,7 +105,7 @@ class GuardedReward:
 def guarded(
     name: str, options: Mapping[str, object], *, timeout: float, max_failures: float, function: str | None = None
 ) -> GuardedReward:
-    """Guard one of `REWARDS`; it runs in the worker, or in this process if it asks a process of its own.
+    """Guard one of `REWARDS`; it runs in the worker, or here if its model has a process of its own.
 
     Args:
         name: the reward's name in logs and files.
@@ -131,7 +131,7 @@ def in_process(
     per_sample: bool = False,
     max_failures: float = 0.1,
 ) -> GuardedReward:
-    """Guard a reward that runs in this process, where nothing limits its time or survives its crash."""
+    """Guard a reward that runs in this process: without a time limit, and its crash ends the job."""
 
     def score(completions: Sequence[Completion]) -> list[RewardOutcome]:
         parts = outcomes_of(reward, options, completions, per_sample=per_sample)

@@ -1,4 +1,4 @@
-"""Scores completions in the job's worker process, where a reward may hang, crash or print without harm."""
+"""Score completions in the job's worker process, where a reward may hang, crash or print without harm."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -48,7 +48,7 @@ def score_in_worker(
 
 
 def _attempt(question: dict[str, Any], num_parts: int, size: int, timeout: float) -> list[RewardOutcome]:
-    """Outcomes in order, up to the end or to the first part of `size` completions that the worker did not survive."""
+    """Outcomes in order, up to the end or to the first part of `size` completions on which the worker died."""
     seconds = timeout * size
     limits = [_LOAD_SECONDS] + [seconds] * num_parts
     replies, problem = child_process(WORKER).ask_for_replies(question, limits)

@@ -11,7 +11,7 @@ from rlassay.rewards.sandbox.child_process import serve
 
 
 def load() -> Callable[[dict[str, Any]], Iterator[Any]]:
-    """A function that answers a question of `isolation`: "ready", then the outcomes of one part after the other."""
+    """Return the function that answers `isolation`: "ready", then the outcomes of one part after the other."""
     return _answer
 
 

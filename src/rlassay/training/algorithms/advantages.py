@@ -1,4 +1,4 @@
-"""The advantage step of the trainer where TRL's own advantages are not the ones to use."""
+"""The advantage step of the trainer: replaces TRL's advantages by those of an estimator or a critic."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from rlassay.training.batch import GenerationBatch, own_rows
 
 
 class AdvantageStep:
-    """Replaces TRL's advantages by those of an estimator, or of a critic; without either it changes nothing."""
+    """Replaces TRL's advantages by those of an estimator or a critic; without either it does nothing."""
 
     def __init__(self, estimator: AdvantageEstimator | None, options: CriticOptions | None) -> None:
         """
@@ -39,7 +39,7 @@ class AdvantageStep:
             self.critic = Critic(self.options, trainer)
 
     def __call__(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> None:
-        """Put the advantages of this process's completions into `output`, and into the record of the batch."""
+        """Write the advantages of this process's completions into `output` and into `batch`."""
         # TRL's own advantages are those of rewards without a penalty.
         default = None if batch.kl_penalty_BT is None else estimator_of_trl(trainer)
         estimator = self.estimator or default
@@ -76,7 +76,7 @@ class AdvantageStep:
             self.critic.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Read it from a checkpoint."""
+        """Read the state from a checkpoint."""
         if self.critic is not None:
             self.critic.load(folder)
 

@@ -1,4 +1,4 @@
-"""Which completions of a generation batch train: dynamic sampling, replay, and part of each group, in this order."""
+"""Choose the completions that train: dynamic sampling, replay, then a part of each group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ STATE = "groups.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class GroupPlan:
-    """Which of the sampled completions train; the default is all of them, as in TRL."""
+    """Options of the choice; by default all sampled completions train, as in TRL."""
 
     dynamic_sampling: DynamicSampling | None = None
     """Replace groups that teach nothing by groups of other prompts."""
@@ -53,7 +53,7 @@ class GroupChooser:
         self.on = plan != GroupPlan()
 
     def prepare(self, trainer: Any) -> None:
-        """Check the plan against the trainer's settings; ValueError says what does not fit."""
+        """Check the plan against the trainer's settings; ValueError for a conflict."""
         plan = self.plan
         if plan.train_on is not None:
             _check_train_on(trainer, plan.train_on)
@@ -69,7 +69,7 @@ class GroupChooser:
             self.stream = PromptStream(trainer.train_dataset, trainer.args.seed, plan.dynamic_sampling.revisit)
 
     def choose(self, trainer: Any, batch: GenerationBatch) -> list[dict[str, Any]]:
-        """The rows of the completions that TRL shall work on; `batch.chosen` holds their completions.
+        """The dataset rows that TRL receives, one per completion; `batch.chosen` gets their completions.
 
         Without dynamic sampling and replay these are the given rows, for which TRL samples as usual.
         """
@@ -134,7 +134,7 @@ class GroupChooser:
     def _first_rows(
         self, stream: PromptStream, batch: GenerationBatch, taken: set[str], accelerator: Any
     ) -> list[dict[str, Any]]:
-        """The rows of the batch, with other prompts in place of those that `revisit` passes over."""
+        """The rows of the batch, with other prompts in place of those that `revisit` skips."""
         if stream.revisit == 1:
             return batch.rows
         size = batch.num_generations
@@ -152,7 +152,7 @@ class GroupChooser:
         return rows
 
     def _replay(self, buffer: ReplayBuffer, trainer: Any, chosen: ChosenGroups) -> None:
-        """Put good groups into the buffer, and groups of the buffer in place of the others."""
+        """Add groups with varying rewards to the buffer, and replace the others by groups of the buffer."""
         groups = chosen.groups
         size = len(groups[0].completion_ids)
         rewards = torch.cat([group.rewards_per_func for group in groups])
@@ -173,10 +173,10 @@ class GroupChooser:
         chosen.metrics["replay/size"] = float(len(buffer.entries))
 
     def settle(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> None:
-        """Before credit: the own advantages of replayed groups, and the completions of each group that train."""
+        """Before credit: restore the advantages of replayed groups, and select the completions that train."""
         if not batch.is_training:
             return
-        # A critic values the tokens of a replayed group afresh, as it does those of any other.
+        # A critic computes new values for the tokens of a replayed group, as for those of any other.
         if batch.chosen is not None and any(batch.chosen.replayed) and trainer.xp_advantages.critic is None:
             output["advantages"] = batch.advantages_B = _with_own_advantages(batch, batch.chosen)
         if self.plan.train_on is not None:
@@ -192,7 +192,7 @@ class GroupChooser:
             batch.completion_mask = batch.completion_mask * own[:, None]
 
     def reduce(self, trainer: Any, batch: GenerationBatch, output: dict[str, Any]) -> dict[str, Any]:
-        """After credit: the output of the completions that train, with the number of their tokens."""
+        """After credit: reduce the output to the completions that train, and count their tokens."""
         if batch.trained is None:
             return output
         own = own_rows(trainer.accelerator, batch.trained, len(batch.rows))
@@ -200,7 +200,7 @@ class GroupChooser:
         return keep_rows(output, own) | {"num_items_in_batch": counted}
 
     def use(self, batch: GenerationBatch) -> list[str] | None:
-        """For each of the N completions `trained`, `dropped` or `replayed`; None if all sampled ones always train."""
+        """`trained`, `dropped` or `replayed` for each of the N completions; None if all sampled ones always train."""
         if not self.on:
             return None
         count, size = len(batch.rewards.raw), batch.num_generations
@@ -226,7 +226,7 @@ class GroupChooser:
             torch.save(state, checkpoint / STATE)
 
     def load(self, checkpoint: Path) -> None:
-        """Take the state from a checkpoint; ValueError if it has none."""
+        """Read the state from a checkpoint; ValueError if it has none."""
         parts = {"stream": self.stream, "buffer": self.buffer}
         wanted = {name: part for name, part in parts.items() if part is not None}
         if not wanted:
@@ -245,7 +245,7 @@ def advantages_of(
     weights: Float[Tensor, "rewards"],
     num_generations: int,
 ) -> Float[Tensor, "batch"]:
-    """Advantages as the trainer computes them, for completions that need not be a generation batch."""
+    """Advantages as the trainer computes them, for any completions, not only a generation batch."""
     totals = _totals(trainer, rewards_per_func, weights, num_generations)
     if trainer.xp_advantages.estimator is not None:
         return estimate(trainer.xp_advantages.estimator, totals, num_generations)
@@ -301,7 +301,7 @@ def _with_own_advantages(batch: GenerationBatch, chosen: ChosenGroups) -> Float[
 
 
 def _check_estimator(trainer: Any, option: str) -> None:
-    """Refuse estimators whose advantages cannot be made for a few groups, or for a part of each."""
+    """Raise ValueError for estimators that need more than the rewards of the chosen groups."""
     further = sorted(reads(trainer.xp_advantages.estimator) - {"num_generations"})
     if further:
         raise ValueError(
@@ -333,7 +333,7 @@ def _check_train_on(trainer: Any, count: int) -> None:
 
 
 def _check_sampling(trainer: Any) -> None:
-    """Dynamic sampling and replay move groups between processes and steps, which only plain sampling allows."""
+    """Raise ValueError unless groups can move between processes and steps, as plain sampling allows."""
     if trainer.rollout_func is not None or trainer.tools or trainer.environment_factories is not None:
         raise ValueError("groups: dynamic sampling and replay work without rollout_func, tools and environments only")
     _check_whole_groups(

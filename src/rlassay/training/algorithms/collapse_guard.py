@@ -1,6 +1,6 @@
 # pyright: basic
 # (torch's optimisers and transformers' callbacks leave most arguments open)
-"""Ends a run early whose policy has collapsed, by rules on its logged metrics."""
+"""End a run early if its policy has collapsed, by rules on its logged metrics."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from rlassay.config.algorithm import GUARDED_METRICS
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse:
-    """Why and when a run ended early."""
+    """Step and reason of the early end of a run."""
 
     step: int
     """The optimiser step, from 1, after which it ended."""

@@ -1,4 +1,4 @@
-"""A critic: values of the reward to come after each token, from which GAE makes the advantages of PPO.
+"""A critic: estimates the reward to come after each token, from which GAE computes the advantages of PPO.
 
 The critic is trained on each generation batch as soon as its advantages are computed, by an optimizer of its own.
 """
@@ -20,7 +20,7 @@ from rlassay.advantages.gae import explained_variance, value_errors
 from rlassay.training.batch import GenerationBatch, gathered, own_rows, scored_by_trl
 
 FILE = "critic.pt"
-"""The critic in a checkpoint."""
+"""File of the critic in a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class CriticOptions:
 
 
 class Critic:
-    """Makes advantages per token, and learns the values."""
+    """Computes advantages per token, and learns the values."""
 
     def __init__(self, options: CriticOptions, trainer: Any) -> None:
         """
@@ -89,7 +89,7 @@ class Critic:
     def advantages(
         self, batch: GenerationBatch, output: dict[str, Any]
     ) -> tuple[Float[Tensor, "batch time"], dict[str, float]]:
-        """Whitened advantages of this process's completions, and metrics; in training the critic then learns.
+        """Whitened advantages of this process's completions, and metrics; then trains the critic in training mode.
 
         Args:
             batch: with its rewards and its mask.
@@ -163,7 +163,7 @@ class Critic:
         torch.save({"weights": weights, "optimizer": self.optimizer.state_dict()}, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """Read them from a checkpoint; ValueError if it was written without a critic."""
+        """Read critic and optimizer from a checkpoint; ValueError if it was written without a critic."""
         if not (folder / FILE).is_file():
             raise ValueError(f"{folder}: got a checkpoint without {FILE}, expected one that was written with a critic")
         saved = torch.load(folder / FILE, map_location=self.device, weights_only=True)
@@ -175,7 +175,7 @@ class Critic:
     def _scored(
         self, output: dict[str, Any], each: Callable[[Float[Tensor, "rows time"], slice], Tensor]
     ) -> Float[Tensor, "batch time"]:
-        """The values of all completions, in chunks; `each` gets those of a chunk with its rows, and returns them.
+        """The values of all completions, in chunks; `each` processes the values of a chunk, given with its rows.
 
         TRL's scoring function cuts the batch into chunks, images included. It calls `values` in place of the policy,
         and treats its values as log-probabilities of the tokens.
@@ -205,7 +205,7 @@ class Critic:
 def sum_gradients(accelerator: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
     """Give each parameter the sum of its gradients on all processes, which have to call it together.
 
-    A process whose completions have no image has no gradient of the vision tower: 0, where another has one.
+    A process whose completions have no image has no gradient of the vision tower; it counts as 0 where another has one.
     """
     if accelerator.num_processes == 1:
         return

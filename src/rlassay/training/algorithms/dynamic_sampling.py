@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicSampling:
-    """Which groups train, and how often others are sampled in place of the rest.
+    """Options: which groups are kept, and how often other prompts are sampled to replace the rest.
 
     A group is kept if its total rewards vary, and, with `filter_reward`, if the mean of that reward over the group
     lies strictly between `filter_low` and `filter_high`. After `max_resample` rounds the free places are filled with
@@ -79,7 +79,7 @@ def worth_training(
 
 
 class PromptStream:
-    """The prompts that replace others: the data set in a new random order at each pass, the same on every process."""
+    """Replacement prompts: the data set in a new random order at each pass, the same on every process."""
 
     def __init__(self, dataset: Any, seed: int, revisit: float) -> None:
         """
@@ -92,11 +92,11 @@ class PromptStream:
         self.seed = seed
         self.revisit = revisit
         self.position = 0
-        """Rows that were drawn or passed over."""
+        """Rows that were drawn or skipped."""
         self.draws = 0
-        """Random decisions about revisiting that were made."""
+        """Number of random decisions about revisiting."""
         self.rejections: dict[str, int] = {}
-        """Prompt -> groups in a row that were not kept; without prompts whose last group was."""
+        """Prompt -> groups in a row that were not kept, for prompts whose last group was not kept."""
         self._pass: int = -1
         self._order: list[int] = []
 
@@ -105,7 +105,7 @@ class PromptStream:
         return {"position": self.position, "draws": self.draws, "rejections": dict(self.rejections)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another stream of the same data set and seed stopped."""
+        """Continue where another stream of the same data set and seed stopped."""
         self.position, self.draws, self.rejections = state["position"], state["draws"], dict(state["rejections"])
 
     def record(self, prompt_id: str, *, kept: bool) -> None:
@@ -126,7 +126,7 @@ class PromptStream:
     def take(self, count: int, taken: set[str]) -> list[dict[str, Any]]:
         """The next `count` rows of prompts that are not in `taken`, to which they are added.
 
-        Where a whole pass has no such prompt, `taken` and the chances of `revisit` are set aside.
+        If a whole pass has no such prompt, `taken` and `revisit` are ignored.
         """
         rows: list[dict[str, Any]] = []
         for _ in range(count):
@@ -153,7 +153,7 @@ class Filled:
     """The result of `fill`."""
 
     groups: list[SampledGroup]
-    """As many as wanted: the kept ones, then those that fill the free places."""
+    """As many as in the first round: the kept ones, then those that fill the free places."""
     dropped: list[SampledGroup]
     """The other groups that were sampled."""
     rounds: int

@@ -71,7 +71,7 @@ def greedy_completions(trainer: Any, batch: GenerationBatch) -> GreedyCompletion
 
 @contextmanager
 def _greedy_sampling(trainer: Any, is_training: bool) -> Generator[None, None, None]:
-    """Within it TRL samples greedily, and logs nothing of it but the number of tokens."""
+    """In the body TRL samples greedily and logs only the number of tokens."""
     mode = "train" if is_training else "eval"
     config, kwargs, metrics = trainer.generation_config, trainer.generation_kwargs, trainer._metrics[mode]
     media = trainer.xp_media
@@ -102,6 +102,6 @@ def _scored(trainer: Any, greedy: GenerationBatch) -> torch.Tensor:
     finally:
         for reward, size in zip(ours, sizes, strict=True):
             reward.num_generations = size
-        # What functions of TRL's kind log of the greedy completions would be mixed into the next batch's log.
+        # Reward functions may log through TRL; their logs of greedy completions would enter those of the next batch.
         trainer._pending_extra_logs.clear()
         trainer._pending_metrics.clear()

@@ -1,7 +1,7 @@
-"""Groups of completions as objects of their own, which move between batches, processes and the replay buffer.
+"""Groups of completions as objects that move between batches, processes and the replay buffer.
 
-Dynamic sampling and replay decide about whole groups before TRL works on the batch: TRL then pads, masks, scores and
-counts the chosen completions with their own images itself, so that nothing has to be spliced into its tensors.
+Dynamic sampling and replay choose whole groups before TRL processes the batch. TRL itself then pads, masks, scores and
+counts the chosen completions with their images, so that nothing has to be spliced into its tensors.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 # (TRL leaves most attributes of a trainer open)
 """KL control: a penalty for leaving the reference policy, in the loss or the reward, of fixed or adaptive weight.
 
-TRL's own `beta` adds k3, weighted by the importance ratio, to the loss. This is for everything else. The trainer has
-TRL load, move and refresh the reference model and compute its log-probabilities, and TRL's loss runs without its term.
+TRL's own `beta` adds k3, weighted by the importance ratio, to the loss; this module has the other penalties. TRL still
+loads, moves and refreshes the reference model and computes its log-probabilities, and its loss runs without KL term.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +26,7 @@ logger: Any = logging.get_logger(__name__)
 KINDS = (*PENALTIES, "exact")
 """Penalties of `rlassay.divergence.penalty`, and the sum over the vocabulary."""
 NATS_PER_TOKEN = 1.0
-"""A target above this is no KL per token of a policy that still resembles its reference."""
+"""A target above this, per token, is far more than the KL of a policy that still resembles its reference."""
 KL_WEIGHTS = "xp_kl_weights"
 """Key of a batch: (B, T), weight of the KL penalty of each token; absent where all are 1."""
 LOAD_REFERENCE = 1.0
@@ -38,11 +38,11 @@ class KLControl:
 
         kl = KLControl(AdaptiveBeta(beta=0.01, target=0.1, horizon=10_000.0), kind="kl", where="reward")
 
-    In the loss, `beta` times the penalty of each token is added to the loss of that token, and averaged with it as
-    `loss_type` says. In the reward, `beta` times the sum of the penalties of a completion is taken from its total
-    reward before advantages are computed; that penalty compares the policy that sampled with the reference, and has no
-    gradient. With a `beta` of 0 the penalty is measured only. One adaptive step is taken after each use of a batch: in
-    the loss after each optimiser step, in the reward after each generation batch.
+    In the loss, `beta` times the penalty of each token is added to the loss of that token, and averaged with it
+    according to `loss_type`. In the reward, `beta` times the sum of the penalties of a completion is taken from its
+    total reward before advantages are computed; that penalty compares the policy that sampled with the reference, and
+    has no gradient. With a `beta` of 0 the penalty is measured only. One adaptive step is taken after each use of a
+    batch: in the loss after each optimiser step, in the reward after each generation batch.
 
     Args:
         controller: holds `beta`.
@@ -85,7 +85,7 @@ class KLControl:
         self._warn()
 
     def _warn(self) -> None:
-        """Warn of settings that are valid and rarely meant."""
+        """Warn of settings that are valid but rarely intended."""
         controller = self.controller
         if isinstance(controller, AdaptiveBeta) and self.per == "token" and controller.target > NATS_PER_TOKEN:
             logger.warning(
@@ -136,7 +136,7 @@ class KLControl:
             with without_beta(trainer):
                 return trl_loss(model, inputs)
         mask = loss_mask(inputs)
-        # Before TRL's pass: with adapters, the reference is the same model with other ones switched on for a moment.
+        # Before TRL's pass: with adapters, the reference is the same model with other adapters switched on meanwhile.
         both = logits_of_both(trainer, model, inputs) if self.kind == "exact" else None
         with without_beta(trainer):
             loss = trl_loss(model, inputs)
@@ -180,7 +180,7 @@ class KLControl:
 
 @contextmanager
 def reference_model(config: Any, kl: KLControl | None) -> Generator[None, None, None]:
-    """Have TRL's `__init__` load a reference model for `kl`, whatever `config.beta` says.
+    """Have TRL's `__init__` load a reference model for `kl`, even if `config.beta` is 0.
 
     Errors: ValueError for no `config`, or for a `config.beta` beside another `beta` of the controller.
     """
@@ -272,7 +272,7 @@ def logits_of_both(
 
 @contextmanager
 def reference_of(trainer: Any, model: Any) -> Generator[Any, None, None]:
-    """The reference model: TRL's, or the policy with its adapters off, or with the copy of those it started from."""
+    """The reference model: TRL's, or the policy with its adapters off or replaced by their initial copy."""
     if trainer.ref_model is not None:
         yield trainer.ref_model
         return

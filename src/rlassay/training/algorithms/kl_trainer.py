@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""TRL's trainer with a KL penalty of choice, and checkpoints that hold the state of added parts."""
+"""TRL's trainer with a choice of KL penalties, and checkpoints that include the state of added parts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +22,9 @@ FILE = "rlassay_state.pt"
 class KLTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` with `kl`, a `KLControl` in place of TRL's own KL term; the base of `CreditGRPOTrainer`.
 
-    Without `kl` it is `GRPOTrainer`. In the reward, the penalty has to be taken off by the subclass, see
-    `KLControl.of_reward`. `xp_stateful` holds, by name, the parts whose state a checkpoint has to hold: `beta`, and a
-    reference model that `sync_ref_model` moves. `xp_parts` write and read files of their own in its folder.
+    Without `kl` it is `GRPOTrainer`. A subclass has to subtract a penalty in the reward, see `KLControl.of_reward`.
+    `xp_stateful` maps names to parts whose state a checkpoint must include: `beta`, and a reference model that
+    `sync_ref_model` moves. `xp_parts` write and read files of their own in the checkpoint's folder.
 
     Raises (`__init__`, beside TRL's errors):
         ValueError: `kl` beside `beta`, without `args`, or in the reward with `normalize_then_sum`.
@@ -54,7 +54,7 @@ class KLTrainer(GRPOTrainer):
         return [] if self.xp_kl is None else self.xp_kl.credit
 
     def xp_media_inputs(self, ids: Tensor, completion_length: int) -> dict[str, Tensor]:
-        """Inputs of the model beside tokens and TRL's images; `VideoTrainer` has those of clips."""
+        """Inputs of the model besides tokens and TRL's images; `VideoTrainer` adds those of clips."""
         return {}
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -97,9 +97,9 @@ def save_parts(checkpoint: Path, parts: Mapping[str, Any]) -> None:
 
 
 def load_parts(checkpoint: Path, parts: Mapping[str, Any]) -> None:
-    """Give every part its state in a checkpoint.
+    """Load the state of every part from a checkpoint.
 
-    Errors: ValueError if the checkpoint lacks the state of a part: it is that of a run without it.
+    Errors: ValueError if the checkpoint lacks the state of a part, because its run had no such part.
     """
     if not parts:
         return

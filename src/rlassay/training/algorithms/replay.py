@@ -1,4 +1,4 @@
-"""The replay buffer: it keeps groups whose rewards vary, and later batches train on them in place of groups without."""
+"""The replay buffer: stores groups whose rewards vary, to replace later groups whose rewards do not."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ class Replay:
     """Which groups enter the replay buffer, and how many it holds.
 
     A group enters if the standard deviation of its total rewards exceeds `min_std` and their mean exceeds `min_mean`,
-    both strictly. Every other group of the batch gives its place to a group drawn from the buffer, unless the buffer is
+    both strictly. Every other group of the batch is replaced by a group drawn from the buffer, unless the buffer is
     empty. This is replay of earlier completions, not DAPO's sampling of new ones.
 
     Source: `replay_buffer_size`, `replay_var_epsilon` (which is compared with the deviation) and `filter_min_reward` of
@@ -41,7 +41,7 @@ class Replay:
 
 
 def replay_score(totals_G: Float[Tensor, "size"], advantages_G: Float[Tensor, "size"]) -> float:
-    """`sum |A| * std` of a group, with divisor G - 1; it orders the buffer and is the weight of the draw."""
+    """`sum |A| * std` of a group, with divisor G - 1; the buffer sorts and draws by it."""
     return float(advantages_G.abs().sum() * nanstd(totals_G, dim=0))
 
 
@@ -80,7 +80,7 @@ class ReplayBuffer:
         """Draws that were made. A step may have several generation batches, each with random numbers of its own."""
 
     def push(self, group: SampledGroup, totals_G: Float[Tensor, "size"], advantages_G: Float[Tensor, "size"]) -> None:
-        """Add a group; a full buffer drops the lowest score for it, the oldest of equals, and only for a higher one."""
+        """Add a group; a full buffer drops the lowest score (of equals the oldest), if the new one is higher."""
         score = replay_score(totals_G, advantages_G)
         if len(self.entries) >= self.options.size:
             lowest = min(range(len(self.entries)), key=lambda index: self.entries[index][0])
@@ -102,5 +102,5 @@ class ReplayBuffer:
         return {"entries": list(self.entries), "draws": self.draws}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with the groups and random numbers of another buffer of the same seed."""
+        """Continue with the groups and random numbers of another buffer of the same seed."""
         self.entries, self.draws = list(state["entries"]), state["draws"]

@@ -1,6 +1,6 @@
 # pyright: basic
 # (accelerate has no types)
-"""Sampling of groups through the trainer, and groups in the shapes that TRL and the trainer take."""
+"""Sample groups through the trainer, and convert groups to the forms of TRL and the trainer."""
 
 from collections.abc import Sequence
 from math import nan
@@ -67,7 +67,7 @@ def _groups(batch: GenerationBatch, logps: list[list[float]] | None, process: in
 
 
 def trl_prompts(rows: Sequence[dict[str, Any]]) -> list[Any]:
-    """The prompts of rows as TRL hands them to `_generate`: with their images inside."""
+    """The prompts of rows as TRL passes them to `_generate`: with their images inside."""
     prompts: list[Any] = [row["prompt"] for row in rows]
     if "images" in rows[0]:
         images = [row["images"] for row in rows]
@@ -95,8 +95,8 @@ def generated(chosen: ChosenGroups, prompts: list[Any], *, with_images: bool = T
 
     Without `with_images`, because there are clips too, it leaves the images to `VideoTrainer`.
 
-    A replayed completion comes with log-probabilities of NaN, for which TRL takes a ratio of 1 and no gap: those of its
-    sampler belong to an earlier policy, whose distance from the policy of now is no gap between engines.
+    A replayed completion has log-probabilities of NaN, for which TRL takes a ratio of 1 and no gap: those of its
+    sampler belong to an earlier policy, whose distance from the current policy is not a gap between engines.
     """
     groups = chosen.groups[chosen.own]
     images = [images_of(prompt) or None for prompt in prompts] if with_images else []

@@ -23,10 +23,11 @@ class SamplingSeeds:
 
     @contextmanager
     def common(self, trainer: Any) -> Generator[None, None, None]:
-        """Within it transformers samples from the call's seed, if `common_random_numbers` is set.
+        """In the body transformers samples from the call's seed, if `common_random_numbers` is set.
 
-        Runs of one seed then meet the same noise at every step. Without it they do so until a batch in which their
-        longest completions differ: from there on one has drawn more numbers than the other. vLLM always draws so.
+        Runs of one seed then draw the same random numbers at every step. Without it they do so until a batch in which
+        their longest completions differ: from then on one has drawn more numbers than the other. vLLM always uses seeds
+        of calls.
         """
         if not self.common_random_numbers or trainer.use_vllm:
             yield
@@ -36,7 +37,7 @@ class SamplingSeeds:
 
     @contextmanager
     def seeded(self, trainer: Any, group: int) -> Generator[None, None, None]:
-        """Within it torch draws from the seed of the next call; afterwards its random state is as it was before.
+        """In the body torch draws from the seed of the next call; afterwards its random state is restored.
 
         Args:
             trainer: `CreditGRPOTrainer`, which has no types.

@@ -1,4 +1,4 @@
-"""Training on part of a group: of n scored completions, the m whose rewards vary most."""
+"""Choose a part of each group for training: of n scored completions, the m whose rewards vary most."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""What joins TRL's loss token by token: weights of the KL penalty, and a penalty for leaving the policy that sampled.
+"""Terms per token of the loss: weights of the KL penalty, and a penalty for leaving the policy that sampled.
 
-Both are made of the whole generation batch and travel with its rows, which TRL shuffles and splits, to the loss.
+Both are computed on the whole generation batch and stay with its rows, which TRL shuffles and splits before the loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ OLD_POLICY_PENALTY = "xp_old_policy_penalty"
 
 
 def check_reuse(parts: Sequence[CreditPart], arguments: Any) -> None:
-    """Raise ValueError for `covariance_penalty` where a generation batch trains one step: its gradient would be 0."""
+    """Raise ValueError for `covariance_penalty` with one step per generation batch, where its gradient is 0."""
     uses = arguments.steps_per_generation * arguments.num_iterations
     if "covariance_penalty" in map(registered_name, parts) and arguments.gradient_accumulation_steps % uses == 0:
         raise ValueError(
@@ -30,7 +30,7 @@ def check_reuse(parts: Sequence[CreditPart], arguments: Any) -> None:
 
 
 def penalise_tokens(trainer: Any, credit: Credit, signals: TokenSignals, output: dict[str, Any]) -> dict[str, float]:
-    """Give a generation batch its penalty for leaving the policy that sampled, and the weights of its KL penalty.
+    """Add to a batch its penalty for leaving the policy that sampled, and the weights of its KL penalty.
 
     Args:
         trainer: the trainer, whose `xp_kl` holds the credit parts that weigh the KL penalty.

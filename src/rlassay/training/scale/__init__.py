@@ -1,1 +1,1 @@
-"""Training at scale: micro-batches by tokens."""
+"""Training at scale: strategies that divide the policy, and micro-batches by token budget."""

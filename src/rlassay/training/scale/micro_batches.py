@@ -1,10 +1,10 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""Micro-batches by token budget: completions of similar length share a forward pass, so that little of it is padding.
+"""Micro-batches by token budget: completions of similar length share a forward pass, to reduce padding.
 
 TRL pads each micro-batch to the longest prompt and completion of the whole generation batch. Here the completions of an
-optimiser step are sorted by length and cut into micro-batches of at most so many tokens, each padded to its own
-longest. TRL's loss of each is weighted so that their sum is its loss of the padded ones.
+optimiser step are sorted by length and cut into micro-batches of limited tokens, each padded to its own longest. TRL's
+losses of these are weighted so that their sum equals its loss of the original micro-batches.
 """
 
 import math
@@ -30,7 +30,7 @@ BY_POSITION = ("token_type_ids", "mm_token_type_ids")
 PER_TOKEN = ("bnpo",)
 """Loss types that average over the tokens of a micro-batch."""
 SUMMED = ("dapo", "cispo", "vespo")
-"""Loss types whose denominator is that of the generation batch, so that micro-batches add up."""
+"""Loss types that divide by tokens of the generation batch, so that losses of micro-batches add up."""
 
 
 def padded_tokens(lengths: Sequence[Lengths]) -> int:
@@ -39,9 +39,9 @@ def padded_tokens(lengths: Sequence[Lengths]) -> int:
 
 
 def packed(lengths: Sequence[Lengths], budget: int) -> list[list[int]]:
-    """The indices of the completions by micro-batch, shortest first; none has more than `budget` tokens after padding.
+    """Indices of completions by micro-batch, shortest first, each of at most `budget` tokens after padding.
 
-    A completion that alone has more than that is a micro-batch of its own.
+    A completion with more tokens than that is a micro-batch of its own.
     """
     parts: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda each: (sum(lengths[each]), each)):
@@ -54,7 +54,7 @@ def packed(lengths: Sequence[Lengths], budget: int) -> list[list[int]]:
 
 
 def divided(parts: Sequence[list[int]], count: int, lengths: Sequence[Lengths]) -> list[list[int]]:
-    """`count` micro-batches, by halving those with most tokens: processes that share a step need equally many.
+    """`count` micro-batches, by halving those with most tokens, since processes of a step need equally many.
 
     Errors: ValueError for more micro-batches than completions.
     """
@@ -91,7 +91,7 @@ class Pool:
         ]
 
     def take(self, rows: Sequence[int]) -> dict[str, Any]:
-        """The inputs of some completions, padded to their own longest."""
+        """The inputs of some completions, padded to the longest among them."""
         prompt = max(self.lengths[row][0] for row in rows)
         completion = max(self.lengths[row][1] for row in rows)
         taken = {name: self._taken(name, value, rows, prompt, completion) for name, value in self.inputs.items()}
@@ -157,10 +157,10 @@ class TokenBudget:
             )
 
     def loss(self, trainer: Any, trl_loss: Loss, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The loss of a micro-batch of TRL's, of which all but the last part have gone backward already.
+        """The loss of a micro-batch of TRL's, in parts: for all but the last, it runs the backward pass itself.
 
-        Where the loss does not depend on how completions are grouped, those of a whole optimiser step are pooled: the
-        loss is 0 until its last micro-batch.
+        If the loss does not depend on the grouping of completions, those of a whole optimiser step are pooled: the loss
+        is 0 until its last micro-batch.
         """
         self._slices.append(inputs)
         is_last: bool = trainer.accelerator.sync_gradients
@@ -203,7 +203,7 @@ class TokenBudget:
 
 
 class MicroBatchTrainer(VideoTrainer):
-    """`VideoTrainer` whose loss may go through micro-batches of `max_tokens_per_micro_batch`; None keeps TRL's.
+    """`VideoTrainer` with micro-batches of `max_tokens_per_micro_batch` tokens; None keeps TRL's.
 
     Raises (`__init__`):
         ValueError: a budget below 1, or a loss that needs all completions of a micro-batch of TRL's at once.
@@ -223,7 +223,7 @@ class MicroBatchTrainer(VideoTrainer):
 
 
 class _Shares:
-    """What part of the completions and tokens each micro-batch has."""
+    """Shares of each micro-batch in the completions and tokens of a pool."""
 
     def __init__(self, trainer: Any, pool: Pool, parts: Sequence[list[int]], slices: int) -> None:
         """
@@ -254,7 +254,7 @@ class _Shares:
         return self.slices * share
 
     def of_entropy(self, part: int) -> float:
-        """The factor of TRL's entropy bonus, a mean over tokens, where the loss has the weight `of_loss`."""
+        """The factor of TRL's entropy bonus, a mean over tokens, in a loss with the weight `of_loss`."""
         weight = self.of_loss(part)
         return self.of_tokens(part) / weight if weight else 0.0
 
@@ -285,9 +285,9 @@ class _Shares:
 
 @contextmanager
 def _uneven_gather(accelerator: Any) -> Generator[None, None, None]:
-    """Within it processes may gather different numbers of values: TRL gathers one per row, for a minimum and a maximum.
+    """In the body processes may gather different numbers of values; missing ones are NaN.
 
-    The missing ones are NaN, which both leave out.
+    TRL gathers one value per row, for a minimum and a maximum, which leave out NaN.
     """
     even = accelerator.gather
     accelerator.gather = lambda values: even(accelerator.pad_across_processes(values, pad_index=math.nan))
@@ -298,6 +298,6 @@ def _uneven_gather(accelerator: Any) -> Generator[None, None, None]:
 
 
 def _backward(accelerator: Any, loss: Tensor) -> None:
-    """As `transformers.Trainer` calls it."""
+    """Run the backward pass as `transformers.Trainer` does."""
     is_deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
     accelerator.backward(loss, **({"scale_wrt_gas": False} if is_deepspeed else {}))

@@ -1,10 +1,10 @@
 # pyright: basic
 # (accelerate has no types, and TRL leaves most attributes of a trainer open)
-"""Strategies by which processes share a training job: DDP holds the whole of it in each, the others divide it.
+"""Strategies for training on several processes: DDP keeps the whole policy in each, the others divide it.
 
-FSDP2 and ZeRO-3 divide weights, gradients and optimizer state while the loss is trained, ZeRO-2 all but the weights.
-For sampling and for measuring signals every process gathers the whole weights once: its passes then need no other
-process, so that their number may differ.
+FSDP2 and ZeRO-3 divide weights, gradients and optimizer state in training, ZeRO-2 all but the weights. For sampling and
+for measuring signals every process gathers the whole weights once: its passes then need no other process, so that
+processes may run different numbers of them.
 """
 
 import json
@@ -53,22 +53,22 @@ def strategy_arguments(
 
 
 def with_precision(arguments: Mapping[str, Any] | None, *, on_cpu: bool) -> dict[str, Any]:
-    """Fields of `TrainingArguments`, with bfloat16 on GPUs and without it on CPUs if they do not say `bf16`."""
+    """Fields of `TrainingArguments`; unless they set `bf16`, it is true on GPUs and false on CPUs."""
     return {"bf16": not on_cpu, **(arguments or {})}
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """A committed file of settings."""
+    """The content of a settings file in `rlassay/launch`."""
     return json.loads((files("rlassay") / "launch" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def strategy_libraries(strategy: str) -> tuple[str, ...]:
-    """The libraries that a strategy trains by, besides those of every job."""
+    """The libraries that a strategy needs, besides those of every job."""
     return ("deepspeed",) if strategy.startswith("deepspeed") else ()
 
 
 def allow_on_cpu(arguments: TrainingArguments) -> None:
-    """Have accelerate divide weights on CPUs too, where it takes DDP without a word; call it before the trainer's init.
+    """Have accelerate divide weights on CPUs too, where it silently uses DDP; call it before the trainer's init.
 
     Args:
         arguments: of the trainer, which have made accelerate's record of the processes.
@@ -84,7 +84,7 @@ def allow_on_cpu(arguments: TrainingArguments) -> None:
 def join_by_gloo(processes: Any) -> None:
     """Have DeepSpeed join the processes of a job on CPUs; on GPUs accelerate does so.
 
-    Otherwise DeepSpeed takes each process for the only one as soon as TRL gives it the reference policy.
+    Otherwise, when TRL gives it the reference policy, DeepSpeed assumes that each process is the only one.
 
     Args:
         processes: accelerate's record of them, made by `TrainingArguments`.
@@ -99,7 +99,7 @@ def join_by_gloo(processes: Any) -> None:
 
 
 def checked(trainer: Any, strategy: str) -> Any:
-    """The trainer, able to load its checkpoints, to save whole models and to train by this strategy alone."""
+    """Make a trainer load its checkpoints, save whole models and train by this strategy only; returns it."""
     trainer.add_callback(StrategyCheck(strategy, trainer))
     if trainer.is_fsdp_enabled:
         trainer.save_model = partial(_save_whole, trainer, trainer.save_model)
@@ -111,7 +111,7 @@ def checked(trainer: Any, strategy: str) -> Any:
 def _save_whole(
     trainer: Any, save: Callable[..., None], output_dir: str | None = None, _internal_call: bool = False
 ) -> None:
-    """Save a model whole, for `from_pretrained`; in a checkpoint, which is an internal call, each process has its part.
+    """Save a whole model, for `from_pretrained`; in a checkpoint (an internal call), each process saves its part.
 
     Whole checkpoints would have one process hold the optimizer state of all.
     """
@@ -128,7 +128,7 @@ def _save_whole(
 def _save_merged(
     trainer: Any, save: Callable[..., None], output_dir: str | None = None, _internal_call: bool = False
 ) -> None:
-    """Save a model by DeepSpeed's engine, or by itself where its adapters were merged.
+    """Save a model through DeepSpeed's engine, or directly if its adapters were merged.
 
     The engine still has the model with adapters, under whose names transformers would save the merged weights.
     """
@@ -163,7 +163,7 @@ class StrategyCheck(TrainerCallback):
 
 
 def strategy_of(model: Any) -> str:
-    """The strategy by which a model that accelerate has prepared is trained."""
+    """The strategy of a model that accelerate has prepared."""
     parts = list(model.parameters())
     stage = zero_stage(model)
     if stage is not None:
@@ -182,9 +182,9 @@ def zero_stage(model: Any) -> int | None:
 
 
 def gather_head(model: Any) -> None:
-    """Have every forward pass gather the weights of the head, where FSDP2 divides them in a unit of their own.
+    """Have every forward pass gather the weights of the head, if FSDP2 divides them in a unit of their own.
 
-    TRL's loss reads these weights and does not call the head; of weights still divided, each process would train its
+    TRL's loss reads these weights without calling the head. If they were still divided, each process would train its
     part with the gradients of its own completions alone.
     """
     head = model.get_output_embeddings()
@@ -193,9 +193,9 @@ def gather_head(model: Any) -> None:
 
 
 def fill_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter the zeros that AdamW begins with, where it has no state yet; no other optimizer is changed.
+    """Initialise AdamW's state, zeros, for every parameter without one; other optimizers are not changed.
 
-    Otherwise a parameter that never gets a gradient has none in a checkpoint, which torch then refuses to load.
+    Otherwise a parameter that never gets a gradient has no state in a checkpoint, which torch then refuses to load.
     """
     for group in optimizer.param_groups if isinstance(optimizer, torch.optim.AdamW) else []:
         for parameter in group["params"]:
@@ -207,9 +207,9 @@ def fill_state(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def whole_weights(trainer: Any) -> Generator[None, None, None]:
-    """Within it this process has the whole weights; all processes enter and leave it together.
+    """In the body this process has the whole weights; all processes enter and leave it together.
 
-    Nothing happens where the weights are whole anyway.
+    It does nothing if the weights are whole anyway.
     """
     if zero_stage(trainer.model_wrapped) == 3:
         with _gathered_by_deepspeed(trainer):
@@ -246,7 +246,7 @@ def _gathered_by_deepspeed(trainer: Any) -> Generator[None, None, None]:
 
 
 def with_whole_weights(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a trainer, within `whole_weights`."""
+    """Wrap a method of a trainer to run within `whole_weights`."""
 
     @wraps(method)
     def gathered(trainer: Any, *args: Any) -> Any:
