@@ -150,10 +150,14 @@ def test_an_estimate_is_the_crossed_interval_kept_inside_shares():
     low, high = share_interval(plain.mean, plain.high - plain.mean)
     assert 0 < low < plain.mean < high < 1
     assert (cell.low, cell.high) == pytest.approx((low, high), abs=1e-6)
-    # an interval that stays inside is the linear one
-    inside = scores + 0.5 + np.array([[0.01], [0.02]])
-    plain_inside = crossed_interval(inside, 0.6)
-    assert estimate(inside, "share", 0.6).low == pytest.approx(plain_inside.low, abs=1e-6)
+    # The same form where the linear interval would stay inside: a share near 1 has less room above than below.
+    inside = 0.9 - scores / 10
+    plain_inside, cell_inside = crossed_interval(inside, 0.6), estimate(inside, "share", 0.6)
+    assert plain_inside.high < 1
+    ends = share_interval(plain_inside.mean, plain_inside.high - plain_inside.mean)
+    assert (cell_inside.low, cell_inside.high) == pytest.approx(ends, abs=1e-6)
+    assert ends[0] < plain_inside.low
+    assert ends[1] < plain_inside.high
     assert (cell.mean, cell.num_seeds, cell.num_items) == (pytest.approx(0.4 / 6, abs=1e-6), 2, 3)
     assert cell.covers == "seeds and items"
 

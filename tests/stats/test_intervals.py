@@ -13,19 +13,19 @@ from rlassay.stats import contrast, crossed_interval, paired_difference, wilson
 from rlassay.stats.intervals import VarianceComponent, half_width, two_sided_p
 
 # Two seeds x three items. Seed means 2 and 4, item means 1.5, 2.5 and 5, grand mean 3.
-# Three items are fewer than 25 g1^2 = 5.5 (g1 = 1.5 / 2.166667^1.5), so V is V_a + V_b.
-#   MS_seeds = 3 (1 + 1) / 1 = 6,  MS_items = 2 (2.25 + 0.25 + 4) / 2 = 6.5
-#   V_a = 6 / 6 = 1,  V_b = 6.5 / 6 = 1.083333,  V = 2.083333
-#   t(1) = 12.706205, t(2) = 4.302653;  t' = (1 * 12.706205 + 1.083333 * 4.302653) / 2.083333 = 8.336358
-#   reach = 8.336358 * sqrt(2.083333) = 12.032497
+#   MS_seeds = 3 (1 + 1) / 1 = 6,  MS_items = 2 (2.25 + 0.25 + 4) / 2 = 6.5,  residuals 0.5, 0.5, -1 and their
+#   opposites: MS_e = 3 / 2 = 1.5;  V_a = 6 / 6 = 1,  V_b = 6.5 / 6 = 1.083333,  V_e = 1.5 / 6 = 0.25
+#   V = V_a + V_b - V_e = 1.833333;  three items have a kurtosis of 1.5, so t' is of t(1) = 12.706205 and t(2) = 4.302653
+#   reach = t' sqrt(V) = (1 * 12.706205 + 0.833333 * 4.302653) / sqrt(1.833333) = 12.032254
+#   (V_a + V_b counts the pairs twice: (1 * 12.706205 + 1.083333 * 4.302653) / sqrt(2.083333) = 12.032497)
 HAND = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 7.0]])
 
 
 def test_analysis_of_variance_worked_by_hand():
     interval = crossed_interval(HAND)
     assert interval.mean == 3.0
-    assert interval.low == pytest.approx(3 - 12.032497, abs=2e-6)
-    assert interval.high == pytest.approx(3 + 12.032497, abs=2e-6)
+    assert interval.low == pytest.approx(3 - 12.032254, abs=2e-6)
+    assert interval.high == pytest.approx(3 + 12.032254, abs=2e-6)
     assert (interval.num_seeds, interval.num_items) == (2, 3)
 
 
@@ -35,7 +35,7 @@ def test_p_value_worked_by_hand():
     p_value = crossed_interval(HAND).p_value
     one = math.tan(math.pi * (1 - p_value) / 2)
     two = (1 - p_value) * math.sqrt(2 / (1 - (1 - p_value) ** 2))
-    assert (one + 13 / 12 * two) / (25 / 12) * math.sqrt(25 / 12) == pytest.approx(3.0, rel=1e-9)
+    assert (one + 5 / 6 * two) / math.sqrt(11 / 6) == pytest.approx(3.0, rel=1e-9)
 
 
 def test_difference_worked_by_hand():
@@ -46,7 +46,7 @@ def test_difference_worked_by_hand():
         assert getattr(got, name) == pytest.approx(getattr(expected, name), rel=1e-12)
 
 
-# Two seeds x three items whose means, 1, 3 and 5, are not skewed. Seed means 2.5 and 3.5, grand mean 3.
+# Two seeds x three items whose means are 1, 3 and 5. Seed means 2.5 and 3.5, grand mean 3.
 #   MS_seeds = 3 (0.25 + 0.25) / 1 = 1.5,  MS_items = 2 (4 + 0 + 4) / 2 = 8,  residuals -0.5, 1, -0.5 and their
 #   opposites: MS_e = 3 / 2 = 1.5;  V_a = 1.5 / 6 = 0.25,  V_b = 8 / 6 = 1.333333,  V_e = 0.25,  V_b - V_e = 1.083333
 #   t' sqrt(V): (0.25 * 12.706205 + 1.083333 * 4.302653) / sqrt(1.333333) = 6.787698, below that of V_a + V_b:
@@ -71,18 +71,23 @@ def test_agrees_with_analysis_of_variance_by_least_squares(num_seeds: int, num_i
     v_a = stats.ttest_1samp(scores.mean(axis=1), 0)._standard_error ** 2
     v_b = stats.ttest_1samp(scores.mean(axis=0), 0)._standard_error ** 2
     v_e = residual_mean_square(scores) / scores.size
-    critical = stats.t.ppf(0.95, num_seeds - 1), stats.t.ppf(0.95, num_items - 1)
+    critical = stats.t.ppf(0.95, num_seeds - 1), stats.t.ppf(0.95, df_of_items(scores))
 
     def reach(of_items: float) -> float:
         return (v_a * critical[0] + of_items * critical[1]) / (v_a + of_items) ** 0.5
 
-    expected = reach(v_b)
-    if num_items > 25 * stats.moment(scores.mean(axis=0), order=3) ** 2 / scores.mean(axis=0).var() ** 3:
-        floor = critical[1] * max(v_b / 2, v_b - v_e / 2) ** 0.5
-        expected = min(max(reach(max(0.0, v_b - v_e)), floor), expected)
+    floor = critical[1] * max(v_b / 2, v_b - v_e / 2) ** 0.5
+    expected = min(max(reach(max(0.0, v_b - v_e)), floor), reach(v_b))
     interval = crossed_interval(scores, confidence=0.9)
     assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=1e-6)
     assert (interval.p_value < 0.1) == (abs(scores.mean()) > expected)
+
+
+def df_of_items(scores: np.ndarray) -> float:
+    """Shoemaker's degrees of freedom of the variance between item means, at most I - 1."""
+    num_items = scores.shape[1]
+    k = stats.kurtosis(scores.mean(axis=0), fisher=False)
+    return min(num_items - 1, 2 * num_items / (k - (num_items - 3) / (num_items - 1)))
 
 
 def residual_mean_square(scores: np.ndarray) -> float:
@@ -93,16 +98,15 @@ def residual_mean_square(scores: np.ndarray) -> float:
     return float(((scores.ravel() - fit) ** 2).sum()) / np.prod(np.array(scores.shape) - 1)
 
 
-def test_skewed_items_keep_the_wider_interval():
-    # One item in 200 decides: g1 is near 14, and Cochran's rule asks for 25 g1^2, nearly 5,000 items.
-    rng = np.random.default_rng(9)
-    noise = rng.normal(0, 0.1, (3, 200))
-    skewed = noise + 5.0 * (np.arange(200) == 0)
-    v_a = skewed.mean(axis=1).var(ddof=1) / 3
-    v_b = skewed.mean(axis=0).var(ddof=1) / 200
-    weighted = v_a * stats.t.ppf(0.975, 2) + v_b * stats.t.ppf(0.975, 199)
-    interval = crossed_interval(skewed)
-    assert interval.high - interval.mean == pytest.approx(weighted / (v_a + v_b) ** 0.5, rel=1e-9)
+def test_items_of_which_a_few_decide_have_fewer_degrees_of_freedom_by_hand():
+    # One item in ten is 1, the others 0, for all seeds alike: V_b = 0.1 / 10. The item means have the variance
+    # pq = 0.09 and a kurtosis of 1 / pq - 3 = 8.1111, so d_b = 2 * 10 / (8.1111 - 7 / 9) = 2.727273.
+    scores = np.tile(np.arange(10) == 0, (4, 1)).astype(float)
+    interval = crossed_interval(scores)
+    assert interval.high - 0.1 == pytest.approx(0.1 * stats.t.ppf(0.975, 2.727273), rel=1e-6)
+    # With one seed it is Student's interval over the items.
+    interval = crossed_interval(scores[:1])
+    assert interval.high - 0.1 == pytest.approx(0.1 * stats.t.ppf(0.975, 9), rel=1e-9)
 
 
 def test_variance_is_the_true_one():
@@ -124,14 +128,14 @@ def test_never_wider_than_with_the_pairs_counted_twice(num_seeds: int):
         scores = rng.normal(0, 1, num_items) + rng.normal(0, of_seeds, (num_seeds, 1))
         scores = scores + rng.normal(0, of_pairs, (num_seeds, num_items))
         v_a, v_b = (scores.mean(axis=1 - axis).var(ddof=1) / scores.shape[axis] for axis in (0, 1))
-        critical = stats.t.ppf(0.975, np.array(scores.shape) - 1)
+        critical = stats.t.ppf(0.975, [num_seeds - 1, df_of_items(scores)])
         interval = crossed_interval(scores)
         twice = (v_a * critical[0] + v_b * critical[1]) / (v_a + v_b) ** 0.5
         assert interval.high - interval.mean <= twice * (1 + 1e-9)
 
 
 def test_item_means_that_differ_by_rounding_alone_are_alike():
-    # 0.1 and 0.3 - 0.2 differ in the last bit: nothing to measure a skewness by, and nothing but seeds varies.
+    # 0.1 and 0.3 - 0.2 differ in the last bit: nothing to measure a kurtosis by, and nothing but seeds varies.
     scores = np.tile([[0.1], [0.4]], (1, 40))
     scores[:, ::2] = [[0.3 - 0.2], [0.6 - 0.2]]
     assert np.ptp(scores.mean(axis=0)) > 0
@@ -152,14 +156,15 @@ def test_without_seed_variance_it_is_students_interval_over_items_and_vice_versa
 def test_independent_seeds_worked_by_hand():
     # a's seed means 1 and 3, b's 0 and 0.5: variances 2 and 0.125, so V_a = (2 + 0.125) / 2 = 1.0625 on Welch's
     # 1.0625^2 / (1^2 + 0.0625^2) = 1.124514 degrees of freedom. Items of a - b: means 0.5, 2, 2.75 (sum 5.25, mean
-    # 1.75), squares 1.5625 + 0.0625 + 1 = 2.625, V_b = 2.625 / 2 / 3 = 0.4375 on 2.
+    # 1.75), squares 1.5625 + 0.0625 + 1 = 2.625, V_b = 2.625 / 2 / 3 = 0.4375 on 2. Residuals of a: 0.5, -0.25, -0.25,
+    # of b: 0.25, 0.5, -0.75, and their opposites, so V_e = (0.75 + 1.75) / 2 / 6 = 0.208333 and V_b - V_e = 0.229167.
     a = np.array([[0.0, 1.0, 2.0], [1.0, 3.5, 4.5]])
     b = np.array([[0.0, 0.5, -0.5], [0.0, 0.0, 1.5]])
     assert (a - b).mean(axis=0).tolist() == [0.5, 2.0, 2.75]
-    weighted = 1.0625 * stats.t.ppf(0.975, 1.124514) + 0.4375 * stats.t.ppf(0.975, 2)
+    weighted = 1.0625 * stats.t.ppf(0.975, 1.124514) + 0.229167 * stats.t.ppf(0.975, 2)
     interval = paired_difference(a, b, matched_seeds=False)
     assert interval.mean == 1.75
-    assert interval.high - 1.75 == pytest.approx(weighted / math.sqrt(1.5), rel=1e-6)
+    assert interval.high - 1.75 == pytest.approx(weighted / math.sqrt(1.291667), rel=1e-6)
 
 
 def test_independent_seeds_keep_variance_that_matched_seeds_cancel():

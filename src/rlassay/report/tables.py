@@ -191,9 +191,9 @@ def _of_shares(unit: Unit, cells: Sequence[SeedScores]) -> bool:
 
 
 def _level_ends(interval: Interval, of_shares: bool) -> tuple[float | None, float | None]:
-    """Ends of the interval of a mean; that of shares has Wilson's form where the linear one leaves [0, 1]."""
+    """Ends of the interval of a mean; that of shares has Wilson's form, which does not leave [0, 1]."""
     low, high = interval.low, interval.high
-    if of_shares and (low < 0 or high > 1) and 0 < interval.mean < 1:
+    if of_shares and 0 < interval.mean < 1 and not isnan(low):
         low, high = share_interval(interval.mean, (high - low) / 2)
     return tidy(low), tidy(high)
 

@@ -13,11 +13,10 @@ both leave over estimate it:
 
 so V_a + V_b counts the pair variance twice (for differences, `mean^2 / (V_a + V_b)` is Clark's min F'), and V_a +
 (V_b - V_e) once, without bias (as his quasi F does). An interval is `mean -/+ t' sqrt(V)` with Cochran's critical value
-t': the quantiles of t(S - 1) and t(I - 1), weighted by the two terms of V. The half-width in use is that of V_a +
+t': the quantiles of t(S - 1) and t(d_b), weighted by the two terms of V. The half-width in use is that of V_a +
 (V_b - V_e), but at most that of V_a + V_b, whose t' gives less weight to a few seeds, and at least that of V_b alone
-less V_e / 2, since a few seeds may agree by chance. With few or skewed items V_b itself is uncertain in a way that
-t(I - 1) does not know; there the pair variance counted twice is what keeps the level, so V_e is taken off only above
-Cochran's 25 g1^2 items (g1: skewness of the item means).
+less V_e / 2, since a few seeds may agree by chance. d_b is I - 1 for normal item means; where a few items decide, V_b is
+less certain, and d_b falls with their kurtosis k: `2 I / (k - (I - 3) / (I - 1))` (Shoemaker), at most I - 1.
 
 Departure from Clark, who takes Satterthwaite's degrees of freedom for V as a whole: with three seeds these come out too
 high whenever the seeds agree by chance, and nominal 95 % intervals cover only 92-95 % once seed variance matters
@@ -26,7 +25,8 @@ high whenever the seeds agree by chance, and nominal 95 % intervals cover only 9
 Source: Clark (1973), The language-as-fixed-effect fallacy, J. Verbal Learning and Verbal Behavior 12, 335-359 (min F');
 Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411 (a conservative variance over crossed
 effects); Welch (1947), Biometrika 34, 28-35 (independent samples); Cochran (1964), Approximate significance levels of
-the Behrens-Fisher test, Biometrics 20, 191-195; Cochran (1977), Sampling Techniques, 3rd ed., section 2.15 (25 g1^2).
+the Behrens-Fisher test, Biometrics 20, 191-195; Shoemaker (2003), Fixing the F test for equal variances, American
+Statistician 57, 105-114 (degrees of freedom of a variance, from the kurtosis).
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtr, stdtrit
-from scipy.stats import skew
+from scipy.stats import kurtosis
 
 from rlassay.stats.proportions import wilson
 
@@ -162,7 +162,7 @@ class MeanVariance:
     seeds: VarianceComponent | None
     """V_a; None with one seed."""
     pairs: float = 0.0
-    """V_e as far as it is taken off V_b."""
+    """V_e; 0 with one seed."""
 
     def half_width(self, tail: float) -> float:
         """Half-width of the interval with probability `tail` beyond either end."""
@@ -177,9 +177,9 @@ class MeanVariance:
         if self.seeds is None:
             return value([self.items])
         twice = value([self.items, self.seeds])
-        if self.pairs == 0:
-            return twice
         v_b = self.items.variance
+        if v_b == 0 or self.pairs == 0:
+            return twice
         rest = replace(self.items, variance=max(0.0, v_b - self.pairs))
         floor = replace(self.items, variance=max(v_b / 2, v_b - self.pairs / 2))
         once = value([rest, self.seeds]) if rest.variance + self.seeds.variance > 0 else 0.0
@@ -273,24 +273,31 @@ def _interval(
 
 def variance_of_mean(values: CompleteScores, sides: Sequence[CompleteScores]) -> MeanVariance | None:
     """Of the mean of `values`, for two or more items; None when all values and all seeds are equal."""
-    num_seeds, num_items = values.shape
-    item_means = values.mean(axis=0)
-    items = VarianceComponent(variance=float(item_means.var(ddof=1)) / num_items, df=num_items - 1.0)
-    seeds = _between_seeds(sides) if num_seeds > 1 else None
+    num_seeds = len(values)
     largest = max(float(np.abs(side).max()) for side in sides)
-    if items.variance + (seeds.variance if seeds else 0.0) <= (1e-12 * largest) ** 2:
-        if np.ptp(values) == 0:
-            return None
-        # Seed means are all equal and so are item means, yet the scores differ: only the pair variance is left.
-        pairs = VarianceComponent(
-            variance=mean_square_of_pairs(values) / values.size, df=(num_seeds - 1.0) * (num_items - 1.0)
-        )
-        return MeanVariance(items=pairs, seeds=None)
-    # Item means that differ by rounding alone have no skewness.
-    alike = items.variance * num_items <= (1e-12 * largest) ** 2
-    if seeds is None or alike or num_items <= 25 * float(skew(item_means)) ** 2:
-        return MeanVariance(items=items, seeds=seeds)
-    return MeanVariance(items=items, seeds=seeds, pairs=sum(map(mean_square_of_pairs, sides)) / values.size)
+    smallest = (1e-12 * largest) ** 2  # below it, variances are those of rounding
+    items = _between_items(values, smallest)
+    seeds = _between_seeds(sides) if num_seeds > 1 else None
+    of_pairs = sum(map(mean_square_of_pairs, sides)) / values.size if num_seeds > 1 else 0.0
+    if items.variance + (seeds.variance if seeds else 0.0) > smallest:
+        return MeanVariance(items=items, seeds=seeds, pairs=of_pairs)
+    if np.ptp(values) == 0:
+        return None
+    # Seed means are all equal and so are item means, yet the scores differ: only the pair variance is left.
+    df = (num_seeds - 1.0) * (values.shape[1] - 1.0)
+    return MeanVariance(items=VarianceComponent(variance=mean_square_of_pairs(values) / values.size, df=df), seeds=None)
+
+
+def _between_items(values: CompleteScores, smallest: float) -> VarianceComponent:
+    """V_b on d_b degrees of freedom; with one seed they are I - 1, as in Student's interval."""
+    num_seeds, num_items = values.shape
+    means = values.mean(axis=0)
+    variance = float(means.var(ddof=1)) / num_items
+    if num_seeds == 1 or variance <= smallest:
+        return VarianceComponent(variance=variance, df=num_items - 1.0)
+    # The relative variance of V_b is 2 / d_b, where that of normal item means is 2 / (I - 1).
+    relative_variance = 2 / (num_items - 1) + max(0.0, float(kurtosis(means))) / num_items
+    return VarianceComponent(variance=variance, df=2 / relative_variance)
 
 
 def _between_seeds(sides: Sequence[CompleteScores]) -> VarianceComponent:

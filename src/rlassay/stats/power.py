@@ -8,7 +8,7 @@ effects of standard deviations `seed_sd`, `item_sd` and `pair_sd`, S seeds and I
     V_b  ~ (item_sd^2 / I + pair_sd^2 / (S I)) chi2(I - 1) / (I - 1),
 
 and the comparison finds the effect when `|mean|` exceeds the half-width of the report's interval. Its V_e, on (S - 1)
-(I - 1) degrees of freedom, is taken to be `pair_sd^2 / (S I)`, and its items not to be skewed. The power is the
+(I - 1) degrees of freedom, is taken to be `pair_sd^2 / (S I)`, and V_b to have I - 1. The power is the
 expectation over V_a and V_b of the normal probability of that, by Gauss-Legendre quadrature over the probabilities of
 the two chi-squares.
 
