@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rlassay.stats import contrast, crossed_interval, paired_difference, wilson
-from rlassay.stats.intervals import VarianceComponent, half_width, two_sided_p
+from rlassay.stats.intervals import MeanVariance, VarianceComponent, cochran_half_width
 
 # Two seeds x three items. Seed means 2 and 4, item means 1.5, 2.5 and 5, grand mean 3.
 #   MS_seeds = 3 (1 + 1) / 1 = 6,  MS_items = 2 (2.25 + 0.25 + 4) / 2 = 6.5,  residuals 0.5, 0.5, -1 and their
 #   opposites: MS_e = 3 / 2 = 1.5;  V_a = 6 / 6 = 1,  V_b = 6.5 / 6 = 1.083333,  V_e = 1.5 / 6 = 0.25
-#   V = V_a + V_b - V_e = 1.833333;  three items have a kurtosis of 1.5, so t' is of t(1) = 12.706205 and t(2) = 4.302653
+#   V = V_a + V_b - V_e = 1.833333;  the kurtosis of three items is 1.5, so d_b is 2: t(1) = 12.706205, t(2) = 4.302653
 #   reach = t' sqrt(V) = (1 * 12.706205 + 0.833333 * 4.302653) / sqrt(1.833333) = 12.032254
 #   (V_a + V_b counts the pairs twice: (1 * 12.706205 + 1.083333 * 4.302653) / sqrt(2.083333) = 12.032497)
 HAND = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 7.0]])
@@ -310,39 +310,42 @@ def test_coverage_with_variance_between_seeds(matched: bool):
 
 # t(1) = tan(pi (1 - 2q) / 2) and t(2) = (1 - 2q) sqrt(2 / (1 - (1 - 2q)^2)) at the tail q.
 ONE, TWO = VarianceComponent(variance=1.0, df=1.0), VarianceComponent(variance=3.0, df=2.0)
+NOTHING = VarianceComponent(variance=0.0, df=2.0)
+BOTH = MeanVariance(items=TWO, seeds=ONE)
 
 
 def test_half_width_by_hand():
     # q = 0.025: t(1) = 12.706205, t(2) = 4.302653; (1 * 12.706205 + 3 * 4.302653) / 4 * sqrt(4) = 12.807082.
-    assert half_width([ONE, TWO], 0.025) == pytest.approx(12.807082, abs=1e-6)
+    assert BOTH.half_width(0.025) == pytest.approx(12.807082, abs=1e-6)
+    assert cochran_half_width((1.0, ONE.quantile(0.025)), (3.0, TWO.quantile(0.025))) == BOTH.half_width(0.025)
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0, -3.0, 400.0])
 def test_the_p_value_is_where_the_half_width_equals_the_mean(mean: float):
-    p_value = two_sided_p(mean, [ONE, TWO])
+    p_value = BOTH.p_value(mean)
     one = math.tan(math.pi * (1 - p_value) / 2)
     two = (1 - p_value) * math.sqrt(2 / (1 - (1 - p_value) ** 2))
     assert (one + 3 * two) / 4 * 2 == pytest.approx(abs(mean), rel=1e-6)
 
 
-def test_one_component_is_students_t():
-    part = VarianceComponent(variance=0.25, df=7.0)
-    assert half_width([part], 0.05) == pytest.approx(0.5 * stats.t.ppf(0.95, 7))
-    assert two_sided_p(1.0, [part]) == pytest.approx(2 * stats.t.sf(2, 7))
+@pytest.mark.parametrize("seeds", [None, NOTHING])
+def test_one_component_is_students_t(seeds: VarianceComponent | None):
+    variance = MeanVariance(items=VarianceComponent(variance=0.25, df=7.0), seeds=seeds)
+    assert variance.half_width(0.05) == pytest.approx(0.5 * stats.t.ppf(0.95, 7))
+    assert variance.p_value(1.0) == pytest.approx(2 * stats.t.sf(2, 7))
 
 
-def test_a_component_without_variance_changes_nothing():
-    nothing = VarianceComponent(variance=0.0, df=2.0)
-    part = VarianceComponent(variance=0.25, df=7.0)
-    assert half_width([nothing, part], 0.05) == pytest.approx(half_width([part], 0.05))
-    assert two_sided_p(1.0, [nothing, part]) == pytest.approx(two_sided_p(1.0, [part]))
+def test_seeds_that_decide_alone_are_students_t_too():
+    variance = MeanVariance(items=NOTHING, seeds=VarianceComponent(variance=0.25, df=7.0), pairs=0.1)
+    assert variance.half_width(0.05) == pytest.approx(0.5 * stats.t.ppf(0.95, 7))
+    assert MeanVariance(items=NOTHING, seeds=NOTHING).half_width(0.05) == 0
 
 
 def test_extreme_means_have_the_smallest_p_value_and_zero_the_largest():
     part = VarianceComponent(variance=1.0, df=400.0)
-    assert two_sided_p(1e6, [part, TWO]) >= 2e-100
-    assert two_sided_p(1e6, [part]) == 2e-100
-    assert two_sided_p(0.0, [ONE, TWO]) == 1.0
+    assert MeanVariance(items=part, seeds=TWO).p_value(1e6) >= 2e-100
+    assert MeanVariance(items=part, seeds=None).p_value(1e6) == 2e-100
+    assert BOTH.p_value(0.0) == 1.0
 
 
 @pytest.mark.parametrize("of_seeds", [0.0, 1e-300, 1e-40, 1e-12, 1e-3])
@@ -350,11 +353,11 @@ def test_extreme_means_have_the_smallest_p_value_and_zero_the_largest():
 def test_a_variance_of_nearly_nothing_leaves_a_p_value(of_seeds: float, mean: float):
     # An arm that scores 0 on every prompt with every seed: items decide, whose tail is below the smallest one.
     items = VarianceComponent(variance=4e-4, df=399.0)
-    p_value = two_sided_p(mean, [items, VarianceComponent(variance=of_seeds, df=2.0)])
+    variance = MeanVariance(items=items, seeds=VarianceComponent(variance=of_seeds, df=2.0))
+    p_value = variance.p_value(mean)
     assert 2e-100 <= p_value <= 1
     if 1e-99 < p_value < 0.999:
-        width = half_width([items, VarianceComponent(variance=of_seeds, df=2.0)], p_value / 2)
-        assert width == pytest.approx(mean, rel=1e-6)
+        assert variance.half_width(p_value / 2) == pytest.approx(mean, rel=1e-6)
 
 
 def test_an_arm_that_never_scores_is_worse_beyond_doubt():

@@ -15,8 +15,8 @@ so V_a + V_b counts the pair variance twice (for differences, `mean^2 / (V_a + V
 (V_b - V_e) once, without bias (as his quasi F does). An interval is `mean -/+ t' sqrt(V)` with Cochran's critical value
 t': the quantiles of t(S - 1) and t(d_b), weighted by the two terms of V. The half-width in use is that of V_a +
 (V_b - V_e), but at most that of V_a + V_b, whose t' gives less weight to a few seeds, and at least that of V_b alone
-less V_e / 2, since a few seeds may agree by chance. d_b is I - 1 for normal item means; where a few items decide, V_b is
-less certain, and d_b falls with their kurtosis k: `2 I / (k - (I - 3) / (I - 1))` (Shoemaker), at most I - 1.
+less V_e / 2, since a few seeds may agree by chance. d_b is I - 1 for normal item means; where a few items decide, V_b
+is less certain, and d_b falls with their kurtosis k: `2 I / (k - (I - 3) / (I - 1))` (Shoemaker), at most I - 1.
 
 Departure from Clark, who takes Satterthwaite's degrees of freedom for V as a whole: with three seeds these come out too
 high whenever the seeds agree by chance, and nominal 95 % intervals cover only 92-95 % once seed variance matters
@@ -29,15 +29,15 @@ the Behrens-Fisher test, Biometrics 20, 191-195; Shoemaker (2003), Fixing the F 
 Statistician 57, 105-114 (degrees of freedom of a variance, from the kurtosis).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import log10
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import ndtr, stdtr, stdtrit
+from scipy.special import ndtr, stdtrit
 from scipy.stats import kurtosis
 
 from rlassay.stats.proportions import wilson
@@ -152,6 +152,10 @@ class VarianceComponent:
     df: float
     """Degrees of freedom of the estimate."""
 
+    def quantile(self, tail: float) -> float:
+        """The critical value that Student's t exceeds with probability `tail`."""
+        return -float(stdtrit(self.df, tail))
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeanVariance:
@@ -166,52 +170,52 @@ class MeanVariance:
 
     def half_width(self, tail: float) -> float:
         """Half-width of the interval with probability `tail` beyond either end."""
-        return self._bounded(lambda components: half_width(components, tail))
+        of_items = self.items.variance, self.items.quantile(tail)
+        of_seeds = (self.seeds.variance, self.seeds.quantile(tail)) if self.seeds else (0.0, 0.0)
+        return float(crossed_half_width(of_seeds, of_items, self.pairs))
 
     def p_value(self, mean: float) -> float:
         """1 - confidence of the interval around `mean` that ends at 0, at least 2e-100."""
-        return self._bounded(lambda components: two_sided_p(mean, components))
 
-    def _bounded(self, value: Callable[[list[VarianceComponent]], float]) -> float:
-        """`value`, which grows with the half-width, of V_a + (V_b - V_e) within its bounds."""
-        if self.seeds is None:
-            return value([self.items])
-        twice = value([self.items, self.seeds])
-        v_b = self.items.variance
-        if v_b == 0 or self.pairs == 0:
-            return twice
-        rest = replace(self.items, variance=max(0.0, v_b - self.pairs))
-        floor = replace(self.items, variance=max(v_b / 2, v_b - self.pairs / 2))
-        once = value([rest, self.seeds]) if rest.variance + self.seeds.variance > 0 else 0.0
-        return min(max(once, value([floor])), twice)
+        def beyond(exponent: float) -> float:
+            return self.half_width(10.0**exponent) - abs(mean)
+
+        low, high = log10(MIN_TAIL), log10(0.5)
+        if beyond(low) <= 0:  # the tail is below the smallest one that is reported
+            return 2 * MIN_TAIL
+        if beyond(high) >= 0:  # the mean is 0
+            return 1.0
+        return 2 * 10.0 ** float(brentq(beyond, low, high, xtol=1e-13))
 
 
-def half_width(components: Sequence[VarianceComponent], tail: float) -> float:
-    """Half-width `t'(tail) sqrt(V)` of the interval with probability `tail` beyond either end; V must be above 0."""
-    weighted = sum(component.variance * -float(stdtrit(component.df, tail)) for component in components)
-    return weighted / sum(component.variance for component in components) ** 0.5
+Numbers = float | Float[np.ndarray, "..."]
+"""One number, or as many as the other arguments have."""
 
 
-def two_sided_p(mean: float, components: Sequence[VarianceComponent]) -> float:
-    """1 - confidence of the interval around `mean` that ends at 0, at least 2e-100.
+def crossed_half_width(
+    of_seeds: tuple[Numbers, Numbers], of_items: tuple[Numbers, Numbers], v_e: Numbers = 0.0
+) -> Numbers:
+    """Half-width of the interval of a mean over seeds and items, by the rule at the top of this module.
 
-    Since t' lies between the quantiles that it averages, the p-value lies between those of each component's degrees of
-    freedom.
+    Args:
+        of_seeds: V_a and the critical value of its degrees of freedom.
+        of_items: V_b and the critical value of its degrees of freedom.
+        v_e: V_e, which V_b counts too.
     """
-    statistic: float = abs(mean) / sum(component.variance for component in components) ** 0.5
-    tails = [max(float(stdtr(component.df, -statistic)), MIN_TAIL) for component in components]
-    if min(tails) == max(tails):
-        return 2 * tails[0]
+    v_b = of_items[0]
+    rest, floor = np.maximum(v_b - v_e, 0.0), np.maximum(v_b / 2, v_b - v_e / 2)
+    once = cochran_half_width(of_seeds, (rest, of_items[1]))
+    return np.minimum(np.maximum(once, np.sqrt(floor) * of_items[1]), cochran_half_width(of_seeds, of_items))
 
-    def beyond(exponent: float) -> float:
-        return half_width(components, 10.0**exponent) - abs(mean)
 
-    low, high = log10(min(tails)) - 1e-6, min(log10(max(tails)) + 1e-6, log10(0.5))
-    if beyond(low) <= 0:  # the tail is below the smallest one that is reported
-        return 2 * min(tails)
-    if beyond(high) >= 0:  # the mean is 0 but for rounding
-        return 2 * max(tails)
-    return 2 * 10.0 ** float(brentq(beyond, low, high, xtol=1e-13))
+def cochran_half_width(first: tuple[Numbers, Numbers], second: tuple[Numbers, Numbers]) -> Numbers:
+    """`t' sqrt(V)` with `V = V_1 + V_2`, from two variances and the critical values of their degrees of freedom.
+
+    The critical value t' is that of both, weighted by their variances; without any variance the half-width is 0.
+    """
+    variance = np.add(first[0], second[0])
+    weighted = first[0] * first[1] + second[0] * second[1]
+    return weighted / np.sqrt(np.where(variance > 0, variance, 1.0))
 
 
 def _scores(scores: ArrayLike, name: str) -> ScoreMatrix:

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import chdtri, ndtr, stdtrit
 
-from rlassay.stats.intervals import contrast_scores, mean_square_of_pairs
+from rlassay.stats.intervals import contrast_scores, crossed_half_width, mean_square_of_pairs
 
 Grid = Float[np.ndarray, " grid"]
 MOST = 100_000
@@ -219,19 +219,11 @@ def _half_widths(
         first, second = (grid.ravel() for grid in np.meshgrid(side / 2, side / 2))
         seeds, seed_weights = first + second, np.outer(side_weights, side_weights).ravel()
         df = (num_seeds - 1.0) * seeds**2 / (first**2 + second**2)
-    grid = np.broadcast_arrays((of_seeds + of_pairs) * seeds[:, None], -stdtrit(df, tail)[:, None], items[None, :])
-    v_a, of_seed, v_b = (axis.ravel() for axis in grid)
-    v_b, of_item = (of_items + of_pairs) * v_b, -float(stdtrit(num_items - 1.0, tail))
-
-    def half_width(rest: Grid) -> Grid:
-        return (v_a * of_seed + rest * of_item) / np.sqrt(v_a + rest)
-
-    once, floor = (
-        half_width(np.maximum(v_b - of_pairs, 0.0)),
-        np.sqrt(np.maximum(v_b / 2, v_b - of_pairs / 2)) * of_item,
+    v_a, v_b = (of_seeds + of_pairs) * seeds[:, None], (of_items + of_pairs) * items[None, :]
+    half_widths = crossed_half_width(
+        (v_a, -stdtrit(df, tail)[:, None]), (v_b, -float(stdtrit(num_items - 1.0, tail))), of_pairs
     )
-    half_widths = np.minimum(np.maximum(once, floor), half_width(v_b))
-    return half_widths, np.outer(seed_weights, item_weights).ravel()
+    return np.ravel(half_widths), np.outer(seed_weights, item_weights).ravel()
 
 
 def _mean_square(df: int, nodes: int) -> tuple[Grid, Grid]:

@@ -32,7 +32,7 @@ from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
 from rlassay.report.tables import SHARE_LIMITS, estimate, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import row_difference, start_of
-from rlassay.stats.intervals import VarianceComponent, half_width
+from rlassay.stats.intervals import VarianceComponent, cochran_half_width
 
 JUDGE = "judge"
 """Name of the reward that a judge model gives."""
@@ -329,8 +329,8 @@ def _risen_beyond_chance(spans: Spans, values: Values, confidence: float) -> flo
         return 0.0
     rise = float(np.mean(ends[1]) - np.mean(ends[0]))
     parts = [VarianceComponent(variance=float(np.var(end, ddof=1)) / len(end), df=len(end) - 1.0) for end in ends]
-    certain = not any(part.variance for part in parts) or rise > half_width(parts, 0.5 - confidence / 2)
-    return rise if certain else 0.0
+    before, after = ((part.variance, part.quantile(0.5 - confidence / 2)) for part in parts)
+    return rise if rise > cochran_half_width(before, after) else 0.0
 
 
 def _change(before: Estimate, after: Estimate) -> str:
