@@ -131,8 +131,8 @@ def deviations_of(a: ArrayLike, b: ArrayLike, *, matched_seeds: bool = True) -> 
     """Deviations of the difference `a - b` between two finished arms, from the mean squares of seeds, items and pairs.
 
     `pair_sd^2 = MS_pairs`, `seed_sd^2 = (MS_seeds - MS_pairs) / I` and `item_sd^2 = (MS_items - MS_pairs) / S`, where
-    an estimate below 0 becomes 0. For independent seeds, the variances of both arms' seed means take the place of
-    `MS_seeds / I`.
+    an estimate below 0 becomes 0. For independent seeds, those of both arms are added, as in the interval: `MS_pairs`,
+    and the variances of seed means in place of `MS_seeds / I`.
 
     Args:
         a: scores, shape (num_seeds, num_items), a mean over each item's samples; NaN = not scored.
@@ -149,7 +149,7 @@ def deviations_of(a: ArrayLike, b: ArrayLike, *, matched_seeds: bool = True) -> 
         raise ValueError(
             f"{num_seeds} seeds x {num_items} items have scores in both arms; expected at least two of each"
         )
-    of_pairs = mean_square_of_pairs(difference)
+    of_pairs = sum(map(mean_square_of_pairs, sides))
     of_seeds = sum(float(side.mean(axis=1).var(ddof=1)) for side in sides) - of_pairs / num_items
     of_items = float(difference.mean(axis=0).var(ddof=1)) - of_pairs / num_seeds
     return Deviations(seed_sd=max(0.0, of_seeds) ** 0.5, item_sd=max(0.0, of_items) ** 0.5, pair_sd=of_pairs**0.5)
