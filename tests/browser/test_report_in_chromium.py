@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rlassay.report.figures_style import contrast
+from rlassay.report.findings.records import Equivalence
 from rlassay.report.page import write_page
 from tests.browser.chromium import needs_chromium
 from tests.report.fake_content import fake_content
@@ -92,6 +93,16 @@ def test_nothing_makes_the_page_scroll_sideways(browser, pages, name, width):
     browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert browser.value("document.documentElement.scrollWidth") == width
     assert browser.value("innerWidth") == width
+
+
+def test_the_numbers_of_an_equivalence_break_on_a_phone(browser, tmp_path):
+    content = fake_content()
+    tested = Equivalence(margin=0.05, p_value=0.0434, p_holm=None)
+    same = content.verdicts[2].model_copy(update={"outcome": "equivalent", "equivalence": tested})
+    write_page(content.model_copy(update={"verdicts": (same,)}), tmp_path)
+    browser.open(tmp_path / "index.html", width=390)
+    assert "equivalence: uncorrected p = 0.043" in browser.value("document.querySelector('.verdicts').textContent")
+    assert browser.value("document.documentElement.scrollWidth") == 390
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -11,7 +11,7 @@ import pytest
 from rlassay.config.algorithm import KLConfig
 from rlassay.config.study import Study
 from rlassay.layout import Layout
-from rlassay.records import PromptRow, write_rows
+from rlassay.records import Media, PromptRow, write_rows
 from rlassay.report.findings.design import build_design
 from rlassay.report.gather import Results, ResultsError, gather
 from rlassay.report.numbers import RewardPart
@@ -24,6 +24,7 @@ from rlassay.report.sections import (
     build_resumes,
     build_reward_parts,
     build_splits,
+    clip_facts,
     sample_rows,
 )
 from tests.report.by_hand import hand_results
@@ -219,6 +220,16 @@ def test_samples_are_evenly_spaced_and_complete(results: Results):
     assert (first.choices, first.answer) == (("1", "3", "5", "7"), "A")
     assert first.images == ("../data/images/pair.png",)
     assert (first.frames, first.clips) == ((1,), ())
+
+
+def test_a_clip_is_described_with_the_frames_that_each_arm_shows():
+    clip = Media(kind="video", path="clips/a.mp4", duration=3.0, fps=4.0, times=(0.0, 0.5, 1.0, 2.75))
+    assert clip_facts(clip) == "a.mp4 (3 s, 4 frames/s; shown at 0, 0.5, 1, 2.75 s)"
+    most = {"all": None, "as many": 4, "two frames": 2}
+    assert clip_facts(clip, most) == (
+        "a.mp4 (3 s, 4 frames/s; shown at 0, 0.5, 1, 2.75 s, to 'two frames' at 0, 2.75 s)"
+    )
+    assert clip_facts(clip.model_copy(update={"times": ()}), most) == "a.mp4"
 
 
 def row(number: int, length: int = 10) -> PromptRow:

@@ -97,6 +97,7 @@ def test_weights_over_training():
 
 def test_correlations_are_sorted_by_strength_without_undefined_ones():
     assert correlations({"form": 0.125, "other": None, "length": -0.31}) == "length −0.31, form +0.12"
+    assert correlations({"action_set_iou": -0.5}) == "action-set IoU −0.50"  # the name keeps its hyphen
     assert correlations({"other": None}) == correlations({}) == "–"
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from rlassay.names import in_words
 from rlassay.records import CompletionRow, read_rows
+from rlassay.report.credit_view import most_frames
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Example, ShownCompletion
 from rlassay.report.read.scores import DISAGREEMENT
@@ -39,6 +40,7 @@ def build_examples(results: Results, count: int) -> list[Example]:
 def _example(results: Results, prompt_id: str, reason: str, shown: dict[str, dict[str, ShownCompletion]]) -> Example:
     name = results.study.primary.set
     prompt = results.prompts[name][prompt_id]
+    most = {results.rows[arm].label: frames for arm, frames in most_frames(results).items()}
     return Example(
         prompt_id=prompt_id,
         set=name,
@@ -47,7 +49,7 @@ def _example(results: Results, prompt_id: str, reason: str, shown: dict[str, dic
         answer=prompt.answer,
         images=tuple(f"../data/{media.shown}" for media in prompt.media if media.shown),
         frames=tuple(media.num_frames for media in prompt.media if media.shown),
-        clips=tuple(clip_facts(media) for media in prompt.media if media.kind == "video"),
+        clips=tuple(clip_facts(media, most) for media in prompt.media if media.kind == "video"),
         reason=reason,
         completions=tuple(found[prompt_id] for found in shown.values()),
     )

@@ -1,6 +1,6 @@
 """Build the sections of the report without evaluation scores: rewards, data, provenance and cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from rlassay.config.policies import seeds_by_arm
 from rlassay.files import combined_digest
+from rlassay.prompts import shown_frames
 from rlassay.records import Media, PromptRow, parse_row
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import (
@@ -24,7 +25,7 @@ from rlassay.report.numbers import (
 )
 from rlassay.report.read.scores import column_or_nan
 from rlassay.report.tables import STORED_DECIMALS, over_seeds, tidy, value_limits
-from rlassay.report.typeset import shortened
+from rlassay.report.typeset import quoted, shortened
 from rlassay.rewards import MOSTLY_ZERO_VARIANCE
 from rlassay.rewards.outcomes import FAILURE_KINDS
 from rlassay.tracking.links import read_links, runs_link, weights_link
@@ -162,11 +163,24 @@ def _sample(row: PromptRow) -> SampleRow:
     )
 
 
-def clip_facts(clip: Media) -> str:
-    """Name, length and shown frames of a clip: `a.mp4 (3 s, 4 frames/s; shown at 0, 0.5, 1 s)`."""
-    times = ", ".join(f"{time:g}" for time in clip.times)
-    about = f" ({clip.duration:g} s, {clip.fps:g} frames/s; shown at {times} s)" if clip.times else ""
-    return f"{Path(clip.path).name}{about}"
+def clip_facts(clip: Media, most: Mapping[str, int | None] | None = None) -> str:
+    """Name, length and shown frames of a clip: `a.mp4 (3 s, 4 frames/s; shown at 0, 0.5, 1 s)`.
+
+    Args:
+        clip: the clip.
+        most: label -> most frames that the arm shows, as `most_frames`; arms that show fewer are named with theirs.
+    """
+    if not clip.times:
+        return Path(clip.path).name
+    shown = [f"shown at {_times(clip)} s"]
+    for label, frames in (most or {}).items():
+        if frames is not None and frames < len(clip.times):
+            shown.append(f"to {quoted(label)} at {_times(clip, frames)} s")
+    return f"{Path(clip.path).name} ({clip.duration:g} s, {clip.fps:g} frames/s; {', '.join(shown)})"
+
+
+def _times(clip: Media, most: int | None = None) -> str:
+    return ", ".join(f"{clip.times[index]:g}" for index in shown_frames(clip, most))
 
 
 # Provenance and cost of the trained policies, in table order.

@@ -167,7 +167,8 @@ def weights(phases: tuple[tuple[float, float], ...]) -> str:
 def correlations(values: Mapping[str, float | None]) -> str:
     """Correlations with their names, strongest first: `length −0.31, form +0.12`; undefined ones are left out."""
     known = sorted(((name, value) for name, value in values.items() if value is not None), key=lambda one: -abs(one[1]))
-    return ", ".join(f"{in_words(name)} {value:+.2f}".replace("-", "−") for name, value in known) or DASH
+    signed = (f"{value:+.2f}".replace("-", "−") for _, value in known)
+    return ", ".join(f"{in_words(name)} {value}" for (name, _), value in zip(known, signed, strict=True)) or DASH
 
 
 def failures(counts: Mapping[str, int]) -> str:
