@@ -131,6 +131,21 @@ def test_missing_results_are_named_and_have_no_bar():
     assert strokes(drawings["forest_baseline"], marks["dr_grpo"].color, "2.6") == []
 
 
+def test_a_curve_that_varies_by_rounding_alone_has_ticks_around_its_value():
+    content = fake_content()
+    first, *others = content.curves
+    lines = tuple(
+        one.model_copy(
+            update={name: tuple(1 + 1e-6 * (step % 2) for step in one.steps) for name in ("mean", "low", "high")}
+        )
+        for one in first.series
+    )
+    drawings, _ = drawn(content.model_copy(update={"curves": (first.model_copy(update={"series": lines}), *others)}))
+    ticks = {text for text in texts(drawings[f"curve_{first.metric}"]) if text.replace(".", "").isdigit()}
+    assert "0.96" in ticks
+    assert not [text for text in texts(drawings[f"curve_{first.metric}"]) if "1e" in text]
+
+
 def test_curves_gap_at_nulls_and_thin_long_runs():
     content = fake_content()
     curve = content.curves[0]

@@ -65,20 +65,24 @@ def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
 
 
 def _curve_limits(curve: Curve) -> tuple[float, float]:
-    """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span."""
+    """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span.
+
+    Means that differ by less than a thousandth count as constant: ticks would show their rounding alone.
+    """
     means = np.concatenate([_plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
     bands = [_plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
     finite = means[np.isfinite(means)]
     if not finite.size:
         return 0.0, 1.0
     low, high = finite.min(), finite.max()
-    room = 0.5 * (high - low) or 0.05 * max(abs(high), 1.0)
+    constant = high - low < 1e-3 * max(abs(high), abs(low))
+    room = 0.05 * max(abs(high), 1.0) if constant or high == low else 0.5 * (high - low)
     ends = np.concatenate(bands)
     ends = np.concatenate([ends[np.isfinite(ends)], finite])
     low, high = max(ends.min(), low - room), min(ends.max(), high + room)
     if curve.unit == "share":
         low, high = max(low, 0.0), min(high, 100.0)
-    air = 0.05 * (high - low) or room
+    air = room if constant else 0.05 * (high - low) or room
     return low - air, high + air
 
 
