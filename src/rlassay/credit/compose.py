@@ -62,12 +62,10 @@ def compose(
 ) -> Credit:
     """Combine credit parts in their order: filters join by OR, weights and scales multiply.
 
-    `weights_BT = product of weights x scales x selected`, 0 outside the completions; `spread` multiplies them with the
-    advantages. An order (`shuffled_weights`) rearranges the credit and the penalty of the parts before it. A penalty
-    (`covariance_penalty`) leaves the weights as they are.
-
-    A filter does not apply to a completion on which a signal that it needs was not measured at all (no image, or NaN on
-    every token). A completion to which no filter applies keeps all its tokens.
+    `weights_BT = product of weights x scales x selected`, 0 outside the completions. An order (`shuffled_weights`)
+    rearranges the credit and the penalty of the parts before it. A penalty (`covariance_penalty`) changes no weight. A
+    filter does not apply to a completion without a signal that it needs (no image, or NaN on every token), and a
+    completion to which no filter applies keeps all its tokens.
 
     Args:
         parts: functions of the signals, see `CreditPart`; none gives uniform credit.

@@ -213,14 +213,10 @@ def generate(
 
     Args:
         model: an encoder-decoder, with or without adapters.
-        input_ids: (B, P), documents padded on either side.
-        attention_mask: (B, P).
+        input_ids, attention_mask: (B, P), documents padded on either side. With `num_return_sequences` R above 1, each
+            is in R rows in succession, as in a batch of groups, and is decoded once.
         config: how to decode.
-        own_defaults: whether the model's generation config fills in what `config` leaves open, such as `num_beams` and
-            `no_repeat_ngram_size`; without it a sampled completion comes from the model's distribution alone.
-
-    With `num_return_sequences` R above 1, the rows must repeat each document R times in succession, as in a batch of
-    groups; each document is then decoded once.
+        own_defaults: whether the model's generation config supplies other settings, such as `num_beams`.
     """
     inner = unwrapped(model)
     prefix = decoder_prefix(model)

@@ -50,30 +50,19 @@ def vision_gain(
 ) -> list[float | None]:
     """Reward completions that attend to text less than the others of their group.
 
-    With v the modality dominance of a completion, text over vision:
-
-    `quantile`: (q_high - v) / (q_high - q_low), clipped to [0, 1], where q are the 25 % and 75 % order statistics of
-    the measured v (10 % and 90 % for ten or more). The whole group gets the neutral 0.5 if fewer than three are
-    measured or q_high - q_low < max(min_spread, 0.1 median).
-    `tanh`: 0.5 tanh(z / sigma), z = (median - v) / (1.4826 MAD + 1e-8). The whole group gets the neutral 0 if fewer
-    than two are measured or MAD < 1e-8.
-
-    `hard_negative` centres the gain at 0 and pays it only to completions with the right choice, and only if the group
-    has at least two; all others get 0. The statistics are still those of the whole group.
-
-    An unmeasured completion is neutral; in a group without any measurement, all are None.
+    `quantile` maps v, the modality dominance (text over vision), to 0..1 between quantiles of the group, see
+    `_by_quantiles`; neutral is 0.5. `tanh` gives -0.5 to 0.5 from deviations, see `_by_deviation`; neutral is 0. An
+    unmeasured completion is neutral; in a group without any measurement, all are None.
 
     Args:
         completions: one prompt's group.
         form: the formula.
-        hard_negative: pay right choices only.
+        hard_negative: centre the gain at 0 and give it only to right choices, if the group has at least two.
         min_spread: smallest q_high - q_low that counts, in units of v; lower it for small models, whose v is 1 to 5.
         sigma: scale of z in the `tanh` formula.
         signal: name of v among a completion's signals.
 
-    Raises:
-        ValueError: a negative `min_spread`, or a `sigma` that is not positive.
-
+    Errors: ValueError for a negative `min_spread`, or a `sigma` that is not positive.
     Source: the reward of JuncyLu/trl_DAPO, branch main and its later form.
     """
     if not min_spread >= 0:
@@ -97,7 +86,11 @@ def _measured(value: float | None) -> float | None:
 
 
 def _by_quantiles(values: Sequence[float | None], min_spread: float) -> list[float]:
-    """Gains from -0.5 to 0.5; 0 is neutral."""
+    """`(q_high - v) / (q_high - q_low)`, clipped to [0, 1], minus 0.5.
+
+    The q are the 25 % and 75 % order statistics of the measured v, 10 % and 90 % for ten or more. All are 0 if fewer
+    than three are measured or `q_high - q_low < max(min_spread, 0.1 median)`.
+    """
     known = sorted(value for value in values if value is not None)
     count = len(known)
     neutral = [0.0 for _ in values]
@@ -112,7 +105,10 @@ def _by_quantiles(values: Sequence[float | None], min_spread: float) -> list[flo
 
 
 def _by_deviation(values: Sequence[float | None], sigma: float) -> list[float]:
-    """Gains from -0.5 to 0.5; 0 is neutral."""
+    """`0.5 tanh(z / sigma)` with `z = (median - v) / (1.4826 MAD + 1e-8)`.
+
+    All are 0 if fewer than two are measured or MAD < 1e-8.
+    """
     known = [value for value in values if value is not None]
     centre = median(known)
     deviation = median(abs(value - centre) for value in known)

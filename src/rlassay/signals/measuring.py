@@ -263,7 +263,6 @@ def summarise_attention(
         dominance: layers of `dominance_BT`: a layer segment, or a number of last layers.
 
     Errors: ValueError when the model has too few layers for the segment `dominance`.
-
     Source: "When Language Overrules" (arXiv 2508.10552), eqs. 1-4; mass before ratio as in JuncyLu/trl_DAPO.
     """
     text_tokens, vision_tokens = ((segments == each).sum(dim=1) for each in (TEXT, VISION))

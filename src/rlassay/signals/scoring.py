@@ -77,8 +77,7 @@ def teacher_forced(
         inputs: prompts and completions; see `model_inputs`.
         config: temperature, batch size, divergence.
         segment_ids: (B, P+C), the result of `segment_ids`; if given, the same pass records attention mass.
-        masked_inputs: the same prompts and completions with masked images; samples without an image are not
-            scored again: their log-probs are the same and their divergence is 0.
+        masked_inputs: the same with masked images; samples without an image keep their log-probs and have divergence 0.
 
     Errors: ValueError if a divergence is requested without masked inputs; see also `attention_mass`.
     """

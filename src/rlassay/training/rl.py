@@ -67,8 +67,7 @@ def run_rl(
 ) -> None:
     """Train one arm with one seed, or resume it after a kill; its manifest `train.json` is written last.
 
-    `diagnostics` chooses the logs for people to read, and the measurements in them. Neither it nor `report_to`, the
-    trackers, changes any result.
+    `diagnostics` chooses the logs for people, and `report_to` the trackers; neither changes any result.
 
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
     than the study declares, or while another process trains it.

@@ -62,11 +62,8 @@ logger = logging.getLogger(__name__)
 def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = ()) -> None:
     """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
-    Adapters are merged at the end, so that the saved model is a full one, to which RL can add adapters of its own. If
-    merging changes the logits, the adapter is saved instead, and RL trains it further.
-
-    Errors: ValueError for a policy that is not a warm start, or for rows that lack a demonstration; RuntimeError for
-    fewer GPUs than the study declares; RunBusyError while another process trains it.
+    It saves a full model with merged adapters, or the adapter if merging changes the logits, see `merged`.
+    Errors: ValueError for another policy or a row without demonstration; RefusedError as in `run_rl`.
     """
     model_config, sft = policy.recipe.warm_start_model, policy.recipe.sft
     if sft is None or policy.stage != "sft":

@@ -238,9 +238,8 @@ def patch_vllm_images(
 ) -> None:
     """Make vLLM see the images and clips of a prompt as the trained policy does.
 
-    - TRL sends prompts in which the processor has already expanded each image into its image tokens. vLLM takes the
-      first of them for the whole image and expands it again. Here each run of image tokens is sent as the one token
-      that vLLM expects, and the prompt that vLLM read is compared with TRL's.
+    - TRL sends prompts with each image expanded into its image tokens, the first of which vLLM expands again. Here each
+      run of image tokens is sent as one token, and the prompt that vLLM read is compared with TRL's.
     - vLLM caches the vision tower's output per image; here the cache is emptied whenever new weights arrive.
     - TRL passes on images alone; clips are passed among them, and separated before vLLM gets its prompts.
 
@@ -250,7 +249,6 @@ def patch_vllm_images(
         clip_prompts: the prompts of the next call if any has clips, in the order of TRL's.
 
     Errors: ValueError, from `generation.generate`, if vLLM read another prompt than the trainer's.
-
     Source: https://github.com/huggingface/trl/issues/6294 and https://github.com/huggingface/trl/issues/7198
     """
     generate, sync_weights = generation.generate, generation.sync_weights
