@@ -12,7 +12,6 @@ from rlassay.config.fingerprints import (
     data_id,
     evaluation_id,
     model_id,
-    model_policy,
     recipe_id,
     rl_id,
     score_id,
@@ -124,7 +123,7 @@ def test_an_arm_without_a_warm_start():
     with pytest.raises(ValueError, match="no sft section"):
         sft_id(cold, recipe)
     assert rl_id(cold, "dr_grpo", 1) != rl_id(BEFORE, "dr_grpo", 1)
-    assert model_policy(cold, recipe) == model_policy(BEFORE, BEFORE.arms["base"].recipe)
+    assert model_id(cold, recipe) == model_id(BEFORE, BEFORE.arms["base"].recipe)
 
 
 def test_a_hub_model_before_training_depends_on_neither_data_nor_adapters():

@@ -2,8 +2,9 @@
 
 import re
 
-from rlassay.config.fingerprints import model_policy, rl_id, sft_id, sft_policy
+from rlassay.config.fingerprints import model_id, rl_id, sft_id, sft_policy
 from rlassay.config.policies import folder_pattern, label_of, policies
+from rlassay.layout import Layout
 from tests.config.studies import GONE, study
 
 
@@ -13,7 +14,7 @@ def test_models_first_then_shared_warm_starts_then_runs():
     found = policies(loaded)
     runs = [f"runs/{arm}/seed{seed}" for arm in loaded.arms for seed in (1, 2)]
     start = sft_policy(loaded, recipe, 1)
-    assert list(found) == [model_policy(loaded, recipe), start, *runs]
+    assert list(found) == [Layout.untrained(model_id(loaded, recipe)), start, *runs]
     assert [policy.stage for policy in found.values()] == ["model", "sft", *["rl"] * 8]
     assert all(policy.folder == folder for folder, policy in found.items())
     assert (found[str(start)].seed, found[str(start)].fingerprint) == (None, sft_id(loaded, recipe))

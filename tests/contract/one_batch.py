@@ -21,16 +21,12 @@ from trl import GRPOConfig
 
 from rlassay.advantages import in_groups
 from rlassay.credit import CREDITS
-from rlassay.images import StudyImages
-from rlassay.models.policy import ChatFormat
-from rlassay.models.tiny import build_tiny_vlm
 from rlassay.records import Media, PromptRow
 from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training import CreditGRPOTrainer
-from rlassay.training.prompts import prompt_dataset
 from rlassay.training.scale.strategy import StrategyCheck, allow_on_cpu, strategy_arguments, whole_weights
-from tests.models.hubs import SMALLEST, TEXTS
+from tests.training.tiny_vlm import dataset_of, varied_vlm
 
 NUM_GENERATIONS = 4
 PER_DEVICE = 6
@@ -97,9 +93,7 @@ def _trainer(
     def earned(completions: list[Any], **columns: Any) -> list[float]:
         return values[: len(completions)]
 
-    model, processor = build_tiny_vlm(SMALLEST, TEXTS)
-    head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
-    model.lm_head.weight = torch.nn.Parameter(head)  # a random head, or the model would repeat the last token
+    model, processor = varied_vlm()
     rows = [_row(folder, index) for index in range(3)]
     shared = strategy_arguments(strategy, model, cpu_offload=cpu_offload)
     arguments = _arguments(folder, per_process, {**shared, "beta": 0.1 if lora else 0.0})
@@ -109,12 +103,7 @@ def _trainer(
         model=model,
         reward_funcs=earned,
         args=arguments,
-        train_dataset=prompt_dataset(
-            {row.prompt_id: row for row in rows},
-            [row.prompt_id for row in rows],
-            ChatFormat(processor=processor, with_format_instruction=False),
-            StudyImages(folder),
-        ),
+        train_dataset=dataset_of(rows, processor, folder),
         processing_class=processor,
         peft_config=ADAPTERS if lora else None,
         advantage=centred,

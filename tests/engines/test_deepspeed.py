@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlassay.config import Study
 from tests.contract.test_processes import check_adapters_alike, check_trained_alike, credited
 from tests.launcher import Launcher
 from tests.training.short_run import proof, timeless_metrics
@@ -27,6 +28,15 @@ def whole(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return credited(launcher.run_ranks, tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
 
 
+def trained_and_resumed(launcher: Launcher, tmp_path: Path, edits: dict[str, Any]) -> tuple[Path, Study]:
+    """An undisturbed run and its study, to which a run that was killed and resumed is equal."""
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
+    check_resumed(*undisturbed, tmp_path / "killed", edits)
+    return undisturbed
+
+
 @pytest.mark.parametrize("options", [(), ("offload",)], ids=" ".join)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_credit_and_weights_are_those_of_ddp(
@@ -43,12 +53,7 @@ def test_a_plain_study_trains_in_bfloat16(strategy: str, launcher: Launcher, tmp
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_results_are_whole_policies_also_after_a_rank_was_killed(strategy: str, launcher: Launcher, tmp_path: Path):
-    edits = DIVIDED | {"strategy": strategy}
-    for name in ("undisturbed", "killed"):
-        (tmp_path / name).mkdir()
-    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
-    check_whole(*undisturbed)
-    check_resumed(*undisturbed, tmp_path / "killed", edits)
+    check_whole(*trained_and_resumed(launcher, tmp_path, DIVIDED | {"strategy": strategy}))
 
 
 def test_adapters_train_as_by_ddp(launcher: Launcher, tmp_path: Path):
@@ -56,12 +61,7 @@ def test_adapters_train_as_by_ddp(launcher: Launcher, tmp_path: Path):
 
 
 def test_adapters_are_whole_also_after_a_rank_was_killed(launcher: Launcher, tmp_path: Path):
-    edits = ADAPTED | {"strategy": "deepspeed_zero2"}
-    for name in ("undisturbed", "killed"):
-        (tmp_path / name).mkdir()
-    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
-    check_adapters(*undisturbed)
-    check_resumed(*undisturbed, tmp_path / "killed", edits)
+    check_adapters(*trained_and_resumed(launcher, tmp_path, ADAPTED | {"strategy": "deepspeed_zero2"}))
 
 
 def test_adapters_train_in_bfloat16(launcher: Launcher, tmp_path: Path):
@@ -81,8 +81,5 @@ def test_a_choice_of_groups_resumes_exactly_after_a_rank_was_killed(
     choice: str, counted: str, strategy: str, launcher: Launcher, tmp_path: Path
 ):
     edits = DIVIDED | {"strategy": strategy, f"rl__{choice}": {}}
-    for name in ("undisturbed", "killed"):
-        (tmp_path / name).mkdir()
-    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
-    assert any(line[f"{choice}/{counted}"] > 0 for line in timeless_metrics(layout_of(tmp_path / "undisturbed")))
-    check_resumed(*undisturbed, tmp_path / "killed", edits)
+    folder, _ = trained_and_resumed(launcher, tmp_path, edits)
+    assert any(line[f"{choice}/{counted}"] > 0 for line in timeless_metrics(layout_of(folder)))

@@ -113,11 +113,7 @@ def test_a_killed_job_resumes_and_gives_the_same_file(answered, study, tmp_path,
 
 
 def test_a_finished_job_that_was_killed_before_its_rename_loads_no_model(study, tmp_path, monkeypatch):
-    layout = layout_with_data(tmp_path / "results")
-    with monkeypatch.context() as patched:
-        patched.setattr(generate, "write_rows", _vanish)
-        with pytest.raises(KeyboardInterrupt):
-            run_generate(study, layout, only(study, "model"), "test")
+    layout = _killed_before_its_rename(study, tmp_path / "results", monkeypatch)
     monkeypatch.setattr(generate, "build_policy", _vanish)
 
     run_generate(study, layout, only(study, "model"), "test")
@@ -138,11 +134,7 @@ def test_seeds_sample_differently_and_decode_greedily_alike(study, tmp_path):
 
 
 def test_answers_of_changed_rows_are_not_kept(study, tmp_path, monkeypatch):
-    layout = layout_with_data(tmp_path / "results")
-    with monkeypatch.context() as patched:
-        patched.setattr(generate, "write_rows", _vanish)
-        with pytest.raises(KeyboardInterrupt):
-            run_generate(study, layout, only(study, "model"), "test")
+    layout = _killed_before_its_rename(study, tmp_path / "results", monkeypatch)
     rows = [row.model_copy(update={"question": "Which?"}) for row in read_rows(layout.split("test"))]
     write_rows(layout.split("test"), rows)
     again = _counting(monkeypatch)
@@ -189,6 +181,16 @@ def test_damaged_weights_are_named(study, tmp_path):
 
 def _vanish(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def _killed_before_its_rename(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """Results of a job that has answered every prompt, and was killed before it renamed its file."""
+    layout = layout_with_data(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(generate, "write_rows", _vanish)
+        with pytest.raises(KeyboardInterrupt):
+            run_generate(study, layout, only(study, "model"), "test")
+    return layout
 
 
 def _counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:

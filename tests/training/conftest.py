@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlassay.config import Study
 from rlassay.layout import Layout
 from tests.evaluation.tiny import only
-from tests.training.short_run import fresh_layout, load_short, policy_of
+from tests.training.short_run import fresh_layout, load_short, policy_of, proof
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +44,23 @@ def copied(warm_started: Path, folder: Path) -> Layout:
     """The warm-started results in `folder`."""
     shutil.copytree(warm_started / "results", folder / "results")
     return Layout(root=folder / "results" / "digits")
+
+
+def run_in_two(study: Study, layout: Layout, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train a run until Ctrl-C once `step` is saved, then resume it to its end."""
+    from rlassay.training.job_callback import JobCallback
+    from rlassay.training.rl import run_rl
+
+    save = JobCallback.on_save
+
+    def interrupted(self: Any, args: Any, state: Any, *others: Any, **kwargs: Any) -> None:
+        save(self, args, state, *others, **kwargs)
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobCallback, "on_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_rl(study, layout, policy_of(study))
+    run_rl(study, layout, policy_of(study))
+    assert [resume["step"] for resume in proof(layout)["resumes"]] == [step]

@@ -20,11 +20,11 @@ from rlassay.signals import Masking
 from rlassay.signals.measuring import SignalPlan
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.batch import scored_by_trl
-from rlassay.training.prompts import prompt_dataset
 from rlassay.training.sft import sft_dataset
 from tests.contract.clip_step import wait_for_all
 from tests.models.hubs import SMALLEST, TEXTS
 from tests.training.sampled_steps import sampled_steps
+from tests.training.tiny_vlm import dataset_of, varied_vlm
 
 SIZE = 2
 MEDIA = (("video", 3), ("video", 2), ("image", 1), ("both", 4))
@@ -56,9 +56,7 @@ def _row(folder: Path, prompt: int, kind: str, count: int) -> PromptRow:
 
 
 def clip_trainer(folder: Path, **settings: Any) -> Any:
-    model, processor = build_tiny_vlm(SMALLEST, TEXTS)
-    head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
-    model.lm_head.weight = torch.nn.Parameter(head)
+    model, processor = varied_vlm()
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     model.name_or_path = str(folder / "model")  # from which TRL loads the reference
@@ -79,12 +77,7 @@ def clip_trainer(folder: Path, **settings: Any) -> Any:
         model=model,
         reward_funcs=lambda completions, **columns: [float(index % SIZE) for index in range(len(completions))],
         args=GRPOConfig(output_dir=str(folder / "out"), **arguments | settings),
-        train_dataset=prompt_dataset(
-            {row.prompt_id: row for row in rows},
-            [row.prompt_id for row in rows],
-            ChatFormat(processor=processor, with_format_instruction=False),
-            StudyImages(folder),
-        ),
+        train_dataset=dataset_of(rows, processor, folder),
         processing_class=processor,
         **measure,
     )

@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 
 from rlassay.training import CreditGRPOTrainer
-from rlassay.training.job_callback import JobCallback
 from rlassay.training.rl import run_rl
 from rlassay.training.rollouts import Rollout
-from tests.training.conftest import copied
+from tests.training.conftest import copied, run_in_two
 from tests.training.short_run import load_short, policy_of, proof, rollouts, timeless_metrics
-from tests.training.test_rl import raise_after
 from tests.training.tiny_lm import brevity, even_digits, make_trainer
 
 NAMES = ("choice_accuracy", "think_answer_format", "soft_overlong")
@@ -44,12 +42,7 @@ def test_a_run_uses_the_weights_of_each_step_and_resumes_with_them(
         weights = {name: WEIGHTS[name][row["step"] - 1] for name in NAMES}
         assert all(row[f"weighted.{name}"] == weight * row[f"raw.{name}"] for name, weight in weights.items())
         assert row["reward"] == pytest.approx(sum(weight * row[f"raw.{name}"] for name, weight in weights.items()))
-    with monkeypatch.context() as patch:
-        patch.setattr(JobCallback, "on_save", raise_after(JobCallback.on_save, step=4))
-        with pytest.raises(KeyboardInterrupt):
-            run_rl(study, resumed, policy_of(study))
-    run_rl(study, resumed, policy_of(study))
-    assert [resume["step"] for resume in proof(resumed)["resumes"]] == [4]
+    run_in_two(study, resumed, 4, monkeypatch)
     assert timeless_metrics(resumed) == logged
     assert proof(resumed)["sha256"] == proof(whole)["sha256"]
 

@@ -18,13 +18,13 @@ from rlassay.layout import Layout
 from rlassay.models.tuning import part_of
 from rlassay.records import read_rows
 from rlassay.signals import Masking
-from rlassay.training.job_callback import JobCallback
 from rlassay.training.process import RefusedError
 from rlassay.training.rl import generation_batches, grpo_arguments, measures_kl, run_rl, signal_plan
 from rlassay.training.sft import run_sft
 from tests.config.studies import study
 from tests.evaluation.tiny import only
 from tests.models.hubs import vision_model
+from tests.training.conftest import run_in_two
 from tests.training.short_run import (
     MAX_STEPS,
     RUN,
@@ -176,12 +176,7 @@ def test_adapters_resume_exactly_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     other = Layout(root=tmp_path / "other")
     shutil.copytree(layout.root, other.root)
     run_rl(study, layout, policy_of(study))
-    with monkeypatch.context() as patch:
-        patch.setattr(JobCallback, "on_save", raise_after(JobCallback.on_save, step=6))
-        with pytest.raises(KeyboardInterrupt):
-            run_rl(study, other, policy_of(study))
-    run_rl(study, other, policy_of(study))
-    assert [resume["step"] for resume in proof(other)["resumes"]] == [6]
+    run_in_two(study, other, 6, monkeypatch)
     assert list(proof(other)["sha256"]) == ["adapter_model.safetensors"]
     # The adapter names its base, whose path differs, beside its weights and not in them.
     assert proof(other)["sha256"] == proof(layout)["sha256"]
@@ -195,17 +190,6 @@ def test_a_frozen_vision_tower_keeps_its_weights(layout: Layout, tmp_path: Path)
     trained = load_file(layout.root / RUN / proof(layout)["weights"] / "model.safetensors")
     moved = {part_of(name) for name in start if not torch.equal(start[name], trained[name])}
     assert moved == {"language_model", "connector"}
-
-
-def raise_after(method: Any, step: int) -> Any:
-    """`method` of a callback, followed by Ctrl-C once `step` is saved."""
-
-    def saved(self: Any, args: Any, state: Any, *others: Any, **kwargs: Any) -> None:
-        method(self, args, state, *others, **kwargs)
-        if state.global_step == step:
-            raise KeyboardInterrupt
-
-    return saved
 
 
 def test_a_warm_start_that_is_not_trained_yet_is_an_error(tmp_path: Path):

@@ -2,38 +2,13 @@
 
 import importlib.util
 import threading
-import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tests.workflow.builder import Builder
+
 SOURCE = Path(__file__).parents[2] / "workflow/build_venv.py"
-
-
-class Builder:
-    """The module under test in an empty project; its commands are recorded, not run."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module = module
-        self.commands: list[str] = []
-        self.fail_at: str | None = None
-        module.run = self.run  # pyright: ignore[reportAttributeAccessIssue]
-
-    def run(self, *command: object) -> None:
-        """What the module calls in place of a subprocess."""
-        name = "pip" if "pip" in command else "venv"
-        self.commands.append(name)
-        time.sleep(0.05)
-        if self.fail_at == name:
-            raise SystemExit(1)
-        Path(".venv/bin").mkdir(parents=True, exist_ok=True)
-
-    def build(self) -> list[str]:
-        """The commands of one call."""
-        self.commands.clear()
-        self.module.main()
-        return list(self.commands)
 
 
 @pytest.fixture
@@ -46,7 +21,9 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return Builder(module)
+    builder = Builder(module, Path(".venv/bin"))
+    monkeypatch.setattr(module, "run", builder.run)
+    return builder
 
 
 def test_a_missing_environment_is_built_and_a_finished_one_left_alone(builder: Builder):

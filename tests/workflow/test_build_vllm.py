@@ -4,39 +4,13 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tests.workflow.builder import Builder
+
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-
-
-class Builder:
-    """The module under test in an empty project; its commands are recorded, not run."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module = module
-        self.commands: list[str] = []
-        self.fail_at: str | None = None
-
-    def run(self, *command: object) -> None:
-        """What the module calls in place of a subprocess."""
-        name = "pip" if "pip" in command else "venv"
-        self.commands.append(name)
-        if self.fail_at == name:
-            raise SystemExit(1)
-        self.packages.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def packages(self) -> Path:
-        """Where the environment keeps its packages."""
-        return Path(".venv-vllm/lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-
-    def build(self) -> list[str]:
-        """The commands of one call."""
-        self.commands.clear()
-        self.module.main()
-        return list(self.commands)
+PACKAGES = Path(".venv-vllm/lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 
 
 @pytest.fixture
@@ -47,7 +21,7 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     for path in module.INPUTS:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{path}\n")
-    builder = Builder(module)
+    builder = Builder(module, PACKAGES)
     monkeypatch.setattr(module.build_venv, "run", builder.run)
     return builder
 
@@ -56,15 +30,15 @@ def test_it_sees_the_packages_of_the_first_environment_and_is_built_once(builder
     assert builder.build() == ["venv", "pip"]
     assert builder.build() == []
 
-    line = (builder.packages / "zz_packages_of_venv.pth").read_text()
+    line = (PACKAGES / "zz_packages_of_venv.pth").read_text()
     assert line.startswith("import site; site.addsitedir('")
-    assert (builder.packages / "torchvision_on_cpu.pth").read_text() == "import torchvision_on_cpu\n"
-    assert (builder.packages / "torchvision_on_cpu.py").exists()
+    assert (PACKAGES / "torchvision_on_cpu.pth").read_text() == "import torchvision_on_cpu\n"
+    assert (PACKAGES / "torchvision_on_cpu.py").exists()
 
 
 def test_other_packages_in_either_environment_build_it_again(builder: Builder):
     builder.build()
-    rest = builder.packages / "old"
+    rest = PACKAGES / "old"
     for path in ("workflow/vllm.txt", "constraints.txt"):
         rest.touch()
         Path(path).write_text("numpy==2.3.5\n")

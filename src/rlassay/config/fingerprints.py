@@ -98,11 +98,6 @@ def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
     return Layout.warm_start(sft_id(study, recipe), seed if recipe.sft.per_seed else None)
 
 
-def model_policy(study: Study, recipe: Recipe) -> str:
-    """The policy folder of the model before any training: `models/<id>`."""
-    return Layout.untrained(model_id(study, recipe))
-
-
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """Identifies the weights of one arm and seed.
 

@@ -8,9 +8,6 @@ import torch
 from PIL import Image
 from trl import GRPOConfig
 
-from rlassay.images import StudyImages
-from rlassay.models.policy import ChatFormat
-from rlassay.models.tiny import build_tiny_vlm
 from rlassay.records import Media, PromptRow
 from rlassay.signals import ScoringConfig, model_inputs
 from rlassay.signals.scoring import teacher_forced
@@ -18,8 +15,7 @@ from rlassay.training import CreditGRPOTrainer
 from rlassay.training.algorithms.choice import GroupPlan
 from rlassay.training.algorithms.dynamic_sampling import DynamicSampling
 from rlassay.training.algorithms.replay import Replay
-from rlassay.training.prompts import prompt_dataset
-from tests.models.hubs import SMALLEST, TEXTS
+from tests.training.tiny_vlm import dataset_of, varied_vlm
 
 SIZE = 3
 DEAD = {"p0", "p1"}
@@ -32,9 +28,7 @@ def rising(completions: list[Any], prompt_id: list[str], **columns: Any) -> list
 
 def vlm_trainer(folder: Path, groups: GroupPlan) -> Any:
     """A trainer on five prompts with an image each, of two sizes."""
-    model, processor = build_tiny_vlm(SMALLEST, TEXTS)
-    head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
-    model.lm_head.weight = torch.nn.Parameter(head)
+    model, processor = varied_vlm()
     rows = [_row(folder, index) for index in range(5)]
     return CreditGRPOTrainer(
         model=model,
@@ -50,12 +44,7 @@ def vlm_trainer(folder: Path, groups: GroupPlan) -> Any:
             report_to=[],
             seed=2,
         ),
-        train_dataset=prompt_dataset(
-            {row.prompt_id: row for row in rows},
-            [row.prompt_id for row in rows],
-            ChatFormat(processor=processor, with_format_instruction=False),
-            StudyImages(folder),
-        ),
+        train_dataset=dataset_of(rows, processor, folder),
         processing_class=processor,
         groups=groups,
     )
