@@ -1,4 +1,4 @@
-"""What a step costs on this machine: models of real shapes with random weights, without the network.
+"""Time and memory of a step on this machine: models of real shapes with random weights, without the network.
 
 For each shape, stock TRL and then our trainer with token credit train on the same prompts, full weights, AdamW. Printed
 are the step time of both, tokens per second and GPU, the shares of sampling, rewards, signals and update, the peak of

@@ -88,7 +88,7 @@ def run_job(arguments: list[str]) -> None:
 
 
 def jobs(study: Study) -> dict[str, list[str]]:
-    """Stage -> arguments of its first job, in an order in which each finds what it needs."""
+    """Stage -> arguments of its first job, in an order in which each finds its inputs."""
     first: dict[str, str] = {}
     for name, policy in policies(study).items():
         first.setdefault(policy.stage, name)

@@ -77,7 +77,7 @@ def _rates(
 
 
 def followed(whole: Results) -> tuple[tuple[ArmAtLook, ...], int]:
-    """What the last look says of every arm of a study, and the runs that it took; `whole` has all seeds."""
+    """The outcomes of the last look for every arm of a study, and the runs that it took; `whole` has all seeds."""
     study = whole.study.model_copy(update={"sequential": ROUNDS})
     counts: dict[str, int] = dict.fromkeys(("base", *ARMS), ROUNDS.start)
     for look in range(1, len(ROUNDS.looks) + 1):

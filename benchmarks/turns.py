@@ -25,7 +25,7 @@ WARM_UP = 3
 
 
 class Turns(TrainerCallback):
-    """Times whole steps, logging and data included, and hands over to the next trainer after each."""
+    """Times whole steps, logging and data included, and switches to the next trainer after each."""
 
     def __init__(self, mine: threading.Semaphore, following: threading.Semaphore, clock: Callable[[], float]) -> None:
         self.mine = mine

@@ -151,7 +151,7 @@ def test_a_damaged_exif_header_is_ignored(kind, exif):
 
 
 def swapped_profile():
-    """sRGB with red and green primaries swapped: what it calls red is shown green."""
+    """sRGB with red and green primaries swapped: its red is shown as green."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     tags = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * profile[131], 12)}
     red, green = tags[b"rXYZ"], tags[b"gXYZ"]
@@ -216,7 +216,7 @@ def test_images_and_strips_share_a_memory_of_bytes(tmp_path, monkeypatch):
     assert first_b.size == (6, 7)
     assert opened(b) is first_b
     assert opened("a.png") is first_a
-    first_c = opened(c)  # takes the place of what was not opened for longest, b
+    first_c = opened(c)  # replaces b, which was not opened for longest
     assert opened("a.png") is first_a
     assert opened(b) is not first_b
     assert opened(c) is not first_c

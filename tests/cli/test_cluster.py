@@ -1,4 +1,4 @@
-"""What jobs ask of a cluster, and what a Snakemake does about the jobs of an earlier one; `squeue` is a script here."""
+"""Requests of jobs to a cluster, and jobs that an earlier Snakemake has left; `squeue` is a script here."""
 
 from pathlib import Path
 
@@ -179,7 +179,7 @@ def test_jobs_of_an_earlier_snakemake_are_waited_for(
 def test_a_slurm_that_does_not_answer_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls = fake_squeue(tmp_path / "bin", monkeypatch)
     (tmp_path / "bin/squeue").write_text("#!/bin/bash\necho 'slurm_load_jobs error: refused' >&2\nexit 1\n")
-    with pytest.raises(RefusedError, match=r"does not tell which jobs .* error: refused"):
+    with pytest.raises(RefusedError, match=r"cannot list the jobs .* error: refused"):
         queued(["rlassay_one"])
     (tmp_path / "bin/squeue").unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))

@@ -1,4 +1,4 @@
-"""What the commands share: which study they load, and which mistakes are the user's."""
+"""Code that the commands share: loading the study, and errors for mistakes of the user's."""
 
 import argparse
 from pathlib import Path

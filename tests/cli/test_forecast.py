@@ -1,4 +1,4 @@
-"""What `rlassay plan` foretells: power against the statistics, hours by hand, deviations of a planted study."""
+"""Forecasts of `rlassay plan`: power against the statistics, hours by hand, deviations of a planted study."""
 
 import json
 import platform
@@ -82,7 +82,7 @@ def test_the_power_lines_are_the_statistics_of_the_plan():
 
 def test_a_plan_without_power_says_why():
     (line,) = power_lines(study(seeds=[1]), NOISE, 0.95, UNKNOWN, None)
-    assert line == "Power: none to state, since one seed measures no variance between seeds"
+    assert line == "Power: unknown, since one seed measures no variance between seeds"
 
 
 def test_the_best_split_costs_no_more_and_finds_no_larger_effects():

@@ -1,4 +1,4 @@
-"""The launcher of jobs of several processes: what it does when a rank hangs, or all of them wait."""
+"""The launcher of jobs of several processes: it ends a job when a rank hangs, or all of them wait."""
 
 import os
 import re

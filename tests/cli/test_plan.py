@@ -77,7 +77,7 @@ def test_the_most_of_seeds_in_rounds_is_planned(tmp_path: Path, capsys: pytest.C
     path = write(tmp_path / "study.yaml", content(seeds={"start": 3, "max": 5}))
     assert main(["plan", "--study", str(path)]) == 0
     printed = capsys.readouterr().out
-    assert "seeds in rounds (all numbers below are those of the most: looks at 3, 4, 5 seeds)" in printed
+    assert "seeds in rounds, looks at 3, 4, 5 seeds; all numbers below are for the last" in printed
     assert cells(printed, "base")[2] == "5"
 
 
@@ -92,7 +92,7 @@ def test_sizes_that_the_config_does_not_tell_are_said_to_be_unknown(tmp_path: Pa
     assert main(["plan", "--study", str(path)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("[bold]x[/]\n")
-    assert "and weights of a size that the config does not tell" in printed
+    assert "and weights of unknown size" in printed
     assert cells(printed, "rl_train")[-1] == "-"
 
 

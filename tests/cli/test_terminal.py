@@ -1,4 +1,4 @@
-"""What the terminal shows while a study runs: short lines, and how far the study is."""
+"""Terminal output while a study runs: short lines, and the study's progress."""
 
 import json
 import logging

@@ -112,7 +112,7 @@ def _daemon(command: list[str]) -> "subprocess.Popen[bytes]":
 
 
 def ask(*command: str, check: bool = True) -> str:
-    """What a command of Slurm's prints."""
+    """The output of a Slurm command."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout

@@ -48,7 +48,7 @@ def study(**edits: Any) -> Study:
 
 
 def problems(**edits: Any) -> list[str]:
-    """What is wrong with `content(**edits)`."""
+    """The problems of `content(**edits)`."""
     with pytest.raises(StudyError) as caught:
         resolve_study(content(**edits))
     return list(caught.value.problems)

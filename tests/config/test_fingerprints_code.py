@@ -1,4 +1,4 @@
-"""Code digests change with the statements of what a stage uses, and with nothing else."""
+"""Code digests change with the statements of the code that a stage uses, and with nothing else."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Studies, scales and settings from files, and what Snakemake hands over."""
+"""Studies, scales and settings from files, and from Snakemake's config."""
 
 import shutil
 import subprocess

@@ -70,7 +70,7 @@ def check_gradients(launcher: Launcher, folder: Path, maker: str) -> None:
 
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes train by DDP."""
+    """Results of training on two processes by DDP."""
     return credited(by_torchrun, tmp_path_factory.mktemp("whole") / "ddp", 2)
 
 

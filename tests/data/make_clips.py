@@ -1,4 +1,4 @@
-"""Clips for tests: files in any container and codec whose frames are told apart by their grey level."""
+"""Clips for tests: files in any container and codec whose frames differ in their grey level."""
 
 import io
 from fractions import Fraction

@@ -22,7 +22,7 @@ class Completions:
     prompt_ids: list[list[int]]
     """As vLLM read them, image tokens included."""
     completion_ids: list[list[int]]
-    """What it sampled."""
+    """Its completions."""
     logps: list[list[float]]
     """Log-probability of each sampled token, nats."""
 

@@ -24,7 +24,7 @@ STRATEGIES = ("deepspeed_zero2", "deepspeed_zero3")
 
 @pytest.fixture(scope="module")
 def whole(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What two processes train by DDP."""
+    """Results of training on two processes by DDP."""
     return credited(launcher.run_ranks, tmp_path_factory.mktemp("whole") / "ddp", 2)[0]
 
 

@@ -47,7 +47,7 @@ pytestmark = needs_torchvision
 
 SIZE = 2
 SHOWN = (("video", 4), ("video", 6), ("image", 1), ("both", 5), ("text", 0), ("videos", 7))
-"""For each prompt what it shows, and of how many images or frames; an odd number of frames repeats the last."""
+"""For each prompt the kind and number of its images or frames; an odd number of frames repeats the last."""
 MAKERS = {"Qwen2.5-VL": (qwen_model, qwen_processor), "Qwen3-VL": (qwen3_model, qwen3_processor)}
 
 

@@ -42,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project after `make ablation_report STUDY=smallest ENGINE=vllm`, whose environments this one replaces."""
     project = new_project(tmp_path_factory.mktemp("project"))
     (project.folder / "config/studies/smallest.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
-    # What the tests of this folder set for themselves, a job has to set on its own.
+    # A job has to set on its own what the tests of this folder set for themselves.
     for name in [each for each in project.environment if each.startswith(("VLLM_", "TORCHDYNAMO_"))]:
         del project.environment[name]
     snakemake = (sys.executable, "-m", "snakemake", "--cores", "1", "ablation_report")

@@ -30,7 +30,7 @@ print(json.dumps(found))
 
 @cache
 def help_of(module: str, *names: str) -> dict[str, tuple[str, list[str]]]:
-    """What each command prints for `--help`, and the packages that were loaded then, one command after the other."""
+    """Output of each command's `--help`, and the packages loaded by then, one command after the other."""
     command = [sys.executable, "-c", PROGRAM.format(module=module), json.dumps(names)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

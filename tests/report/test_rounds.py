@@ -1,4 +1,4 @@
-"""Sequential seeds: what a look decides, and numbers that hold over all looks."""
+"""Sequential seeds: decisions of a look, and numbers that hold over all looks."""
 
 from dataclasses import replace
 

@@ -9,7 +9,7 @@ from rlassay.rewards.sandbox.child_process import serve
 
 
 def load():
-    """Load a function that does what a question says."""
+    """Load a function that obeys its question."""
     if "refuse" in sys.argv:
         raise ValueError("there is no model 'x'")
     os.write(1, b"to the descriptor\n")

@@ -177,7 +177,7 @@ def test_an_option_that_the_function_does_not_take_is_named_before_anything_star
         check_reward_options("custom", {"path": f"{MINE}:{function}", "options": options})
 
 
-# What a file may import, and where its mistakes are.
+# Imports of a file, and the places of its mistakes.
 
 POSTPONED = """
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Misbehaving rewards in the worker process: each costs what it scored, and nothing else."""
+"""Misbehaving rewards in the worker process: each fails its own completions, and no others."""
 
 import subprocess
 import sys

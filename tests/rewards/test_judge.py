@@ -24,7 +24,7 @@ MODULE = import_module("rlassay.rewards.judge")  # the package has the function 
 
 
 class FakeProcess:
-    """Gives prepared replies, or raises; records how it was started and what it was asked."""
+    """Gives prepared replies, or raises; records its arguments and its questions."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, replies: list[str | None] | Exception) -> None:
         self.replies = replies

@@ -1,4 +1,4 @@
-"""Rewards that do what a completion's text says: mistakes that a user may make."""
+"""Rewards that obey a completion's text: mistakes that a user may make."""
 
 import ctypes
 import math

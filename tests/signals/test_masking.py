@@ -1,4 +1,4 @@
-"""Masked images: which pixels change, and what the model sees."""
+"""Masked images: the pixels that change, and the model's input."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ DESCENT: dict[str, Any] = {
 
 
 class Step:
-    """What the trainer's loss saw in one step, and the parameters before and after it.
+    """Inputs of the trainer's loss in one step, and the parameters before and after it.
 
     Args:
         folder: for the trainer.

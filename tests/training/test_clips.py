@@ -28,7 +28,7 @@ from tests.training.tiny_vlm import dataset_of, varied_vlm
 
 SIZE = 2
 MEDIA = (("video", 3), ("video", 2), ("image", 1), ("both", 4))
-"""For each prompt what it shows, and how many images that makes."""
+"""For each prompt the kind of its media, and their number of images."""
 
 
 def write_rows(folder: Path) -> list[PromptRow]:
@@ -51,7 +51,7 @@ def _row(folder: Path, prompt: int, kind: str, count: int) -> PromptRow:
         Image.fromarray(strip).save(folder / f"strip{prompt}.png")
         times = tuple(float(second) for second in range(len(clip)))
         media.append(Media(kind="video", path=f"{prompt}.mp4", strip=f"strip{prompt}.png", times=times))
-    question = "Which? " * (1 + prompt)  # so that a pass tells the prompts apart by their tokens
+    question = "Which? " * (1 + prompt)  # so that the tokens of a pass identify the prompts
     return PromptRow(prompt_id=f"p{prompt}", question=question, answer="A", choices=("3", "7"), media=tuple(media))
 
 

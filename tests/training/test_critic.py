@@ -1,4 +1,4 @@
-"""The critic: what it learns, that its values make the advantages, and that it survives a kill."""
+"""The critic: it learns, its values make the advantages, and it survives a kill."""
 
 import json
 import signal

@@ -81,7 +81,7 @@ def test_the_weights_move_along_the_policy_gradient(name: str, tmp_path: Path):
 
 
 def one_step(folder: Path, **ours: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], Rollout]:
-    """The weights before and after one step of plain gradient descent, what it was taken on, and its record."""
+    """The weights before and after one step of plain gradient descent, its inputs, and its record."""
     settings: dict[str, Any] = {"max_steps": 1, "reward_funcs": sampled_or_greedy, "optim": "sgd"}
     settings |= {"learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant", "max_grad_norm": 1e6}
     trainer = make_trainer(CreditGRPOTrainer, folder, **settings, **ours)

@@ -1,4 +1,4 @@
-"""The warm start: what it learns, how it resumes, and the images that it reads."""
+"""The warm start: learning, resuming, and the images that it reads."""
 
 import json
 from pathlib import Path

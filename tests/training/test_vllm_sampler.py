@@ -102,7 +102,7 @@ class Model(torch.nn.Module):
 
 
 def trainer_at(step: int, *, mode: str = "colocate", seed: int = 1, process: int = 0, parallel: int = 1) -> Any:
-    """What the sampler reads of a trainer; its vLLM samples one number from torch's random state."""
+    """The parts of a trainer that the sampler reads; its vLLM samples one number from torch's random state."""
     llm = SimpleNamespace(generate=lambda: torch.randint(10**9, ()).item())
     whole = SimpleNamespace(zero_stage=0, fsdp_version=None)
     generation = SimpleNamespace(

@@ -72,7 +72,7 @@ class Started:
         self.process.wait()
 
     def end(self, fails: bool = False) -> str:
-        """What it printed when it has ended; it must have succeeded, or with `fails` must not."""
+        """Its output once it has ended; it must have succeeded, or with `fails` must not."""
         status = self.process.wait()
         printed = self._printed.read_text()
         assert (status != 0) == fails, printed

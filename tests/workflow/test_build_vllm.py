@@ -68,5 +68,5 @@ def test_schemas_are_defined_where_compiled_operators_are_missing(hook: bool, co
         [sys.executable, "-c", script], env={"PYTHONPATH": f"{tmp_path}:{WORKFLOW}"}, capture_output=True, check=False
     )
 
-    # Where the operators are compiled nothing is defined beside them; this make-believe package has none, and fails.
+    # Where the operators are compiled nothing is defined beside them; the fake package has none, and fails.
     assert (result.returncode == 0) == (hook and not compiled)

@@ -66,7 +66,7 @@ def _seeds(study: Study) -> str:
     if study.sequential is None:
         return f"seeds {', '.join(map(str, study.seeds))}"
     looks = ", ".join(map(str, study.sequential.looks))
-    return f"seeds in rounds (all numbers below are those of the most: looks at {looks} seeds)"
+    return f"seeds in rounds, looks at {looks} seeds; all numbers below are for the last"
 
 
 def _hardware(study: Study, settings: Settings) -> str:
@@ -138,7 +138,7 @@ def _arms(study: Study) -> Table:
 
 def _stages(stages: list[StageEstimate]) -> Table:
     table = Table(
-        "stage", title="Stages", caption="tokens: at most; disk: roughly; -: none, or the config does not tell"
+        "stage", title="Stages", caption="tokens: at most; disk: roughly; -: none, or unknown from the config"
     )
     for title in ("jobs", "steps", "completions", "tokens", "disk"):
         table.add_column(title, justify="right")
@@ -154,7 +154,7 @@ def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -
     stays = sum(stage.disk or 0 for stage in stages)
     existing = next(folder for folder in (results, *results.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
-    unknown = "" if checkpoints is not None else " and weights of a size that the config does not tell"
+    unknown = "" if checkpoints is not None else " and weights of unknown size"
     lines = [
         f"Disk: about {decimal(stays)}{unknown} in the end, "
         f"and up to {decimal(checkpoints or 0)} for each training job while it runs; {decimal(free)} are free"

@@ -77,7 +77,7 @@ def _listed(files: list[str]) -> str:
 
 
 class StudyLines(logging.Handler):
-    """Prints lines about the study when Snakemake's log says that a job has finished.
+    """Prints lines about the study when Snakemake logs that a job has finished.
 
     A line about a trained policy has its last mean reward, one about a scored policy its held-out score; both have how
     many are done, and the time that the rest takes if as many jobs run side by side as did so far.

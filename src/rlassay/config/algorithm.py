@@ -9,7 +9,7 @@ from rlassay.config.section import Section, is_empty, is_none
 
 
 class GRPOAdvantage(Section):
-    """Rewards relative to the group, as `scale_rewards` and `multi_objective_aggregation` say: TRL's own advantages.
+    """TRL's own advantages: rewards relative to the group, by `scale_rewards` and `multi_objective_aggregation`.
 
     The other estimators do not read `scale_rewards`.
     """

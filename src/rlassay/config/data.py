@@ -270,7 +270,7 @@ class Conversations(RecordSection):
 
 
 class MovingDigits(DataSection):
-    """Short mp4 files, made here, of a handwritten digit that does two things, in the schema of `conversations`."""
+    """Generated mp4 files of a handwritten digit that performs two actions, in the schema of `conversations`."""
 
     kind: Literal["moving_digits"]
     """Selects this section."""

@@ -69,9 +69,9 @@ def queued(names: list[str]) -> list[str]:
     """Ids and states of the jobs in Slurm's queue that have one of these names, such as `17 (RUNNING)`."""
     if shutil.which("squeue") is None:
         raise RefusedError(
-            "this study has sent jobs to Slurm, and `squeue`, which would tell whether some are in its queue, is not "
-            "on this machine. Run the command on a machine of the cluster; or, if none of them runs any more, remove "
-            f"the study's {RECORD}."
+            "this study has sent jobs to Slurm, but `squeue`, which lists those in its queue, is not on this machine. "
+            "Run the command on a machine of the cluster; or, if none of the jobs runs any more, remove the study's "
+            f"{RECORD}."
         )
     asked = subprocess.run(
         ["squeue", "--noheader", "--format=%i (%T)", f"--name={','.join(names)}"],
@@ -81,7 +81,7 @@ def queued(names: list[str]) -> list[str]:
     )
     if asked.returncode:
         raise RefusedError(
-            f"Slurm does not tell which jobs of this study are in its queue ({' '.join(asked.stderr.split())}); "
+            f"Slurm cannot list the jobs of this study in its queue ({' '.join(asked.stderr.split())}); "
             "they must not be sent twice. Run the same command again when `squeue` works."
         )
     return sorted(line.strip() for line in asked.stdout.splitlines() if line.strip())

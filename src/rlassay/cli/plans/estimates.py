@@ -22,7 +22,7 @@ _BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class StageEstimate:
-    """The work of one stage; None = the config does not say."""
+    """The work of one stage; None = unknown from the config."""
 
     stage: str
     """Name of the rule."""

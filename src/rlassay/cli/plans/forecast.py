@@ -82,7 +82,7 @@ def power_lines(study: Study, noise: Noise, confidence: float, speed: Speed, bud
     num_seeds, num_items = len(study.seeds), split_rows(study)[study.primary.set]
     if num_items is None or num_seeds < 2 or num_items < 2:
         what = "one seed measures no variance between seeds" if num_seeds < 2 else "the number of prompts is unknown"
-        return [f"Power: none to state, since {what}"]
+        return [f"Power: unknown, since {what}"]
     samples = _samples(study)
     test, family = noise.test(samples, confidence), max(1, len(study.family))
     strict = noise.test(samples, 1 - (1 - confidence) / family)

@@ -13,7 +13,7 @@ import torch
 class SamplingSeeds:
     """A seed for each call of the sampler, from the run's seed, the step and the number of the call at that step.
 
-    A resumed run thereby samples what an uninterrupted one would.
+    A resumed run therefore samples the same completions as an uninterrupted one.
     """
 
     def __init__(self, *, common_random_numbers: bool = False) -> None:
