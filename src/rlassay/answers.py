@@ -326,7 +326,7 @@ def _sentence(text: str) -> str:
 
 
 def extract_choice_lenient(text: str, letters: str) -> str | None:
-    """The last option letter that is a word of its own, a capital if there is one; for evaluation only.
+    """Evaluation only: the last option letter that is a separate word, preferring capitals.
 
     It searches after the last `</think>`, then the whole text if it finds nothing there. It ignores cue words.
     """

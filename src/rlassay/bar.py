@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 class _Lines:
-    """A text stream that writes each redrawing of a bar as a line of its own, so that `tail -f` can show it."""
+    """Text stream that writes each redrawing of a bar on a line of its own, for `tail -f`."""
 
     def __init__(self, stream: Any) -> None:  # a TextIO, which beartype does not recognise under pytest's capture
         self.stream = stream

@@ -42,7 +42,7 @@ class Layout:
 
     @staticmethod
     def warm_start(fingerprint: str, seed: int | None = None) -> str:
-        """The folder of a warm start relative to the root; without a seed, that of all or of a shared one."""
+        """The folder of a warm start relative to the root; without a seed, of all seeds or a shared one."""
         return _with_seed(f"sft/{fingerprint}", seed)
 
     @staticmethod

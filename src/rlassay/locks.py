@@ -55,7 +55,7 @@ def is_locked(path: Path) -> bool:
 
 
 def patience(path: Path, seconds: float) -> float:
-    """How long to wait for a lock: `seconds`, or as long as it takes to see that a holder elsewhere is dead.
+    """Seconds to wait for a lock: `seconds`, or enough to detect a dead holder on another machine.
 
     A cluster may start a job again while its first attempt has not quite ended, so its jobs wait longer.
     """

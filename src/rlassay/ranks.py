@@ -80,7 +80,7 @@ def refused(folder: Path) -> Path:
 
 
 def note_refusal(reason: str) -> None:
-    """Tell the launcher why the job was refused: it prints the first reason, and ends with the exit code for that."""
+    """Pass the reason of a refusal to the launcher, which prints the first one and exits with its code."""
     with suppress(FileExistsError), refused(Path(os.environ[FOLDER])).open("x", encoding="utf-8") as file:
         file.write(reason)
 

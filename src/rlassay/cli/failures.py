@@ -1,4 +1,4 @@
-"""Notes of failed jobs: a job leaves one beside its log, and the next start of the same job removes it."""
+"""Notes of failed jobs, beside their logs; the next start of the same job removes its note."""
 
 import atexit
 import re

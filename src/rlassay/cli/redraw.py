@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the files and print the path of the page; 0. Images come from the data folder, where it is still there."""
+    """Write the files and print the path of the page; 0. Images come from the data folder, if it still exists."""
     from rlassay.report.run import rewrite
 
     rewrite(args.folder)

@@ -242,7 +242,7 @@ STAGES = {
 
 
 def shell_prefix(settings: Settings) -> str:
-    """Prefix of each shell line of a rule: the study's arguments become the shell's own, "$@", and logs can be kept.
+    """Prefix of each shell line of a rule, which sets "$@" to the study's arguments and defines `keep_log`.
 
     Braces in names are doubled, since Snakemake formats the line.
     """

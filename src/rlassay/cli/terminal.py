@@ -171,7 +171,7 @@ def held_out(study: Study, layout: Layout, policy: str, split: str) -> float | N
 
 
 def kept_rows(layout: Layout) -> list[str]:
-    """How many rows of each split the data stage kept, and why it rejected the others; empty before it has run."""
+    """Lines about the rows of each split that the data stage kept and rejected; empty before it has run."""
     splits = (read_json(layout.data_manifest) or {}).get("splits", {})
     return [
         line

@@ -1,4 +1,4 @@
-"""A trial of a study's inputs: open each, read a few rows, build their prompts, and score their gold answers."""
+"""A trial of a study's inputs: read a few rows, build their prompts, score their gold answers."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Write every arm of a study out in full, at a scale if one is chosen, and list how arms differ from the baseline.
+"""Expand the arms of a study to complete recipes, and list their differences from the baseline.
 
 An arm follows its chain of `from`, lays each link's differences over the study's shared sections, and validates the
 result as a `Recipe`.

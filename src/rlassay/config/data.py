@@ -96,7 +96,7 @@ class ImagePolicy(Section):
 
 
 class ClipPolicy(Section):
-    """How many frames of a video clip are shown, and at which size; the `meta` of a record goes before the counts."""
+    """Number and size of the frames that are shown of a clip; the `meta` of a record overrides the counts."""
 
     base_interval: float = Field(default=2.0, gt=0)
     """Seconds of the clip for each frame that is shown."""

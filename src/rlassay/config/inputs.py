@@ -1,4 +1,4 @@
-"""Inputs of a study that lie outside of its file: local ones are identified by content, those of the hub by commit.
+"""Inputs of a study besides its file, identified by content if local, by commit on the hub.
 
 Files of up to `HASHED_BYTES` together (the files of a split, the media that its records name, a model folder) are
 identified by their content, so that a copy or a `touch` changes nothing; larger ones by name, size and modification

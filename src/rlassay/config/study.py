@@ -183,9 +183,9 @@ class Study(StudyKeys):
         return results_name(self.name, self.scale, self.engine)
 
     def placed(self, stage: str) -> "Study":
-        """The study with the GPUs, processes and nodes of one stage's jobs: vLLM answers on the GPUs of one model.
+        """The study with the GPUs, processes and nodes of one stage's jobs; with vLLM, those of one copy of the model.
 
-        vLLM would open every copy on a job's first GPUs, and joins processes in its own way. Jobs run side by side.
+        vLLM would open every copy on a job's first GPUs, and joins processes in its own way.
         """
         engine = self._vllm_of(stage)
         if engine is None:

@@ -30,7 +30,7 @@ PartT = TypeVar("PartT", bound=Callable[..., Any])
 
 
 def _or_on_tensors(formula: Callable[..., Tensor]) -> Callable[[PartT], PartT]:
-    """Let a part also be called with the tensors of its formula, which was once public under the part's name."""
+    """Let a part also take the tensors of its formula, which was once public under the part's name."""
 
     def decorate(part: PartT) -> PartT:
         @wraps(part)
@@ -90,7 +90,7 @@ def entropy_filter(
     scope: Literal["completion", "batch"] = "completion",
     choice: Literal["highest", "lowest"] = "highest",
 ) -> Bool[Tensor, "batch time"]:
-    """Keep the `fraction` of tokens with the highest entropy, of each completion or of the whole batch; or the lowest.
+    """Keep the `fraction` of tokens with highest (or lowest) entropy, per completion or per batch.
 
     A completion without any measured entropy keeps all its tokens.
 

@@ -57,11 +57,11 @@ def digits(section: Digits) -> Source:
 
 
 def split_images(seed: int, held_out: float) -> tuple[DigitPool, DigitPool]:
-    """Training images and held-out images; the share is the same for each digit, and at least one image per side.
+    """Split the images into training and held-out ones, with the same share for each digit.
 
     Args:
         seed: selects the held-out images.
-        held_out: share of each digit's images that is held out.
+        held_out: share of each digit's images that is held out; each side gets at least one.
     """
     # Here, since scikit-learn takes a second and 100 MB to import, which other sources do without.
     from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]

@@ -61,7 +61,7 @@ class PromptSignature:
 
 
 class DigestSet:
-    """A set of 64-bit digests in 8 to 32 bytes each (about 100 in a `set`), so that millions fit in memory.
+    """A compact set of 64-bit digests: 8 to 32 bytes each, of about 100 in a `set`.
 
     Open addressing: a digest is in the first free slot from the one that its lowest bits select.
     """

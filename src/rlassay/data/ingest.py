@@ -185,7 +185,7 @@ class Ingestor:
         return media, (self.images.data / strip).read_bytes()
 
     def _store(self, clip: EncodedClip) -> tuple[Media, dict[str, str]]:
-        """Store the film strip of a clip, and a clip that is no file of its own; SHA-256 of each file by its path."""
+        """Store the film strip of a clip, and its content if it has no file; returns path -> SHA-256."""
         strip = self.images.add(clip.strip)
         files = {strip.path: sha256_of(clip.strip)}
         path = clip.path

@@ -1,4 +1,4 @@
-"""Sources that are tables, in Parquet or JSON files or on the hub: any columns by a mapping, or a known schema."""
+"""Tables as sources, in Parquet or JSON files or on the hub, by a mapping of columns or a known schema."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,6 +1,6 @@
 # pyright: basic
 # pyarrow has no types.
-"""Values of records: numbers, dates and decimals keep the text that their source has, in JSON as in Arrow tables."""
+"""Values of records; numbers, dates and decimals keep their text in JSON and in Arrow tables."""
 
 import json
 import math

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def judged_meanwhile(study: Study, layout: Layout, policy: str, environment: dict[str, str]) -> Generator[None]:
-    """Run a process that evaluates the held-out curve of a run while the body trains it; its failure is a warning.
+    """Evaluate the held-out curve of a run in a process while the body trains it; a failure only warns.
 
     Args:
         study: the study.

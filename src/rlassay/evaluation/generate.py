@@ -154,7 +154,7 @@ def wait_for_all_answers() -> None:
 def answer_share(
     work: "WorkFile", batches: list[Batch], policy: AbstractContextManager["Answerer"], title: str, *, first: int = 0
 ) -> None:
-    """Answer this process's share of the batches that the working file lacks; the policy is opened if there are any.
+    """Answer this process's share of the missing batches; opens the policy only if there are any.
 
     `first` is added to the number under which the working file holds a batch.
     """

@@ -154,7 +154,7 @@ def _note(results: Results, seed: int, arms: list[str], shown: int, possible: in
 
 
 def choose_runs(results: Results) -> tuple[int, dict[str, str]]:
-    """The first seed with watched completions in most arms, and arm -> run folder; no folder if nothing was watched."""
+    """The first seed with watched completions in most arms, and arm -> run folder; empty if there are none."""
     by_seed: dict[int, dict[str, str]] = {seed: {} for seed in results.study.seeds}
     for name in results.study.arms:
         for seed, folder in results.rows[name].folders.items():

@@ -186,7 +186,7 @@ def over_seeds(
 
 
 def _of_shares(unit: Unit, cells: Sequence[SeedScores]) -> bool:
-    """Whether a mean of these scores cannot leave [0, 1]: they are shares, or values that all lie in it."""
+    """Whether the scores are shares or all in [0, 1], so that their mean is too."""
     return unit == "share" or (unit == "value" and all(are_shares(cell) for cell in cells))
 
 

@@ -152,7 +152,7 @@ def spread(lengths: Histogram | None) -> str:
 
 
 def counts(numbers: Mapping[str, int]) -> str:
-    """Number -> count as text, such as `2 (300), 4 (100)`; the number alone if it is the only one."""
+    """Counts as text, such as `2 (300), 4 (100)`; a single number without its count."""
     if len(numbers) == 1:
         return next(iter(numbers))
     return ", ".join(f"{number} ({count:,})" for number, count in numbers.items()) or DASH

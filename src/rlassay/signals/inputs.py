@@ -341,7 +341,7 @@ def system_length(
 
 
 def _system_block(processor: Any, prompt: list[dict[str, Any]], rendering: Mapping[str, Any]) -> list[int]:
-    """Token ids of the system block of prompts with the system turn and the kind of content of this one."""
+    """Token ids of the system block of a prompt, from its system turn and kind of content alone."""
     parts_of_text = [{"type": "text", "text": _MARKER}]
     content: Any = parts_of_text if isinstance(prompt[-1]["content"], list) else _MARKER
     turns = [{"role": role, "content": content} for role in ("user", "assistant", "user")]

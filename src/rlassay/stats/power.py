@@ -1,4 +1,4 @@
-"""Power of a planned comparison: the smallest effect that it can find, and the seeds or items that an effect needs.
+"""Power of a planned comparison: minimum detectable effect, and seeds or items that an effect needs.
 
 Model of `rlassay.stats.intervals`: the difference of seed s on item i is `effect + a_s + b_i + e_si`, here with normal
 effects of standard deviations `seed_sd`, `item_sd` and `pair_sd`, S seeds and I items. Then, independently,

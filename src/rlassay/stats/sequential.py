@@ -1,4 +1,4 @@
-"""Group sequential tests: several looks at growing data, with one declared chance of a false verdict over all of them.
+"""Group sequential tests: several looks at growing data, with one overall chance of a false verdict.
 
 Testing at level alpha after every added seed is wrong more often than alpha. An alpha-spending function a(t; alpha)
 with a(1) = alpha says how much of it may be used up by the time that a fraction t of the planned information is there.

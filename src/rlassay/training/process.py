@@ -65,7 +65,7 @@ def locked(state: Path) -> Generator[None, None, None]:
 
 @contextmanager
 def signals_as_exceptions() -> Generator[None, None, None]:
-    """Turn SIGTERM and Ctrl-C into SystemExit 143 and 130, so that a job can record its status before it ends."""
+    """Turn SIGTERM and Ctrl-C into SystemExit 143 and 130, so that a job can record its status."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second signal ends the process immediately

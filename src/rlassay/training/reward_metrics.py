@@ -97,7 +97,7 @@ def frac_distinct(completions: Sequence[Sequence[int]], num_generations: int) ->
 
 
 def zero_variance(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Bool[Tensor, "groups rewards"]:
-    """Groups in which a reward gives the same value to all completions that it could score, or could score none.
+    """Groups in which all scored completions have the same value of a reward, or none was scored.
 
     Such a group adds nothing to the advantages, however rewards are aggregated.
     """

@@ -178,7 +178,7 @@ def _leave_room(generation: Any) -> None:
 
 
 def _push_whole_weights(generation: Any) -> None:
-    """Push weights as they are: the trainer has gathered them before it samples, and TRL must not do so again."""
+    """Push weights as they are, since the trainer has gathered them before it samples."""
     backend = generation._dist
     backend.zero_stage = 0
     if backend.fsdp_version == FSDP2:

@@ -1,4 +1,4 @@
-"""Resume a study on Slurm after its Snakemake was killed: find and await the jobs that it left in the queue.
+"""Resume a study on Slurm after its Snakemake was killed: await its jobs in the queue.
 
 `<study's results>/.slurm.json` lists every Snakemake that has sent jobs, under the name of its jobs in Slurm, with the
 outputs that it planned: `{"<job name>": {"<output>": "<digest of its params>"}}`. The next Snakemake waits for jobs

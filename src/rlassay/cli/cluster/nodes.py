@@ -1,4 +1,4 @@
-"""Start the ranks of a job on the machines that Slurm has given it: one launcher on each, by `srun`."""
+"""Start the ranks of a job on several machines of Slurm: one launcher on each, by `srun`."""
 
 import os
 import shutil

@@ -150,7 +150,7 @@ def _misspelt(study: Study) -> bool:
 
 
 def _custom_reward(name: str, reward: RewardConfig) -> Iterator[str]:
-    """A function of the user's own has a name that logs and files can use, a path, and options that it takes."""
+    """A custom reward has a valid name for logs and files, a path, and options that it accepts."""
     if not OWN_NAME.fullmatch(name):
         yield f"rewards.{name}: expected a name of letters, digits, _ and - that begins with a letter"
     elif name in (*REWARDS, *SCORE_METRICS, "length") and name != "custom":

@@ -93,7 +93,7 @@ def _runs(results: Results, row: PolicyRow, column: Column) -> list[FrontierRun]
 
 
 def _measures_kl(rl: RLConfig) -> bool:
-    """Whether the `kl` of a run estimates the KL from the policy before RL: TRL's k3, or such a penalty of ours."""
+    """Whether the `kl` of a run estimates the KL from the policy before RL."""
     return not rl.sync_ref_model and (rl.kl is None or rl.kl.kind in ESTIMATES_OF_KL)
 
 

@@ -29,7 +29,7 @@ HeldOutAxis = Literal["step", "tokens", "hours"]
 
 
 def draw_curve(curve: Curve, marks: dict[str, Mark]) -> Drawing:
-    """One metric over the optimiser steps; the y axis fits the means, so that a wide band does not flatten them."""
+    """One metric over the optimiser steps; the y axis fits the means rather than wide bands."""
     unit = f", {LEVEL_UNIT[curve.unit]}" if LEVEL_UNIT[curve.unit] else ""
     figure, axes = _line_canvas(CURVE_SIZE, one_line(curve.title + unit, 40))
     for series in curve.series:

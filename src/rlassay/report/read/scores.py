@@ -108,7 +108,7 @@ def _of_metric(frame: pd.DataFrame, metric: str) -> Float[np.ndarray, "items mod
 
 
 def _columns(frame: pd.DataFrame) -> dict[Any, Float[np.ndarray, " rows"]]:
-    """Column -> its values; a comparison reads the same columns many times, and pandas is slow to look them up."""
+    """Column -> its values, since pandas is slow to look up the same columns many times."""
     return {name: frame[name].to_numpy(dtype=float) for name in frame}
 
 

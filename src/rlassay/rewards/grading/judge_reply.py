@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - patterns that read better on one line
-"""Read the score in the reply of a judge: a tag or JSON strictly, a sentence by rules, None if in doubt."""
+"""Read the score in a judge's reply: from a tag, JSON or a sentence; None if in doubt."""
 
 import json
 import re

@@ -36,7 +36,7 @@ def _row(text: str) -> PromptRow:
 
 
 def _to_json(outcome: RewardOutcome) -> float | list[str] | dict[str, Any] | None:
-    """A value as it is; a value with metrics as an object; a failure as its kind and its text."""
+    """Convert an outcome: a value stays, with metrics it is an object, a failure is kind and text."""
     if isinstance(outcome, Scored):
         return {"value": outcome.value, "metrics": dict(outcome.metrics)}
     return [outcome.kind, outcome.text] if isinstance(outcome, Failure) else outcome

@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""KL control: a penalty for leaving the reference policy, in the loss or the reward, of fixed or adaptive weight.
+"""KL control: a penalty for leaving the reference policy, with fixed or adaptive weight.
 
 TRL's own `beta` adds k3, weighted by the importance ratio, to the loss; this module has the other penalties. TRL still
 loads, moves and refreshes the reference model and computes its log-probabilities, and its loss runs without KL term.

@@ -11,7 +11,7 @@ import torch
 
 
 class SamplingSeeds:
-    """A seed for each call of the sampler, from the run's seed, the step and the number of the call at that step.
+    """Seeds of the sampler's calls, from the run's seed, the step and the call's number.
 
     A resumed run therefore samples the same completions as an uninterrupted one.
     """
