@@ -182,3 +182,7 @@ def test_training_runs_are_listed_by_arm_with_columns_of_their_metrics(
     view = json.loads(runs_view(held_out))
     assert view["selectedColumns"] == [f"metrics.`{name}`" for name in [*columns, "entropy", "kl"]]
     assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm_label"}]
+    # and their curves come first, in the same order
+    assert [chart["metricKey"] for chart in view["compareRunCharts"]] == [*columns, "entropy", "kl"]
+    (section,) = view["compareRunSections"]
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {section["uuid"]}

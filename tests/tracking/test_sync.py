@@ -247,15 +247,19 @@ def of_stage(study: Study, stage: str) -> Policy:
     return next(policy for policy in policies(study).values() if policy.stage == stage)
 
 
-def test_every_run_of_a_study_has_the_same_keys() -> None:
+def test_every_run_of_a_study_has_the_same_keys_but_weights_of_rewards_which_only_arms_have() -> None:
     study = small_study(brevity=0.25)
-    found = [set(run_params(study, policy)) for policy in policies(study).values()]
-    found += [set(parent_params(study, policy)) for policy in policies(study).values()]
+    of_weights = {"reward.accuracy", "reward.format", "reward.brevity"}
+    found = {
+        (make, policy.folder): set(make(study, policy)) | (set() if policy.stage == "rl" else of_weights)
+        for make in (run_params, parent_params)
+        for policy in policies(study).values()
+    }
     assert len(found) == 8  # model, warm start, two arms; each as a run and as a parent
-    assert all(keys == found[0] for keys in found)
+    assert len({frozenset(keys) for keys in found.values()}) == 1
 
 
-def test_a_reward_that_an_arm_does_not_use_has_weight_0() -> None:
+def test_a_reward_that_an_arm_does_not_use_has_weight_0_and_a_warm_start_has_no_weights() -> None:
     study = small_study(brevity=0.25)
     weights = {
         folder: {key: value for key, value in run_params(study, policy).items() if key.startswith("reward.")}
@@ -263,7 +267,7 @@ def test_a_reward_that_an_arm_does_not_use_has_weight_0() -> None:
     }
     assert weights["runs/base/seed1"] == {"reward.accuracy": "1.0", "reward.format": "0.5", "reward.brevity": "0.25"}
     assert weights["runs/plain/seed1"] == {"reward.accuracy": "1.0", "reward.format": "0.0", "reward.brevity": "0.0"}
-    assert weights[of_stage(study, "sft").folder] == dict.fromkeys(weights["runs/base/seed1"], "0.0")
+    assert weights[of_stage(study, "sft").folder] == weights[of_stage(study, "model").folder] == {}
 
 
 def test_params_are_numbers_where_possible() -> None:

@@ -119,7 +119,8 @@ def test_the_link_opens_the_arms_with_columns_of_their_metrics(job: FakeJob, rea
     # parallel coordinates of the weights that differ; base alone pays for the format
     (chart,) = view["compareRunCharts"]
     assert (chart["type"], chart["selectedParams"], chart["selectedMetrics"]) == ("PARALLEL", ["reward.format"], [key])
-    assert [one["uuid"] for one in view["compareRunSections"]] == [chart["metricSectionId"]]
+    (section,) = view["compareRunSections"]
+    assert (section["uuid"], section["columns"]) == (chart["metricSectionId"], 1)
     assert view["isAccordionReordered"]  # else MLflow sorts its generated sections before this one, by name
     grouped = json.loads(experiment.tags["mlflow.sharedViewState.rlassay-runs"])
     assert grouped["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "rlassay.arm_label"}]

@@ -23,6 +23,17 @@ ALIAS = "champion"
 """Alias of the champion's version in MLflow's model registry."""
 RUN_COLUMNS = ("entropy", "kl")
 """Metrics in a training run's row in MLflow, besides reward and held-out score; more do not fit."""
+LINE = {
+    "xAxisKey": "step",
+    "yAxisKey": "metric",
+    "scaleType": "linear",
+    "xAxisScaleType": "linear",
+    "lineSmoothness": 0,
+    "range": {},
+    "useGlobalXaxisKey": True,
+    "useGlobalLineSmoothing": True,
+}
+"""Settings of a chart of curves, which MLflow requires."""
 
 
 class ReportNumbers:
@@ -100,22 +111,8 @@ def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ())
         "selectedColumns": ["attributes.`Description`", *_columns(metrics)],
     }
     if weights:
-        section = {"uuid": "rlassay-section", "name": "Reward weights", "display": True, "isReordered": False}
-        chart = {
-            "type": "PARALLEL",
-            "uuid": "rlassay-weights",
-            "runsCountToCompare": 100,
-            "metricSectionId": section["uuid"],
-            "selectedParams": list(weights),
-            "selectedMetrics": [primary],
-            "showAllRuns": True,
-        }
-        written = {"isGenerated": False, "deleted": False}  # MLflow drops or adds generated charts as it likes
-        state |= {
-            "compareRunCharts": [chart | written],
-            "compareRunSections": [section | written],
-            "isAccordionReordered": True,  # otherwise MLflow sorts its sections and this one by name
-        }
+        lines = {"type": "PARALLEL", "selectedParams": list(weights), "selectedMetrics": [primary], "showAllRuns": True}
+        state |= _charts("Reward weights", [lines], columns=1)  # narrower, the names of the axes overlap
     return json.dumps(state)
 
 
@@ -127,10 +124,25 @@ def runs_view(held_out: str | None = None) -> str:
     """
     names = ["reward", *([] if held_out is None else [legal_name(held_out)]), *RUN_COLUMNS]
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": ARM_LABEL}]}
-    state = _view([f"tags.`{STAGE}` = 'rl'"])
+    lines = [{"type": "LINE", "metricKey": name, "selectedMetricKeys": [name], **LINE} for name in names]
+    state = _view([f"tags.`{STAGE}` = 'rl'"]) | _charts("Training", lines, columns=2)
     return json.dumps(
         state | {"orderByKey": "attributes.`start_time`", "groupBy": grouped, "selectedColumns": _columns(names)}
     )
+
+
+def _charts(section: str, charts: Sequence[Mapping[str, Any]], columns: int) -> dict[str, Any]:
+    """The part of a view with a section of charts before those that MLflow makes itself."""
+    written = {"isGenerated": False, "deleted": False}  # MLflow drops or adds generated charts as it likes
+    uuid = f"rlassay-{section}"
+    shared = {"metricSectionId": uuid, "runsCountToCompare": 100, **written}
+    return {
+        "compareRunCharts": [{**chart, "uuid": f"{uuid}-{place}", **shared} for place, chart in enumerate(charts)],
+        "compareRunSections": [
+            {"uuid": uuid, "name": section, "display": True, "isReordered": False, "columns": columns, **written}
+        ],
+        "isAccordionReordered": True,  # otherwise MLflow sorts its sections and this one by name
+    }
 
 
 def _columns(metrics: Sequence[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Params are a study's sections, flattened. Every run has the same keys, with numbers where possible, because MLflow's
 parallel coordinates leave out a run that lacks a param: a reward that an arm does not use has weight 0.0, and a section
-that does not apply to a run is `none`.
+that does not apply to a run is `none`. Only the weights of the rewards are absent from models, references and warm
+starts, which no reward trained.
 """
 
 from collections.abc import Iterator
@@ -100,8 +101,11 @@ def _params(study: Study, policy: Policy, seed: int | None) -> dict[str, str]:
         own = {key: value for key, value in own.items() if key.split(".")[0] in SECTIONS[policy.stage]}
     shared = {"seed": seed, "gpus": study.gpus, **dict(_flat("data", study.data.model_dump(mode="json")))}
     shared |= dict(_flat("evaluation", study.evaluation.model_dump(mode="json")))
-    unused = dict.fromkeys(keys) | {f"reward.{name}": 0.0 for name in study.rewards}
-    return {legal_name(key): _text(value) for key, value in (shared | unused | own).items()}
+    weights = {f"reward.{name}": 0.0 for name in study.rewards}
+    params = shared | dict.fromkeys(keys) | weights | own
+    if policy.stage != "rl":  # no rewards: the chart of the weights leaves it out, whose score would flatten the others
+        params = {key: value for key, value in params.items() if key not in weights}
+    return {legal_name(key): _text(value) for key, value in params.items()}
 
 
 def _seed(policy: Policy) -> int | None:
