@@ -105,6 +105,23 @@ def test_the_numbers_of_an_equivalence_break_on_a_phone(browser, tmp_path):
     assert browser.value("document.documentElement.scrollWidth") == 390
 
 
+CUT = """[...document.querySelectorAll("caption:not(.unseen)")].filter(caption => {
+  const text = document.createRange()
+  text.selectNodeContents(caption)
+  return text.getBoundingClientRect().right > innerWidth
+}).map(caption => caption.textContent)"""
+"""Titles of tables that go on beyond the edge of a phone."""
+
+
+def test_titles_of_tables_break_at_the_edge_of_a_phone(browser, pages):
+    browser.open(pages["fake"], width=390)
+    browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
+    long = "'accuracy, avg@8 within 75,816 generated tokens'"
+    browser.value(f"document.querySelectorAll('caption:not(.unseen)').forEach(one => one.textContent = {long})")
+    assert browser.value("document.querySelectorAll('caption:not(.unseen)').length") > 3
+    assert browser.value(CUT) == []
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_all_text_stands_out_from_the_paper(browser, pages, dark):
     browser.open(pages["fake"], dark=dark)

@@ -41,6 +41,7 @@ def test_bands_of_shares_and_of_rewards_from_0_to_1_stay_inside(results: Results
     curves = build_curves(_apart(results), 0.95)
     bounded = {curve.metric: (0.0, 1.0) for curve in curves if curve.unit == "share"}
     bounded |= {"rewards/choice_accuracy/mean": (0.0, 1.0), "rewards/soft_overlong/mean": (-1.0, 0.0)}
+    bounded |= {"entropy": (0.0, np.inf), "completions/mean_length": (0.0, np.inf)}
     for curve in curves:
         low, high = bounded.get(curve.metric, (-np.inf, np.inf))
         ends = [end for series in curve.series for end in (*series.low, *series.high) if end is not None]
@@ -56,6 +57,8 @@ def _apart(results: Results) -> Results:
         "completions/clipped_ratio": 0.9,
         "rewards/choice_accuracy/mean": 0.95,
         "rewards/soft_overlong/mean": -0.9,
+        "entropy": 9.0,
+        "completions/mean_length": 900.0,
     }
     metrics = {
         folder: frame.assign(**(values | {"reward": 9.0})) if folder.endswith("seed1") else frame

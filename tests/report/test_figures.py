@@ -186,6 +186,15 @@ def test_figures_are_plain_svg_with_ids_of_their_own():
     assert len(ids) == len(set(ids))
 
 
+def test_shapes_take_their_colour_where_they_are_used_so_that_a_dark_page_can_change_it():
+    # Rules of a page such as `svg [stroke="..."]` do not reach the copies that `use` makes of a shape.
+    for drawing in draw_figures(fake_content(), assign_marks(fake_content())):
+        root = ElementTree.fromstring(drawing.svg)
+        shapes = list(root.iterfind(f".//{{{SVG}}}defs/{{{SVG}}}path"))
+        assert not any({"stroke", "fill"} & {*shape.attrib} for shape in shapes), drawing.name
+        assert all({"stroke", "fill"} & {*used.attrib} for used in root.iter(f"{{{SVG}}}use")), drawing.name
+
+
 def test_references_inside_a_figure_find_their_target():
     drawings, _ = fake()
     for drawing in drawings.values():

@@ -119,6 +119,15 @@ def test_shares_stay_inside_0_and_1_however_far_the_seeds_are_apart(copied):
     assert all(0 <= value <= 1 for one in shares for value in (one.low, one.high))
 
 
+def test_an_interval_of_the_entropy_goes_no_lower_than_0(copied):
+    study, layout = copied
+    path = layout.metrics(f"runs/{ARM}/seed1")
+    lines = [json.loads(line) | {"entropy": 9.0} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (sign,) = [one for one in signs_of(study, layout) if (one.arm, one.kind) == (ARM, "entropy_collapse")]
+    assert sign.after.low == 0 < sign.after.mean < sign.after.high
+
+
 def test_a_trick_from_the_start_is_no_change(copied):
     study, layout = copied
     rewrite(layout, with_text("<answer>A</answer><answer>B</answer>"), last_only=False)

@@ -68,6 +68,7 @@ TAGS = {
         "legend",
         "label",
         "input",
+        "wbr",
     ),
 }
 

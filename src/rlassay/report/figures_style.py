@@ -173,6 +173,9 @@ def finish(figure: Figure, name: str, part: str, alt: str) -> Drawing:
         for sheet in element.findall(f"{{{SVG}}}style"):
             element.remove(sheet)
         _plain_attributes(element, name)
+    for shape in root.iterfind(f".//{{{SVG}}}defs/{{{SVG}}}path"):
+        # `use` gives it, too, and the dark rules of a page do not reach into what `use` repeats.
+        shape.attrib.pop("stroke", None)
     _, _, width, height = root.attrib.pop("viewBox").split()
     root.attrib.clear()
     root.attrib.update({"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": alt})

@@ -19,6 +19,8 @@ SeedScores = Float[np.ndarray, "seeds items"]
 LIMITS = {"soft_overlong": (-1.0, 0.0), "modality_balance": (-1.0, 1.0)}
 """Reward -> its smallest and largest value, where these follow from its formula and are not 0 and 1."""
 SHARE_LIMITS = (0.0, 1.0)
+NEVER_NEGATIVE = frozenset({"entropy", "kl", "grad_norm", "reward_std", "completions/mean_length"})
+"""Logged metrics whose mean is at least 0, where its intervals are cut, which leaves their coverage as it is."""
 LENGTH = ("token_count", "truncated")
 PARSING = ("parse_failure", "parse_failure_lenient", DISAGREEMENT)
 LOWER_IS_BETTER = {"truncated", *PARSING}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image, ImageDraw
 
 from rlassay.images import open_image
@@ -179,6 +180,11 @@ def failures(counts: Mapping[str, int]) -> str:
 # Text.
 
 
+def breakable(name: str) -> Markup:
+    """A dotted name that a narrow column breaks after its dots and underscores rather than anywhere."""
+    return Markup(re.sub(r"([._])(?=.)", r"\1<wbr>", str(escape(name))))
+
+
 def printable(text: str) -> str:
     """Text with U+FFFD for characters that UTF-8, HTML or XML cannot carry; line breaks and tabs stay."""
     return UNPRINTABLE.sub("\ufffd", text)
@@ -212,6 +218,7 @@ def counted(how_many: int, thing: str) -> str:
 # Templates.
 
 FILTERS: dict[str, Callable[..., Any]] = {
+    "breakable": breakable,
     "comparison_details": comparison_details,
     "correlations": correlations,
     "counted": counted,

@@ -23,7 +23,7 @@ ALIAS = "champion"
 """Alias of the champion's version in MLflow's model registry."""
 RUN_COLUMNS = ("entropy", "kl")
 """Metrics in a training run's row in MLflow, besides reward and held-out score; more do not fit."""
-LINE = {
+LINE: dict[str, Any] = {
     "xAxisKey": "step",
     "yAxisKey": "metric",
     "scaleType": "linear",

@@ -29,7 +29,7 @@ from rlassay.report.findings.records import HackingSign, SuspectCompletion
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Column, Estimate
 from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
-from rlassay.report.tables import SHARE_LIMITS, estimate, over_seeds, primary_column, scores_of, tidy
+from rlassay.report.tables import NEVER_NEGATIVE, SHARE_LIMITS, estimate, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import row_difference, start_of
 from rlassay.stats.intervals import VarianceComponent, cochran_half_width
@@ -309,7 +309,9 @@ def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidenc
         part = values[:count] if place == 0 else values[-count:]
         means.append(float(np.nanmean(part)) if np.isfinite(part).any() else float("nan"))
         steps += len(part)
-    return over_seeds(np.array(means), steps, confidence, None)
+    found = over_seeds(np.array(means), steps, confidence, None)
+    cut = metric in NEVER_NEGATIVE and found.low is not None and found.low < 0
+    return found.model_copy(update={"low": 0.0}) if cut else found
 
 
 def _risen(before: Estimate, after: Estimate) -> float | None:
