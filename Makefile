@@ -33,8 +33,8 @@ lint: .venv  ## style, types, import contracts
 
 # One thread per worker: jobs that share cores with more threads than cores run many times slower. Three workers on two
 # cores, since a third of their time they wait: for a queue, a time limit, or a process that they have killed. Lint runs
-# beside them, and prints when they have ended, where its errors are not lost between theirs. Python keeps what it has
-# compiled, whatever the environment says: without it each worker compiles all tests, and each job the package.
+# beside them, and prints when they have ended, so that its errors are not lost between theirs. Python caches bytecode,
+# even if the environment forbids it: otherwise each worker would compile all tests, and each job the package.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv  ## lint and every test, then those of tests/engines; each part runs whether the others passed or not
 	@failed=0; printed=$$(mktemp); make --no-print-directory lint > "$$printed" 2>&1 & lint=$$!; \

@@ -140,7 +140,7 @@ class Layout:
         return self.root / policy / "curve" / f"{split}.scores.parquet"
 
     def curve_record(self, policy: str, split: str) -> Path:
-        """The steps that have answered, their mean scores, and what identifies both; see `evaluation.curve`."""
+        """The evaluated steps, their mean scores, and the identities of both; see `evaluation.curve`."""
         return self.root / policy / "curve" / f"{split}.json"
 
     def curve_completions(self, policy: str, split: str, step: int) -> Path:
@@ -160,7 +160,7 @@ class Layout:
         return self.root / "benchmarks" / policy / f"{job}.tsv"
 
     def decision(self, look: int | str) -> Path:
-        """What a look at sequential seeds decided; looks count from 1."""
+        """The decision of a look at sequential seeds; looks count from 1."""
         return self.root / "looks" / f"look{look}.json"
 
     def rounds_reported(self, fingerprint: str) -> Path:

@@ -156,9 +156,9 @@ class SplitFacts(Record):
     media: dict[str, int] = {}
     """Number of images and clips -> rows."""
     answers: dict[str, int] = {}
-    """The most frequent gold answers -> rows; none where they are too many to tell apart."""
+    """The most frequent gold answers -> rows; empty if there are too many different ones to count."""
     distinct_answers: int | None = None
-    """How many different gold answers there are; null where they are too many to tell apart."""
+    """Number of different gold answers; null if there are too many to count."""
     question_length: Histogram | None = None
     """Length of the questions, characters; null without rows."""
     answer_length: Histogram | None = None

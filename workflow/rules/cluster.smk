@@ -34,7 +34,7 @@ def begin_on_cluster():
     check_executor(STUDY, SETTINGS, local=workflow.local_exec)
     if wait_for_earlier_jobs(LAYOUT.root) or not take_over(earlier_plan(LAYOUT.root)):
         STUDY_LOCK.release()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # what is left to do has changed
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # the remaining jobs have changed
     if not workflow.local_exec:
         note_plan(LAYOUT.root, workflow.scheduler._executor.run_uuid, planned())
 

@@ -15,11 +15,11 @@ CODE = {name: code_digest(stage.module) for name, stage in STAGES.items()}
 # The report depends on labels, colours and titles too, and on the templates of the page.
 TEMPLATES = [file.read_text() for file in sorted((Path(rlassay.__file__).parent / "report/templates").iterdir())]
 SHOWN = hashlib.sha256(repr((STUDY, SETTINGS.report, TEMPLATES)).encode()).hexdigest()[:8]
-# What a job of each rule asks of a cluster.
+# Resources that a job of each rule requests of a cluster.
 REQUESTS = {name: requests(STUDY, SETTINGS, name) for name in STAGES}
 # Jobs run the Python that runs Snakemake, even where its environment is not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
-# The place of the study's files identifies no result, so it is no param of the jobs.
+# The path of the study's files identifies no result, so it is not a param of the jobs.
 shell.prefix(shell_prefix(SETTINGS))
 
 

@@ -1,4 +1,4 @@
-# Snakemake compares no params of a report whose looks have not been taken, so a new declaration of rounds asks for a file.
+# Snakemake compares no params of a report whose looks are not taken yet, so each declaration of rounds has a file.
 ROUNDS_REPORTED = [touch(LAYOUT.rounds_reported(decision_id(STUDY)))] if STUDY.sequential else []
 
 

@@ -18,7 +18,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCKS = Path("/tmp/rlassay-gpus")
 """Folder of the lock files, for all users of this machine, wherever they keep temporary files."""
 CLUSTER = "SLURM_JOB_ID"
-"""Set where a cluster has given the job GPUs of its own, whose numbers mean nothing to other jobs."""
+"""Environment variable that is set where a cluster has assigned GPUs to the job, numbered for it alone."""
 POLL = 1.0
 """Seconds between two attempts."""
 
@@ -91,7 +91,7 @@ def _devices() -> list[str]:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
     numbered = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
     count = sum(name.isdigit() for name in numbered) or visible_gpus()  # WSL has no device files
-    # CUDA counts from 0 whatever the files are called: a container that is given GPU 3 has nvidia3 alone.
+    # CUDA counts from 0, unlike the device files: a container with GPU 3 has only nvidia3.
     return [str(index) for index in range(count)]
 
 

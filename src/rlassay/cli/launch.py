@@ -34,7 +34,7 @@ SILENCE = 30.0
 IDLE = 30.0
 """Seconds without progress or work on a CPU, on all ranks, after which a job counts as hanging."""
 STILL = 600.0
-"""Seconds without progress on all ranks, whatever the CPUs do: they are busy where a rank waits for its GPU."""
+"""Seconds without progress on all ranks, even with busy CPUs, as where a rank waits for its GPU."""
 POLL = 0.5
 """Seconds between two looks at the ranks."""
 PATIENCE = 20.0
@@ -53,7 +53,7 @@ def launch(
     and raise SystemExit.
 
     Args:
-        study: says how many processes, and on how many machines.
+        study: gives the numbers of processes and machines.
         arguments: those of the stage.
         resources: the CPU threads of each process, and how long a step may take.
         shared: folder for the signs of life of ranks on several machines, which all of them see.
@@ -97,8 +97,8 @@ def _options(study: Study) -> list[str]:
 def _environment(study: Study, folder: Path, threads: int) -> dict[str, str]:
     chosen = {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"} if study.gpus == 0 else {}
     if study.gpus and study.strategy == "fsdp2":
-        # Accelerate joins processes before the trainer says how: whole checkpoints and offloaded weights are exchanged
-        # between CPUs, which NCCL cannot do, and for which accelerate adds gloo where these are set.
+        # Accelerate joins processes before the trainer can choose a backend. Whole checkpoints and offloaded weights
+        # are exchanged between CPUs, which NCCL cannot do; accelerate adds gloo for that where these are set.
         chosen = {"ACCELERATE_USE_FSDP": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
     return os.environ | chosen | {ranks.FOLDER: str(folder), "OMP_NUM_THREADS": str(threads)}
 
@@ -167,7 +167,7 @@ def _report(problem: str, folder: Path, note: Callable[[str], None]) -> None:
 
 
 def _end(launcher: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """End the launcher, which ends its ranks, then kill whatever still runs."""
+    """End the launcher, which ends its ranks, then kill any rank that still runs."""
     if launcher.poll() is None:
         launcher.terminate()
         with suppress(subprocess.TimeoutExpired):

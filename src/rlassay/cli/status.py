@@ -37,7 +37,7 @@ LOG_COLUMNS = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The study's arguments, and whether to go on watching."""
+    """The study's arguments, and whether to keep watching."""
     add_study_arguments(parser)
     parser.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks [%(default)s]")
@@ -175,7 +175,7 @@ def _row(study: Study, layout: Layout, policy: Policy, failed: list[Failure]) ->
     unscored = [failure for failure in failed if failure.split and not layout.scores(folder, failure.split).exists()]
     progress = None if not policy.is_trained else read_progress(layout, folder)
     state = "" if not policy.is_trained else "waiting" if progress is None else progress.condition
-    # Without its manifest, the result was removed to be made again.
+    # Without its manifest, the result was removed for a rerun.
     if state in ("finished", "collapsed") and not layout.train_manifest(folder, policy.stage).exists():
         state, progress = "waiting", None
     errors = [str(progress.error)] if state in ("failed", "collapsed") and progress is not None else []

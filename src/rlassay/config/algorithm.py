@@ -164,7 +164,7 @@ class AdaptiveController(Section):
     horizon: float = Field(default=10_000.0, gt=0)
     """Completions over which an error of 20 % or more changes the weight by about 20 %."""
     per: Literal["token", "sequence"] = "token"
-    """What the target is compared with: the mean over tokens of a completion, or the sum over its tokens."""
+    """KL that is compared with the target: mean over the tokens of a completion, or sum over them."""
 
 
 class KLConfig(Section):

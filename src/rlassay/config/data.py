@@ -45,7 +45,7 @@ class DataSection(Section):
     `exact` and `near` also refuse training rows that show an image or clip of an evaluation split.
     """
     max_rejected: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of a split's records that may be rejected, for whatever reason; above it the stage stops."""
+    """Largest share of a split's records that may be rejected, for any reason; above it the stage stops."""
 
 
 class Digits(DataSection):

@@ -101,7 +101,7 @@ def sft_policy(study: Study, recipe: Recipe, seed: int) -> str | None:
 def rl_id(study: Study, arm_name: str, seed: int) -> str:
     """Identifies the weights of one arm and seed.
 
-    How long a reward may take and how often it may fail decide whether the job stops; a run that stopped goes on when
+    How long a reward may take and how often it may fail decide whether the job stops; a run that stopped resumes when
     these are raised.
     """
     recipe = study.arms[arm_name].recipe
@@ -133,7 +133,7 @@ def score_id(study: Study) -> str:
 
 
 def decision_id(study: Study) -> str:
-    """Identifies what a look at sequential seeds decides, besides the scores."""
+    """Identifies the settings on which the decision of a look at sequential seeds depends, besides the scores."""
     rounds = {} if study.sequential is None else study.sequential.model_dump(mode="json")
     return _digest(rounds, study.primary, study.baseline, study.family, sorted(study.arms))
 

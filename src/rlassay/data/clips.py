@@ -199,7 +199,7 @@ class _Listing:
     keys: list[tuple[int, int]]
     """Of each key frame, when it is shown and when it is decoded, ascending."""
     duration: float
-    """Seconds, computed from the times alone, whatever the container states."""
+    """Seconds, computed from the times alone, not from the container."""
 
 
 @contextmanager

@@ -277,7 +277,7 @@ def _location(example: RawExample | RowRejectedError) -> str:
 
 
 def _content_named(encoded: Sequence[EncodedImage], clips: Sequence[EncodedClip]) -> tuple[Media, ...]:
-    """The row's media under names that are the same wherever the files are; clips with their frames."""
+    """The row's media under names that do not depend on their paths; clips with their frames."""
     images = [Media(path=media_path(one.digest, one.suffix)) for one in encoded]
     shown = (clip.media.model_copy(update={"path": media_path(sha256_of(clip.strip), "png")}) for clip in clips)
     return (*images, *shown)

@@ -154,7 +154,7 @@ class VLLMDecoder:
             **options,
             seed=(how.seed + index) % 2**63,
             max_tokens=how.max_completion_length,
-            # The same end tokens as in the other engine, whatever the model's own files say.
+            # The same end tokens as in the other engine, not those of the model's own files.
             ignore_eos=True,
             stop_token_ids=self.ends,
             logit_bias=self.bias or None,

@@ -105,7 +105,7 @@ class _Curve:
         log_failures(metrics)
 
     def forget_after(self, step: int) -> None:
-        """Drop the points after the step from which a training goes on; it keeps weights there once more."""
+        """Drop the points after the step from which a training resumes, since it keeps weights there again."""
         self.steps = [each for each in self.steps if each <= step]
         self.points = [point for point in self.points if point["step"] <= step]
         self.write()
@@ -141,7 +141,7 @@ def run_curve(study: Study, layout: Layout, policy: Policy) -> None:
     manifest, progress = read_json(layout.train_manifest(policy.folder)), read_progress(layout, policy.folder)
     if manifest is None or progress is None:
         raise ValueError(f"{policy.folder} is not trained yet: there is no {layout.train_manifest(policy.folder)}")
-    # 1. The steps that have answered, and those whose weights still wait.
+    # 1. The steps that have completions, and those whose weights are not evaluated yet.
     curve = _Curve(study, layout, policy, progress.identity)
     wanted = study.curve_points(manifest["steps"])
     # 2. Their completions.
@@ -170,7 +170,7 @@ def follow_curve(study: Study, layout: Layout, policy: Policy, since: float) -> 
         study: the study, with a held-out curve.
         layout: paths of its files.
         policy: the run.
-        since: when its job began, unix seconds; what earlier ones left says nothing about this one.
+        since: when its job began, unix seconds; records of earlier jobs are ignored.
     """
     while (attempt := _newest_attempt(layout, policy)) is None or attempt["started"] < since:
         time.sleep(POLL)

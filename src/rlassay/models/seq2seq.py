@@ -111,7 +111,7 @@ def label_ids(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[int
     """Token ids that a decoder learns for these texts: forced BOS if any, the text, the end token.
 
     A language code that the tokenizer writes after the end token (mBART) belongs to the decoder's prefix, not to the
-    labels; so does what it writes before the text if the model forces a BOS token.
+    labels; so do tokens before the text if the model forces a BOS token.
     """
     forced = decoder_prefix(model)[1:]
     end = tokenizer.eos_token_id
@@ -128,7 +128,7 @@ def label_ids(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[int
 class LabelShift:
     """Shifts labels to decoder inputs, in place of a model, for `DataCollatorForSeq2Seq(tokenizer, model=...)`.
 
-    Models shift in ways of their own: mBART begins with the last label, whatever its `decoder_start_token_id`.
+    Models shift in ways of their own: mBART begins with the last label and ignores `decoder_start_token_id`.
     """
 
     def __init__(self, model: Any) -> None:

@@ -315,7 +315,7 @@ class Content(Record):
     rounds: Rounds | None = None
     """Looks at sequential seeds; null for a study with fixed seeds."""
     attribution: Attribution | None = None
-    """What each ingredient of a design adds; null for a study whose arms are written by hand."""
+    """Effects of the ingredients of a design; null for a study whose arms are written by hand."""
     gains: tuple[Comparison, ...]
     """Each arm against its policy before RL."""
     modes_apart: tuple[str, ...] = ()

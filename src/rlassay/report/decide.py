@@ -11,7 +11,7 @@ from rlassay.report.verdicts import compare_with_baseline
 
 
 def run_decide(study: Study, layout: Layout, settings: Settings, look: int) -> Look:
-    """Write `looks/look<k>.json` and print what the look decides.
+    """Write `looks/look<k>.json` and print the decisions of the look.
 
     Args:
         study: a study with sequential seeds.

@@ -146,7 +146,7 @@ def standalone(drawing: Drawing, colors: Iterable[str]) -> str:
 
 @contextmanager
 def house_style() -> Generator[None]:
-    """Draw with this module's settings, whatever the user's matplotlibrc contains."""
+    """Draw with this module's settings instead of the user's matplotlibrc."""
     with style.context(["default", STYLE]), warnings.catch_warnings():
         # Text stays text in the SVG, so the reader's fonts supply the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)

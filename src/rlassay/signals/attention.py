@@ -97,7 +97,7 @@ def _cross_attention_mass(
 
 
 class Recording:
-    """The attention mass of one pass: what to record, and the rows recorded so far."""
+    """The attention mass of one pass: settings of the recording, and the rows recorded so far."""
 
     def __init__(
         self,

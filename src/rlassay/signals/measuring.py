@@ -227,7 +227,7 @@ class SignalComputer:
         return with_system_blocks(self.processor, inputs, batch.prompts, batch.sampled) if with_system else inputs
 
     def _masked_inputs(self, inputs: ModelInputs, batch: RolloutBatch) -> ModelInputs:
-        # A shared mask is that of the prompt's first completion, on whichever process that is.
+        # A shared mask is that of the prompt's first completion, which may be on another process.
         shares = self.plan.mask_per == "prompt"
         samples = [0] * len(batch.samples) if shares else batch.samples
         completions = zip(batch.prompt_ids, samples, strict=True)

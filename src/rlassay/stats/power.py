@@ -41,7 +41,7 @@ class PlannedTest:
     """How a difference will be tested, and the variance that neither seeds nor items explain."""
 
     pair_sd: float = 0.0
-    """Standard deviation of a seed's difference on an item beyond those of seed and item: what sampling adds (for
+    """Standard deviation of a seed's difference on an item beyond those of seed and item: from sampling (for
     binary scores, sqrt of `p (1 - p) / num_samples` of both arms together), and items that some seeds answer better."""
     confidence: float = 0.95
     """Level of the test; for a comparison that Holm corrects, `1 - 0.05 / family size` is the strictest it can meet."""

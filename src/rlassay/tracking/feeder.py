@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def _exit_in_time(feeder: Feeder) -> None:
-    """End this process after `patience` seconds, wherever it hangs."""
+    """End this process after `patience` seconds, even if it hangs."""
 
     def exit_late(number: int, frame: FrameType | None) -> None:
         feeder.warn(f"it did not accept everything within {feeder.job.patience} s")

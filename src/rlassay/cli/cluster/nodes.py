@@ -21,7 +21,7 @@ ON_EACH = 'exec "$0" -m accelerate.commands.launch --machine_rank "$SLURM_PROCID
 
 @dataclass(frozen=True, kw_only=True)
 class Meeting:
-    """Where the launchers of a job meet."""
+    """Rendezvous of a job's launchers."""
 
     host: str
     """The first machine."""
@@ -30,7 +30,7 @@ class Meeting:
 
 
 def meeting(study: Study) -> Meeting:
-    """Where the launchers of this Slurm job meet.
+    """The rendezvous of this Slurm job's launchers.
 
     Errors: RefusedError outside of Slurm, with more or fewer machines than the study declares, or where the port is
     in use.
@@ -73,7 +73,7 @@ def command(study: Study, options: Sequence[str]) -> list[str]:
     """The command that starts all ranks of a job on several machines.
 
     Args:
-        study: says how many machines and processes.
+        study: gives the numbers of machines and processes.
         options: those of `accelerate launch`, then the module to run and its arguments.
 
     Errors: see `meeting`.

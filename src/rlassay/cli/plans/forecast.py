@@ -78,7 +78,7 @@ def time_line(stages: list[StageEstimate], speed: Speed) -> str:
 
 
 def power_lines(study: Study, noise: Noise, confidence: float, speed: Speed, budget: int | None) -> list[str]:
-    """Lines about the effects that the plan can detect, and what it takes to detect `primary.smallest_effect`."""
+    """Lines about the effects that the plan can detect, and the plan that `primary.smallest_effect` needs."""
     num_seeds, num_items = len(study.seeds), split_rows(study)[study.primary.set]
     if num_items is None or num_seeds < 2 or num_items < 2:
         what = "one seed measures no variance between seeds" if num_seeds < 2 else "the number of prompts is unknown"
@@ -115,7 +115,7 @@ def best_split(study: Study, noise: Noise, confidence: float, speed: Speed, budg
         study: the planned study.
         noise: deviations of the difference between two arms.
         confidence: level of a single comparison.
-        speed: what a token costs.
+        speed: seconds per token.
         budget: number of planned runs, over all arms, that may be spent; None for those planned.
     """
     planned_items, samples = split_rows(study)[study.primary.set], _samples(study)

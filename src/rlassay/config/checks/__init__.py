@@ -1,4 +1,4 @@
-"""Checks between the sections of a study: what no single section can know."""
+"""Checks that involve several sections of a study."""
 
 from rlassay.config.checks.study import check_design, check_study
 

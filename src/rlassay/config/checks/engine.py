@@ -1,4 +1,4 @@
-"""Checks of the engines: what vLLM cannot sample is refused before any job."""
+"""Checks of the engines: refuse, before any job, studies that vLLM cannot sample."""
 
 from collections.abc import Iterator
 
@@ -78,7 +78,7 @@ def _server(engine: VLLMSampler) -> Iterator[str]:
 
 
 def _machine(study: Study, engine: VLLMSampler) -> Iterator[str]:
-    """What needs GPUs, and how many."""
+    """Settings that need GPUs have enough of them."""
     if study.num_processes % engine.tensor_parallel_size:
         yield (
             f"rl.engine.tensor_parallel_size: {engine.tensor_parallel_size} does not divide gpus, {study.gpus}; "

@@ -1,4 +1,4 @@
-"""Checks that a machine has what a study trains with: libraries, a GPU, a compiler."""
+"""Checks that a machine has the libraries, the GPU and the compiler that a study needs."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec

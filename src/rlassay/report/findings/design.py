@@ -13,7 +13,7 @@ from rlassay.report.numbers import Design, DesignRow
 from rlassay.report.typeset import listed, quoted
 
 MACHINERY = ("optim", "use_liger_kernel", "torch_compile", "gradient_checkpointing", "activation_offloading")
-"""Settings of a training section that change its speed or memory rather than what it computes."""
+"""Settings of a training section that change its speed or memory, but not its results."""
 
 
 def build_design(study: Study) -> Design:

@@ -1,7 +1,7 @@
 """A child process that answers questions over a pipe: `ChildProcess` in the parent, `serve` in the child.
 
 It is for code that may hang or crash, or that needs libraries which the parent does not load. Questions and replies are
-lines of JSON. The child ends with its parent, whatever it is doing.
+lines of JSON. The child ends with its parent, even in the middle of a question.
 """
 
 import atexit

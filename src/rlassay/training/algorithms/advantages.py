@@ -30,7 +30,7 @@ class AdvantageStep:
         self.critic: Critic | None = None
 
     def prepare(self, trainer: Any) -> None:
-        """Check that the trainer has what the step needs, and build the critic."""
+        """Check the requirements of the step on the trainer, and build the critic."""
         if self.estimator is not None:
             check_estimator(self.estimator, trainer.xp_groups.plan.train_on or trainer.num_generations)
         if "greedy_rewards" in reads(self.estimator):

@@ -93,7 +93,7 @@ class Critic:
 
         Args:
             batch: with its rewards and its mask.
-            output: what TRL's `_generate_and_score_completions` returned.
+            output: result of TRL's `_generate_and_score_completions`.
 
         A completion that no reward could score has advantage 0; neither the whitening nor the critic counts it.
         """
@@ -129,7 +129,7 @@ class Critic:
         """Fit the values to the returns, as a mean over the counted tokens of all processes; returns the metrics.
 
         Args:
-            output: what TRL's `_generate_and_score_completions` returned.
+            output: result of TRL's `_generate_and_score_completions`.
             values_BT: (B, T), the values that made the advantages, from which clipping measures.
             returns_BT: (B, T), targets.
             counted_BT: (B, T), tokens that count.

@@ -65,7 +65,7 @@ def keep_rows(output: dict[str, Any], kept_B: Bool[Tensor, "batch"]) -> dict[str
     """The completions of a batch that train, with their own images.
 
     Args:
-        output: what TRL's `_generate_and_score_completions` returns.
+        output: result of TRL's `_generate_and_score_completions`.
         kept_B: (B,), which completions to keep.
 
     `num_items_in_batch`, which has no axis, is left as it is.

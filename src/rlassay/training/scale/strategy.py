@@ -77,7 +77,7 @@ def allow_on_cpu(arguments: TrainingArguments) -> None:
     if arguments.deepspeed and processes.device.type == "cpu":
         join_by_gloo(processes)
     if arguments.fsdp and processes.distributed_type == DistributedType.MULTI_CPU:
-        # The accelerator turns several GPUs, and nothing else, into FSDP, whatever their device is.
+        # The accelerator chooses FSDP only for several GPUs, whatever the actual device is.
         processes.distributed_type = DistributedType.MULTI_GPU
 
 
