@@ -310,8 +310,10 @@ def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidenc
         means.append(float(np.nanmean(part)) if np.isfinite(part).any() else float("nan"))
         steps += len(part)
     found = over_seeds(np.array(means), steps, confidence, None)
-    cut = metric in NEVER_NEGATIVE and found.low is not None and found.low < 0
-    return found.model_copy(update={"low": 0.0}) if cut else found
+    if metric not in NEVER_NEGATIVE or found.low is None or found.mean is None:
+        return found
+    # The k1 estimate of a KL may itself be negative.
+    return found.model_copy(update={"low": max(found.low, min(found.mean, 0.0))})
 
 
 def _risen(before: Estimate, after: Estimate) -> float | None:
