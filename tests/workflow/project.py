@@ -4,6 +4,7 @@ import atexit
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -108,6 +109,20 @@ class Project:
         run = planner().start(given, log, "snakemake", folder=str(self.folder), path=str(self.folder / "src"))
         assert run.wait() == 0, log.read_text()
         return set(re.findall(r"^Job \d+: (.*)$", log.read_text(), flags=re.MULTILINE))
+
+    def run_planned(self, launcher: Launcher, study: str = "smallest") -> list[str]:
+        """Run the jobs that Snakemake plans, in its order, forked from `launcher`; returns their stages.
+
+        That Snakemake itself starts jobs, `test_real_study.py` tests.
+        """
+        plan = self.start("snakemake", "--cores", "2", "-np", "ablation_report", "--config", f"study={study}").end()
+        jobs = re.findall(r'python -m rlassay.cli.stages (\w+) "\$@"(.*?) 2?>>', plan)
+        given = ["--study", study, "--scale", "null", "--engine", "null", "--results", "results"]
+        log = self.folder / "log"
+        for stage, options in jobs:
+            job = launcher.start([stage, *given, *shlex.split(options)], log, folder=str(self.folder))
+            assert job.wait() == 0, log.read_text()
+        return [stage for stage, _ in jobs]
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that occurs exactly once in a file."""

@@ -1,30 +1,13 @@
 """The study of `examples/`, run as the README says, from its 40 rows and its reward file to a report."""
 
 import json
-import re
-import shlex
 import shutil
 from pathlib import Path
 
 from tests.launcher import Launcher
-from tests.workflow.project import ROOT, Project, new_project
+from tests.workflow.project import ROOT, new_project
 
 STUDY = "examples/own_study.yaml"
-
-
-def run_planned(project: Project, launcher: Launcher) -> None:
-    """Run the jobs that Snakemake plans, in its order, each in a process that has the libraries already.
-
-    That Snakemake itself starts jobs, `test_real_study.py` tests.
-    """
-    plan = project.start("snakemake", "--cores", "2", "-np", "ablation_report", "--config", f"study={STUDY}").end()
-    jobs = re.findall(r'python -m rlassay.cli.stages (\w+) "\$@"(.*?) 2?>>', plan)
-    assert len(jobs) == 19
-    given = ["--study", STUDY, "--scale", "null", "--engine", "null", "--results", "results"]
-    log = project.folder / "log"
-    for stage, options in jobs:
-        job = launcher.start([stage, *given, *shlex.split(options)], log, folder=str(project.folder))
-        assert job.wait() == 0, log.read_text()
 
 
 def test_the_example_study_runs_from_its_rows_and_reward_file_to_a_report(launcher: Launcher, tmp_path: Path):
@@ -32,7 +15,7 @@ def test_the_example_study_runs_from_its_rows_and_reward_file_to_a_report(launch
     shutil.copytree(ROOT / "examples", project.folder / "examples")
     project.edit("config/config.yaml", "  uri: sqlite:///mlflow.db", "  enabled: false")
 
-    run_planned(project, launcher)
+    assert len(project.run_planned(launcher, STUDY)) == 19
 
     results = project.folder / "results/own_study"
     splits = json.loads((results / "data/data.json").read_text())["splits"]

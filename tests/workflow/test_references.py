@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 from rlassay.records import CompletionRow, read_rows
+from tests.launcher import Launcher
 from tests.workflow.project import Project
 from tests.workflow.test_dag import REPORT, STUDY
 
@@ -49,14 +50,17 @@ def shown(content: dict[str, Any], label: str) -> list[dict[str, Any]]:
     return row["cells"]
 
 
-def test_references_become_rows_and_are_compared_only_if_declared(finished: Project, project: Project):
+def test_references_become_rows_and_are_compared_only_if_declared(
+    finished: Project, project: Project, launcher: Launcher
+):
     jobs = project.planned()
-    project.snakemake()
+    stages = project.run_planned(launcher)
 
     before, after = report(finished), report(project)
     asked = {job for job in jobs if "references/" in job}
     assert sorted(job.split("/")[-2] for job in asked) == ["adapted", "adapted", "released", "released"]
     assert jobs == asked | {REPORT}
+    assert sorted(stages) == ["ablation_report", "generate", "generate", "score", "score"]
     # Greedy decoding draws no random numbers, so that the weights of a run answer as the run does.
     own = greedy(project.results / "runs/plain/seed1")
     folders = sorted(project.results.glob("references/*/*"))
