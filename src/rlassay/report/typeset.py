@@ -181,7 +181,7 @@ def failures(counts: Mapping[str, int]) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A dotted name that a narrow column breaks after its dots and underscores rather than anywhere."""
+    """A dotted name with line breaks allowed after dots and underscores only, for narrow columns."""
     return Markup(re.sub(r"([._])(?=.)", r"\1<wbr>", str(escape(name))))
 
 

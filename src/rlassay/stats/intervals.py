@@ -1,12 +1,12 @@
 """Intervals for scores that cross seeds with items: every seed's policy answered every item.
 
-Model. Score of seed s on item i: `y_si = mu + a_s + b_i + e_si`, with independent random effects of the S seeds (what
-another training run would change), of the I items (what another test set would change) and of the pair. Then
+Model. Score of seed s on item i: `y_si = mu + a_s + b_i + e_si`, with independent random effects of the S seeds (they
+vary between training runs), of the I items (they vary between test sets) and of the pair. Then
 
     Var(mean) = var_a / S + var_b / I + var_e / (S I).
 
-The variances of the S seed means and of the I item means, each over its own count, and the mean square MS_e of what
-both leave over estimate it:
+It is estimated from the variances of the S seed means and of the I item means, each over its own count, and from the
+residual mean square MS_e:
 
     V_a = var(seed means) / S,  V_b = var(item means) / I,  V_e = MS_e / (S I),
     E[V_a] = var_a / S + var_e / (S I),  E[V_b] = var_b / I + var_e / (S I),  E[V_e] = var_e / (S I),

@@ -115,7 +115,7 @@ def best_split(study: Study, noise: Noise, confidence: float, speed: Speed, budg
         study: the planned study.
         noise: deviations of the difference between two arms.
         confidence: level of a single comparison.
-        speed: seconds per token.
+        speed: seconds per unit of work, as far as known.
         budget: number of planned runs, over all arms, that may be spent; None for those planned.
     """
     planned_items, samples = split_rows(study)[study.primary.set], _samples(study)
