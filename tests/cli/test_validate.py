@@ -160,7 +160,7 @@ def test_clips_and_images_that_cannot_be_shown_are_named(tmp_path: Path, capsys:
     assert sound.startswith("digits: sound; ")
     assert about == [
         "  left out: 4 of the first 6 records of split 'train'",
-        "    train.jsonl:1: video: it is truncated",
+        "    train.jsonl:1: video: it is truncated (cut.mp4)",
         "    train.jsonl:3: video: no such file (gone.mp4)",
         "    train.jsonl:5: image: unreadable",
         "    and 1 more",

@@ -97,13 +97,21 @@ def test_a_half_written_strip_is_never_trusted(tmp_path):
 def test_damaged_and_missing_clips_are_counted_by_reason_before_training(tmp_path):
     turns = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "(1)"}]
     (tmp_path / "torn.mp4").write_bytes(b"torn")
-    faults = [{"conversations": turns, "video": name} for name in ("torn.mp4", "absent.mp4", "../outside.mp4")]
-    write_records(tmp_path, faults)
+    (tmp_path / "cut.mkv").write_bytes(write_clip(None, fmt="matroska")[:-9])
+    names = ("torn.mp4", "absent.mp4", "../outside.mp4", "cut.mkv")
+    write_records(tmp_path, [{"conversations": turns, "video": name} for name in names])
     facts = run_prepare_data(clips_study(tmp_path), Layout(root=tmp_path / "results"))
     assert facts["train"].refused == {
         "video: it cannot be decoded": 1,
+        "video: it is truncated": 1,
         "video: its path leaves the data root": 1,
         "video: no such file": 1,
+    }
+    assert {each.detail for each in facts["train"].rejected} == {
+        f"{tmp_path}/torn.mp4: Invalid data found when processing input",
+        f"{tmp_path}/cut.mkv",
+        f"{tmp_path.parent}/outside.mp4",
+        f"{tmp_path}/absent.mp4",
     }
 
 

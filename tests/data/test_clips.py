@@ -77,6 +77,8 @@ def test_frame_counts_by_hand():
     assert [frame_count(seconds, ClipPolicy(), short) for seconds in (1.0, 7.0, 60.0)] == [2, 4, 5]
     fixed = short.model_copy(update={"dynamic_sample": False})
     assert frame_count(1.0, ClipPolicy(), fixed) == 5
+    # Without a limit of its own, a record that wants a fixed number gets the study's most.
+    assert frame_count(1.0, ClipPolicy(max_frames=7), FrameSampling(dynamic_sample=False)) == 7
     # A record may state one limit alone, over the study's 4 to 8 frames.
     few, many = FrameSampling(max_frames=2), FrameSampling(min_frames=10)
     assert [frame_count(seconds, ClipPolicy(), few) for seconds in (1.0, 60.0)] == [2, 2]

@@ -159,8 +159,7 @@ def test_invalid_frame_counts_are_rejected(changes, reason):
 def test_a_record_may_leave_limits_on_frames_to_the_study():
     assert frame_sampling({"max_frames": 6}) == FrameSampling(max_frames=6)
     assert frame_sampling({"frame_cnts": [3]}) == FrameSampling(frame_cnts=(3,))
-    with pytest.raises(RowRejectedError, match="dynamic_sample: false shows max_frames, which is missing"):
-        frame_sampling({"dynamic_sample": False})
+    assert frame_sampling({"dynamic_sample": False}) == FrameSampling(dynamic_sample=False)
 
 
 def test_missing_files_and_folders_are_errors(folder, tmp_path):

@@ -160,3 +160,45 @@ def qwen3_model(tokenizer: PreTrainedTokenizerFast) -> Any:
         dtype="float32",
     )
     return _from_seed(Qwen3VLForConditionalGeneration, config, tokenizer)
+
+
+def qwen2_processor() -> Any:
+    """The processor of Qwen2-VL for small images; it needs torchvision."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    limits = {"min_pixels": SMALLEST_IMAGE, "max_pixels": LARGEST_IMAGE}
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**limits),
+        tokenizer=qwen_tokenizer(),
+        video_processor=Qwen2VLVideoProcessor(**limits),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def qwen2_model(tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Four layers of width 128, the same weights at every call."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    about_text = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen2VLConfig(
+        text_config={**TEXT, **about_text, "vocab_size": len(tokenizer)},
+        vision_config={"depth": 2, "embed_dim": 64, "hidden_size": 128, "num_heads": 2, "mlp_ratio": 2},
+        **_tokens_of(tokenizer),
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+    return _from_seed(Qwen2VLForConditionalGeneration, config, tokenizer)
+
+
+def onevision_processor() -> Any:
+    """The processor of LLaVA-OneVision, which stacks clips, with Qwen's tokens; it needs torchvision."""
+    from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
+
+    return LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(),
+        tokenizer=qwen_tokenizer(),
+        video_processor=LlavaOnevisionVideoProcessor(),
+        chat_template=CHAT_TEMPLATE,
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+    )

@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
-from rlassay.config.model import ClipView, Lora, Tune
+from rlassay.cli.main import main
+from rlassay.config import StudyError
+from rlassay.config.model import ClipView, HubModel, Lora, Tune
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.decoding import Decoding
 from rlassay.images import Clip, StudyImages
-from rlassay.models.policy import ChatFormat, peft_config
+from rlassay.models.policy import ChatFormat, build_policy, peft_config
 from rlassay.models.tuning import part_of
-from rlassay.models.video_input import process_prompt
+from rlassay.models.video_input import clip_problem, process_prompt
 from rlassay.records import Media, PromptRow
 from rlassay.signals import (
     SEGMENTS,
@@ -34,9 +36,18 @@ from rlassay.training.batch import clips_of, images_of
 from rlassay.training.prompts import prompt_dataset
 from rlassay.training.sft import sft_dataset
 from rlassay.training.video import ClipCollator
+from tests.config.studies import content, write
 from tests.contract.clip_step import wait_for_all
 from tests.contract.test_processes import check_gradients
-from tests.engines.qwen import qwen3_model, qwen3_processor, qwen_model, qwen_processor
+from tests.engines.qwen import (
+    onevision_processor,
+    qwen2_model,
+    qwen2_processor,
+    qwen3_model,
+    qwen3_processor,
+    qwen_model,
+    qwen_processor,
+)
 from tests.engines.vllm_process import needs_torchvision
 from tests.launcher import Launcher
 from tests.models.hubs import hub
@@ -49,6 +60,7 @@ SIZE = 2
 SHOWN = (("video", 4), ("video", 6), ("image", 1), ("both", 5), ("text", 0), ("videos", 7))
 """For each prompt the kind and number of its images or frames; an odd number of frames repeats the last."""
 MAKERS = {"Qwen2.5-VL": (qwen_model, qwen_processor), "Qwen3-VL": (qwen3_model, qwen3_processor)}
+ALL = {**MAKERS, "Qwen2-VL": (qwen2_model, qwen2_processor)}
 
 
 def _row(folder: Path, prompt: int, kind: str, count: int) -> PromptRow:
@@ -69,7 +81,7 @@ def _row(folder: Path, prompt: int, kind: str, count: int) -> PromptRow:
 
 
 def video_trainer(folder: Path, kind: str, **settings: Any) -> Any:
-    make_model, make_processor = MAKERS[kind]
+    make_model, make_processor = ALL[kind]
     processor = make_processor()
     model = make_model(processor.tokenizer)
     model.save_pretrained(folder / "model")
@@ -172,7 +184,7 @@ def test_a_clip_of_one_frame_is_shown(kind: str, fps: float):
     assert bool(tensors["pixel_values_videos"].isfinite().all())
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_every_pass_sees_its_own_clips(tmp_path: Path, kind: str):
     trainer = video_trainer(tmp_path, kind, gradient_checkpointing=kind == "Qwen2.5-VL")
     policy, reference = Seen(trainer.model, trainer), Seen(trainer.ref_model, trainer)
@@ -182,7 +194,7 @@ def test_every_pass_sees_its_own_clips(tmp_path: Path, kind: str):
     assert reference.rows == 10
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", ALL)
 def test_log_probs_agree_with_sampling_and_follow_the_clip(tmp_path: Path, kind: str):
     trainer = video_trainer(tmp_path, kind)
     trainer.model.train()
@@ -213,6 +225,28 @@ def test_log_probs_agree_with_sampling_and_follow_the_clip(tmp_path: Path, kind:
     shows_clip = torch.tensor([kind in ("video", "both", "videos") for kind, _ in SHOWN for _ in range(SIZE)])
     assert bool((change[shows_clip] > 1e-2).all())
     assert change[~shows_clip].max() < 1e-5
+
+
+def test_a_model_without_a_grid_for_each_clip_is_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    trainer = video_trainer(tmp_path, "Qwen2.5-VL")
+    trainer.processing_class = onevision_processor()
+    with pytest.raises(ValueError, match=r"the model has no grid for each clip .*; show clips as frames"):
+        trainer.xp_process_media([row["prompt"] for row in trainer.train_dataset])
+    folder = tmp_path / "model"
+    trainer.processing_class.save_pretrained(folder)
+    section = {"kind": "hub", "name": str(folder), "dtype": "float32", "clips": {"show": "video"}}
+    expected = (
+        f"model.clips.show: video, but {str(folder)!r} has no grid for each clip (LlavaOnevisionProcessor), so "
+        "that clips of unequal numbers of frames cannot share a batch; take 'frames'"
+    )
+    with pytest.raises(StudyError, match=re.escape(expected)):
+        build_policy(HubModel(**section), [])
+    assert main(["validate", str(write(tmp_path / "study.yaml", content(model=section)))]) == 2
+    assert expected in capsys.readouterr().err
+    section["clips"] = {"show": "frames"}
+    assert clip_problem(HubModel(**section), trainer.processing_class) is None
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -22,6 +22,7 @@ from rlassay.data.raw_examples import RowRejectedError, Source, UnsuitableRowErr
 from rlassay.files import sha256
 from rlassay.models.hub import load_processor
 from rlassay.models.policy import build_policy, chat_format, tokenizer_of
+from rlassay.models.video_input import clip_problem
 from rlassay.prompts import demonstrate
 from rlassay.records import TRAINING_SPLITS, Completion, PromptRow, parse_row
 from rlassay.rewards import IN_THEIR_OWN_PROCESS, READING_SIGNALS
@@ -170,6 +171,9 @@ def _model_problems(model: HubModel, recipe: Recipe, rows: list[PromptRow]) -> I
         return
     if tokenizer_of(processor) is processor and any(row.media for row in rows):
         yield f"model.name: rows show images, but {model.name!r} reads text only; choose an image-text-to-text model"
+        return
+    if (problem := clip_problem(model, processor)) is not None:
+        yield problem
         return
     chat = chat_format(processor, recipe)
     for row in rows:

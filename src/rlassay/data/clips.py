@@ -129,7 +129,11 @@ def encode_clip(
     path = None if isinstance(video, bytes) else resolve_below(video, root, "video")
     content = video if isinstance(video, bytes) else b""
     digest = sha256_of(content) if path is None else sha256(path)
-    media, strip = known((digest, meta)) or _decoded(path or content, policy, meta)
+    try:
+        media, strip = known((digest, meta)) or _decoded(path or content, policy, meta)
+    except RowRejectedError as rejected:
+        rejected.detail = ": ".join(filter(None, (path and str(path), rejected.detail)))[:LONGEST_DETAIL]
+        raise
     return EncodedClip(
         digest=digest, path=None if path is None else str(path), content=content, strip=strip, media=media
     )
@@ -222,7 +226,8 @@ def _opened(clip: Path | bytes, threads: int) -> Generator[tuple[InputContainer,
             yield container, stream
     except (FFmpegError, EOFError, IndexError, OSError) as error:
         rejected = RowRejectedError("video: it cannot be decoded")
-        rejected.detail = " ".join(str(error).split())[:LONGEST_DETAIL]
+        reason = getattr(error, "strerror", None) or str(error)  # `str` of FFmpeg's errors begins with a long number
+        rejected.detail = " ".join(reason.split())[:LONGEST_DETAIL]
         raise rejected from error
 
 

@@ -125,7 +125,7 @@ def frame_sampling(meta: Any) -> FrameSampling:
     """The `meta` of a video record, of which every key may be missing.
 
     Errors: RowRejectedError with the invalid key: counts are positive, those of `frame_cnts` together at least
-        `min_frames`, and `min_frames` is at most `max_frames`, which `dynamic_sample: false` needs.
+        `min_frames`, and `min_frames` is at most `max_frames`.
     """
     entry = cast("dict[str, Any]", meta)
     if not isinstance(meta, dict) or not set(entry) <= _FRAME_KEYS:
@@ -141,8 +141,6 @@ def frame_sampling(meta: Any) -> FrameSampling:
         raise RowRejectedError("meta.frame_cnts: fewer frames together than min_frames")
     if not isinstance(dynamic, bool):
         raise RowRejectedError("meta.dynamic_sample: expected true or false")
-    if not dynamic and high is None:
-        raise RowRejectedError("meta.dynamic_sample: false shows max_frames, which is missing")
     return FrameSampling(frame_cnts=counts, min_frames=low, max_frames=high, dynamic_sample=dynamic)
 
 

@@ -26,6 +26,7 @@ from rlassay.models.hub import Model, Processor, load_pretrained
 from rlassay.models.seq2seq import check_seq2seq, is_encoder_decoder, reads_documents
 from rlassay.models.tiny import TAGS, build_tiny_lm, build_tiny_seq2seq, build_tiny_vlm
 from rlassay.models.tuning import frozen_modules
+from rlassay.models.video_input import clip_problem
 from rlassay.prompts import demonstrate, instruction, messages, shown_frames
 from rlassay.records import TRAINING_SPLITS, Media, PromptRow, read_rows
 
@@ -55,9 +56,8 @@ def build_policy(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Model,
         key, name = ("name", config.name) if isinstance(config, HubModel) else ("kind", config.kind)
         problem = f"{num_with_images} of {len(rows)} rows show images, but {name!r} reads text only"
         raise StudyError([f"model.{key}: {problem}; choose an image-text-to-text model"])
-    # A processor has a video processor only if its model knows videos.
-    if isinstance(config, HubModel) and config.clips.show == "video" and not hasattr(processor, "video_processor"):
-        raise StudyError([f"model.clips.show: video, but {config.name!r} has no video input; take 'frames'"])
+    if isinstance(config, HubModel) and (problem := clip_problem(config, processor)) is not None:
+        raise StudyError([problem])
     return model, processor
 
 

@@ -9,7 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlassay.config.model import HubModel
 from rlassay.images import Clip
+
+
+def video_input_problem(processor: Any) -> str | None:
+    """Why clips cannot go to a processor's video input, as the end of a sentence about the model; None if they can.
+
+    Clips of unequal numbers of frames share a batch only where their patches are listed one after the other, with a
+    grid for each clip, as those of Qwen-VL; others stack clips, or list their frames among those of images.
+    """
+    # A processor has a video processor only if its model knows videos.
+    if not hasattr(processor, "video_processor"):
+        return "has no video input"
+    if "video_grid_thw" not in processor.video_processor.model_input_names:
+        kind = type(processor).__name__
+        return f"has no grid for each clip ({kind}), so that clips of unequal numbers of frames cannot share a batch"
+    return None
+
+
+def clip_problem(config: HubModel, processor: Any) -> str | None:
+    """Why a model cannot be shown clips as its section says; None if it can."""
+    problem = video_input_problem(processor) if config.clips.show == "video" else None
+    return problem and f"model.clips.show: video, but {config.name!r} {problem}; take 'frames'"
 
 
 def video_options(clips: Sequence[Clip]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from rlassay.models.policy import tokenizer_of
-from rlassay.models.video_input import identities, process_prompt
+from rlassay.models.video_input import identities, process_prompt, video_input_problem
 from rlassay.models.vllm_engine import NEVER, video_problem
 from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.batch import clips_of, images_of
@@ -142,6 +142,9 @@ class VideoTrainer(KLTrainer):
                              "only; show clips as frames")  # fmt: skip
         if not isinstance(self.processing_class, ProcessorMixin):
             raise ValueError(f"prompts with clips, but {type(self.processing_class).__name__} reads text only")
+        if (problem := video_input_problem(self.processing_class)) is not None:
+            raise ValueError(f"prompts with clips for the processor's video input, but the model {problem}; show clips "
+                             "as frames")  # fmt: skip
         model: Any = self.model
         token = model.config.video_token_id
         if self.use_vllm:
