@@ -72,6 +72,21 @@ class StudyImages:
         return self._frames(self.data / file, int(count))[int(index)]
 
 
+class BlankImages(StudyImages):
+    """Blank images of the sizes of a study's images, whose pixels are not read."""
+
+    def _image(self, path: str) -> Image.Image:
+        file, _, frame = path.partition(_FRAME)
+        with Image.open(self.data / file) as image:
+            width, height = image.size
+        return _blank(width // int(frame.partition("/")[2] or 1), height)
+
+
+@lru_cache(maxsize=32)
+def _blank(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height))
+
+
 def _bytes_of(opened: Image.Image | list[Image.Image]) -> int:
     images = opened if isinstance(opened, list) else [opened]
     return sum(3 * image.width * image.height for image in images)

@@ -16,6 +16,7 @@ from rlassay.cli.cluster.controller import (
 from rlassay.cli.cluster.requests import BASE, UNKNOWN, memory_mb, requests
 from rlassay.cli.plans.estimates import parameters
 from rlassay.config import Settings, Study, load_study
+from rlassay.config.engine import VLLMSampler
 from rlassay.config.settings import Resources, Stage, Tracking
 from rlassay.training.process import RefusedError
 
@@ -42,6 +43,17 @@ def test_a_job_asks_for_its_stage_and_the_study(study: Study):
     assert asked(two, "generate")["gpu"] == 2
     assert asked(two, "ablation_report")["gpu"] == 0
     assert 2 * BASE < int(str(asked(two, "generate")["mem_mb"])) < 2 * BASE + 20
+
+
+def test_runs_on_a_vllm_server_ask_for_it_so_that_one_at_a_time_holds_gpus(study: Study):
+    assert "vllm_server" not in asked(study, "rl_train")
+    engine = VLLMSampler(kind="vllm", mode="server", server_base_url="http://localhost:8000")
+    arm = study.arms[study.baseline]
+    rl = arm.recipe.rl.model_copy(update={"engine": engine})
+    arm = arm.model_copy(update={"recipe": arm.recipe.model_copy(update={"rl": rl})})
+    served = study.model_copy(update={"arms": study.arms | {study.baseline: arm}})
+    assert asked(served, "rl_train")["vllm_server"] == 1
+    assert "vllm_server" not in asked(served, "generate")
 
 
 def test_a_process_beside_the_training_asks_for_its_own_gpu_and_memory(study: Study):

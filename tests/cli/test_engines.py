@@ -39,6 +39,28 @@ def test_an_architecture_that_vllm_lacks_is_refused(monkeypatch: pytest.MonkeyPa
         require_engines(chosen)
 
 
+def test_heads_that_the_processes_of_one_copy_cannot_divide_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(engines, "is_installed", lambda: True)
+    monkeypatch.setattr(engines, "set_environment", lambda *, on_cpu: None)
+    monkeypatch.setattr(engines, "unknown_architectures", lambda names: [])
+    about = {"architectures": ["X"], "text_config": {"num_attention_heads": 6}, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    models = {4: {"kind": "tiny_lm", "width": 128}, 6: {"kind": "hub", "name": str(tmp_path)}}
+    for heads, model in models.items():
+        for size in (2, 4):
+            engine = {"rl__engine": {"kind": "vllm", "tensor_parallel_size": size}}
+            chosen = study(**engine, model=model, processes=4)
+            if heads % size == 0:
+                require_engines(chosen)
+                continue
+            with pytest.raises(
+                StudyError, match=r"rl\.engine\.tensor_parallel_size: 4 does not divide the 6 attention"
+            ):
+                require_engines(chosen)
+
+
 def test_clips_of_a_model_that_vllm_reads_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(engines, "is_installed", lambda: True)
     monkeypatch.setattr(engines, "set_environment", lambda *, on_cpu: None)

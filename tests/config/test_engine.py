@@ -13,11 +13,18 @@ VLLM = {"kind": "vllm"}
 HUB = {"kind": "hub", "name": "x/y-1B"}
 FOR = "; set kind: transformers"
 IN_RL = [
-    ({"rl__engine": {**VLLM, "mode": "server"}}, ["server_base_url: missing", "mode: server sends weights from GPU"]),
+    (
+        {"rl__engine": {**VLLM, "mode": "server"}},
+        ["server_base_url: got None with mode server", "mode: server sends weights from GPU"],
+    ),
+    (
+        {"rl__engine": {**VLLM, "mode": "server", "server_base_url": "localhost:8000"}, "gpus": 1},
+        ["server_base_url: got 'localhost:8000' with mode server; expected an address such as http://localhost:8000"],
+    ),
     ({"rl__engine": {**VLLM, "sleep_level": 2}}, ["sleep_level: 2 frees GPU memory, and gpus is 0; expected 0"]),
     (
         {"rl__engine": {**VLLM, "tensor_parallel_size": 2}, "gpus": 3},
-        ["tensor_parallel_size: 2 does not divide gpus, 3"],
+        ["tensor_parallel_size: 2 does not divide the processes of a job, 3 (gpus"],
     ),
     ({"rl__engine": {**VLLM, "importance_sampling_clip_min": 3.0}}, ["clip_min: 3 is not below"]),
     (

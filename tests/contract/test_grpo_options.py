@@ -16,7 +16,7 @@ from rlassay.training import CreditGRPOTrainer
 from rlassay.training.grpo_options import OWNED, PAGE, destinations, page
 from rlassay.training.rl import grpo_arguments, vllm_arguments
 from rlassay.training.scale.strategy import strategy_arguments
-from rlassay.training.vllm_sampler import VLLMPlan
+from rlassay.training.vllm.sampler import VLLMPlan
 from tests.training.tiny_lm import make_trainer, model, weights
 
 PASSED_THROUGH: dict[str, dict[str, Any]] = {

@@ -11,12 +11,14 @@ import torch
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from tests.engines.vllm_process import needs_vllm
 from tests.launcher import Launcher
-from tests.training.short_run import RUN, fresh_layout, load_short, rollouts, timeless_metrics
+from tests.training.short_run import RUN, SHORT, fresh_layout, load_short, rollouts, timeless_metrics
 from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, warm_start, weights_of
 
 pytestmark = [needs_vllm, pytest.mark.filterwarnings("ignore")]
 STEPS = 3
 VLLM: dict[str, Any] = HALF | {"rl__engine": {"kind": "vllm", "max_model_length": 128}, "rl__max_steps": STEPS}
+TWO_HEADS: dict[str, Any] = {"model": SHORT["model"] | {"width": 64, "vision_width": 32}}
+"""Heads are what two processes divide; the model of the short run has one."""
 BETWEEN_ENGINES = 0.01
 """See test_vllm_study; with the weights of an earlier step it would be above .02."""
 
@@ -76,3 +78,20 @@ def test_vllm_gets_the_whole_weights_of_a_divided_policy(
     for name, values in weights[1].items():
         if not name.endswith("k_proj.bias"):  # its gradient is rounding error, of which AdamW makes whole steps
             torch.testing.assert_close(weights[0][name], values, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_two_processes_share_one_copy_and_train_on_completions_of_their_own_prompts(launcher: Launcher, tmp_path: Path):
+    engine = VLLM["rl__engine"] | {"tensor_parallel_size": 2}
+    study = load_short(tmp_path, **VLLM | TWO_HEADS | {"rl__engine": engine})
+    fresh_layout(tmp_path / "results")
+    for stage, policy in (("sft_train", warm_start(study)), ("rl_train", RUN)):
+        fork_ranks(launcher, tmp_path, stage, policy)
+    metrics = timeless_metrics(layout_of(tmp_path))
+    assert len(metrics) == STEPS
+    assert all(0 < line[SAMPLER_GAP] < BETWEEN_ENGINES for line in metrics)
+    first = rollouts(layout_of(tmp_path))[:8]
+    assert [row["sample"] for row in first] == [0, 1, 2, 3] * 2
+    assert len({row["prompt_id"] for row in first}) == 2
+    assert len({row["completion"] for row in first}) == 8
+    # Their vLLM makes no shared memory, whose name another job of this machine would meet.
+    assert not list(Path("/dev/shm").glob("-tp:0-*"))

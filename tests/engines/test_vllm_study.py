@@ -15,7 +15,7 @@ from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.records import CompletionRow, read_rows
 from rlassay.training.rl import run_rl
 from rlassay.training.sft import run_sft
-from rlassay.training.vllm_sampler import SamplerGapError
+from rlassay.training.vllm.sampler import SamplerGapError
 from tests.engines.vllm_process import needs_vllm, vllm_process
 from tests.evaluation.tiny import only
 from tests.launcher import Launcher, wait_until

@@ -13,9 +13,9 @@ from rlassay.evaluation.by_vllm import VLLMDecoder
 from rlassay.evaluation.decoding import Decoding
 from rlassay.models.video_input import vllm_media
 from rlassay.models.vllm_engine import SAMPLER_GAP
-from rlassay.training import vllm_sampler
 from rlassay.training.batch import clips_of, images_of
-from rlassay.training.vllm_sampler import VLLMPlan
+from rlassay.training.vllm import sampler
+from rlassay.training.vllm.sampler import VLLMPlan
 from tests.engines.test_video import SHOWN, SIZE, video_trainer
 from tests.engines.vllm_process import needs_torchvision, needs_vllm, vllm_process
 from tests.models.hubs import hub
@@ -87,7 +87,7 @@ def test_the_gap_to_the_trainer_tells_whether_vllm_saw_the_clips(
         return made | {"video": [(frames * 0, about) for frames, about in made["video"]]}
 
     if blackened:
-        process.setattr(vllm_sampler, "vllm_media", black)
+        process.setattr(sampler, "vllm_media", black)
     trainer = vllm_trainer(tmp_path, learning_rate=1e-2, num_iterations=1)
     trainer.train()
     gaps = [logged[SAMPLER_GAP] for logged in trainer.state.log_history if SAMPLER_GAP in logged]

@@ -63,6 +63,9 @@ def test_progress_is_watched_once_the_policy_is_open(tmp_path, monkeypatch):
     monkeypatch.setattr(ranks, "PROGRESS", progress)
 
     class Watching:
+        def require_room(self, batches):
+            seen.append(progress._watched)
+
         def answer(self, batch):
             seen.append(progress._watched)
             return []
@@ -74,7 +77,7 @@ def test_progress_is_watched_once_the_policy_is_open(tmp_path, monkeypatch):
 
     with WorkFile(tmp_path / "part", "key") as work:
         generate.answer_share(work, [generate.Batch(number=0, mode="greedy", items=())], opening(), "title")
-    assert seen == [0, 1]
+    assert seen == [0, 1, 1]
     assert progress._watched == 0
 
 

@@ -43,7 +43,7 @@ BASIC_TYPES = {
         "training/algorithms/sampling_seeds.py",
     ),
     *("training/algorithms/kl_control.py", "training/algorithms/kl_trainer.py"),
-    *("training/scale/micro_batches.py", "training/scale/strategy.py", "training/vllm_sampler.py"),
+    *("training/scale/micro_batches.py", "training/scale/strategy.py", "training/vllm/sampler.py"),
     *("models/seq2seq.py", "training/seq2seq.py", "models/video_input.py", "training/video.py"),
 }
 """Files that live on libraries without types; pyright checks them in basic mode, all others in strict mode."""
@@ -55,7 +55,6 @@ SMALL_MODULES = {
     "rlassay.cli.redraw": "entry point",
     "rlassay.cli.validate": "entry point",
     "rlassay.config.schema": "entry point",
-    "rlassay.models.prompt_length": "loads transformers, which the data stage needs for one setting only",
     "rlassay.report.decide": "entry point of a stage",
     "rlassay.rewards.sandbox.worker": "entry point of a process",
     "rlassay.stats.aggregates": "one procedure per file, exported by the package",

@@ -11,9 +11,9 @@ from trl.generation import vllm_generation
 
 from rlassay.images import Clip
 from rlassay.models.vllm_engine import SAMPLER_GAP, collapse_runs
-from rlassay.training import vllm_sampler
 from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
-from rlassay.training.vllm_sampler import SamplerGapError, VLLMPlan, VLLMSampling, ban, patch_vllm_images
+from rlassay.training.vllm import sampler
+from rlassay.training.vllm.sampler import SamplerGapError, VLLMPlan, VLLMSampling, ban, patch_vllm_images
 
 IMAGE = 5
 
@@ -23,7 +23,7 @@ def test_a_job_of_one_process_opens_vllm_on_a_free_port(monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         monkeypatch.setattr(vllm_generation, "LLM", object, raising=False)
-        monkeypatch.setattr(vllm_sampler, "reloadable_on_cpu", lambda on_cpu: nullcontext())
+        monkeypatch.setattr(sampler, "trainable_on_cpu", lambda on_cpu: nullcontext())
         monkeypatch.setenv("MASTER_PORT", taken)
         monkeypatch.setenv("WORLD_SIZE", processes)
         with VLLMSampling(VLLMPlan(), SamplingSeeds()).opening():

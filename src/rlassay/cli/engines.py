@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from rlassay.config import Study, StudyError
 from rlassay.config.engine import VLLMEngine
-from rlassay.config.model import HubModel
+from rlassay.config.model import HubModel, ModelConfig
 from rlassay.config.training import Recipe
 from rlassay.files import read_json
 from rlassay.models.vllm_engine import is_installed, set_environment, unknown_architectures, video_problem
@@ -39,7 +39,10 @@ def _problems(study: Study) -> Iterator[str]:
             model = found[name].model
             assert isinstance(model, HubModel)
             yield f"model.name: {model.name} is a {name}, which vLLM does not have; set kind: transformers for engine"
-    videos = {str(_config(arm)["model_type"]) for arm in _recipes(study) if _shows_video(arm) and _config(arm)}
+    yield from sorted({problem for arm in study.arms.values() for problem in _undivided(study, arm.recipe)})
+    videos = {
+        str(_config(arm.model)["model_type"]) for arm in _recipes(study) if _shows_video(arm) and _config(arm.model)
+    }
     yield from (f"model.clips.show: video, but {why}" for each in sorted(videos) if (why := video_problem(each)))
 
 
@@ -49,15 +52,34 @@ def _recipes(study: Study) -> Iterator[Recipe]:
     yield from (arm.recipe for arm in study.arms.values() if everywhere or arm.recipe.rl.engine.kind == "vllm")
 
 
+def _undivided(study: Study, recipe: Recipe) -> Iterator[str]:
+    """That the processes which share a copy of the model cannot divide its attention heads."""
+    heads = _heads(recipe.model)
+    for key, engine in (("rl", recipe.rl.engine), ("evaluation", study.evaluation.engine)):
+        size = engine.tensor_parallel_size if isinstance(engine, VLLMEngine) else 1
+        if heads is not None and heads % size:
+            yield (
+                f"{key}.engine.tensor_parallel_size: {size} does not divide the {heads} attention heads of the model; "
+                "expected a divisor"
+            )
+
+
+def _heads(model: ModelConfig) -> int | None:
+    """Attention heads of a model; None where they are unknown."""
+    if isinstance(model, HubModel):
+        config = _config(model)
+        return config.get("text_config", config).get("num_attention_heads")
+    return model.num_heads
+
+
 def _architecture(recipe: Recipe) -> str | None:
     """The architecture of a model; None where it is unknown, and for built-in ones."""
-    names: list[str] = _config(recipe).get("architectures") or []
+    names: list[str] = _config(recipe.model).get("architectures") or []
     return names[0] if names else None
 
 
-def _config(recipe: Recipe) -> dict[str, Any]:
+def _config(model: ModelConfig) -> dict[str, Any]:
     """The configuration of a model; empty where it is unknown, and for built-in ones."""
-    model = recipe.model
     if not isinstance(model, HubModel):
         return {}
     if (folder := Path(model.name)).is_dir():

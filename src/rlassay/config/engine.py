@@ -47,7 +47,7 @@ class VLLMSampler(VLLMEngine):
     mode: Literal["colocate", "server"] = "colocate"
     """`colocate` samples in the training processes; `server` on `vllm serve` at `server_base_url`."""
     server_base_url: str | None = None
-    """With mode server, its address, such as `http://localhost:8000`."""
+    """With mode server, its address, such as `http://localhost:8000`. One run at a time samples on a server."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """With mode colocate, GPUs that share one copy of the model; it divides `gpus`."""
     sleep_level: Literal[0, 2] = 0
@@ -73,6 +73,11 @@ DEFAULT_ENGINE = TransformersEngine(kind="transformers")
 def is_default_engine(value: object) -> bool:
     """For `exclude_if`: studies without an engine keep their fingerprints."""
     return value == DEFAULT_ENGINE
+
+
+def on_server(engine: TransformersEngine | VLLMEngine) -> str | None:
+    """The address of the server that samples; None for other engines."""
+    return engine.server_base_url if isinstance(engine, VLLMSampler) and engine.mode == "server" else None
 
 
 EvaluationEngine = Annotated[TransformersEngine | VLLMEngine, Field(discriminator="kind")]

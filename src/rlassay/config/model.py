@@ -63,6 +63,11 @@ class TinyModel(Section):
     lora: Lora | None = Field(default=None, exclude_if=is_none)
     """Adapters to train; null trains every weight."""
 
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of the language model."""
+        return self.width // 32
+
     @field_validator("lora")
     @classmethod
     def _is_whole(cls, lora: Lora | None) -> Lora | None:

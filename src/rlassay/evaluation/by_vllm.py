@@ -110,6 +110,11 @@ class VLLMDecoder:
             for each, text, by_itself in zip(ids, decoded, ended, strict=True)
         ]
 
+    @property
+    def limit(self) -> int:
+        """Most tokens of prompt and completion together."""
+        return self.llm.llm_engine.model_config.max_model_len
+
     def close(self) -> None:
         """End vLLM and free its memory."""
         self.llm.llm_engine.engine_core.shutdown()

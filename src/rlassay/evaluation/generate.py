@@ -6,7 +6,7 @@ Steps: rows -> batches (`plan_batches`) -> prompts and completions (`Answerer`) 
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,7 @@ from rlassay.models.policy import (
     on_device,
     training_rows,
 )
+from rlassay.models.prompt_length import prompt_lengths, require_room
 from rlassay.records import CompletionRow, Mode, PromptRow, read_rows, write_rows
 from rlassay.signals.measuring import RolloutBatch, SignalComputer, SignalPlan, completion_signals
 from rlassay.signals.scoring import ScoringConfig
@@ -108,6 +109,7 @@ def answering(
             seed=policy.seed or 0,
             chat_format=chat_format(processor, policy.recipe),
             attention=attention,
+            limit=decode.limit if isinstance(decode, VLLMDecoder) else None,
         )
 
 
@@ -163,6 +165,7 @@ def answer_share(
     waiting = [batch for batch in own if first + batch.number not in work.done]
     if waiting:
         with policy as answerer, ranks.PROGRESS.watched():
+            answerer.require_room(waiting)
             for batch in _with_bar(waiting, title):
                 work.add(first + batch.number, answerer.answer(batch))
                 ranks.PROGRESS.finish_step()
@@ -223,6 +226,22 @@ class Answerer:
     """Turns a row into the messages of the model's template."""
     attention: AttentionSignal | None
     """How attention is measured; None where no reward reads it."""
+    limit: int | None = None
+    """Most tokens of prompt and completion together; None leaves it to the model."""
+
+    def require_room(self, batches: Sequence[Batch]) -> None:
+        """Refuse batches of which any prompt leaves too little room for completions, see `prompt_length`."""
+        if self.limit is None:
+            return
+        rows = list({row.prompt_id: row for batch in batches for row, _ in batch.items}.values())
+        require_room(
+            rows,
+            prompt_lengths(rows, self.chat_format, self.images.data),
+            self.limit,
+            of="the evaluation",
+            key="evaluation",
+            max_completion_length=self.evaluation.max_completion_length,
+        )
 
     def answer(self, batch: Batch) -> list[CompletionRow]:
         """The completions of a batch, in its order."""

@@ -141,14 +141,13 @@ def build_tiny_seq2seq(
     tokenizer: Any = train_tokenizer(texts, config.vocab_size)
     tokenizer.chat_template = DOCUMENT_TEMPLATE
     tokenizer.padding_side = "right"
-    heads = config.width // 32
     sizes = cast(Any, T5Config)(
         vocab_size=len(tokenizer),
         d_model=config.width,
         d_kv=32,
         d_ff=2 * config.width,
         num_layers=config.layers,
-        num_heads=heads,
+        num_heads=config.num_heads,
         dropout_rate=0.0,
         feed_forward_proj="gated-gelu",
         pad_token_id=tokenizer.pad_token_id,
@@ -162,7 +161,7 @@ def build_tiny_seq2seq(
         bias = stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.data
         bias.zero_()
         bias[1, 0] = _NEIGHBOUR
-        if heads > 1:
+        if config.num_heads > 1:
             bias[second, 1] = _NEIGHBOUR
     return model, tokenizer
 
@@ -174,8 +173,8 @@ def _llama_config(config: TinyModel, tokenizer: Any) -> LlamaConfig:
         hidden_size=config.width,
         intermediate_size=3 * config.width,
         num_hidden_layers=config.layers,
-        num_attention_heads=config.width // 32,
-        num_key_value_heads=config.width // 32,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads,
         max_position_embeddings=MAX_LENGTH,
         initializer_range=INITIAL_STD,
         tie_word_embeddings=True,

@@ -6,7 +6,7 @@ imports it where it is installed.
 
 import os
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -61,20 +61,31 @@ def kv_cache_mib() -> int:
 
 
 @contextmanager
-def reloadable_on_cpu(*, on_cpu: bool) -> Generator[None, None, None]:
-    """In the body, models on CPU keep weights that can be loaded again, as TRL does after each step.
+def trainable_on_cpu(*, on_cpu: bool) -> Generator[None, None, None]:
+    """Within it vLLM on CPU opens models as TRL needs them.
 
-    Otherwise vLLM packs them for oneDNN's kernels.
+    - Their weights can be loaded again, as after each step. vLLM packs them for oneDNN's kernels otherwise.
+    - Processes that share a copy exchange its parts by gloo. vLLM's shared memory would have one name for all jobs on a
+      machine that TRL starts, and outlive them, so that the second such job could not make its own.
     """
     if not on_cpu:
         yield
         return
     ops = vllm_module("_custom_ops")
-    before, ops._supports_onednn = ops._supports_onednn, False
-    try:
+    exchange = vllm_module("distributed.device_communicators.cpu_communicator").CpuCommunicator
+
+    def share_no_memory(_: Any) -> bool:
+        return False
+
+    patches: list[tuple[Any, str, Any]] = [
+        (ops, "_supports_onednn", False),
+        (exchange, "_all_group_ranks_share_shm_group_name", share_no_memory),
+    ]
+    with ExitStack() as restored:
+        for owner, name, value in patches:
+            restored.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         yield
-    finally:
-        ops._supports_onednn = before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +225,17 @@ def check_lengths(prompts: Iterable[Sequence[int]], max_completion_length: int, 
             f"max_completion_length adds {max_completion_length}; expected at most {limit} together. Raise "
             "engine.max_model_length (null takes the model's own limit), or lower max_completion_length"
         )
+
+
+def own_limit(config: Any) -> int | None:
+    """A model's own limit of prompt and completion together, tokens; None where it scales its positions.
+
+    Args:
+        config: its configuration by transformers.
+    """
+    text: dict[str, Any] = config.get_text_config().to_dict()
+    is_scaled = "factor" in repr(text.get("rope_parameters"))
+    return None if is_scaled else text.get("max_position_embeddings")
 
 
 def video_problem(model_type: str) -> str | None:

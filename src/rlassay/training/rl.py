@@ -11,7 +11,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from rlassay.advantages import ADVANTAGES, AdvantageEstimator
 from rlassay.config.credit import CreditConfig
-from rlassay.config.engine import RLEngine, VLLMSampler
+from rlassay.config.engine import RLEngine, VLLMSampler, on_server
 from rlassay.config.fingerprints import code_digest, reads_signals
 from rlassay.config.model import HubModel
 from rlassay.config.policies import Policy
@@ -55,7 +55,9 @@ from rlassay.training.scale.strategy import (
 from rlassay.training.seq2seq import Seq2SeqGRPOTrainer
 from rlassay.training.state import Run, RunPlan, open_run
 from rlassay.training.trainer import CreditGRPOTrainer
-from rlassay.training.vllm_sampler import VLLMPlan
+from rlassay.training.vllm.room import require_room_for_all
+from rlassay.training.vllm.sampler import VLLMPlan
+from rlassay.training.vllm.server import group_port, sampling_server
 
 CODE = "rlassay.training.rl"
 DIAGNOSTICS = Diagnostics()
@@ -70,16 +72,16 @@ def run_rl(
     `diagnostics` chooses the logs for people, and `report_to` the trackers; neither changes any result.
 
     Errors: ValueError for a policy that is not a run, or whose warm start is not trained; RefusedError for fewer GPUs
-    than the study declares, or while another process trains it.
+    than the study declares, or while another process trains it; StudyError for prompts that leave vLLM no room.
     """
-    # 1. Refuse a job that cannot succeed, and lock the run directory.
+    # 1. Refuse a job that cannot succeed, and lock the run directory and its vLLM server.
     require_gpus(study.gpus)
     join_processes(study.num_processes, on_cpu=study.gpus == 0)
-    with open_run(layout, _plan(study, layout, policy)) as run:
+    recipe, plan = policy.recipe, _plan(study, layout, policy)
+    with open_run(layout, plan) as run, sampling_server(recipe.rl.engine, run, layout.root.parent):
         if run.finished:
             return
         # 2. The prompts by id, and the policy that answers them.
-        recipe = policy.recipe
         rows = {row.prompt_id: row for row in read_rows(layout.split("train"))}
         model, processor = starting_policy(layout, policy, diagnostics, run.state / "start")
         freeze(model, recipe.rl.tune)
@@ -102,13 +104,18 @@ def run_rl(
         )
         add_trackers(checked(trainer, study.strategy), report_to, run, study.id)
         trainer.xp_stateful |= {"guard": guard} if guard else {}
-        if study.evaluation.every is not None:
-            kept = layout.intermediate(policy.folder)
-            trainer.add_callback(KeepIntermediate(kept, study.evaluation.every, trainer.save_model))
         trainer.xp_listeners += listeners(run, rows, diagnostics)
+        _keep_intermediate(trainer, study, layout.intermediate(policy.folder))
+        require_room_for_all(study, layout, policy, model, processor, trainer)
         # 4. Train from the newest checkpoint, and write the manifest.
         trainer.train(resume_from_checkpoint=run.resume_from)
         run.finish(trainer, generated_tokens(run.rollouts), None if guard is None else guard.collapse)
+
+
+def _keep_intermediate(trainer: Any, study: Study, folder: Path) -> None:
+    """Have the trainer keep weights for the held-out curve, if the study has one."""
+    if study.evaluation.every is not None:
+        trainer.add_callback(KeepIntermediate(folder, study.evaluation.every, trainer.save_model))
 
 
 def _plug_ins(study: Study, recipe: Recipe, diagnostics: Diagnostics) -> dict[str, Any]:
@@ -309,7 +316,8 @@ def vllm_arguments(engine: RLEngine) -> dict[str, Any]:
     if not isinstance(engine, VLLMSampler):
         return {"use_vllm": False}
     passed = engine.model_dump(exclude={"kind", "sleep_level", *VLLMPlan.__dataclass_fields__})
-    return {
+    of_server = {} if on_server(engine) is None else {"vllm_group_port": group_port()}
+    return of_server | {
         "use_vllm": True,
         "vllm_enable_sleep_mode": engine.sleep_level > 0,
         "vllm_importance_sampling_correction": True,

@@ -49,6 +49,7 @@ from rlassay.training.scale.strategy import (
 )
 from rlassay.training.state import RunPlan, open_run
 from rlassay.training.video import ClipCollator
+from rlassay.training.vllm.room import require_room_for_all
 
 CODE = "rlassay.training.sft"
 KEPT_CHECKPOINTS = 2
@@ -63,7 +64,8 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
     """Train the warm start `policy`, or resume it after a kill; its manifest `sft.json` is written last.
 
     It saves a full model with merged adapters, or the adapter if merging changes the logits, see `merged`.
-    Errors: ValueError for another policy or a row without demonstration; RefusedError as in `run_rl`.
+    Errors: ValueError for another policy or a row without demonstration; RefusedError and StudyError as in
+    `run_rl`.
     """
     model_config, sft = policy.recipe.warm_start_model, policy.recipe.sft
     if sft is None or policy.stage != "sft":
@@ -76,6 +78,7 @@ def run_sft(study: Study, layout: Layout, policy: Policy, report_to: Trackers = 
             return
         rows = demonstrated_rows(layout)
         model, processor = build_policy(model_config, training_rows(layout))
+        require_room_for_all(study, layout, policy, model, processor)
         shared = strategy_arguments(study.strategy, model, bf16=study.bf16, cpu_offload=study.cpu_offload)
         arguments = sft_arguments(sft, plan.seed, run.checkpoints, shared, on_cpu=study.gpus == 0)
         allow_on_cpu(arguments)

@@ -66,7 +66,7 @@ from rlassay.training.reward_metrics import (
 from rlassay.training.rollouts import TOKEN_GROUPS, Rollout, TokenRecord, token_records, token_values
 from rlassay.training.scale.micro_batches import MicroBatchTrainer
 from rlassay.training.scale.strategy import with_whole_weights
-from rlassay.training.vllm_sampler import VLLMPlan, VLLMSampling
+from rlassay.training.vllm.sampler import VLLMPlan, VLLMSampling
 
 
 class CreditGRPOTrainer(MicroBatchTrainer):

@@ -23,7 +23,7 @@ from rlassay.models.video_input import identities, process_prompt, video_input_p
 from rlassay.models.vllm_engine import NEVER, video_problem
 from rlassay.training.algorithms.kl_trainer import KLTrainer
 from rlassay.training.batch import clips_of, images_of
-from rlassay.training.vllm_sampler import ClipPrompt
+from rlassay.training.vllm.sampler import ClipPrompt
 
 MEDIA = "xp_media"
 """Key of the media of a generation batch, besides TRL's own."""

@@ -6,7 +6,7 @@ from typing import Any
 from rlassay.cli.plans.estimates import parameters
 from rlassay.cli.stages import STAGES
 from rlassay.config import Settings, Study
-from rlassay.config.engine import ANSWERING
+from rlassay.config.engine import ANSWERING, on_server
 from rlassay.config.settings import Stage
 from rlassay.models.vllm_engine import kv_cache_mib
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
@@ -30,7 +30,7 @@ Memory = Callable[[Any, int], int]
 
 
 def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
-    """The `resources` of a rule; a local Snakemake limits `gpu` alone, since nothing caps the others.
+    """The `resources` of a rule; a local Snakemake limits those that its profile caps: `gpu` and `vllm_server`.
 
     `mem_mb` grows with each attempt, for a job that ran out of memory. A job of several nodes is one task per node,
     which the plug-in calls MPI.
@@ -40,6 +40,8 @@ def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
         "mem_mb": _growing(memory_mb(study, settings, stage)),
         "runtime": settings.resources.minutes_of(stage),
     }
+    if stage == "rl_train" and any(on_server(arm.recipe.rl.engine) for arm in study.arms.values()):
+        asked |= {"vllm_server": 1}  # runs on one server wait for each other, with their GPUs
     if shared and study.nodes > 1:
         gpus = {"gres": f"gpu:{study.gpus}", "tasks_per_gpu": 0} if study.gpus else {}
         return asked | {"nodes": study.nodes, "tasks": study.nodes, "mpi": "srun"} | gpus

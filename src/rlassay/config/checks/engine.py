@@ -71,8 +71,11 @@ def _bounds(engine: VLLMSampler) -> Iterator[str]:
 
 
 def _server(engine: VLLMSampler) -> Iterator[str]:
-    if engine.server_base_url is None:
-        yield "rl.engine.server_base_url: missing with mode server; expected an address such as http://localhost:8000"
+    if not (engine.server_base_url or "").startswith(("http://", "https://")):
+        yield (
+            f"rl.engine.server_base_url: got {engine.server_base_url!r} with mode server; expected an address such as "
+            "http://localhost:8000"
+        )
     if engine.tensor_parallel_size > 1 or engine.sleep_level:
         yield "rl.engine: tensor_parallel_size and sleep_level belong to mode colocate; give them to `vllm serve`"
 
@@ -81,8 +84,8 @@ def _machine(study: Study, engine: VLLMSampler) -> Iterator[str]:
     """Settings that need GPUs have enough of them."""
     if study.num_processes % engine.tensor_parallel_size:
         yield (
-            f"rl.engine.tensor_parallel_size: {engine.tensor_parallel_size} does not divide gpus, {study.gpus}; "
-            "expected a divisor"
+            f"rl.engine.tensor_parallel_size: {engine.tensor_parallel_size} does not divide the processes of a job, "
+            f"{study.num_processes} (gpus or processes, on all nodes); expected a divisor"
         )
     if study.gpus:
         return

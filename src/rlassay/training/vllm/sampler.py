@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import torch
@@ -23,13 +22,14 @@ from rlassay.models.vllm_engine import (
     check_lengths,
     check_prompts,
     collapse_runs,
-    reloadable_on_cpu,
+    trainable_on_cpu,
     vllm_name,
 )
 from rlassay.ranks import PROGRESS
 from rlassay.signals.segments import vision_token_ids
 from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.process import RefusedError
+from rlassay.training.vllm.server import empty_image_cache_of_server
 
 FSDP2 = 2
 """The version of FSDP whose weights `rlassay.training.scale.strategy.whole_weights` gathers."""
@@ -94,7 +94,7 @@ class VLLMSampling:
         options = {name: value for name in names if (value := getattr(self.plan, name)) is not None}
         trl.LLM = partial(known, **options | ({"enforce_eager": True} if on_cpu else {}))
         try:
-            with reloadable_on_cpu(on_cpu=on_cpu):
+            with trainable_on_cpu(on_cpu=on_cpu):
                 yield
         finally:
             trl.LLM = known
@@ -208,29 +208,6 @@ def ban(generation: Any, token_ids: Iterable[int]) -> None:
     given = generation.generation_kwargs
     own = {int(token): bias for token, bias in (given.get("logit_bias") or {}).items()}
     generation.generation_kwargs = {**given, "logit_bias": own | dict.fromkeys(token_ids, NEVER)}
-
-
-def empty_image_cache_of_server(generation: Any) -> None:
-    """Have a vLLM server empty its cache of image features whenever new weights arrive.
-
-    Args:
-        generation: TRL's `VLLMGeneration` in `server` mode, on the process that talks to the server.
-
-    Errors: RefusedError, from `generation.sync_weights`, if the server cannot.
-    """
-    sync_weights, client = generation.sync_weights, generation.vllm_client
-
-    def sync_and_empty() -> None:
-        sync_weights()
-        answer = client.session.post(f"{client.base_url}/reset_encoder_cache")
-        if answer.status_code != HTTPStatus.OK:
-            raise RefusedError(
-                f"the vLLM server at {client.base_url} answers {answer.status_code} to /reset_encoder_cache, without "
-                "which it would see images by its vision tower of earlier steps. Start it with VLLM_SERVER_DEV_MODE=1 "
-                "in its environment, or set rl.engine.mode to colocate"
-            )
-
-    generation.sync_weights = sync_and_empty
 
 
 def patch_vllm_images(

@@ -1,0 +1,1 @@
+"""vLLM under the trainer, in its processes or on a server."""
