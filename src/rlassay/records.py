@@ -219,6 +219,10 @@ class CompletionRow(Record):
     """Measurements that a reward of the study reads (none by default)."""
 
 
+SCORED = "rlassay.scored"
+"""Key of the metadata of a file of scores: JSON of the `policy`'s folder and the SHA-256 of its `completions`."""
+
+
 class ScoreRow(Record):
     """One row of `<set>.scores.parquet`: one metric of one completion."""
 

@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 from rlassay.config.model import Reference
+from rlassay.config.policies import policies
 from rlassay.config.study import Study
+from rlassay.config.training import RewardConfig
+from rlassay.evaluation.score import run_score
 from rlassay.layout import Layout
 from rlassay.records import SplitFacts
 from rlassay.report.gather import Results, ResultsError, gather, reading
@@ -129,6 +132,32 @@ def test_a_run_of_another_version_of_the_study_is_an_error(copied: tuple[Study, 
     with pytest.raises(
         ResultsError, match="another version of the study: its fingerprint is 00000000, but the study now has"
     ):
+        gather(study, layout, SETTINGS)
+
+
+def test_evaluations_of_two_arms_that_were_swapped_are_an_error(tmp_path: Path):
+    study, layout = write_synthetic(tmp_path, Size(arms=("base", "dr_grpo"), seeds=(1,), items=8, samples=1, steps=2))
+    one, other = "runs/base/seed1", "runs/dr_grpo/seed1"
+    scoring = study.model_copy(deep=True)
+    for arm in scoring.arms.values():
+        options = {"max_completion_length": 16, "cache": 4}
+        arm.recipe.rewards["soft_overlong"] = RewardConfig(weight=0.0, options=options)
+    for folder in (one, other):
+        run_score(scoring, layout, policies(scoring)[folder], "test")
+    gather(study, layout, SETTINGS)
+
+    own = layout.completions(one, "test").read_bytes()
+    shutil.copy(layout.completions(other, "test"), layout.completions(one, "test"))
+    message = rf"(?s){one}/eval/test.scores.parquet .*of other completions than .*-R \S+{one}/eval/test.completions"
+    with pytest.raises(ResultsError, match=message):
+        gather(study, layout, SETTINGS)
+    layout.completions(one, "test").write_bytes(own)
+
+    folders = [layout.scores(folder, "test").parent for folder in (one, other)]
+    folders[0].rename(tmp_path / "aside")
+    folders[1].rename(folders[0])
+    (tmp_path / "aside").rename(folders[1])
+    with pytest.raises(ResultsError, match=rf"{one}/eval/test.scores.parquet .*it has the scores of {other}\)"):
         gather(study, layout, SETTINGS)
 
 

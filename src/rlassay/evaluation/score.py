@@ -1,5 +1,6 @@
 """The stage `score`: scores completions on CPU with the reward functions of training."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -13,9 +14,9 @@ from rlassay.answers import extract_choice, extract_choice_lenient
 from rlassay.config.engine import Evaluation
 from rlassay.config.policies import Policy
 from rlassay.config.study import Study
-from rlassay.files import replacing
+from rlassay.files import replacing, sha256
 from rlassay.layout import Layout
-from rlassay.records import Completion, CompletionRow, PromptRow, ScoreRow, read_rows
+from rlassay.records import SCORED, Completion, CompletionRow, PromptRow, ScoreRow, read_rows
 from rlassay.rewards.outcomes import Scored, value_of
 from rlassay.rewards.sandbox.guard import GuardedReward, guarded
 
@@ -47,8 +48,10 @@ def run_score(study: Study, layout: Layout, policy: Policy, split: str) -> None:
     """
     rows = {row.prompt_id: row for row in read_rows(layout.split(split))}
     metrics = metrics_of(study)
-    scores = score_file(layout.completions(policy.folder, split), rows, study.evaluation, metrics)
-    write_scores(layout.scores(policy.folder, split), scores)
+    source = layout.completions(policy.folder, split)
+    scored = {"policy": policy.folder, "completions": sha256(source)}
+    scores = score_file(source, rows, study.evaluation, metrics)
+    write_scores(layout.scores(policy.folder, split), scores, scored=scored)
     log_failures(metrics)
 
 
@@ -147,9 +150,19 @@ def _as_float(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
-def write_scores(path: Path, scores: list[ScoreRow], steps: Sequence[int] | None = None) -> None:
-    """Write scores as parquet; `steps`, of the same length, become a column in front."""
-    table = pa.Table.from_pylist([score.model_dump() for score in scores], schema=SCHEMA)
+def write_scores(
+    path: Path, scores: list[ScoreRow], steps: Sequence[int] | None = None, scored: dict[str, str] | None = None
+) -> None:
+    """Write scores as parquet.
+
+    Args:
+        path: the file.
+        scores: one row each.
+        steps: as many, a column in front.
+        scored: what they are the scores of, as in `SCORED`, so that the report notices files that were mixed up.
+    """
+    schema = SCHEMA if scored is None else SCHEMA.with_metadata({SCORED: json.dumps(scored)})
+    table = pa.Table.from_pylist([score.model_dump() for score in scores], schema=schema)
     if steps is not None:
         table = table.add_column(0, "step", pa.array(steps, pa.int64()))
     with replacing(path) as unfinished:

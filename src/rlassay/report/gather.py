@@ -24,7 +24,7 @@ from rlassay.files import read_json
 from rlassay.layout import Layout
 from rlassay.records import PromptRow, SplitFacts, read_rows
 from rlassay.report.numbers import MissingFile
-from rlassay.report.read.scores import PolicyScores, read_curve, read_scores
+from rlassay.report.read.scores import PolicyScores, check_origin, read_curve, read_scores
 from rlassay.report.read.training import read_metrics, read_rollouts, read_splits, read_train_manifest
 
 SHARED_KINDS: dict[str, Literal["untrained", "sft"]] = {"model": "untrained", "sft": "sft"}
@@ -270,8 +270,11 @@ class _Reader:
         )
 
     def scores(self, folder: str, name: str, prompt_ids: list[str]) -> PolicyScores:
-        path = self._layout.scores(folder, name)
-        return self._read(path, path, lambda path: read_scores(path, prompt_ids))
+        path, completions = self._layout.scores(folder, name), self._layout.completions(folder, name)
+        scores = self._read(path, path, lambda path: read_scores(path, prompt_ids))
+        # The command makes the completions again, since they may be another policy's, too.
+        self._read(path, completions, lambda path: check_origin(path, folder, completions))
+        return scores
 
     def curve(self, folder: str, name: str, prompt_ids: list[str]) -> dict[int, PolicyScores]:
         path = self._layout.curve(folder, name)

@@ -2,6 +2,7 @@
 # pandas and pyarrow ship no types; results of public functions are typed.
 """Read the scores of a policy, and of a run in the middle of its training."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from rlassay.files import sha256
+from rlassay.records import SCORED
 from rlassay.stats import are_shares, pass_at_k
 
 DISAGREEMENT = "grading_disagreement"
@@ -76,6 +79,18 @@ class PolicyScores:
 def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
     """Scores of one policy; ValueError unless they cover exactly the prompts `prompt_ids`."""
     return _by_prompt(pq.read_table(path, columns=SCORE_COLUMNS).to_pandas(), prompt_ids)
+
+
+def check_origin(path: Path, folder: str, completions: Path) -> None:
+    """Raise ValueError for scores of another policy than `folder`, or of other completions than its file has.
+
+    Files of earlier versions do not say what they score.
+    """
+    scored = json.loads((pq.read_schema(path).metadata or {}).get(SCORED.encode(), b"{}"))
+    if (policy := scored.get("policy", folder)) != folder:
+        raise ValueError(f"it has the scores of {policy}")
+    if scored and scored["completions"] != sha256(completions):
+        raise ValueError(f"it has the scores of other completions than those in {completions.name}")
 
 
 def read_curve(path: Path, prompt_ids: list[str]) -> dict[int, PolicyScores]:
