@@ -47,9 +47,11 @@ class Chromium:
         """Addresses requested since the last `open`, without the page itself and `data:`."""
         self.alerts: list[str] = []
         """Texts of the dialogs that the page opened."""
+        self.errors: list[str] = []
+        """Errors in the console, of scripts and of what the browser refused or could not load."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime"):
+        for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
     def open(self, page: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
@@ -59,7 +61,7 @@ class Chromium:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.requests, self.alerts = [], []
+        self.requests, self.alerts, self.errors = [], [], []
         self._loaded = False
         self._page = page.resolve().as_uri()
         self.call("Page.navigate", url=self._page)
@@ -109,6 +111,13 @@ class Chromium:
             case "Page.javascriptDialogOpening":
                 self.alerts.append(event["params"]["message"])
                 self.call("Page.handleJavaScriptDialog", accept=True)
+            case "Runtime.exceptionThrown":
+                details = event["params"]["exceptionDetails"]
+                self.errors.append(details.get("exception", details).get("description", details["text"]))
+            case "Runtime.consoleAPICalled" if event["params"]["type"] in ("error", "assert"):
+                self.errors.append(str(event["params"]["args"]))
+            case "Log.entryAdded" if event["params"]["entry"]["level"] == "error":
+                self.errors.append(event["params"]["entry"]["text"])
 
 
 @contextmanager

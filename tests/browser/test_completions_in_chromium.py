@@ -52,8 +52,7 @@ def opened(browser, page, **window):
 
 def test_the_first_prompt_shows_without_any_other_file(browser, page):
     opened(browser, page)
-    assert browser.requests == []
-    assert browser.alerts == []
+    assert browser.requests == browser.alerts == browser.errors == []
     assert browser.value(COUNT) == "24 of 24 prompts"
     assert browser.value("document.querySelectorAll('.policy').length") == 6
     assert browser.value("document.querySelector('#prompt img').naturalWidth") == 16

@@ -34,11 +34,12 @@ def test_the_browser_detects_requests_scripts_and_overflow(browser, tmp_path):
     page = tmp_path / "index.html"
     page.write_text(
         "<meta name=viewport content='width=device-width'><title>before</title><img src=http://evil.example/x.png>"
-        "<script>alert('ran'); document.title = 'ran'</script><div style='width: 900px'>wide</div>"
+        "<script>alert('ran'); document.title = 'ran'; missing()</script><div style='width: 900px'>wide</div>"
     )
     browser.open(page, width=390)
     assert browser.requests == ["http://evil.example/x.png"]
     assert browser.alerts == ["ran"]
+    assert any("missing is not defined" in error for error in browser.errors)
     assert browser.value("document.title") == "ran"
     assert browser.value("document.documentElement.scrollWidth") >= 900
 
@@ -47,8 +48,7 @@ def test_the_browser_detects_requests_scripts_and_overflow(browser, tmp_path):
 def test_the_page_makes_no_request_and_runs_its_own_script_alone(browser, pages, name):
     browser.open(pages[name])
     browser.value("document.querySelectorAll('details').forEach(part => part.open = true)")
-    assert browser.requests == []
-    assert browser.alerts == []
+    assert browser.requests == browser.alerts == browser.errors == []
     assert browser.value("document.title") != "ran"
     assert browser.value("document.scripts.length") == 1
     assert browser.value("getComputedStyle(document.body).margin") == "0px"  # its own style does apply
@@ -67,6 +67,25 @@ def test_a_table_sorts_by_a_column_with_the_keyboard_alone(browser, pages):
             browser.call("Input.dispatchKeyEvent", type=kind, **key)
         assert browser.value("head.getAttribute('aria-sort')") == sort
         assert browser.value(labels) == shown
+
+
+CONTROLS = """[...document.querySelectorAll("a[href], button, summary, [tabindex='0']")]
+.filter(one => one.checkVisibility({contentVisibilityAuto: true}))"""
+
+
+def test_every_control_is_reached_with_the_keyboard_alone_and_shows_it(browser, pages):
+    browser.open(pages["fake"])
+    count = browser.value(f"controls = {CONTROLS}; reached = new Set(); unseen = new Set(); controls.length")
+    assert count > 50
+    for _ in range(count + 20):  # a group of radio buttons is one more
+        for kind in ("keyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        browser.value(
+            "one = document.activeElement; reached.add(one);"
+            "if (one !== document.body && getComputedStyle(one).outlineStyle === 'none') unseen.add(one); 0"
+        )
+    assert browser.value("controls.filter(one => !reached.has(one)).map(one => one.outerHTML)") == []
+    assert browser.value("[...unseen].map(one => one.outerHTML)") == []
 
 
 @pytest.mark.parametrize("width", [390, 1280])
