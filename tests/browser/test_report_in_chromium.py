@@ -141,6 +141,22 @@ def test_titles_of_tables_break_at_the_edge_of_a_phone(browser, pages):
     assert browser.value(CUT) == []
 
 
+EDGES = """[...document.querySelectorAll(".scroll")].filter(one => one.checkVisibility())
+.filter(one => one.scrollWidth === one.clientWidth)
+.map(one => one.getBoundingClientRect()).map(box => [box.right, (box.top + box.bottom) / 2])"""
+"""Right edge and middle of the tables that go on nowhere."""
+
+
+def test_a_table_that_fits_has_no_shadow_at_its_edge(browser, pages, tmp_path):
+    browser.open(pages["fake"], width=1440)
+    edges = browser.value(EDGES)
+    assert any(right % 1 for right, _ in edges)  # a pixel that is only half inside
+    browser.screenshot(tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as picture:
+        found = {picture.getpixel((int(right) - back, int(middle)))[:3] for right, middle in edges for back in (0, 1)}
+        assert found == {picture.getpixel((2, 2))[:3]}
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_all_text_stands_out_from_the_paper(browser, pages, dark):
     browser.open(pages["fake"], dark=dark)
