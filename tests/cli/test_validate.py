@@ -134,7 +134,9 @@ def test_a_custom_reward_that_fails_is_named(tables: Path, capsys: pytest.Captur
     assert "ZeroDivisionError" in printed
 
 
-def test_clips_and_images_that_cannot_be_shown_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_clips_and_images_that_cannot_be_shown_are_named_and_rows_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     clip = write_clip(None, fmt="mp4")
     Image.new("RGB", (8, 8)).save(tmp_path / "whole.png")
     picture = (tmp_path / "whole.png").read_bytes()
@@ -165,3 +167,9 @@ def test_clips_and_images_that_cannot_be_shown_are_named(tmp_path: Path, capsys:
         "    train.jsonl:5: image: unreadable",
         "    and 1 more",
     ]
+    turns = [{"from": "human", "value": "What is 1 + 1?"}, {"from": "gpt", "value": "<answer>2</answer>"}]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"conversations": turns}) + "\n")
+    code, printed = validated(of_tables(tmp_path, data=data, model={"kind": "tiny_vlm"}), tmp_path, capsys)
+    assert code == 2
+    assert "1 of 2 rows read of the split 'train' show neither image nor clip; TRL cannot train on both" in printed

@@ -118,7 +118,7 @@ def test_damaged_and_missing_clips_are_counted_by_reason_before_training(tmp_pat
 def test_rows_with_and_without_media_are_refused_before_any_training(tmp_path):
     turns = [{"from": "human", "value": "How many?"}, {"from": "gpt", "value": "7"}]
     write_records(tmp_path, [{"conversations": turns}])
-    with pytest.raises(StudyError, match=r"1 of 7 rows of the split 'train' show neither image nor clip"):
+    with pytest.raises(StudyError, match=r"1 of 7 rows read of the split 'train' show neither image nor clip"):
         run_prepare_data(clips_study(tmp_path), Layout(root=tmp_path / "results"))
 
 

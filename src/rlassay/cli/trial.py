@@ -17,7 +17,7 @@ from rlassay.config.model import HubModel
 from rlassay.config.training import Recipe, RewardConfig
 from rlassay.data.images import ImageStore
 from rlassay.data.ingest import Ingestor, length_check, reading_order
-from rlassay.data.prepare import SOURCES
+from rlassay.data.prepare import SOURCES, kind_problems
 from rlassay.data.raw_examples import RowRejectedError, Source, UnsuitableRowError
 from rlassay.files import sha256
 from rlassay.models.hub import load_processor
@@ -94,6 +94,8 @@ def _try_data(study: Study, trial: Trial, deep: bool) -> None:
             ingestor = Ingestor(source=source, images=store, too_long=length_check(limit))
             for split in reading_order(source.examples):
                 trial.rows[split] = _some_rows(split, source, ingestor, trial)
+            shown = {split: Counter(str(len(row.media)) for row in rows) for split, rows in trial.rows.items()}
+            trial.problems += kind_problems(shown, study)
         except StudyError as error:
             trial.problems += error.problems
 

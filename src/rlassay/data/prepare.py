@@ -65,7 +65,8 @@ def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
         ingestor = _ingestor(study.data, source, images)
         states = _states(study, source)
         facts = {split: _prepare_split(split, study, layout, ingestor, states[split]) for split in states}
-        _check_kinds(facts, study)
+        if problems := list(kind_problems({split: one.media for split, one in facts.items()}, study)):
+            raise StudyError(problems)
         # 3. Replace the old rows, and delete everything that belongs to an earlier version of the study.
         for split in facts:
             layout.split_part(split).replace(layout.split(split))
@@ -196,23 +197,25 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
     return facts
 
 
-def _check_kinds(facts: Mapping[str, SplitFacts], study: Study) -> None:
-    """Raise StudyError for a training split of rows with and without media: TRL takes one kind per batch.
+def kind_problems(media: Mapping[str, Mapping[str, int]], study: Study) -> Iterator[str]:
+    """A sentence for each training split of rows with and without media: TRL takes one kind per batch.
 
     Models that all take clips by their video input may have both, since `VideoTrainer` gives each row its own media.
+
+    Args:
+        media: split -> number of images and clips -> number of rows, as `SplitFacts.media`.
+        study: its models say how clips are shown.
     """
     models = [arm.recipe.model for arm in study.arms.values()]
     if all(isinstance(model, HubModel) and model.clips.show == "video" for model in models):
         return
     for split in TRAINING_SPLITS:
-        media = facts[split].media if split in facts else {}
-        without, rows = media.get("0", 0), sum(media.values())
+        without, rows = media.get(split, {}).get("0", 0), sum(media.get(split, {}).values())
         if 0 < without < rows:
-            raise StudyError(
-                [
-                    f"data: {without} of {rows} rows of the split {split!r} show neither image nor clip; TRL cannot "
-                    "train on both kinds in one batch: keep one kind (images and clips may be mixed)"
-                ]
+            yield (
+                f"data: {without} of {rows} rows read of the split {split!r} show neither image nor clip; TRL cannot "
+                "train on both kinds in one batch: keep one kind (images and clips may be mixed), or set "
+                "model.clips.show to video, with a model that takes videos"
             )
 
 
