@@ -49,6 +49,9 @@ def test_deepspeed_is_refused_where_it_is_not_installed(strategy: str, monkeypat
     budget = {"rl__max_tokens_per_micro_batch": 4096}
     assert study(**FSDP2 | budget).strategy == "fsdp2"
     assert "rl.max_tokens_per_micro_batch" in " ".join(problems(**edits, **budget))
+    offloading = {"sft__activation_offloading": True, "gpus": 2, "processes": 1}
+    assert study(strategy="fsdp2", **offloading).strategy == "fsdp2"
+    assert "sft.activation_offloading: true, but strategy is" in " ".join(problems(strategy=strategy, **offloading))
     installed.clear()
     (problem,) = problems(**edits)
     assert problem.startswith(f"strategy: {strategy}, but deepspeed is not installed in ")
