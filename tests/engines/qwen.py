@@ -70,10 +70,24 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
 
 def qwen_processor() -> Any:
     """The processor of Qwen2.5-VL for small images; it needs torchvision."""
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+    from transformers import Qwen2_5_VLProcessor
+
+    return _with_qwen2_inputs(Qwen2_5_VLProcessor)
+
+
+def qwen2_processor() -> Any:
+    """The processor of Qwen2-VL for small images; it needs torchvision."""
+    from transformers import Qwen2VLProcessor
+
+    return _with_qwen2_inputs(Qwen2VLProcessor)
+
+
+def _with_qwen2_inputs(processor: Any) -> Any:
+    """A processor of the given class, for small images and clips."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     limits = {"min_pixels": SMALLEST_IMAGE, "max_pixels": LARGEST_IMAGE}
-    return Qwen2_5_VLProcessor(
+    return processor(
         image_processor=Qwen2VLImageProcessor(**limits),
         tokenizer=qwen_tokenizer(),
         video_processor=Qwen2VLVideoProcessor(**limits),
@@ -160,19 +174,6 @@ def qwen3_model(tokenizer: PreTrainedTokenizerFast) -> Any:
         dtype="float32",
     )
     return _from_seed(Qwen3VLForConditionalGeneration, config, tokenizer)
-
-
-def qwen2_processor() -> Any:
-    """The processor of Qwen2-VL for small images; it needs torchvision."""
-    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
-
-    limits = {"min_pixels": SMALLEST_IMAGE, "max_pixels": LARGEST_IMAGE}
-    return Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**limits),
-        tokenizer=qwen_tokenizer(),
-        video_processor=Qwen2VLVideoProcessor(**limits),
-        chat_template=CHAT_TEMPLATE,
-    )
 
 
 def qwen2_model(tokenizer: PreTrainedTokenizerFast) -> Any:

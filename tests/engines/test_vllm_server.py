@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from trl import GRPOConfig
 from trl.generation.vllm_client import VLLMClient
 
 from rlassay.models.policy import build_policy
@@ -24,7 +23,7 @@ from rlassay.training.vllm import room, server
 from rlassay.training.vllm.sampler import SamplerGapError, VLLMPlan, ban
 from rlassay.training.vllm.server import check_server
 from tests.engines.qwen import save_qwen
-from tests.engines.test_vllm_trainer import prompts, variety
+from tests.engines.test_vllm_trainer import prompts, two_steps, variety
 from tests.engines.vllm_process import needs_torchvision, needs_vllm
 from tests.launcher import wait_until
 from tests.models.hubs import hub, row
@@ -97,25 +96,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def trainer_on(address: str, model: Path, folder: Path, *, seed: int = 11) -> Any:
     policy, processor = build_policy(hub(model), [row(image="image.png")])
-    arguments = GRPOConfig(
-        output_dir=str(folder),
-        max_steps=2,
-        learning_rate=1e-2,
-        per_device_train_batch_size=8,
-        num_generations=4,
-        max_completion_length=6,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        seed=seed,
-        use_vllm=True,
-        vllm_mode="server",
-        vllm_server_base_url=address,
-    )
+    arguments = two_steps(folder, seed=seed, vllm_mode="server", vllm_server_base_url=address)
     return CreditGRPOTrainer(
         model=policy,
         reward_funcs=variety,

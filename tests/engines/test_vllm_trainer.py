@@ -75,10 +75,9 @@ def variety(completions: list[Any], **columns: Any) -> list[float]:
     return [float(len(set(completion[0]["content"]))) for completion in completions]
 
 
-def train(section: HubModel, folder: Path) -> tuple[list[float], list[Rollout]]:
-    """Two steps with credit by attention and perception: how far vLLM was from the policy in each, and the rollouts."""
-    model, processor = build_policy(section, [row(image="image.png")])
-    arguments = GRPOConfig(
+def two_steps(folder: Path, *, seed: int = 11, **of_vllm: Any) -> GRPOConfig:
+    """Arguments of two steps whose completions vLLM samples, with its options."""
+    return GRPOConfig(
         output_dir=str(folder),
         max_steps=2,
         learning_rate=1e-2,
@@ -92,11 +91,16 @@ def train(section: HubModel, folder: Path) -> tuple[list[float], list[Rollout]]:
         bf16=False,
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        seed=11,
+        seed=seed,
         use_vllm=True,
-        vllm_mode="colocate",
-        vllm_max_model_length=128,
+        **of_vllm,
     )
+
+
+def train(section: HubModel, folder: Path) -> tuple[list[float], list[Rollout]]:
+    """Two steps with credit by attention and perception: how far vLLM was from the policy in each, and the rollouts."""
+    model, processor = build_policy(section, [row(image="image.png")])
+    arguments = two_steps(folder, vllm_mode="colocate", vllm_max_model_length=128)
     trainer = Checked(
         model=model,
         reward_funcs=variety,

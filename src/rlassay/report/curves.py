@@ -12,7 +12,7 @@ from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.names import in_words
 from rlassay.report.gather import PolicyRow, Results
 from rlassay.report.numbers import Curve, CurveGroup, Series, Unit
-from rlassay.report.tables import NEVER_NEGATIVE, SHARE_LIMITS, tidy, value_limits
+from rlassay.report.tables import SHARE_LIMITS, cut_at_0, tidy, value_limits
 from rlassay.stats import seed_band
 
 ATTENTION_METRICS = {
@@ -125,13 +125,12 @@ def _series(
     steps = values.index.to_numpy(dtype=int)
     spans = np.array_split(np.arange(len(steps)), min(MAX_POINTS, len(steps)))
     band = seed_band(_averaged(values.to_numpy(dtype=float).T, spans), confidence, limits)
-    low = np.maximum(band.low, np.minimum(band.mean, 0.0)) if metric in NEVER_NEGATIVE else band.low
     return Series(
         arm=row.key,
         num_seeds=len(runs),
         steps=tuple(int(steps[span[-1]]) for span in spans),
         mean=tuple(tidy(value) for value in band.mean),
-        low=tuple(tidy(value) for value in low),
+        low=tuple(tidy(value) for value in cut_at_0(metric, band.mean, band.low)),
         high=tuple(tidy(value) for value in band.high),
     )
 

@@ -187,6 +187,16 @@ def over_seeds(
     )
 
 
+def cut_at_0(
+    metric: str, mean: float | Float[np.ndarray, " points"], low: float | Float[np.ndarray, " points"]
+) -> Float[np.ndarray, "..."]:
+    """Lower ends of intervals of a logged metric: at least 0 if it is never negative, and at most their means.
+
+    The k1 estimate of a KL, whose true value is not negative, may itself be.
+    """
+    return np.asarray(np.maximum(low, np.minimum(mean, 0.0)) if metric in NEVER_NEGATIVE else low, dtype=float)
+
+
 def _of_shares(unit: Unit, cells: Sequence[SeedScores]) -> bool:
     """Whether the scores are shares or all in [0, 1], so that their mean is too."""
     return unit == "share" or (unit == "value" and all(are_shares(cell) for cell in cells))

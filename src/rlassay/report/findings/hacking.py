@@ -29,7 +29,7 @@ from rlassay.report.findings.records import HackingSign, SuspectCompletion
 from rlassay.report.gather import PolicyRow, Results, reading
 from rlassay.report.numbers import Column, Estimate
 from rlassay.report.read.scores import DISAGREEMENT, column_or_nan
-from rlassay.report.tables import NEVER_NEGATIVE, SHARE_LIMITS, estimate, over_seeds, primary_column, scores_of, tidy
+from rlassay.report.tables import SHARE_LIMITS, cut_at_0, estimate, over_seeds, primary_column, scores_of, tidy
 from rlassay.report.typeset import number
 from rlassay.report.verdicts import row_difference, start_of
 from rlassay.stats.intervals import VarianceComponent, cochran_half_width
@@ -310,10 +310,9 @@ def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidenc
         means.append(float(np.nanmean(part)) if np.isfinite(part).any() else float("nan"))
         steps += len(part)
     found = over_seeds(np.array(means), steps, confidence, None)
-    if metric not in NEVER_NEGATIVE or found.low is None or found.mean is None:
+    if found.low is None or found.mean is None:
         return found
-    # The k1 estimate of a KL may itself be negative.
-    return found.model_copy(update={"low": max(found.low, min(found.mean, 0.0))})
+    return found.model_copy(update={"low": float(cut_at_0(metric, found.mean, found.low))})
 
 
 def _risen(before: Estimate, after: Estimate) -> float | None:
