@@ -61,12 +61,12 @@ def warm_start(study: Study) -> str:
     return next(name for name in policies(study) if name.startswith("sft/"))
 
 
-def fork_ranks(launcher: Launcher, folder: Path, stage: str, policy: str) -> None:
+def fork_ranks(launcher: Launcher, folder: Path, stage: str, policy: str, *more: str) -> None:
     """Run a stage whose ranks are forked with the libraries in place, and not started as users start them."""
     signs = folder / f"signs of {stage}"
     signs.mkdir()
     environment = {ranks.FOLDER: str(signs), "DS_ACCELERATOR": "cpu"}
-    arguments = arguments_of(folder, stage, "--policy", policy)
+    arguments = arguments_of(folder, stage, "--policy", policy, *more)
     launcher.run_ranks("rlassay.cli.stages", arguments, 2, folder / "log", **environment)
 
 
