@@ -62,7 +62,7 @@ def read_progress(layout: Layout, policy: str) -> Progress | None:
     ended: float | None = attempts[-1]["ended"]
     if condition == "running" and not is_held(layout.state(policy)):
         condition = "killed"
-        ended = max([attempts[-1]["started"], *(line["time"] for line in lines[-1:])])
+        ended = max([work_began(attempts[-1]), *(line["time"] for line in lines[-1:])])
     return Progress(
         identity=f"{run['fingerprint']}@{attempts[0]['started']:.3f}",
         stage=run["stage"],
@@ -75,6 +75,11 @@ def read_progress(layout: Layout, policy: str) -> Progress | None:
         reward=next((line["reward"] for line in reversed(lines) if line.get("reward") is not None), None),
         error=run["error"],
     )
+
+
+def work_began(attempt: dict[str, Any]) -> float:
+    """When an attempt of `run.json` had waited for its vLLM server and began to work, unix seconds."""
+    return attempt["started"] + attempt.get("waited", 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,32 +1,39 @@
 """A trainer samples on a real vLLM server without a GPU: all but the weights, which TRL sends from GPU to GPU."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import httpx
 import pytest
 from trl.generation.vllm_client import VLLMClient
 
+from rlassay.config.engine import VLLMSampler
+from rlassay.layout import Layout
 from rlassay.models.policy import build_policy
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.signals.segments import vision_token_ids
 from rlassay.training import CreditGRPOTrainer
 from rlassay.training.process import RefusedError
 from rlassay.training.rollouts import Rollout
+from rlassay.training.state import open_run
 from rlassay.training.vllm import room, server
 from rlassay.training.vllm.sampler import SamplerGapError, VLLMPlan, ban
-from rlassay.training.vllm.server import check_server
+from rlassay.training.vllm.server import check_server, sampling_server, sole_use
 from tests.engines.qwen import save_qwen
 from tests.engines.test_vllm_trainer import prompts, two_steps, variety
 from tests.engines.vllm_process import needs_torchvision, needs_vllm
 from tests.launcher import wait_until
 from tests.models.hubs import hub, row
+from tests.training.test_state import Pretender, plan
 
 pytestmark = [needs_vllm, needs_torchvision, pytest.mark.filterwarnings("ignore")]
 BETWEEN_ENGINES = 0.02
@@ -176,3 +183,23 @@ def test_a_server_that_is_not_there_or_does_not_fit_is_refused(address: str, mon
     monkeypatch.setattr(server, "package_version", lambda package: "0.1.0")
     with pytest.raises(RefusedError, match=r"is vLLM \d.*, and the trainer's vLLM is 0\.1\.0; expected one version"):
         check_server(address)
+
+
+def test_the_wait_for_a_server_that_another_run_holds_is_no_time_of_the_run(address: str, tmp_path: Path):
+    held = Event()
+
+    def hold() -> None:
+        with sole_use(address, "runs/other", tmp_path):
+            held.set()
+            time.sleep(3)
+
+    other = Thread(target=hold)
+    other.start()
+    assert held.wait(10)
+    engine = VLLMSampler(kind="vllm", mode="server", server_base_url=address)
+    with open_run(Layout(root=tmp_path), plan()) as run, sampling_server(engine, run, tmp_path):
+        other.join()
+        run.finish(Pretender())  # type: ignore[arg-type]
+    record = json.loads((run.state / "run.json").read_text())
+    assert record["ended"] - record["started"] > 2.5
+    assert json.loads(run.manifest.read_text())["seconds"] < 1

@@ -1,6 +1,7 @@
 """The decisions of `open_run`, with a fake trainer; `test_survival.py` kills real ones."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,34 @@ def test_a_finished_job_writes_its_manifest_and_does_not_run_again(layout: Layou
     with open_run(layout, plan()) as again:
         assert again.finished
     assert json.loads(run.manifest.read_text()) == manifest
+
+
+def test_the_wait_for_a_server_is_no_time_of_the_job(layout: Layout):
+    def killed_while_it_waits() -> None:
+        with open_run(layout, plan()) as run, run.waiting():
+            time.sleep(1.5)
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        killed_while_it_waits()
+    with open_run(layout, plan()) as run:
+        with run.waiting():
+            time.sleep(1.5)
+        vanished = written(layout)
+        run.finish(Pretender())  # type: ignore[arg-type]
+    assert json.loads(run.manifest.read_text())["seconds"] < 1
+    attempts = written(layout)["attempts"]
+    assert all(1.5 <= each["waited"] <= each["ended"] - each["started"] for each in attempts)
+    # After kill -9 and without a step, the end of the wait is the last sign of life.
+    (run.state / "run.json").write_text(json.dumps(vanished))
+    progress = read_progress(layout, "runs/base/seed1")
+    assert progress is not None
+    assert progress.ended == attempts[1]["started"] + attempts[1]["waited"]
+    run.manifest.unlink()
+    run.complete.unlink()
+    with open_run(layout, plan()) as run:
+        run.finish(Pretender())  # type: ignore[arg-type]
+    assert 0 < json.loads(run.manifest.read_text())["seconds"] < 1
 
 
 def test_complete_without_a_manifest_is_a_forced_rerun(layout: Layout):

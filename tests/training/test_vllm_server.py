@@ -110,9 +110,13 @@ def test_a_training_job_waits_for_the_server_of_its_study(launcher: Launcher, tm
         wait_until(lambda: log.exists() and "waiting for" in log.read_text())
         assert "results/other/runs/base/seed9 samples on it" in log.read_text()
         assert json.loads((layout.state(RUN) / "run.json").read_text())["status"] == "running"
+        time.sleep(1)
         job.send(signal.SIGTERM)
         assert job.wait() == 128 + signal.SIGTERM
-    assert json.loads((layout.state(RUN) / "run.json").read_text())["status"] == "killed"
+    record = json.loads((layout.state(RUN) / "run.json").read_text())
+    assert record["status"] == "killed"
+    (attempt,) = record["attempts"]
+    assert 1 <= attempt["waited"] <= attempt["ended"] - attempt["started"]
     assert os.listdir(layout.root.parent / SHARED)
 
 

@@ -19,7 +19,7 @@ Files of `<policy>/state/`, written by the one process that holds the lock:
 "collapsed" (ended early by its guard, for the reason in `error`; its result is that of a finished job), "killed"
 (SIGTERM or Ctrl-C) or "failed" (any other exception, with its text in `error`). After `kill -9` it is still "running",
 but no process holds the lock (`rlassay.progress.is_held`). On Slurm it also has "slurm_job". Times are unix seconds;
-`step` is the step from which the attempt started.
+`step` is the step from which the attempt started. One that waited for its vLLM server also has "waited", in seconds.
 """
 
 import os
@@ -46,6 +46,7 @@ from rlassay.layout import (
     checkpoint_step,
     checkpoints,
 )
+from rlassay.progress import work_began
 from rlassay.ranks import PROGRESS, is_main
 from rlassay.training.checkpoints import newest_sound
 from rlassay.training.process import (
@@ -171,6 +172,16 @@ class Run:
         report = {"status": status, "error": error, "attempts": self._attempts}
         write_json(self.state / RUN_RECORD, asdict(self.plan) | about | report | _cluster_job())
 
+    @contextmanager
+    def waiting(self) -> Generator[None, None, None]:
+        """Do not count the time of the body, in which the main process waits for others, among the job's seconds."""
+        attempt, began = self._attempts[-1], time.time()
+        try:
+            yield
+        finally:
+            attempt["waited"] = time.time() - began
+            self.record("running")
+
     def record_end(self) -> None:
         """Write `run.json` for a job with a result: finished, or collapsed."""
         if self.collapse is None:
@@ -219,7 +230,7 @@ class Run:
             "max_steps": self.plan.max_steps,
             "weights": str(self.weights.relative_to(self.folder)),
             "sha256": {path.name: sha256(path) for path in sorted(self.weights.glob(WEIGHT_FILES))},
-            "seconds": sum((attempt["ended"] or now) - attempt["started"] for attempt in self._attempts),
+            "seconds": sum((attempt["ended"] or now) - work_began(attempt) for attempt in self._attempts),
             "generated_tokens": generated_tokens,
             "resumes": [{"step": attempt["step"], "time": attempt["started"]} for attempt in self._attempts[1:]],
             "gpus": self.plan.gpus,
@@ -312,4 +323,4 @@ def _wipe(state: Path) -> None:
 def _closed(attempts: list[dict[str, Any]], metrics: Path) -> list[dict[str, Any]]:
     """The attempts with their ends; for one killed by SIGKILL, the time of its last metrics."""
     last_sign = metrics.stat().st_mtime if metrics.exists() else 0.0
-    return [{**each, "ended": each["ended"] or max(last_sign, each["started"])} for each in attempts]
+    return [{**each, "ended": each["ended"] or max(last_sign, work_began(each))} for each in attempts]

@@ -58,9 +58,11 @@ def sampling_server(engine: RLEngine, run: Run, results: Path) -> Generator[None
     if address is None or run.finished or not is_main():
         yield
         return
-    with sole_use(address, str(run.folder), results):
-        with PROGRESS.patient():
-            check_server(address)
+    with ExitStack() as held:
+        with run.waiting():
+            held.enter_context(sole_use(address, str(run.folder), results))
+            with PROGRESS.patient():
+                check_server(address)
         yield
 
 
