@@ -160,7 +160,7 @@ def test_a_server_samples_no_image_tokens_and_its_own_limit_counts(address: str,
     assert room._limit(generation) == LIMIT
 
 
-def test_the_image_cache_is_emptied_with_new_weights_or_the_run_is_refused(
+def test_a_server_that_takes_no_images_or_cannot_forget_their_features_is_refused(
     address: str, model: Path, tmp_path: Path, pushed: list[int]
 ):
     generation = trainer_on(address, model, tmp_path).vllm_generation
@@ -170,6 +170,8 @@ def test_the_image_cache_is_emptied_with_new_weights_or_the_run_is_refused(
     generation.vllm_client.base_url = f"{address}/v1"  # where no server has it
     with pytest.raises(RefusedError, match="answers 404 to /reset_encoder_cache, without which it would see images"):
         generation.sync_weights()
+    with pytest.raises(RefusedError, match=r"answers 404 to /v1/chat/completions/render, .* with --enable-scale-out"):
+        server.send_images_to_server(generation)
 
 
 def test_a_server_that_is_not_there_or_does_not_fit_is_refused(address: str, monkeypatch: pytest.MonkeyPatch):

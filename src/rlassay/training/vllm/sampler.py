@@ -29,7 +29,7 @@ from rlassay.ranks import PROGRESS
 from rlassay.signals.segments import vision_token_ids
 from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.process import RefusedError
-from rlassay.training.vllm.server import empty_image_cache_of_server
+from rlassay.training.vllm.server import send_images_to_server
 
 FSDP2 = 2
 """The version of FSDP whose weights `rlassay.training.scale.strategy.whole_weights` gathers."""
@@ -114,7 +114,7 @@ class VLLMSampling:
         if trainer._is_vlm and trainer.vllm_mode == "colocate":
             patch_vllm_images(generation, trainer.processing_class.image_token_id, lambda: self.clip_prompts)
         elif trainer._is_vlm and trainer.accelerator.is_main_process:
-            empty_image_cache_of_server(generation)
+            send_images_to_server(generation)
         if trainer.vllm_mode == "colocate":  # a server refuses such requests itself
             _leave_room(generation)
 

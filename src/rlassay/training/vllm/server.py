@@ -45,6 +45,8 @@ START = (
     "--logprobs-mode processed_logprobs --max-logprobs -1, for images with --enable-scale-out"
 )
 """How a server is started that TRL can push weights to."""
+_IMAGES = "/v1/chat/completions/render"
+"""Where TRL sends the images of a prompt; vLLM serves it with --enable-scale-out alone."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -191,15 +193,20 @@ def _is_here(host: str) -> bool:
     return any(each in own or ipaddress.ip_address(each).is_loopback for each in found)
 
 
-def empty_image_cache_of_server(generation: Any) -> None:
-    """Have a vLLM server empty its cache of image features whenever new weights arrive.
+def send_images_to_server(generation: Any) -> None:
+    """Require that a vLLM server takes images, and have it forget their features whenever new weights arrive.
 
     Args:
         generation: TRL's `VLLMGeneration` in `server` mode, on the process that talks to the server.
 
-    Errors: RefusedError, from `generation.sync_weights`, if the server cannot.
+    Errors: RefusedError if the server takes no images; from `generation.sync_weights`, if it cannot forget them.
     """
     sync_weights, client = generation.sync_weights, generation.vllm_client
+    if client.session.post(f"{client.base_url}{_IMAGES}", json={}).status_code == HTTPStatus.NOT_FOUND:
+        raise RefusedError(
+            f"the vLLM server at {client.base_url} answers {HTTPStatus.NOT_FOUND} to {_IMAGES}, by which it gets the "
+            "images of prompts. Start it with --enable-scale-out, or set rl.engine.mode to colocate"
+        )
 
     def sync_and_empty() -> None:
         sync_weights()
