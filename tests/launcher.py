@@ -42,10 +42,12 @@ class Launcher:
         (pid,) = self._answer(request)
         return Attempt(self, pid)
 
-    def run_ranks(self, module: str, arguments: list[str], processes: int, log: Path, **environment: str) -> None:
-        """Run a module as the ranks of one job on CPU, by gloo, as `torchrun` does; they must succeed."""
+    def run_ranks(
+        self, module: str, arguments: list[str], processes: int, log: Path, folder: str = ".", **environment: str
+    ) -> None:
+        """Run a module in `folder` as the ranks of one job on CPU, by gloo, as `torchrun` does; they must succeed."""
         of_ranks = environments(processes, **environment)
-        ranks = [self.start(arguments, log, module, environment=each) for each in of_ranks]
+        ranks = [self.start(arguments, log, module, folder=folder, environment=each) for each in of_ranks]
         statuses = self._answer([rank.pid for rank in ranks])
         assert statuses == [0] * processes, log.read_text()[-3000:]
 

@@ -226,6 +226,19 @@ def test_a_table_file_has_one_row_per_number_with_seeds_and_items(tmp_path: Path
     assert len(curves) == 3 * 4 * 30
 
 
+def test_columns_do_not_depend_on_numbers_that_may_be_absent(results: Results):
+    content = build_content(results, SETTINGS.report)
+    one = content.summaries[0].model_copy(update={"tokens_per_point": content.summaries[0].iqm})
+    other = one.model_copy(update={"tokens_per_point": None})
+    columns = [
+        list(build_frames(content.model_copy(update={"summaries": arms}))["summaries"])
+        for arms in ((one, one), (one, other), (other, other))
+    ]
+    assert columns[0] == columns[1] == columns[2]
+    assert "tokens_per_point" not in columns[0]
+    assert "tokens_per_point.mean" in columns[0]
+
+
 def test_half_a_surrogate_pair_in_a_completion_stays_valid_json(tmp_path: Path):
     content = fake_content()
     example = content.examples[0]

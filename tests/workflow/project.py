@@ -12,7 +12,10 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from rlassay import ranks
+from rlassay.cli.stages import STAGES
 from tests.launcher import Launcher
 
 ROOT = Path(__file__).parents[2]
@@ -110,18 +113,28 @@ class Project:
         assert run.wait() == 0, log.read_text()
         return set(re.findall(r"^Job \d+: (.*)$", log.read_text(), flags=re.MULTILINE))
 
-    def run_planned(self, launcher: Launcher, study: str = "smallest") -> list[str]:
+    def run_planned(
+        self, launcher: Launcher, study: str = "smallest", scale: str = "null", processes: int = 1
+    ) -> list[str]:
         """Run the jobs that Snakemake plans, in its order, forked from `launcher`; returns their stages.
 
-        That Snakemake itself starts jobs, `test_real_study.py` tests.
+        `processes` is the number of ranks of jobs that the study's processes share. That Snakemake itself starts jobs,
+        `test_real_study.py` tests, and that a job starts its ranks, `tests/training/test_shared_jobs.py`.
         """
-        plan = self.start("snakemake", "--cores", "2", "-np", "ablation_report", "--config", f"study={study}").end()
+        chosen = ["--config", f"study={study}", f"scale={scale}"]
+        plan = self.start("snakemake", "--cores", "2", "-np", "ablation_report", *chosen).end()
         jobs = re.findall(r'python -m rlassay.cli.stages (\w+) "\$@"(.*?) 2?>>', plan)
-        given = ["--study", study, "--scale", "null", "--engine", "null", "--results", "results"]
-        log = self.folder / "log"
+        given = ["--study", study, "--scale", scale, "--engine", "null", "--results", "results"]
+        log, folder = self.folder / "log", str(self.folder)
         for stage, options in jobs:
-            job = launcher.start([stage, *given, *shlex.split(options)], log, folder=str(self.folder))
-            assert job.wait() == 0, log.read_text()
+            arguments = [stage, *given, *shlex.split(options)]
+            if processes > 1 and STAGES[stage].in_processes:
+                with TemporaryDirectory() as signs:
+                    environment = {ranks.FOLDER: signs, "DS_ACCELERATOR": "cpu"}
+                    launcher.run_ranks("rlassay.cli.stages", arguments, processes, log, folder, **environment)
+            else:
+                job = launcher.start(arguments, log, folder=folder)
+                assert job.wait() == 0, log.read_text()
         return [stage for stage, _ in jobs]
 
     def edit(self, file: str, old: str, new: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from rich.console import Console
@@ -12,6 +12,7 @@ from rlassay.config.policies import seeds_by_arm
 from rlassay.config.settings import ReportSettings, Settings
 from rlassay.config.study import Study
 from rlassay.layout import PAGE, REPORT_NUMBERS, TABLES, Layout
+from rlassay.records import Record
 from rlassay.report.completions.browser import write_browser
 from rlassay.report.content import ArmFacts, Content, StudyFacts
 from rlassay.report.credit_view import build_credit, credit_rows
@@ -204,7 +205,7 @@ def build_frames(content: Content) -> dict[str, pd.DataFrame]:
         ("rewards", content.rewards),
         ("summaries", content.summaries),
     ):
-        frames[name] = pd.json_normalize([_flat(one.model_dump(exclude=NOT_IN_CSV)) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
+        frames[name] = pd.json_normalize([_row(one) for one in records])  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     for name, rows in (("modes", _modes(content)), ("flips", _flips(content)), ("design", _design(content))):
         frames[name] = pd.json_normalize(rows)  # pyright: ignore[reportUnknownMemberType] pandas has no stubs
     for name, records in (("cost", content.cost), ("policies", content.policies)):
@@ -273,6 +274,16 @@ def _effects(attribution: Attribution) -> list[dict[str, Any]]:
         for method in attribution.methods
         for one in method.effects
     ]
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """Fields of a record; one that may be null has the columns of its record where it is, whatever the numbers are."""
+    fields = _flat(record.model_dump(exclude=NOT_IN_CSV))
+    for name, field in type(record).model_fields.items():
+        if name in fields and fields[name] is None:
+            kinds = (kind for kind in get_args(field.annotation) if isinstance(kind, type) and issubclass(kind, Record))
+            fields[name] = next((dict.fromkeys(kind.model_fields) for kind in kinds), None)
+    return fields
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
