@@ -3,9 +3,25 @@
 from pathlib import Path
 
 
+def note_wait(benchmark: Path, seconds: float) -> None:
+    """Record how long a job waited for its GPUs, which Snakemake counts as its time; no file for less than a second."""
+    file = _wait(benchmark)
+    if seconds < 1:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{seconds:.1f}\n", encoding="utf-8")
+
+
 def job_seconds(path: Path) -> float | None:
-    """The seconds that a job took; None without a benchmark file that states them."""
+    """The seconds that a job took, its wait for GPUs left out; None without a benchmark file that states them."""
     try:
-        return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
+        seconds = float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
+        waited = float(file.read_text(encoding="utf-8")) if (file := _wait(path)).exists() else 0.0
     except (OSError, IndexError, ValueError):
         return None
+    return max(0.0, seconds - waited)
+
+
+def _wait(benchmark: Path) -> Path:
+    return benchmark.with_suffix(".waited")

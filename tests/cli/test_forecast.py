@@ -15,6 +15,7 @@ from rlassay.cli.plans.finished import Noise, Speed, noise_of, speed_of
 from rlassay.cli.plans.forecast import best_split, guessed_noise, power_lines, time_line, tokens_line
 from rlassay.config import Study, load_study
 from rlassay.config.policies import policies
+from rlassay.job_times import note_wait
 from rlassay.layout import Layout
 from rlassay.stats import PlannedTest, deviations_of, minimum_detectable_effect, seeds_needed
 from tests.config.studies import content, study, write
@@ -139,9 +140,11 @@ def test_hours_follow_from_jobs_that_finished_on_this_machine(tmp_path: Path, mo
     finish(layout, planned, layout.run("dr_grpo", 1), 1e6, host="elsewhere")
     benchmark = layout.benchmark(layout.run("base", 1), "generate-test")
     benchmark.parent.mkdir(parents=True)
-    benchmark.write_text("s\th:m:s\n36.0\t0:00:36\n")
+    benchmark.write_text("s\th:m:s\n50.5\t0:00:50\n")
+    note_wait(benchmark, 14.5)
     found = speed_of(planned, layout)
-    # The median run took 120 s for 60 x 128 completions of at most 16 tokens; 36 s answered 400 prompts nine times.
+    # The median run took 120 s for 60 x 128 completions of at most 16 tokens; 36 s answered 400 prompts nine times,
+    # after 14.5 s for which other jobs held the GPUs.
     assert (found.rl, found.sft) == (pytest.approx(120 / (60 * 128 * 16)), None)
     assert found.generate == pytest.approx(36 / (400 * 9 * 16))
     # 12 runs of 120 s are 0.4 hours, 14 policies of 36 s 0.14.

@@ -4,13 +4,18 @@ import gc
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from rlassay.cli import gpus
 from rlassay.cli.stages import STAGES, main
 from rlassay.config import load_study
 from rlassay.config.fingerprints import data_id
+from rlassay.job_times import job_seconds
+from rlassay.layout import Layout
 from tests.config.studies import content, write
 from tests.evaluation.tiny import SMALL, layout_with_data, only, tiny_study
 
@@ -64,6 +69,37 @@ def test_a_warm_start_is_trained_answers_and_is_scored(arguments: list[str], tmp
     assert main(["score", *arguments, "--policy", policy, "--set", "test"]) == 0
 
     assert (tmp_path / "results/digits" / policy / "eval/test.scores.parquet").exists()
+
+
+def test_the_wait_for_a_gpu_is_recorded_until_a_job_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpus, "LOCKS", tmp_path / "locks")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    file = write(tmp_path / "digits.yaml", content(**SMALL | {"gpus": 1}))
+    layout = Layout(root=tmp_path / "results/digits")
+    policy = only(tiny_study(gpus=1), "sft").folder
+    job = [
+        "generate",
+        "--study",
+        str(file),
+        "--results",
+        str(tmp_path / "results"),
+        "--policy",
+        policy,
+        "--set",
+        "test",
+    ]
+    benchmark = layout.benchmark(policy, "generate-test")
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\th:m:s\n5.0\t0:00:05\n")
+    with ThreadPoolExecutor(1) as other, FileLock(tmp_path / "locks/7.lock"):
+        waits = other.submit(main, job)
+        time.sleep(2)
+    assert waits.result() == 2  # no GPU here
+    found = job_seconds(benchmark)
+    assert found is not None
+    assert found <= 3
+    assert main(job) == 2
+    assert job_seconds(benchmark) == 5
 
 
 @pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if stage.policy])

@@ -5,6 +5,7 @@ import gc
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from rlassay.cli.gpus import handed_out, set_aside
 from rlassay.config import Settings, Study
 from rlassay.config.fingerprints import data_id, evaluation_id
 from rlassay.evaluation.follower import judged_meanwhile
+from rlassay.job_times import note_wait
 from rlassay.layout import Layout
 from rlassay.models.vllm_engine import set_environment
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
@@ -284,7 +286,10 @@ def _run(args: argparse.Namespace) -> int:
     stage, placed = STAGES[args.stage], study.placed(args.stage)
     if stage.in_processes:
         refuse_other_launchers()
-    with handed_out(_gpus(stage, placed), beside=_judging_gpus(stage, study)), _judged(args, study, layout, settings):
+    began, held = time.monotonic(), _gpus(stage, placed)
+    with handed_out(held, beside=_judging_gpus(stage, study)), _judged(args, study, layout, settings):
+        if stage.takes_set and not ranks.is_launched():
+            note_wait(layout.benchmark(args.policy, f"{args.stage}-{args.set}"), time.monotonic() - began)
         if stage.in_processes and study.ranks_of(args.stage) > 1 and not ranks.is_launched():
             from rlassay.cli.launch import launch
 
