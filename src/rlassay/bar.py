@@ -1,4 +1,7 @@
-"""The progress bar of every long job: redrawn on a terminal, one line every few seconds in a log."""
+"""The progress bar of every long job.
+
+It is redrawn on a terminal; a log gets one line every few seconds.
+"""
 
 import sys
 from typing import TYPE_CHECKING, Any

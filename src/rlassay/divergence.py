@@ -35,9 +35,10 @@ ERROR_LIMIT = 0.2
 
 
 def low_var_kl(log_ratio: Tensor) -> Tensor:
-    """`e^-d + d - 1` for the log-ratio d: never negative, and of low variance where the policies are close.
+    """The low-variance estimate of a KL from the log-ratio d: `e^-d + d - 1`.
 
-    -d is clamped to +-20 and the result to at most 10, where the gradient becomes 0.
+    It is never negative, and of low variance where the policies are close. -d is clamped to +-20 and the result to at
+    most 10, where the gradient becomes 0.
     """
     clamped = (-log_ratio).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     return (torch.expm1(clamped) - clamped).clamp(-PENALTY_LIMIT, PENALTY_LIMIT)

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path, None, None]:
-    """Yield a temporary path to write, then rename it to `path`: readers see the old file or the new one.
+    """Yield a temporary path to write, then rename it to `path`.
 
-    After an exception the temporary file is removed, and `path` is unchanged.
+    Readers see the old file or the new one. After an exception the temporary file is removed, and `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")

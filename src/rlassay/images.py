@@ -161,7 +161,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether any viewer shows the same pixels as `to_rgb`, so that the file can be kept as it is."""
+    """Whether any viewer shows the pixels of `to_rgb`, so that the file can be kept."""
     return (
         image.mode == "RGB"
         and "transparency" not in image.info
@@ -212,7 +212,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _declared_bits(image: Image.Image) -> int | None:
-    """Bits per value by the tag of a TIFF file, if they are fewer than those of the container."""
+    """Bits per value in a TIFF file's tag, if fewer than those of the container."""
     tags: Any = getattr(image, "tag_v2", None)
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0] if tags else 16
     return bits if 8 < bits < 16 else None

@@ -76,9 +76,9 @@ def outside_thinking(text: str) -> str:
 
 
 def answer_pieces(visible: str) -> Iterator[tuple[str, str]]:
-    """Alternating pieces of a text: `prose`, and contents of answer tags that are `closed` or `open` to the end.
+    """Split a text into `prose` and contents of answer tags, `closed` or `open`.
 
-    A tag that the text only mentions is prose.
+    An `open` tag lasts to the end of the text. A tag that the text only mentions is prose.
     """
     if "answer>" not in visible.lower():
         yield "prose", visible

@@ -44,9 +44,9 @@ class Media(Record):
     frames: FrameSampling | None = None
     """For a video, how many frames are shown, where its source says so."""
     strip: str = ""
-    """For a video, path of the image with its frames side by side, relative to the study's data folder."""
+    """Of a video: path of its film strip, relative to the study's data folder. It shows the frames side by side."""
     times: tuple[float, ...] = ()
-    """For a video, when each frame of the strip is shown, seconds from the first frame of the clip."""
+    """Of a video: time of each strip frame, seconds from the clip's first frame."""
     duration: float = 0.0
     """For a video, its length, seconds."""
     fps: float = 0.0
@@ -220,7 +220,7 @@ class CompletionRow(Record):
 
 
 SCORED = "rlassay.scored"
-"""Key of the metadata of a file of scores: JSON of the `policy`'s folder and the SHA-256 of its `completions`."""
+"""Metadata key of a file of scores. Its value is JSON: the `policy`'s folder, and the SHA-256 of its `completions`."""
 
 
 class ScoreRow(Record):

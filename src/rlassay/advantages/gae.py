@@ -46,7 +46,7 @@ def gae(
 def terminal_rewards(
     rewards: Float[Tensor, "batch"], completion_mask: Shaped[Tensor, "batch time"]
 ) -> Float[Tensor, "batch time"]:
-    """The reward of a completion on its last token under the mask, 0 on all others and where the reward is NaN."""
+    """Each completion's reward on its last token under the mask, 0 elsewhere and for NaN."""
     reversed_count = completion_mask.flip(1).cumsum(dim=1).flip(1)
     is_last = completion_mask.bool() & (reversed_count == 1)
     return torch.where(is_last, torch.nan_to_num(rewards, nan=0.0)[:, None], 0.0)
@@ -58,9 +58,10 @@ def value_errors(
     returns_BT: Float[Tensor, "batch time"],
     clip: float,
 ) -> Float[Tensor, "batch time"]:
-    """The critic's loss of each token: `max((V - R)^2, (V' - R)^2) / 2`, V' held within `clip` of the old value.
+    """The clipped loss of the critic for each token.
 
-    A value that has moved further than `clip` towards its return gives no gradient.
+    It is `max((V - R)^2, (V' - R)^2) / 2`, with V' held within `clip` of the old value. A value that has moved further
+    than `clip` towards its return gives no gradient.
 
     Source: the value loss of PPO (openai/baselines `ppo2`), as in TRL's former PPO trainer and verl.
     """
@@ -73,9 +74,10 @@ def explained_variance(
     returns_BT: Float[Tensor, "batch time"],
     counted_BT: Bool[Tensor, "batch time"],
 ) -> float:
-    """`1 - var(R - V) / var(R)` over the counted tokens: 1 = the values predict all, 0 = no better than a constant.
+    """Share of the returns' variance that the values explain, over the counted tokens.
 
-    NaN where the returns do not vary, or for fewer than two tokens.
+    `1 - var(R - V) / var(R)`: 1 = the values predict all, 0 = no better than a constant. NaN where the returns do not
+    vary, or for fewer than two tokens.
     """
     returns, errors = returns_BT[counted_BT], (returns_BT - values_BT)[counted_BT]
     if len(returns) < 2 or bool(returns.max() == returns.min()):

@@ -13,7 +13,9 @@ Scale = Literal["group", "batch", "none"]
 
 
 def grpo(rewards: Float[Tensor, "batch"], num_generations: int, scale: Scale = "group") -> Float[Tensor, "batch"]:
-    """Reward minus the mean of its group, divided by a standard deviation: `(r - mean) / (std + 1e-4)`.
+    """Reward minus the mean of its group, divided by a standard deviation.
+
+    The formula is `(r - mean) / (std + 1e-4)`.
 
     Args:
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and the other

@@ -38,7 +38,7 @@ def total_rewards(
 
 
 def in_groups(rewards: Float[Tensor, "batch *rest"], num_generations: int) -> Float[Tensor, "groups size *rest"]:
-    """The rewards of each prompt's group in a row of their own: `(B, ...)` becomes `(B / G, G, ...)`.
+    """One row of rewards per prompt: `(B, ...)` becomes `(B / G, G, ...)`.
 
     Errors: ValueError if the batch is not made of whole groups.
     """
@@ -70,9 +70,10 @@ def whiten(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Flo
 
 
 def nanstd(values: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*kept"]:
-    """Standard deviation along `dim`, which is kept with size 1: divisor n - 1, over the n values that are not NaN.
+    """Standard deviation of the values that are not NaN, along `dim`.
 
-    NaN for n < 2. The same operations in the same order as TRL's `nanstd`, so that results are equal bit for bit.
+    `dim` is kept with size 1. The divisor is n - 1, for n values that are not NaN. NaN for n < 2. The same operations
+    in the same order as TRL's `nanstd`, so that results are equal bit for bit.
     """
     variance = torch.nanmean((values - torch.nanmean(values, dim=dim, keepdim=True)) ** 2, dim=dim, keepdim=True)
     count = torch.sum(~torch.isnan(values), dim=dim, keepdim=True)

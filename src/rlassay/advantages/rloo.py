@@ -7,7 +7,9 @@ from rlassay.advantages.rewards import in_groups, mean_of_others, zero_if_unscor
 
 
 def rloo(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor, "batch"]:
-    """Reward minus the mean of the other n - 1 completions: `n / (n - 1) * (r - mean)`.
+    """Reward minus the mean of the prompt's other completions.
+
+    For n completions it is `n / (n - 1) * (r - mean)`.
 
     Args:
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and the other

@@ -8,11 +8,12 @@ from rlassay.advantages.rewards import in_groups, mean_of_others, zero_if_unscor
 
 
 def shrinkage(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor, "batch"]:
-    """Reward minus `(1 - lambda) * mean of the prompt's others + lambda * mean of the other prompts' means`.
+    """Reward minus its prompt's mean, shrunk towards the mean of the other prompts.
 
-    For each of P prompts, `lambda = (P - 1) / P * v / (v + s)`, both over the other prompts: v is the mean sampling
-    variance of a prompt's mean, `var / n`, and s the variance of their means (divisor P - 1). Noisy means that are
-    alike are shrunk most. No baseline depends on the reward that it is for: the gradient is unbiased.
+    The baseline is `(1 - lambda) * mean of the prompt's others + lambda * mean of the other prompts' means`. For each
+    of P prompts, `lambda = (P - 1) / P * v / (v + s)`, both over the other prompts: v is the mean sampling variance of
+    a prompt's mean, `var / n`, and s the variance of their means (divisor P - 1). Noisy means that are alike are shrunk
+    most. No baseline depends on the reward that it is for: the gradient is unbiased.
 
     Args:
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and all

@@ -28,7 +28,7 @@ KEEP_LOG = (
     'keep_log() { touch "$1.all"; ln -f "$1.all" "$1" 2> /dev/null || true; '
     'echo "== $(date "+%F %T") on $(hostname)" >> "$1"; }; '
 )
-"""A shell function that keeps the lines of earlier attempts: Snakemake removes the log before it starts a job, and the
+"""A shell function that keeps the lines of earlier attempts. Snakemake removes the log before it starts a job, and the
 file lives on by its other name, `<log>.all`."""
 ANY_POLICY = "runs/<arm>/seed<k>, sft/<id>[/seed<k>] or models/<id>"
 
@@ -316,7 +316,10 @@ def _judging_gpus(stage: Stage, study: Study) -> int:
 
 @contextmanager
 def _judged(args: argparse.Namespace, study: Study, layout: Layout, settings: Settings) -> Generator[None]:
-    """Evaluate a run's held-out curve in a process beside the body that trains it, if the study asks for it."""
+    """Evaluate a run's held-out curve in a process beside the body that trains it.
+
+    It does nothing if the study does not ask for it.
+    """
     stage = STAGES[args.stage]
     if stage.run is not rl_train or ranks.is_launched() or not study.judging_processes:
         yield

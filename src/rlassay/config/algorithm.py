@@ -81,8 +81,8 @@ class GAEAdvantage(Section):
     lam: float = Field(default=0.95, ge=0, le=1)
     """Weight of later estimates; 1 = reward to come minus value, 0 = one-step errors."""
     value_model: Literal["separate", "head"] = "separate"
-    """`separate` trains a copy of the starting policy as the critic, `head` a value head on the policy's hidden states,
-    which needs no memory for a second model."""
+    """`separate` trains a copy of the starting policy as the critic. `head` trains a value head on the policy's hidden
+    states, which needs no memory for a second model."""
     value_learning_rate: float = Field(default=1e-5, gt=0)
     """Learning rate of the critic's AdamW, constant."""
     value_clip: float = Field(default=0.2, gt=0)
@@ -107,9 +107,10 @@ AdvantageConfig = Annotated[
 
 
 class DynamicSamplingConfig(Section):
-    """Replace groups whose rewards do not vary, or whose mean is out of bounds, by groups of other prompts.
+    """Replace groups whose rewards are all equal, or whose mean is out of bounds.
 
-    After `max_resample` rounds the free places are filled with the groups that were sampled first.
+    Groups of other prompts replace them. After `max_resample` rounds the free places are filled with the groups that
+    were sampled first.
     """
 
     filter_reward: str | None = None
@@ -155,7 +156,10 @@ class FixedController(Section):
 
 
 class AdaptiveController(Section):
-    """A weight that starts from `rl.beta`, grows while the KL is above its target and shrinks while it is below."""
+    """A KL weight that holds the KL at a target.
+
+    It starts from `rl.beta`, grows while the KL is above the target and shrinks while it is below.
+    """
 
     kind: Literal["adaptive"]
     """Selects this section."""

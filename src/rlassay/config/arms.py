@@ -95,7 +95,9 @@ def unknown_sources(scale: dict[str, Any]) -> list[str]:
 
 
 def fit_scale(content: dict[str, Any], scale: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The study with the warm start that the scale adds, if any, and the overlay for its kind of data.
+    """The study with any warm start that the scale adds, and the overlay to apply.
+
+    The overlay is that of the scale for the study's source of data and kind of model.
 
     Args:
         content: a parsed study file that is valid as written.

@@ -185,7 +185,7 @@ class Columns(Section):
     choices: str | None = None
     """A list of option texts."""
     images: str | None = None
-    """An image or a list of images: bytes, a path below the data root, or a mapping with `bytes` or `path`."""
+    """An image, or a list of images. Each is bytes, a path below the data root, or a mapping with `bytes` or `path`."""
     demonstration: str | None = None
     """A completion to imitate, for the `sft` split."""
     meta: tuple[str, ...] = ()
@@ -231,7 +231,10 @@ class Summarization(TableSection):
 
 
 class RecordSection(DataSection):
-    """Fields of all sources in JSON records: a `.jsonl` file of one object per line, or a `.json` list."""
+    """Fields of all sources whose records are JSON.
+
+    A `.jsonl` file has one object per line, a `.json` file one list of objects.
+    """
 
     folder: str = Field(min_length=1)
     """The data root: file names are relative to it, and media paths may not leave it."""

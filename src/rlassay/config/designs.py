@@ -22,7 +22,9 @@ UNIFORM = {"kind": "uniform"}
 
 
 def design_arms(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A study file with the arms of its design written out, and one sentence per problem of the design.
+    """Write out the arms of a study's design, and list its problems.
+
+    Returns the content of the study file with all arms, and one sentence per problem of the design.
 
     Args:
         content: the parsed study file, whose design keys are valid by themselves.

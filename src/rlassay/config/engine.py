@@ -9,8 +9,8 @@ from rlassay.records import Mode
 
 EngineName = Literal["transformers", "vllm"]
 Strategy = Literal["ddp", "fsdp2", "deepspeed_zero2", "deepspeed_zero3"]
-"""How the processes of a training job share the policy: whole in each, or its weights, gradients and optimizer state
-divided."""
+"""How the processes of a training job hold the policy. `ddp` keeps it whole in each; `deepspeed_zero2` divides
+gradients and optimizer state, `fsdp2` and `deepspeed_zero3` the weights as well."""
 PLACEMENT = {"gpu_memory_utilization", "server_base_url", "max_logp_difference"}
 """Keys of an engine that decide no completion, and enter no fingerprint."""
 ANSWERING = ("generate", "held_out_curve")
@@ -63,8 +63,9 @@ class VLLMSampler(VLLMEngine):
     importance_sampling_clip_min: float | None = Field(default=None, gt=0)
     """Lower bound of the ratio; null sets none."""
     max_logp_difference: float | None = Field(default=0.2, gt=0)
-    """Largest mean gap between the log-probs of vLLM and of the trainer in a generation batch, nats per token; beyond
-    it the run stops, since vLLM then has other weights, adapters, images or another template. Null never stops it."""
+    """Largest mean gap between log-probs of vLLM and of the trainer, nats per token. The mean is over a generation
+    batch; beyond it the run stops, since vLLM then has other weights, adapters, images or another template. Null never
+    stops it."""
 
 
 DEFAULT_ENGINE = TransformersEngine(kind="transformers")
@@ -123,13 +124,13 @@ class Evaluation(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of the sampling; combined with the run's own seed."""
     every: int | None = Field(default=None, ge=1, exclude_if=is_none)
-    """Steps between two points of the held-out curve: a run keeps its weights every so many steps until they have
+    """Steps between two points of the held-out curve. Every so many steps a run keeps its weights until they have
     answered `curve_set`. Null draws no curve."""
     curve_set: str | None = Field(default=None, exclude_if=is_none)
     """The evaluation set of the held-out curve, one of `sets`; null takes that of `primary`."""
     while_training: bool = Field(default=False, exclude_if=lambda given: not given, repr=False)
-    """Whether a process beside each training, with a core or GPUs of its own, evaluates the points of the curve as they
-    come; they are the same points. False leaves them until the run has trained."""
+    """Whether a process beside each training evaluates the points of the curve as they come. It has a core or GPUs of
+    its own, and the points are the same. False leaves them until the run has trained."""
 
     @property
     def modes(self) -> dict[Mode, int]:

@@ -28,7 +28,7 @@ from rlassay.rewards import READING_SIGNALS
 from rlassay.rewards.custom import locate, source_files
 
 DIGITS = 8
-"""Hex digits of a fingerprint: two of a study's few hundred are alike by chance once in 10^5 studies."""
+"""Hex digits of a fingerprint. Two of a study's few hundred are alike by chance once in 10^5 studies."""
 PACKAGE = Path(rlassay.__file__).parent
 """Folder of the sources."""
 _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
@@ -139,9 +139,10 @@ def decision_id(study: Study) -> str:
 
 
 def _own_rewards(rewards: Mapping[str, RewardConfig]) -> Any:
-    """The statements of the files with the user's own rewards, and of the files beside them that they import.
+    """The statements of the user's own reward files, and of those that they import.
 
-    One reward named `custom` whose file imports no other is identified by the statements of that file alone.
+    Of the imported files only those beside a reward's file count. One reward named `custom` whose file imports no other
+    is identified by the statements of that file alone.
     """
     own: dict[str, Any] = {}
     for name, reward in rewards.items():

@@ -36,7 +36,8 @@ from rlassay.files import replacing, sha256
 HASHED_BYTES = 2 * 2**30
 """Files of more bytes together are not read; their sizes and times identify them."""
 SETTLED_SECONDS = 2.0
-"""A file that changed more recently may change again within one tick of the clock, so that its digest is not kept."""
+"""Seconds since the last change of a file from which its digest is kept. A file that changed more recently may change
+again within one tick of the clock."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SNAPSHOTS: list[dict[str, dict[str, str]]] = []
 """Digests looked up within `snapshot`; empty outside of it."""
@@ -53,7 +54,7 @@ def snapshot() -> Generator[None]:
 
 
 def data_inputs(data: DataConfig) -> dict[str, str]:
-    """The local inputs of a `data` section: a description of each -> its digest, `missing` for one that is not there.
+    """Local inputs of a `data` section: description -> digest, or `missing` for an absent one.
 
     They are data files, media that their records name, dataset folders, question ids, and the processor that limits
     prompts. Empty for a source that is made here, or read from the hub.
@@ -62,14 +63,17 @@ def data_inputs(data: DataConfig) -> dict[str, str]:
 
 
 def model_inputs(model: ModelConfig) -> dict[str, str]:
-    """The local model folder of a `model` section, and the folder of its base if it is an adapter; empty without."""
+    """Digests of a `model` section's local folder and, for an adapter, of its base.
+
+    Empty without a local folder.
+    """
     if not isinstance(model, HubModel):
         return {}
     return _looked_up(to_json(["model", model.name]), lambda: _model_folders(model.name))
 
 
 def reward_inputs(rewards: Mapping[str, RewardConfig]) -> dict[str, str]:
-    """Digests of the local model folders that rewards use, and of the files that options of custom rewards name."""
+    """Digests of local model folders of rewards, and of files that custom rewards' options name."""
     models = sorted({name for each in rewards.values() if isinstance(name := each.options.get("model"), str)})
     options = [each.arguments.get("options") for name, each in rewards.items() if (each.kind or name) == "custom"]
     files = sorted({file for each in options for file in _named_files(each)})
@@ -222,7 +226,10 @@ def _stat(file: Path) -> os.stat_result | None:
 
 
 def _times(status: os.stat_result | None) -> tuple[int, ...]:
-    """Size, times and inode: tools can set back the modification time (mtime) but not the time of change (ctime)."""
+    """Size, times and inode of a file; empty without a status.
+
+    Tools can set back the modification time (mtime) but not the time of change (ctime).
+    """
     return () if status is None else (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
@@ -256,7 +263,7 @@ def _cache_folder() -> Path:
 
 
 def _media(data: DataConfig) -> tuple[Path, tuple[str, ...]]:
-    """The folder that media paths are relative to, and the keys of a record whose values may name media."""
+    """The root folder of media paths, and a record's keys whose values may name media."""
     match data:
         case Jsonl():
             return Path(data.folder), ("media",)
@@ -298,7 +305,10 @@ def _cached_names(file: Path, data: DataConfig, keys: tuple[str, ...]) -> list[s
 
 
 def _names(value: Any) -> Iterator[str]:
-    """The paths in a value: a text, a mapping with `path` or `image` and no `bytes`, or a list of these."""
+    """The paths in a value that may name media.
+
+    It is a text, a mapping with `path` or `image` and no `bytes`, or a list of these.
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -348,6 +358,6 @@ def _parquet_values(file: Path, column: str) -> Iterator[Any]:
 
 
 def _is_full(metadata: Any, column: int) -> bool:
-    """Whether a column of a Parquet file has a value in every row, as far as its statistics say."""
+    """Whether a Parquet column has a value in every row, by the file's statistics."""
     groups = [metadata.row_group(index).column(column).statistics for index in range(metadata.num_row_groups)]
     return all(one is not None and one.has_null_count and one.null_count == 0 for one in groups)

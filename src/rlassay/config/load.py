@@ -160,7 +160,7 @@ def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> l
 
 
 def _yaml_text(value: str) -> str:
-    """A text as YAML reads it back: quoted if it would otherwise be a number, a mapping or a comment."""
+    """Quote a text that YAML would read as a number, a mapping or a comment."""
     # Snakemake strips quotes at both ends, which the spaces protect, and tries numbers (`nan` is one) before YAML.
     return value if value == "null" or _is_plain(value) else f" {json.dumps(value, ensure_ascii=False)} "
 
@@ -205,7 +205,10 @@ def _extended(content: dict[str, Any], source: str, chain: tuple[Path, ...] = ()
 
 
 def _with_presets(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """The content of one file with the values of each `algorithm` in its place, under the keys written beside it."""
+    """The content of one file with each `algorithm` replaced by its values.
+
+    Keys that are written beside an `algorithm` override its values.
+    """
     problems: list[str] = []
     filled = _on_preset(content, "", problems)
     for group in ("arms", "ingredients"):

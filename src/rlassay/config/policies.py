@@ -86,7 +86,9 @@ def policies(study: Study) -> dict[str, Policy]:
 
 
 def asked_policies(study: Study, layout: Layout, before: int | None = None) -> dict[str, Policy]:
-    """The policies that a study needs so far: all of them, or with sequential seeds those that its looks asked for.
+    """The policies that a study needs so far.
+
+    With sequential seeds these are the ones that its looks asked for, otherwise all of them.
 
     Args:
         study: the study.

@@ -35,7 +35,7 @@ def study_schema() -> str:
 
 
 def _forms(required: list[str]) -> list[list[str]]:
-    """The keys that each form of a study needs: one with arms, one with a design, one that extends another."""
+    """Keys that each form of a study needs: with arms, with a design, extending another."""
     designed = ["design" if key == "arms" else key for key in required]
     return [required, [*designed, "ingredients"], ["name", "extends"]]
 

@@ -22,14 +22,14 @@ class Tracking(Section):
     interval: float = Field(default=5.0, gt=0)
     """Seconds between two batches."""
     report_to: tuple[TrackerName, ...] = ()
-    """Other trackers that training jobs report each step to, by transformers' own callbacks: `tensorboard` writes into
+    """Other trackers that training jobs report each step to, by transformers' own callbacks. `tensorboard` writes into
     the run's `state/tensorboard`, `wandb` is set by its own variables (WANDB_MODE), `console` is the log of the job."""
     system_metrics: bool = False
-    """Whether the MLflow run of each training job also shows how busy the machine is, every ten seconds: CPU, memory,
-    disk, network and, where MLflow can read them, GPUs. MLflow's own monitor measures them."""
+    """Whether the MLflow run of each training job also shows the machine's load. Every ten seconds MLflow's own monitor
+    measures CPU, memory, disk, network and, where it can read them, GPUs."""
     register_champion: bool = False
-    """Whether the report registers the weights of its best arm in MLflow's model registry, under the study's name with
-    the alias `champion`. Only an arm with the verdict `better` replaces the baseline."""
+    """Whether the report registers the weights of its best arm in MLflow's model registry. The name is the study's, the
+    alias `champion`. Only an arm with the verdict `better` replaces the baseline."""
 
 
 class HackingThresholds(Section):
@@ -54,10 +54,11 @@ class HackingThresholds(Section):
     entropy_left: float = Field(default=0.05, gt=0, lt=1)
     """Alarm where less than this share of the first tenth's entropy is left."""
     zero_variance: float = Field(default=0.97, gt=0, le=1)
-    """Share of groups in the last tenth whose rewards are all equal, below the highest reward seen, where it rose.
-    Groups that all have the highest reward are solved and do not count."""
+    """Share of the last tenth's groups whose rewards are all equal, where that share rose. Groups that all have the
+    highest reward seen are solved and do not count."""
     judge_disagrees: float = Field(default=0.1, gt=0, le=1)
-    """Rise of the share of completions that a judge rates above 1/2 although the primary metric calls them wrong."""
+    """Rise of the share of completions that a judge rates above 1/2 although wrong. The primary metric decides which
+    are wrong."""
 
 
 class ReportSettings(Section):
@@ -96,8 +97,9 @@ class Resources(Section):
     of the study's models. A job that is sent again asks for more."""
 
     hang_minutes: float = Field(default=120.0, gt=0)
-    """Minutes in which a job of several processes must finish a training step, a batch of answers or a phase such as
-    loading the model; otherwise it counts as hanging and is ended. It resumes when it is started again."""
+    """Minutes without progress after which a job of several processes counts as hanging. In that time it must finish a
+    training step, a batch of answers or a phase such as loading the model; otherwise it is ended. It resumes when it is
+    started again."""
 
     def minutes_of(self, stage: Stage) -> int:
         """Longest time of a stage's job on a cluster."""
@@ -113,12 +115,12 @@ class Diagnostics(Section):
     realtime_rollout_logging: bool = True
     """Whether the watched completions of each step are written with their rewards and token weights."""
     compute_attention_metrics: bool = True
-    """Whether attention to text and to images, or of an encoder-decoder to its document, is measured in arms whose
-    rewards and credit do not ask for it."""
+    """Whether to measure attention in arms whose rewards and credit do not ask for it. It is attention to text and to
+    images, or of an encoder-decoder to its document."""
     compute_kl_metrics: bool | None = None
-    """Whether the KL from the policy before RL is measured in arms that do not penalise it, by a pass of that policy
-    over each generation batch; null measures where that needs no second copy of a hub model: with adapters, and for
-    built-in models."""
+    """Whether arms without a KL penalty measure the KL from the policy before RL. It takes a pass of that policy over
+    each generation batch; null measures where that needs no second copy of a hub model: with adapters, and for built-in
+    models."""
     rollout_log_path: LogName = "rollout_results.md"
     """File of the completions."""
     attention_diag_log_path: LogName = "attention_diagnostics.md"

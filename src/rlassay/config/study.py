@@ -1,4 +1,7 @@
-"""Three forms of a study: its file, a scale that changes it, and the resolved study with complete arms."""
+"""Three forms of a study: its file, a scale that changes it, the resolved study.
+
+The resolved study has complete arms.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -35,7 +38,7 @@ class Primary(Section):
     mode: Mode = "sampled"
     """Which completions count: the sampled ones, the greedy one, or that of the beam search."""
     over: str | None = Field(default=None, pattern=r"^last_([2-9]|[1-9]\d+)$", exclude_if=is_none)
-    """Weights whose scores are averaged for each run: `last_3` takes the last three points of its held-out curve, of
+    """Weights whose scores are averaged for each run. `last_3` takes the last three points of its held-out curve, of
     which the trained weights are one. Null takes the trained weights alone."""
     smallest_effect: float | None = Field(default=None, gt=0)
     """The smallest difference that matters, in the metric's unit (0.03 is 3 points of accuracy); null declares none."""
@@ -83,8 +86,8 @@ class StudyKeys(Section):
     bf16: bool | None = Field(default=None, exclude_if=is_none)
     """Whether training computes in bfloat16, in which DeepSpeed saves weights too; null does so on GPUs alone."""
     cpu_offload: bool = Field(default=False, exclude_if=is_false)
-    """Keep the optimizer state, and with `fsdp2` and `deepspeed_zero3` the weights, in the machine's memory while no
-    GPU needs them. It saves GPU memory and costs time."""
+    """Keep the optimizer state in the machine's memory while no GPU needs it. With `fsdp2` and `deepspeed_zero3` the
+    weights are kept there too. It saves GPU memory and costs time."""
     data: DataConfig
     """Where the prompts come from."""
     evaluation: Evaluation
@@ -249,7 +252,10 @@ def _has_keys(field: FieldInfo) -> bool:
 
 
 def _difference_keys(recipe: type[Recipe]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Each key of a recipe in an arm's form: differences of a section or mapping, any other value whole."""
+    """Each key of a recipe as an arm writes it.
+
+    Of a section or mapping an arm writes the differences, of any other key the whole value.
+    """
     for key, field in recipe.model_fields.items():
         options = list(alternatives(field.annotation))
         about = field.description
@@ -310,8 +316,8 @@ class DesignKeys(Section):
     ingredients: dict[Name, IngredientFile] = Field(default={})
     """Ingredients that the arms of a `design` may have, each as differences from the study's own sections."""
     generators: dict[Name, tuple[Name, ...]] = Field(default={})
-    """With `design: fractional`, ingredient -> those that decide it: an arm has it if it has an odd number of them. By
-    default the last ingredient follows from all others, which makes half as many arms as `factorial`."""
+    """With `design: fractional`, ingredient -> the ingredients that decide it. An arm has it if it has an odd number of
+    them. By default the last ingredient follows from all others, which makes half as many arms as `factorial`."""
     select_arms: tuple[Name, ...] | None = Field(default=None, min_length=1)
     """Run only these arms of the study; null runs all."""
 
@@ -360,7 +366,7 @@ class ScaleFile(Overlay):
     gpus: int | None = None
     """Replaces the study's number of GPUs."""
     at_most: dict[str, Any] = Field(default={})
-    """Ceilings by section and key: a larger number of the study or an arm is lowered, an absent one stays absent."""
+    """Ceilings by section and key. A larger number of the study or an arm is lowered, an absent one stays absent."""
     adds_warm_start: bool = False
     """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
     lora: dict[str, Any] = Field(default={})

@@ -134,16 +134,16 @@ class RLConfig(GroupChoice, GRPOArguments):
     """Sample each group from one beam search of `num_generations` beams, as some published code does; for
     encoder-decoders. Its completions are near-duplicates: see `completions/frac_distinct`."""
     common_random_numbers: bool = Field(default=False, exclude_if=is_false)
-    """Draw the random numbers of each step from the run's seed and the step alone, so that arms have the same sampling
-    noise at every step, as they do with vLLM; false draws them one after the other."""
+    """Draw the random numbers of each step from the run's seed and step alone. Arms then have the same sampling noise
+    at every step, as they do with vLLM; false draws them one after the other."""
     guard: GuardConfig | None = Field(default=None, exclude_if=is_none)
     """Rules that end a collapsed run early; null trains it to the end."""
     tune: Tune | None = Field(default=None, exclude_if=is_none)
     """Parts of a vision-language model that train, by full weights or by adapters; null trains all."""
     max_tokens_per_micro_batch: int | None = Field(default=None, ge=1, exclude_if=is_none)
-    """Train on the completions of an optimiser step sorted by length, in micro-batches of at most so many tokens of
-    prompts and completions, in place of `per_device_train_batch_size` completions padded to the longest of all. The
-    loss stays the same up to rounding; null keeps TRL's micro-batches."""
+    """Largest number of tokens in a micro-batch, prompts and completions together. The completions of an optimiser step
+    are sorted by length and divided into such micro-batches, in place of `per_device_train_batch_size` completions
+    padded to the longest of all. The loss stays the same up to rounding; null keeps TRL's micro-batches."""
 
 
 class RewardConfig(Section):
@@ -200,8 +200,9 @@ class Recipe(Section):
     credit_denominator: Literal["all", "selected"] = "all"
     """Whether the loss is a mean over all completion tokens, or over those that the filters select."""
     entropy_penalty_coef: float = Field(default=0.0, ge=0)
-    """Weight of the published entropy penalty: this times the mean -log p of the sampled tokens is added to the loss,
-    through the advantages. This is not an entropy bonus of opposite sign, see `rlassay.credit.penalise_entropy`."""
+    """Weight of the published entropy penalty, which reaches the loss through the advantages. It adds this times the
+    mean -log p of the sampled tokens to the loss. It is not an entropy bonus of opposite sign, see
+    `rlassay.credit.penalise_entropy`."""
     signals: SignalsConfig = SignalsConfig()
     """How to measure the signals that rewards and credit parts read."""
 

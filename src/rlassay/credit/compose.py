@@ -31,9 +31,10 @@ MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
     "grpo": "completion",
     "sapo": "completion",
 }
-"""Loss type of TRL -> whether it divides the token losses by the tokens of the batch, or of each completion.
+"""TRL's loss type -> whose number of tokens divides the sum of the token losses.
 
-`dr_grpo` divides by a constant and `luspo` by the number of completions: neither counts tokens.
+It is that of the batch, or of each completion. `dr_grpo` divides by a constant and `luspo` by the number of
+completions: neither counts tokens.
 """
 
 

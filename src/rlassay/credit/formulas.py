@@ -12,7 +12,7 @@ from torch import Tensor
 from rlassay.signals.formulas import mean_perception
 
 ROUNDING = 1e-9
-"""Subtracted from `fraction * n` before rounding up: as a float, .55 of 100 tokens is 55.00000001, and should be 55."""
+"""Subtracted from `fraction * n` before rounding up. As a float, .55 of 100 tokens is 55.00000001, and should be 55."""
 DOMINANCE_EPSILON = 1e-6
 """Added to a dominance before it divides."""
 MIN_PERCEPTION_RANGE = 1e-6

@@ -1,6 +1,7 @@
-"""The credit parts that a study lists: functions from the signals of a batch to weights, filters or scales.
+"""The credit parts that a study lists, as functions of a batch's signals.
 
-`CREDITS` holds them by name. The key, `kind` in a study and the function's name are the same word.
+They return weights, filters, scales or penalties. `CREDITS` holds them by name. The key, `kind` in a study and the
+function's name are the same word.
 """
 
 import inspect

@@ -43,7 +43,7 @@ class TokenSignals:
     dominance_BT: Float[Tensor, "batch time"] | None = None
     """(B, T), ratio: attention density on text over that on the image, see `modality_dominance`."""
     draws_BT: Float[Tensor, "batch time"] | None = None
-    """(B, T), uniform random draws in [0, 1), seeded by run, step, prompt and sample, so that controls repeat."""
+    """(B, T), uniform random draws in [0, 1). Run, step, prompt and sample seed them, so that controls repeat."""
 
     def named(self, name: str) -> Float[Tensor, "batch time"]:
         """A signal by its name (`entropy`, `logps`, ...); ValueError if it was not measured."""
@@ -69,7 +69,10 @@ class TokenSignals:
 
 @dataclass(frozen=True, kw_only=True)
 class OldPolicyPenalty:
-    """A penalty on tokens for leaving the policy that sampled them: adds `weight |log p - log p_old|` to their loss."""
+    """A penalty on tokens for leaving the policy that sampled them.
+
+    It adds `weight |log p - log p_old|` to their loss.
+    """
 
     weights_BT: Float[Tensor, "batch time"]
     """(B, T), weight of each token's penalty, finite and not negative; 0 sets none."""

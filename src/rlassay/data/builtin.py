@@ -122,12 +122,13 @@ def draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _with_demonstration(row: RawExample, section: Digits, rng: np.random.Generator) -> RawExample:
-    """The row with a demonstration of mixed quality: a guess, a thought with a wrong answer, or a right one.
+    """The row with a demonstration of mixed quality.
 
-    Perfect demonstrations would leave reinforcement learning nothing to improve (measured: no gain in 100 steps). A
-    thought reads both digits from left to right and puts the letter right after the target digit, as in `3 7B`. A small
-    model learns to find a digit's letter within 300 steps if it follows the digit directly, but not within 1,200 with
-    tags between them, nor within 300 if the digit is repeated before the letter, as in `3 7 7B`.
+    It is a guess, a thought with a wrong answer, or a thought with the right one. Perfect demonstrations would leave
+    reinforcement learning nothing to improve (measured: no gain in 100 steps). A thought reads both digits from left to
+    right and puts the letter right after the target digit, as in `3 7B`. A small model learns to find a digit's letter
+    within 300 steps if it follows the digit directly, but not within 1,200 with tags between them, nor within 300 if
+    the digit is repeated before the letter, as in `3 7 7B`.
     """
     draw = rng.random()
     letters = LETTERS[: len(row.choices)]

@@ -60,7 +60,7 @@ def _matroska(file: BufferedIOBase, size: int) -> bool:
 
 
 def _ebml_size(file: BufferedIOBase) -> tuple[int, bool]:
-    """The size at the file's position, and whether it is the one that means unknown: all bits are set."""
+    """The size at the file's position, and whether it means unknown: all bits set."""
     first = file.read(1)[0]
     length = 9 - first.bit_length()
     value = int.from_bytes(bytes([first & (1 << (8 - length)) - 1]) + file.read(length - 1), "big")

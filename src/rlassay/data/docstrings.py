@@ -141,7 +141,10 @@ def _public(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionD
 
 
 def _digest_ranges(splits: dict[str, int]) -> dict[str, tuple[float, float]]:
-    """Split -> the range within [0, 1) of its documents' digests, as wide as its share of the rows."""
+    """Split -> range of its documents' digests in [0, 1), in proportion to its rows.
+
+    Evaluation splits divide the part below `HELD_OUT`, training splits the rest.
+    """
     ranges: dict[str, tuple[float, float]] = {}
     for training, start, width in ((False, 0.0, HELD_OUT), (True, HELD_OUT, 1 - HELD_OUT)):
         chosen = {split: count for split, count in splits.items() if (split in TRAINING_SPLITS) == training}

@@ -173,7 +173,10 @@ class ImageIndex:
 
 @dataclass(kw_only=True)
 class SplitIndex:
-    """The rows of one split: 25 to 50 bytes for one without images where rows are compared by one rule."""
+    """Index of the rows of one split, for the comparison with other rows.
+
+    It takes 25 to 50 bytes for a row without images where rows are compared by one rule.
+    """
 
     split: str
     """Its name."""
@@ -190,7 +193,7 @@ class SplitIndex:
     keys: DigestSet = field(default_factory=DigestSet)
     """Digests of all keys, if the split may hold the same prompt twice."""
     media: DigestMap = field(default_factory=DigestMap)
-    """Digests of all images and of the paths of all videos -> the number of the first row with it."""
+    """Digest of each image and of each video's path -> number of its first row."""
     looks: ImageIndex = field(default_factory=ImageIndex)
     """Perceptual hashes of the images."""
 
@@ -269,11 +272,12 @@ def plain_digest(row: PromptRow) -> int:
 
 
 def normalized_text(text: str) -> str:
-    """Text without the case of words, spacing and the punctuation of sentences: `What IS 3 + 4?` is `what is 3+4`.
+    """Text without the case of words, spacing and the punctuation of sentences.
 
-    Anything that may belong to mathematics stays: digits, single letters and their case, signs, brackets, primes,
-    superscripts, subscripts, and points, commas and exclamation marks beside numbers or variables. So `5² + 1` is not
-    `52 + 1`, `5!` is not `5`, `f'(2)` is not `f(2)`, and `3 -4` is not `3 - 4`.
+    `What IS 3 + 4?` and `what is 3+4` are the same. Anything that may belong to mathematics stays: digits, single
+    letters and their case, signs, brackets, primes, superscripts, subscripts, and points, commas and exclamation marks
+    beside numbers or variables. So `5² + 1` is not `52 + 1`, `5!` is not `5`, `f'(2)` is not `f(2)`, and `3 -4` is not
+    `3 - 4`.
     """
     plain = text if text.isascii() else _plain(text)
     formula = _FORMULA.search(plain) is not None

@@ -75,7 +75,7 @@ class Ingestor:
     splits: dict[str, SplitIndex] = field(default_factory=dict[str, SplitIndex])
     """Signatures of the rows accepted so far, by split."""
     clips: dict[ClipKey, tuple[Media, str]] = field(default_factory=dict[ClipKey, tuple[Media, str]])
-    """Facts about the clips of accepted rows, and paths of their film strips: several rows decode a clip once."""
+    """Facts about the clips of accepted rows, and paths of their film strips. Several rows decode a clip once."""
 
     def ingest_split(self, split: str, limit: int | None, done: Iterable[Outcome] = ()) -> Iterator[Outcome]:
         """The outcome of each record of a split; a record is read when its outcome is requested.

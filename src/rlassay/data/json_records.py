@@ -145,10 +145,10 @@ def frame_sampling(meta: Any) -> FrameSampling:
 
 
 def read_records(file: Path) -> Iterator[JsonRecord | RowRejectedError]:
-    """The objects of a file: of one object per line, read line by line, or of a list, read whole.
+    """The objects of a file with one object per line or one list.
 
-    A line that is not UTF-8 or JSON, or a value that is not an object, is yielded as the error that rejects it. Files
-    that end in .gz, .bz2 or .xz are decompressed.
+    Lines are read one by one, a list is read whole. A line that is not UTF-8 or JSON, or a value that is not an object,
+    is yielded as the error that rejects it. Files that end in .gz, .bz2 or .xz are decompressed.
 
     Errors: StudyError for a list that cannot be parsed.
     """

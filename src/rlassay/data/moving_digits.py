@@ -31,10 +31,11 @@ _STEPS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 
 
 def moving_digits(section: MovingDigits) -> Source:
-    """Endless records in the schema of `conversations`: a clip, the list of actions, and those that happen in order.
+    """Endless records in the schema of `conversations`, each about the actions in a clip.
 
-    The digit begins each action in the middle of the picture. Every ordered pair of different actions is as likely; the
-    digit images of training and evaluation splits differ, as in `digits`.
+    A record has the clip, the list of actions, and those that happen, in order. The digit begins each action in the
+    middle of the picture. Every ordered pair of different actions is as likely; the digit images of training and
+    evaluation splits differ, as in `digits`.
     """
     training, held_out = split_images(section.seed, HELD_OUT)
     pools = {split: training if split in TRAINING_SPLITS else held_out for split in section.splits}
@@ -119,7 +120,10 @@ def encode_mp4(frames: list[NDArray[np.uint8]], fps: int) -> bytes:
 
 
 def _with_demonstration(example: RawExample, section: MovingDigits, rng: np.random.Generator) -> RawExample:
-    """The example with a demonstration of mixed quality, as in `digits`: a guess, a misread action, or a right one."""
+    """The example with a demonstration of mixed quality, as in `digits`.
+
+    It is a guess, has a misread action, or is right.
+    """
     draw = rng.random()
     actions = [action for action in ACTIONS if f"){action}" in example.answer]
     actions.sort(key=example.answer.index)

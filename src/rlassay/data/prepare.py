@@ -41,7 +41,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "docstrings": docstrings,
     "headlines": headlines,
 }
-"""`kind` of a data section -> `source(section)` of the same name, which reads records only when they are requested."""
+"""`kind` of a data section -> `source(section)` of the same name. It reads records only when they are requested."""
 
 
 def run_prepare_data(study: Study, layout: Layout) -> dict[str, SplitFacts]:
@@ -150,7 +150,10 @@ def _ingestor(section: DataConfig, source: Source, images: ImageStore) -> Ingest
 
 
 def _with_match_ids(facts: SplitFacts, layout: Layout) -> SplitFacts:
-    """The facts with the key of each row that a duplicate or leak repeats, read from the written splits."""
+    """The facts with the key of each row that a duplicate or leak repeats.
+
+    The keys are read from the written splits.
+    """
     wanted: dict[str, set[int]] = {}
     for pair in facts.pairs:
         wanted.setdefault(pair.match_split, set()).add(pair.match_row)

@@ -24,13 +24,16 @@ class RowRejectedError(Exception):
     detail: str = ""
     """Details of this record, such as the message of an unexpected error."""
     match: tuple[PairedBy, str, int] | None = None
-    """Of a duplicate or leak: the content that is alike, and the split and line (from 0) of the row that it repeats."""
+    """Of a duplicate or leak: the content that is alike, and the repeated row. It is split and line (from 0)."""
     pair: RefusedPair | None = None
     """Of a duplicate or leak: the record beside the row that it repeats."""
 
 
 class UnsuitableRowError(RowRejectedError):
-    """A correct record that is a duplicate, a leak, too long, or whose gold answer gets less than full reward."""
+    """A correct record that is unsuitable for the study.
+
+    It is a duplicate, a leak, too long, or its gold answer gets less than full reward.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ class Source:
     strict: bool = False
     """Whether an invalid record is an error; otherwise it is rejected and counted."""
     generated: bool = False
-    """Whether rows are generated, so that the next one replaces a rejected one and their share is not limited."""
+    """Whether rows are generated. The next one then replaces a rejected one, and the share of these is not limited."""
     drawn: bool = False
     """Whether rows are drawn at random from a small pool, one for training and another for evaluation.
 

@@ -1,4 +1,7 @@
-"""Tables as sources, in Parquet or JSON files or on the hub, by a mapping of columns or a known schema."""
+"""Tables as sources, by a mapping of columns or a known schema.
+
+They are Parquet or JSON files, or datasets on the hub.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -80,7 +80,10 @@ def list_of(value: Any) -> tuple[Any, ...]:
 
 
 def whole_number(value: Any) -> int | None:
-    """The value as an int if it is a whole number, such as the `5.0` of an integer column with a gap."""
+    """The value as an int if it is a whole number, else None.
+
+    A column of integers with a gap, for example, has the value `5.0`.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     return int(value) if math.isfinite(value) and value == int(value) else None

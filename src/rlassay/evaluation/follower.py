@@ -95,7 +95,10 @@ def main() -> int:
 
 
 def _end_with(first: int, job: int) -> None:
-    """End this process when its parent is no longer `first`, the parent at the start: then the job has ended."""
+    """End this process when its job has ended.
+
+    Its parent is then no longer `first`, the parent at the start.
+    """
     while first == job and os.getppid() == job:
         time.sleep(1)
     os._exit(0)

@@ -165,7 +165,10 @@ def _first_line(error: Exception) -> str:
 
 
 def reward_device() -> tuple[str, str]:
-    """Device and dtype of a reward's model: the job's GPU in the checkpoint's dtype, else the CPU in float32."""
+    """Device and dtype of a reward's model.
+
+    They are the job's GPU and the checkpoint's dtype, or the CPU and float32.
+    """
     if torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}", "auto"
     return "cpu", "float32"

@@ -204,7 +204,7 @@ class ChatFormat:
     processor: Processor
     """A processor's template takes turns of parts (text, image); a tokenizer's template takes plain text."""
     with_format_instruction: bool
-    """Whether the prompt states the completion format, in a system turn or, without a system role, in the user turn."""
+    """Whether prompts state the completion format. A system turn does or, without a system role, the user turn."""
     clips: ClipView = field(default_factory=ClipView)
     """How video clips are shown."""
 

@@ -1,4 +1,7 @@
-"""Length of a prompt in tokens, counted by the model's own processor, and the room that it leaves for completions."""
+"""Length of a prompt in tokens, and the room that it leaves for completions.
+
+The model's own processor counts the tokens.
+"""
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path

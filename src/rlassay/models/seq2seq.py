@@ -21,7 +21,7 @@ DOCUMENT_TEMPLATE = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}{% endfor %}"
 )
-"""Chat template of an encoder-decoder that has none: the encoder reads the text of the turns and nothing else."""
+"""Chat template of an encoder-decoder that has none. The encoder reads the text of the turns and nothing else."""
 _DROPOUT_RATES = ("dropout", "dropout_rate", "attention_dropout", "activation_dropout", "layerdrop")
 """Attributes in which modules of transformers keep rates as numbers."""
 _MODEL_LIMIT = 10**6
@@ -44,7 +44,9 @@ def reads_documents(processor: Any) -> bool:
 
 
 def decoder_prefix(model: Any) -> list[int]:
-    """Ids with which every decoder input begins, and which are never sampled: start token, then forced BOS if any.
+    """Ids with which every decoder input begins: start token, then forced BOS if any.
+
+    They are never sampled.
 
     Errors: ValueError for a model without `decoder_start_token_id`.
     """

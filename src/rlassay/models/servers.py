@@ -29,7 +29,7 @@ ResultT = TypeVar("ResultT")
 Pair = list[str]
 """A prompt and its completion."""
 TINY = "tiny_lm"
-"""Name of a small built-in model with random weights, with which a study can be tried without a download."""
+"""Name of a small built-in model with random weights. With it a study can be tried without a download."""
 
 
 def load_judge(model: str, revision: str | None, max_new_tokens: int) -> Callable[[list[str]], list[str | None]]:
@@ -126,7 +126,7 @@ def load_scorer(model: str, revision: str | None) -> Callable[[list[Pair]], list
 
 
 def _encode_pairs(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, *, padding: bool) -> Any:
-    """Encode each pair as a conversation if the tokenizer has a chat template, else as a pair of texts."""
+    """Encode pairs as conversations if the tokenizer has a chat template, else as text pairs."""
     encode: Any = tokenizer
     options: dict[str, Any] = {"padding": padding, "padding_side": "right", "return_tensors": "pt"}
     if not encode.chat_template:

@@ -77,7 +77,10 @@ def images_and_clips(media: Sequence[Any]) -> tuple[list[Any], list[Clip]]:
 
 
 def identities(media: Sequence[Any]) -> list[int]:
-    """The `id` of each image and frame: equal media of a study are the same object while they are cached."""
+    """The `id` of each image and frame.
+
+    Equal media of a study are the same object while they are cached.
+    """
     return [id(image) for item in media for image in (item.frames if isinstance(item, Clip) else (item,))]
 
 

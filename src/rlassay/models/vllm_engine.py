@@ -105,10 +105,10 @@ class Served:
 def served(
     model: Any, processor: Any, *, name: str | None, weights: Path | None, revision: str | None, copy: Path
 ) -> Served:
-    """A policy in a form that vLLM can load: the folder as it is, or a copy with vLLM's names.
+    """A policy in a form that vLLM can load.
 
-    An adapter of the language model alone is applied by vLLM. One that also changes the vision tower, which vLLM would
-    leave out, is merged into a copy.
+    It is the folder as it is, or a copy with vLLM's names. An adapter of the language model alone is applied by vLLM.
+    One that also changes the vision tower, which vLLM would leave out, is merged into a copy.
 
     Args:
         model: the policy, loaded by transformers.

@@ -62,7 +62,10 @@ class CreditWord(Record):
 
 
 class Heat(Record):
-    """Attention on the cells of an image or a film strip: mean over the completion's tokens and the late layers."""
+    """Attention on the cells of an image or a film strip.
+
+    It is a mean over the completion's tokens and the late layers.
+    """
 
     rows: int
     """Cells from top to bottom."""

@@ -195,7 +195,10 @@ def _read_groups(results: Results, folder: str, path: Path) -> dict[str, Group]:
 
 
 def possible_scenes(steps: dict[Stage, WatchedStep]) -> list[SceneChoice]:
-    """The prompts that all arms watched, best first: the first prompt of each stage, then the second ones, ..."""
+    """The prompts that all arms watched, best first.
+
+    These are the first prompt of each stage, then the second ones, and so on.
+    """
     every: list[tuple[int, int, SceneChoice]] = []
     for place, (stage, (step, arms)) in enumerate(steps.items()):
         first, *others = arms.values()

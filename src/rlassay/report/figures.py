@@ -206,7 +206,10 @@ def _several(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
 
 
 def draw_reward(reward: str, parts: Sequence[RewardPart], marks: dict[str, Mark]) -> Drawing:
-    """One reward's raw value in every arm, in the first tenth (ring) and the last tenth of the steps."""
+    """Draw a reward's raw value in every arm, before and after RL.
+
+    A ring is the first tenth of the steps, the mark the last tenth.
+    """
     rows = [_before_after_row(part, marks) for part in parts]
     figure, axes = _draw_rows(in_words(reward), rows, "value")
     axes.set_xlabel("raw value: first tenth of the steps (ring), last tenth")

@@ -203,7 +203,10 @@ def _plain_attributes(element: ElementTree.Element, name: str) -> None:
 
 
 def headed(figure: Figure, x: float, height: int, text: str) -> None:
-    """Write the title of a figure of `height` pixels at its top, from the fraction `x` of its width."""
+    """Write a figure's title at its top, from the fraction `x` of its width.
+
+    The figure is `height` pixels high.
+    """
     figure.text(x, 1 - TITLE_FROM_TOP / height, text, weight="bold", va="center")
 
 

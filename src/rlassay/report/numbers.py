@@ -201,7 +201,7 @@ class RewardPart(Record):
     same_in_group: float | None
     """Share of groups in which all completions have the same value, mean over steps and seeds; null = not logged."""
     silent: bool
-    """True for a zero-variance reward: trained on, yet the same within most groups, so it teaches next to nothing."""
+    """True for a zero-variance reward: the same within most groups. Trained on, it teaches next to nothing."""
     correlations: dict[str, float | None]
     """`length` or another reward -> correlation over the completions of a step, mean over steps and seeds; null =
     undefined at every step."""
@@ -244,7 +244,7 @@ class Example(Record):
     frames: tuple[int, ...] = ()
     """Frames that each of them shows side by side."""
     clips: tuple[str, ...] = ()
-    """File names of the video clips, with their lengths and the times of the frames in their film strips."""
+    """File names of video clips, with their lengths and the times of film-strip frames."""
     reason: str
     """Reason for showing it."""
     completions: tuple[ShownCompletion, ...]

@@ -150,7 +150,10 @@ def folded_sections(content: Content) -> dict[str, str]:
 
 
 def _pass_columns(content: Content) -> list[int]:
-    """Places of the pass@k columns that no other table shows: pass@1 is avg@k, and one more is in `main`."""
+    """Places of the pass@k columns that no other table shows.
+
+    pass@1 is avg@k, and one more is in `main`.
+    """
     if "pass_at_k" not in content.tables:
         return []
     known = {column.key for column in content.tables["main"].columns}

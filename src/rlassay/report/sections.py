@@ -83,7 +83,10 @@ Sums = dict[str, float]
 
 
 def _sums_by_run(results: Results, row: PolicyRow) -> tuple[list[Sums], list[Sums], list[Sums]]:
-    """Sums per run over all steps, and over the first and the last tenth of them (at least one step)."""
+    """Sums per run over all steps, the first tenth and the last tenth.
+
+    A tenth is at least one step.
+    """
     whole: list[Sums] = []
     first: list[Sums] = []
     last: list[Sums] = []

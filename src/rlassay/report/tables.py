@@ -17,10 +17,10 @@ from rlassay.stats import Interval, are_shares, contrast, crossed_interval, seed
 SeedScores = Float[np.ndarray, "seeds items"]
 
 LIMITS = {"soft_overlong": (-1.0, 0.0), "modality_balance": (-1.0, 1.0)}
-"""Reward -> its smallest and largest value, where these follow from its formula and are not 0 and 1."""
+"""Reward -> smallest and largest value by its formula, unless these are 0 and 1."""
 SHARE_LIMITS = (0.0, 1.0)
 NEVER_NEGATIVE = frozenset({"entropy", "kl", "grad_norm", "reward_std", "completions/mean_length"})
-"""Logged metrics whose mean is at least 0, where its intervals are cut, which leaves their coverage as it is."""
+"""Logged metrics whose mean is at least 0. Their intervals are cut there, which leaves the coverage as it is."""
 LENGTH = ("token_count", "truncated")
 PARSING = ("parse_failure", "parse_failure_lenient", DISAGREEMENT)
 LOWER_IS_BETTER = {"truncated", *PARSING}
@@ -190,9 +190,9 @@ def over_seeds(
 def cut_at_0(
     metric: str, mean: float | Float[np.ndarray, " points"], low: float | Float[np.ndarray, " points"]
 ) -> Float[np.ndarray, "..."]:
-    """Lower ends of intervals of a logged metric: at least 0 if it is never negative, and at most their means.
+    """Lower ends of a metric's intervals, cut at 0 if it is never negative.
 
-    The k1 estimate of a KL, whose true value is not negative, may itself be.
+    They are at most their means. The k1 estimate of a KL, whose true value is not negative, may itself be.
     """
     return np.asarray(np.maximum(low, np.minimum(mean, 0.0)) if metric in NEVER_NEGATIVE else low, dtype=float)
 
@@ -244,7 +244,10 @@ def primary_column(results: Results) -> Column:
 
 
 def other_modes(results: Results) -> list[Column]:
-    """The other modes of the primary metric on its set: the other decoding mode, and pass@k for the largest k."""
+    """The other modes of the primary metric on its set.
+
+    They are the other decoding mode, and pass@k for the largest k.
+    """
     primary = results.study.primary
     return [column for column in columns_of_primary(results, primary.set) if not column.primary]
 
@@ -314,7 +317,10 @@ def _unit(results: Results, metric: str) -> Unit:
 
 
 def value_limits(results: Results, metric: str) -> tuple[float, float] | None:
-    """Smallest and largest value of a metric, if its formula gives them or all held-out scores are in [0, 1]."""
+    """Smallest and largest value of a metric, or None where they are unknown.
+
+    They follow from its formula, or are 0 and 1 if all held-out scores are in [0, 1].
+    """
     limits = _limits(results, metric)
     if limits is None and any(scores.has(metric) for scores in results.scores.values()):
         limits = SHARE_LIMITS if all(scores.are_shares(metric) for scores in results.scores.values()) else None

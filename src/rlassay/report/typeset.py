@@ -40,7 +40,7 @@ OUTCOME_MARKS: dict[ComparisonOutcome, tuple[str, str]] = {
 LARGEST = 320
 """Pixels on the longer side of a thumbnail."""
 DIVIDED_FROM = 32
-"""Width in pixels from which the frames of a film strip are divided by white lines of two pixels."""
+"""Width of a frame in pixels from which white lines divide a film strip. The lines are two pixels wide."""
 LIGHT_ENOUGH = 40_000
 """Bytes up to which a small image is embedded unchanged."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -109,7 +109,7 @@ def p_values(one: Comparison) -> str:
 
 
 def comparison_details(one: Comparison, unit: Unit) -> str:
-    """The differences by seed, and those in the other modes of the metric, as one line below a verdict."""
+    """The line below a verdict: differences by seed, and in the metric's other modes."""
     seeds = seed_values(one.by_seed, unit, signed=True)
     parts = [f"by seed {seeds}"] if seeds else []
     for mode in one.other_modes:
@@ -274,7 +274,9 @@ def inline_image(file: Path) -> dict[str, str | int]:
 
 
 def thumbnail(file: Path, frames: int = 1) -> dict[str, str | int]:
-    """As `inline_image`, but with a smaller JPEG in place of a large image or file, and lines between frames.
+    """As `inline_image`, but a smaller JPEG if large, with lines between frames.
+
+    An image counts as large by its pixels or by the size of its file.
 
     Args:
         file: the image.

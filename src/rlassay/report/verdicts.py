@@ -234,7 +234,10 @@ def _pairing(results: Results, arm: PolicyRow, reference: PolicyRow) -> str:
 
 
 def are_matched(results: Results, arm: PolicyRow, reference: PolicyRow) -> bool:
-    """Whether runs with the same seed share a warm start of that seed, or the reference is the arm's start."""
+    """Whether runs of the same seed share a warm start of that seed.
+
+    Also true if the reference is the arm's start.
+    """
     if reference.kind != "arm":
         return True
     ours, theirs = _start(results, arm.key), _start(results, reference.key)

@@ -171,7 +171,10 @@ def locate(path: str) -> tuple[Path, str]:
 
 
 def source_files(source: Path) -> dict[str, bytes]:
-    """A file and all files beside it that it imports, directly or not: path relative to its folder -> content."""
+    """A file and all files beside it that it imports, directly or not.
+
+    Returns path relative to its folder -> content.
+    """
     folder = source.parent
     contents: dict[str, bytes] = {}
     waiting = [source]
@@ -213,7 +216,10 @@ def _imports_by_name(function: ast.expr) -> bool:
 
 
 def _files_of(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
-    """The files that run when a module is imported: the `__init__.py` of each package, and the module's own file."""
+    """The files that run when a module is imported.
+
+    They are the `__init__.py` of each package, and the module's own file.
+    """
     for depth in range(1, len(module) + 1):
         place = folder.joinpath(*module[:depth])
         for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):

@@ -14,9 +14,10 @@ _STRICT = re.compile(
 
 @per_completion
 def think_answer_format(completion: Completion) -> float | None:
-    """0.3 [a think block] + 0.3 [an answer block] + 0.4 [the first think block ends before the first answer begins].
+    """0.3 for a think block, 0.3 for an answer block, 0.4 for their order.
 
-    The values are 0, 0.3, 0.6 and 1. Other text around the blocks is allowed; their contents do not matter.
+    The order is right if the first think block ends before the first answer begins. The values are 0, 0.3, 0.6 and 1.
+    Other text around the blocks is allowed; their contents do not matter.
 
     Source: this project's own grading; a binary format reward gives a group no signal until one completion has all.
     """

@@ -1,7 +1,7 @@
-"""The gold check: an accuracy reward must give the gold answer its maximum and an empty completion its minimum.
+"""The gold check of accuracy rewards, which the data stage runs on every row.
 
-The data stage runs it on every row. It imports its rewards by name, so that the data depend on the code of these
-rewards alone, not on every entry of `rlassay.rewards.REWARDS`.
+A reward must give the gold answer its maximum and an empty completion its minimum. The check imports its rewards by
+name, so that the data depend on the code of these rewards alone, not on every entry of `rlassay.rewards.REWARDS`.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,11 @@ GOLD_CHECKED: dict[str, tuple[Reward, Callable[[PromptRow], str | None]]] = {
     "rouge_average": (rouge_average, _gold_answer),
     "rouge_l": (rouge_l, _gold_answer),
 }
-"""Accuracy rewards, all from 0 to 1, each with a function from a row to the completion that states its gold answer.
+"""Accuracy rewards from 0 to 1, each with a function for the gold completion.
 
-The function returns None for a row to which the reward does not apply."""
+The function takes a row and returns the completion that states its gold answer, or None for a row to which the reward
+does not apply.
+"""
 
 
 def gold_refusal(row: PromptRow) -> str | None:

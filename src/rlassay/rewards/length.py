@@ -38,9 +38,10 @@ def _overlong_penalty(length: int, limit: int, cache: int) -> float:
 
 
 def length_similarity(completions: Sequence[Completion], *, scale: int | float = 1.0) -> list[float | None]:
-    """scale * min(n, m) / max(n, m), for n words of the completion and m words of the row's answer; 0 for m = 0.
+    """Similarity in length of the completion and the row's answer, times `scale`.
 
-    Blanks separate words; Chinese characters and kana count as one word each.
+    It is `scale * min(n, m) / max(n, m)` for n words of the completion and m words of the answer; 0 for m = 0. Blanks
+    separate words; Chinese characters and kana count as one word each.
 
     Args:
         completions: one prompt's group.

@@ -100,7 +100,7 @@ def _same_formulas(gold: str, answer: str) -> bool | None:
 
 
 def _same_symbols(gold: str, answer: str) -> bool:
-    """False if a symbol of one formula is in the other only in the other case (`x` and `X`)."""
+    """False if the two formulas write a symbol in different case (`x` and `X`)."""
     ones, others = (set(_SYMBOLS.findall(text)) for text in (gold, answer))
     swapped = {symbol.swapcase() if len(symbol) == 1 else _other_case(symbol) for symbol in ones - others}
     return not swapped & (others - ones)

@@ -12,9 +12,10 @@ from rlassay.rewards.accuracy import choice_accuracy
 def modality_balance(
     completions: Sequence[Completion], *, ratio: int | float = 2.0, signal: str = "modality_dominance/late"
 ) -> list[float | None]:
-    """2 b - 1 with b = clip(1 - |ln MDI| / ln R, 0, 1): 1 at balance, -1 if either side dominates R times or more.
+    """Balance of attention to text and images, from -1 to 1.
 
-    None where the signal was not measured; 0 where it is not positive or not finite.
+    It is `2 b - 1` with `b = clip(1 - |ln MDI| / ln R, 0, 1)`: 1 at balance, -1 if either side dominates R times or
+    more. None where the signal was not measured; 0 where it is not positive or not finite.
 
     Args:
         completions: one prompt's group.

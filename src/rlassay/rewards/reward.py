@@ -31,7 +31,10 @@ def per_completion(
 def separable(
     reward: Callable[Concatenate[Sequence[Completion], Options], list[float | None]],
 ) -> Callable[Concatenate[Sequence[Completion], Options], list[float | None]]:
-    """Declare that a reward scores each completion by itself, so that the worker may pass them one at a time."""
+    """Declare that a reward scores each completion by itself.
+
+    The worker may then pass them one at a time.
+    """
     _SEPARABLE.add(reward)
     return reward
 

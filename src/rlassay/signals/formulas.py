@@ -73,9 +73,10 @@ def attention_efficiency(
 
 
 def effective_number(mass: Float[Tensor, "*axes keys"]) -> Float[Tensor, "*axes"]:
-    """Number of tokens over which attention is spread: `exp(-sum p ln p)` of the shares p of the mass, its perplexity.
+    """Number of tokens over which attention is spread: `exp(-sum p ln p)`.
 
-    1 if all mass is on one token, K if K tokens have equal mass; no scale matters. NaN without any mass.
+    p are the shares of the mass, and the number is their perplexity. 1 if all mass is on one token, K if K tokens have
+    equal mass; no scale matters. NaN without any mass.
 
     Args:
         mass: attention mass on each token, not negative.
@@ -90,11 +91,11 @@ def effective_number(mass: Float[Tensor, "*axes keys"]) -> Float[Tensor, "*axes"
 def perception(
     per_token_logps: Float[Tensor, "batch time"], masked_per_token_logps: Float[Tensor, "batch time"]
 ) -> Float[Tensor, "batch time"]:
-    """Sensitivity of each sampled token's probability to the image: `S = clip(e^x - x - 1, 0, 10)` nats.
+    """Sensitivity of each sampled token's probability to the image, nats.
 
-    x is the log-probability with the masked image minus the one with the image, clipped to 20 nats. For tokens sampled
-    with the image, S is an unbiased estimate (k3) of KL(with image || with masked image) from the sampled token alone.
-    NaN stays NaN.
+    It is `S = clip(e^x - x - 1, 0, 10)`. x is the log-probability with the masked image minus the one with the image,
+    clipped to 20 nats. For tokens sampled with the image, S is an unbiased estimate (k3) of KL(with image || with
+    masked image) from the sampled token alone. NaN stays NaN.
 
     Args:
         per_token_logps: (B, T), nats, of the sampled tokens, given the image.
@@ -142,7 +143,10 @@ def kl(
 def js(
     log_p: Float[Tensor, "batch time vocabulary"], log_q: Float[Tensor, "batch time vocabulary"]
 ) -> Float[Tensor, "batch time"]:
-    """Jensen-Shannon divergence `(KL(p, m) + KL(q, m)) / 2` with `m = (p + q) / 2`: symmetric, at most ln 2 nats."""
+    """Jensen-Shannon divergence, nats: symmetric, and at most ln 2.
+
+    It is `(KL(p, m) + KL(q, m)) / 2` with `m = (p + q) / 2`.
+    """
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     return (kl(log_p, log_m) + kl(log_q, log_m)) / 2
 

@@ -39,7 +39,7 @@ class SampledPrompts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
-    """Inputs of a scoring pass: tokens of all samples, tensors of their images, and which samples share a prompt.
+    """Inputs of a scoring pass: tokens, tensors of images, and which samples share prompts.
 
     Prompts are padded on the left, completions on the right.
     """

@@ -48,8 +48,8 @@ class SignalPlan:
     also: Set[str] = frozenset()
     """Signals to measure in addition to those that the credit parts need: names of `SIGNALS`."""
     attention: bool = False
-    """Whether to measure attention to text and images, or to an encoder-decoder's document, for rewards and logs, also
-    if no credit part needs it."""
+    """Whether to measure attention for rewards and logs, even if no credit part needs it. It is attention to text and
+    images, or to an encoder-decoder's document."""
     layers: Literal["thirds", "paper"] = "thirds"
     """How layers are divided into early, middle and late, see `layer_segments`."""
     dominance: Literal["early", "middle", "late", "all"] | int = "late"
@@ -57,7 +57,7 @@ class SignalPlan:
     masking: Masking = field(default_factory=Masking)
     """How images are masked for perception."""
     mask_per: Literal["completion", "prompt"] = "completion"
-    """Whether each completion of a prompt has a mask of its own, or all of them share one at each step."""
+    """Whether a prompt's completions each have their own mask, or share one per step."""
     estimator: Literal["k3", "kl", "js"] = "k3"
     """How perception is estimated: `k3` from the sampled token; `kl` or `js` from the whole vocabulary."""
     balance_ratio: float = 2.0
@@ -97,7 +97,7 @@ class RolloutBatch:
     sampled: SampledPrompts | None = None
     """The prompts' tokens where they are known; None renders and tokenizes the prompts."""
     own_tokens: list[list[int]] | None = None
-    """For each completion token 1 if the model sampled it, 0 if a tool or an environment wrote it; None = all 1."""
+    """1 for completion tokens that the model sampled, 0 for those of tools or environments; None = all 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

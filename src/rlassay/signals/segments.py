@@ -60,11 +60,11 @@ def vision_token_ids(config: Any) -> list[int]:
 
 
 def vision_grid(inputs: ModelInputs, sample: int, segments: Int[Tensor, "batch keys"]) -> tuple[int, ...] | None:
-    """Rows and columns of a sample's vision tokens on its image, preceded by the number of frames if several.
+    """Rows and columns of a sample's vision tokens on its image.
 
-    None if unknown. Known for one image or clip per prompt, and for several images with as many tokens each: from the
-    processor's grid (Qwen-VL; two frames of a clip may share their tokens), or, where one image becomes one tensor, if
-    the tokens fill squares (LLaVA).
+    The number of frames comes first if there are several. None if unknown. Known for one image or clip per prompt, and
+    for several images with as many tokens each: from the processor's grid (Qwen-VL; two frames of a clip may share
+    their tokens), or, where one image becomes one tensor, if the tokens fill squares (LLaVA).
 
     Args:
         inputs: prompts and completions.

@@ -27,9 +27,9 @@ def iqm(scores: ArrayLike) -> float:
 
 
 def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
-    """Probability that a run of `a` beats a run of `b` on an item: `mean_i P(a_i > b_i) + P(a_i = b_i) / 2`.
+    """Probability that a run of `a` beats a run of `b` on an item.
 
-    On each item every seed of `a` meets every seed of `b` (Mann and Whitney's U over the number of pairs).
+    `mean_i P(a_i > b_i) + P(a_i = b_i) / 2`, over all pairs of seeds (Mann and Whitney's U over their number).
 
     Args:
         a: scores, shape (num_seeds_a, num_items); NaN = not scored: its pairs are left out, as are items without any.

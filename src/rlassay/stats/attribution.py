@@ -74,7 +74,7 @@ def effect_weights(ingredients: Iterable[str], of: Iterable[str]) -> dict[frozen
 
 
 def subsets(names: Iterable[str]) -> Iterator[frozenset[str]]:
-    """All subsets of some names, from the empty one to all of them, in the order of the names."""
+    """All subsets of some names, from none to all, in the order of names."""
     listed = list(names)
     for size in range(len(listed) + 1):
         yield from (frozenset(chosen) for chosen in combinations(listed, size))

@@ -88,7 +88,9 @@ def crossed_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, matched_seeds: bool = True) -> Interval:
-    """`crossed_interval` of `a - b`, paired item by item, so that effects that both share on an item cancel.
+    """`crossed_interval` of `a - b`, paired item by item.
+
+    Effects that both share on an item cancel.
 
     Args:
         a: shape (num_seeds, num_items).
@@ -131,7 +133,10 @@ def contrast(
 def contrast_scores(
     cells: Sequence[ArrayLike], weights: Sequence[float], *, matched_seeds: bool = True
 ) -> tuple[CompleteScores, list[CompleteScores]]:
-    """The weighted sum that `contrast` tests and the sides whose seeds vary, over the seeds and items that all have."""
+    """The weighted sum that `contrast` tests, and the sides whose seeds vary.
+
+    Both are over the seeds and items that all cells have.
+    """
     values, sides = _weighted(_same_shape(cells, weights), weights, matched_seeds)
     return _complete(values, sides)
 
@@ -195,7 +200,9 @@ Numbers = float | Float[np.ndarray, "..."]
 def crossed_half_width(
     of_seeds: tuple[Numbers, Numbers], of_items: tuple[Numbers, Numbers], v_e: Numbers = 0.0
 ) -> Numbers:
-    """Half-width of the interval of a mean over seeds and items, by the rule at the top of this module.
+    """Half-width of the interval of a mean over seeds and items.
+
+    The rule is at the top of this module.
 
     Args:
         of_seeds: V_a and the critical value of its degrees of freedom.
@@ -209,9 +216,10 @@ def crossed_half_width(
 
 
 def cochran_half_width(first: tuple[Numbers, Numbers], second: tuple[Numbers, Numbers]) -> Numbers:
-    """`t' sqrt(V)` with `V = V_1 + V_2`, from two variances and the critical values of their degrees of freedom.
+    """Half-width `t' sqrt(V)` of an interval from two variances, `V = V_1 + V_2`.
 
-    The critical value t' is that of both, weighted by their variances; without any variance the half-width is 0.
+    Each variance comes with the critical value of its degrees of freedom. The critical value t' is that of both,
+    weighted by their variances; without any variance the half-width is 0.
     """
     variance = np.add(first[0], second[0])
     weighted = first[0] * first[1] + second[0] * second[1]

@@ -41,8 +41,9 @@ class PlannedTest:
     """How a difference will be tested, and the variance that neither seeds nor items explain."""
 
     pair_sd: float = 0.0
-    """Standard deviation of a seed's difference on an item beyond those of seed and item: from sampling (for
-    binary scores, sqrt of `p (1 - p) / num_samples` of both arms together), and items that some seeds answer better."""
+    """Standard deviation of a seed's difference on an item beyond those of seed and item. It comes from sampling (for
+    binary scores, sqrt of `p (1 - p) / num_samples` of both arms together), and from items that some seeds answer
+    better."""
     confidence: float = 0.95
     """Level of the test; for a comparison that Holm corrects, `1 - 0.05 / family size` is the strictest it can meet."""
     matched_seeds: bool = True
@@ -128,11 +129,12 @@ def power_of(effect: float, num_seeds: int, num_items: int, deviations: Deviatio
 
 
 def deviations_of(a: ArrayLike, b: ArrayLike, *, matched_seeds: bool = True) -> Deviations:
-    """Deviations of the difference `a - b` between two finished arms, from the mean squares of seeds, items and pairs.
+    """Deviations of the difference `a - b` between two finished arms.
 
-    `pair_sd^2 = MS_pairs`, `seed_sd^2 = (MS_seeds - MS_pairs) / I` and `item_sd^2 = (MS_items - MS_pairs) / S`, where
-    an estimate below 0 becomes 0. For independent seeds, those of both arms are added, as in the interval: `MS_pairs`,
-    and the variances of seed means in place of `MS_seeds / I`.
+    They follow from the mean squares of seeds, items and pairs. `pair_sd^2 = MS_pairs`, `seed_sd^2 = (MS_seeds -
+    MS_pairs) / I` and `item_sd^2 = (MS_items - MS_pairs) / S`, where an estimate below 0 becomes 0. For independent
+    seeds, those of both arms are added, as in the interval: `MS_pairs`, and the variances of seed means in place of
+    `MS_seeds / I`.
 
     Args:
         a: scores, shape (num_seeds, num_items), a mean over each item's samples; NaN = not scored.

@@ -30,10 +30,11 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 
 
 def share_interval(share: float, half_width: float) -> tuple[float, float]:
-    """An interval of a share that stays inside [0, 1], from the half-width of the linear one, in Wilson's form.
+    """An interval of a share in Wilson's form, which stays inside [0, 1].
 
-    The standard error of a share pi shrinks towards 0 and 1 as `sqrt(pi (1 - pi))`. With the half-width h at the mean
-    p, the ends are the two shares that solve `(p - pi)^2 = c pi (1 - pi)`, `c = h^2 / (p (1 - p))`:
+    It is made from the half-width of the linear interval. The standard error of a share pi shrinks towards 0 and 1 as
+    `sqrt(pi (1 - pi))`. With the half-width h at the mean p, the ends are the two shares that solve `(p - pi)^2 = c pi
+    (1 - pi)`, `c = h^2 / (p (1 - p))`:
 
         (p + c / 2 -/+ sqrt(c p (1 - p) + c^2 / 4)) / (1 + c).
 
@@ -58,9 +59,10 @@ def share_interval(share: float, half_width: float) -> tuple[float, float]:
 def pass_at_k(
     num_samples: ArrayLike | int, num_correct: ArrayLike | int, k: ArrayLike | int
 ) -> Float[np.ndarray, "..."]:
-    """Unbiased estimate of the probability that at least one of k samples is correct, from c correct of n.
+    """Unbiased estimate of the probability that at least one of k samples is correct.
 
-    `1 - C(n - c, k) / C(n, k)`, as the product over j < k of `(n - c - j) / (n - j)`, which cannot overflow.
+    With c correct samples of n it is `1 - C(n - c, k) / C(n, k)`, as the product over j < k of `(n - c - j) / (n - j)`,
+    which cannot overflow.
 
     Args:
         num_samples: n, samples per item; broadcast against the others.

@@ -129,13 +129,17 @@ class SequentialTest:
         return tuple(seeds / self.looks[-1] for seeds in self.looks)
 
     def confidence(self, look: int, level: float) -> float:
-        """Confidence of the interval at a look (from 0) such that those of all looks hold together at 1 - level."""
+        """Confidence of the interval at a look (from 0).
+
+        With it, the intervals of all looks hold together at 1 - level.
+        """
         return 1 - 2 * float(local_levels(self.fractions, level / 2, self.spending)[look])
 
     def p_value(self, p_values: Sequence[float], *, one_sided: bool = False) -> float:
-        """The p-value over all looks so far: the smallest overall level at which one of them is a verdict.
+        """The p-value over all looks so far.
 
-        It is valid whenever the looks end, so that corrections for several comparisons apply to it as to any p-value.
+        It is the smallest overall level at which one of them is a verdict. It is valid whenever the looks end, so that
+        corrections for several comparisons apply to it as to any p-value.
 
         Args:
             p_values: the p-value of the data at each look so far, from the first; NaN = not tested.

@@ -1,6 +1,7 @@
-"""Content of a finished report for MLflow: numbers of each row, views of arms and runs, notes, the champion.
+"""Content of a finished report for MLflow.
 
-MLflow stores a shared view of an experiment in one of its tags, and opens the view whose key is in the address.
+It has numbers of each row, views of arms and runs, notes, and the champion. MLflow stores a shared view of an
+experiment in one of its tags, and opens the view whose key is in the address.
 """
 
 import json

@@ -9,7 +9,7 @@ from rlassay.files import read_json, write_json
 from rlassay.locks import file_lock
 
 ARMS_VIEW, RUNS_VIEW = "rlassay-arms", "rlassay-runs"
-"""Keys of the shared views that show the arms side by side, and the training runs grouped by arm."""
+"""Keys of two shared views: arms side by side, and training runs grouped by arm."""
 CHARTS = "&compareRunsMode=CHART"
 """Opens a view with its charts in place of its table."""
 LOCAL = "http://127.0.0.1:5000"
@@ -38,12 +38,18 @@ def arms_link(uri: str, experiment: str) -> str:
 
 
 def weights_link(arms: str) -> str:
-    """The address of the arms' reward weights against the primary metric, from that of the arms side by side."""
+    """Address of the chart of the arms' reward weights against the primary metric.
+
+    `arms` is the address of the arms side by side.
+    """
     return f"{arms}{CHARTS}"
 
 
 def runs_link(arms: str) -> str:
-    """The address of the curves of the training runs, grouped by arm, from that of the arms side by side."""
+    """Address of the training runs' curves, grouped by arm.
+
+    `arms` is the address of the arms side by side.
+    """
     return f"{arms.removesuffix(ARMS_VIEW)}{RUNS_VIEW}{CHARTS}"
 
 

@@ -155,11 +155,11 @@ def keep_until(metrics: Path, step: int) -> None:
 
 
 def add_trackers(trainer: Any, names: Trackers, run: "Run", study: str) -> None:
-    """Add the callback of each tracker to a trainer, on the main process, and drop the printer of transformers.
+    """Add the trackers' callbacks to a trainer, and drop the printer of transformers.
 
-    TensorBoard and W&B write into `state/tensorboard/` and `state/wandb/`, which a fresh start removes with the rest of
-    `state/`; a resumed job appends to them and logs no step twice. On the console each step's metrics are
-    printed, into the job's log.
+    Only the main process has trackers. TensorBoard and W&B write into `state/tensorboard/` and `state/wandb/`, which a
+    fresh start removes with the rest of `state/`; a resumed job appends to them and logs no step twice. On the console
+    each step's metrics are printed, into the job's log.
 
     Args:
         trainer: any trainer of transformers; its `run_name` becomes the run's name in W&B.

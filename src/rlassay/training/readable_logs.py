@@ -16,7 +16,10 @@ _BETTER, _WORSE, _PLAIN = "\033[32m", "\033[31m", "\033[0m"
 
 
 class ReadableLog:
-    """A listener that appends a section per generation batch to a Markdown file, under a heading with the step."""
+    """A listener that appends a section per generation batch to a Markdown file.
+
+    The heading of a section has the step.
+    """
 
     def __init__(self, path: Path, title: str, section: Callable[[Rollout], str], resumed_step: int) -> None:
         """

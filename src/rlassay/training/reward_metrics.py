@@ -106,10 +106,10 @@ def zero_variance(raw: Float[Tensor, "batch rewards"], num_generations: int) -> 
 
 
 def zero_advantage(totals: Float[Tensor, "batch"], num_generations: int) -> Bool[Tensor, "groups"]:
-    """Groups in which all scored completions have the same total reward, up to 1e-6, so that all advantages are 0.
+    """Groups whose scored completions all have the same total reward, up to 1e-6.
 
-    TRL's `frac_reward_zero_std` looks at the deviation of the whole batch under `normalize_then_sum` and under
-    `scale_rewards="batch"`, which is almost never 0.
+    All their advantages are 0. TRL's `frac_reward_zero_std` looks at the deviation of the whole batch under
+    `normalize_then_sum` and under `scale_rewards="batch"`, which is almost never 0.
 
     Args:
         totals: (B,), see `total_rewards`; NaN = no reward could score the completion, which TRL leaves out.

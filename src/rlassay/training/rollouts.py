@@ -83,7 +83,8 @@ class Rollout:
     raw: Float[Tensor, "batch rewards"]
     """(N, R), values as the rewards returned them; NaN = could not score."""
     weighted: Float[Tensor, "batch rewards"]
-    """(N, R), contribution of each reward to the completion's total: weight x value, imputed where the value is NaN."""
+    """(N, R), contribution of each reward to the completion's total. It is weight x value, imputed where the value is
+    NaN."""
     advantages: Float[Tensor, "batch"]
     """(N,), advantages before credit."""
     failed: dict[str, list[FailureKind | None]] = field(default_factory=dict)

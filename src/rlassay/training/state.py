@@ -126,7 +126,10 @@ class Run:
         return JobCallback(self.metrics, f"{self.plan.stage}{arm} seed {self.plan.seed}")
 
     def prepare(self) -> None:
-        """Find out whether the job is finished, resumes or starts from step 0, and prepare the directory for it."""
+        """Find out where the job begins, and prepare its directory.
+
+        It is finished, resumes, or starts from step 0.
+        """
         if is_main():
             self._decide()
         self.finished, self.resume_from = of_main((self.finished, self.resume_from))
@@ -154,9 +157,10 @@ class Run:
         self.record("running")
 
     def _restore_manifest(self, previous: dict[str, Any]) -> None:
-        """Restore the manifest of a finished job that its cluster has started again, such as after losing a node.
+        """Restore the manifest of a finished job that its cluster has started again.
 
-        Snakemake removes the manifest before each start, which must not look like the user's request for a rerun.
+        A cluster does so after losing a node, for example. Snakemake removes the manifest before each start, which must
+        not look like the user's request for a rerun.
         """
         finished = read_json(self.complete)
         if finished is not None and not self.manifest.exists() and _cluster_job().items() & previous.items():
@@ -174,7 +178,10 @@ class Run:
 
     @contextmanager
     def waiting(self) -> Generator[None, None, None]:
-        """Do not count the time of the body, in which the main process waits for others, among the job's seconds."""
+        """Leave the time of the body out of the job's seconds.
+
+        In the body the main process waits for others.
+        """
         attempt, began = self._attempts[-1], time.time()
         try:
             yield

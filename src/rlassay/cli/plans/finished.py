@@ -66,7 +66,10 @@ class Noise:
 
 
 def speed_of(study: Study, layout: Layout) -> Speed:
-    """The speed of finished jobs with the study's model: its own, else those of other studies in the results folder."""
+    """The speed of finished jobs with the study's model.
+
+    The study's own jobs come first, then those of other studies in the results folder.
+    """
     rates: dict[str, float | None] = {"rl": None, "sft": None, "generate": None}
     sources: list[str] = []
     for other, folder in _studies(study, layout):
@@ -94,7 +97,10 @@ def _studies(study: Study, layout: Layout) -> Iterator[tuple[Study, Layout]]:
 
 
 def _rates(other: Study, layout: Layout, study: Study) -> Iterator[tuple[str, float]]:
-    """Stage and seconds per unit of each finished job whose model, engine and hardware are those of the study."""
+    """Stage and seconds per unit of each comparable finished job.
+
+    Its model, engine and hardware are those of the study.
+    """
     models = [arm.recipe.model for arm in study.arms.values()]
     samplers = {arm.recipe.rl.engine.kind for arm in study.arms.values()}
     same_answers = other.evaluation.engine.kind == study.evaluation.engine.kind

@@ -1,4 +1,4 @@
-"""Checks of the sections of `rl` that choose the algorithm, against each other and the rest of the recipe."""
+"""Check the sections of `rl` that choose the algorithm against the whole recipe."""
 
 from collections.abc import Callable, Iterator
 
@@ -81,7 +81,7 @@ def _choice(_: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _kl(study: Study, recipe: Recipe) -> Iterator[str]:
-    """The KL penalty has a controller that can work, rewards to be taken from, and a reference that exists."""
+    """The KL penalty has a working controller, rewards to be taken from, and a reference."""
     rl, kl = recipe.rl, recipe.rl.kl
     if rl.sync_ref_model and rl.beta == 0 and kl is None:
         yield "rl.sync_ref_model: true, but without beta or kl there is no reference policy; set one of them, or false"

@@ -1,8 +1,8 @@
-"""Checks of `strategy`: refuse, before any job, settings that fail where each process holds a part of the policy.
+"""Refuse settings that fail where each process holds a part of the policy.
 
-A setting is also refused if nobody has tested that a killed run resumes exactly with it: a refusal costs a user one
-edit, an incomplete checkpoint costs the run. Each setting refused here has failed, or has not been tried, on two
-processes.
+They are refused before any job. A setting is also refused if nobody has tested that a killed run resumes exactly with
+it: a refusal costs a user one edit, an incomplete checkpoint costs the run. Each setting refused here has failed, or
+has not been tried, on two processes.
 """
 
 import sys

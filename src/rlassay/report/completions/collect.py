@@ -181,7 +181,7 @@ def _training_prompts(results: Results, files: Iterable[Any]) -> dict[str, Promp
 
 
 def _rollouts(path: Any, rewards: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows of a shard with `scores`: the raw value of each reward of the study, and the weighted sum."""
+    """Rows of a shard with `scores`: each reward's raw value, and the weighted sum."""
     names = set(pq.read_schema(path).names)
     raw = [f"raw.{reward}" for reward in rewards]
     table = pq.read_table(path, columns=[*ROLLOUT_COLUMNS, *(name for name in raw if name in names)])

@@ -1,4 +1,4 @@
-"""The answer to the study's question in plain words: one sentence per arm, and one about all of them."""
+"""The study's answer in plain words: a sentence per arm, and one about all."""
 
 from collections.abc import Mapping, Sequence
 

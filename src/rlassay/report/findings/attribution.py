@@ -110,12 +110,15 @@ def _keeps_apart(names: Sequence[str], arms: Sequence[Subset]) -> bool:
 
 
 def _fraction_weights(name: str, arms: Sequence[Subset]) -> Weights:
-    """Mean of the arms with the ingredient minus that of the arms without it: half of a regular fraction each."""
+    """Mean of the arms with the ingredient minus that of the arms without it.
+
+    Each side is half of a regular fraction.
+    """
     return {subset: sign * 2 / len(arms) for subset, sign in zip(arms, _signs((name,), arms), strict=True)}
 
 
 def _signs(of: Sequence[str], arms: Iterable[Subset]) -> list[int]:
-    """The sign of each arm in an effect: that of the product of -1 for each ingredient that it lacks."""
+    """Each arm's sign in the effect of ingredients: -1 if it lacks an odd number."""
     return [(-1) ** len(set(of) - subset) for subset in arms]
 
 

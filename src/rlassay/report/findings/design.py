@@ -39,7 +39,10 @@ def _settings(study: Study, paths: Iterable[str]) -> Iterator[str]:
 
 
 def _keys(path: str, found: list[list[Any]]) -> Iterator[str]:
-    """The path or, where all arms have a section there, the paths below it in which the arms' values differ."""
+    """The paths, this one or others below it, at which the arms' values differ.
+
+    Paths below it are compared where all arms have a section there.
+    """
     sections = [value for values in found for value in values if is_mapping(value)]
     if len(sections) < len(found):
         yield path

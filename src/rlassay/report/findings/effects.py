@@ -86,7 +86,7 @@ def flips(a: SeedScores, b: ReferenceScores, prompt_ids: list[str]) -> Flips:
 
 
 def improvement(a: SeedScores, b: ReferenceScores, confidence: float) -> Estimate:
-    """Probability that a run of the arm beats a run of the reference on a prompt, with its crossed interval.
+    """Probability that the arm beats the reference on a prompt, with its crossed interval.
 
     `P = mean_i mean_sr W_sri` with W = 1 where seed s of `a` is above seed r of `b`, 1/2 where they are equal. To first
     order its variance between seeds is the sum of those of `W_s = mean_ri W` and `W_r = mean_si W`, so the interval is

@@ -249,10 +249,10 @@ def _constant_weights(results: Results, row: PolicyRow) -> bool:
 
 
 def _stuck(spans: Spans, constant_weights: bool) -> Values:
-    """1 for a completion of a group whose rewards are all equal, below the highest reward of any completion.
+    """1 for completions of a group whose rewards are equal and below the highest.
 
-    A group with the highest reward throughout is solved: it has nothing left to learn. Where the weights of the rewards
-    change, the highest reward is that of the same tenth of the steps.
+    The highest reward is that of any completion. A group with the highest reward throughout is solved: it has nothing
+    left to learn. Where the weights of the rewards change, the highest reward is that of the same tenth of the steps.
     """
     tenths = [[one for span in spans.values() for one in span[place]] for place in (0, 1)]
     highest = [max((one["reward"] for one in tenth), default=0.0) for tenth in tenths]
@@ -294,7 +294,10 @@ def _sign(
 
 
 def _over(values: Values, place: int, confidence: float, limits: tuple[float, float] | None = SHARE_LIMITS) -> Estimate:
-    """The mean over the first (0) or the last (1) tenth of the steps, in most measures of 0 or 1 per completion."""
+    """The mean over the first (0) or the last (1) tenth of the steps.
+
+    Most measures are 0 or 1 for each completion.
+    """
     means = np.array([float(np.mean(ends[place])) for ends in values.values()])
     return over_seeds(means, sum(len(ends[place]) for ends in values.values()), confidence, limits)
 
@@ -320,7 +323,10 @@ def _risen(before: Estimate, after: Estimate) -> float | None:
 
 
 def _risen_beyond_chance(spans: Spans, values: Values, confidence: float) -> float:
-    """The rise of a mean, or 0 where the interval over groups, which share a prompt and a step, does not exclude 0."""
+    """The rise of a mean, or 0 where its interval over groups includes 0.
+
+    The completions of a group share a prompt and a step.
+    """
     ends: tuple[list[float], list[float]] = ([], [])
     for seed, spanned in spans.items():
         for place in (0, 1):

@@ -1,4 +1,4 @@
-"""Attention on the tokens of an image or a clip, laid out over the image or the film strip."""
+"""Attention on an image's or a clip's tokens, over the image or film strip."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

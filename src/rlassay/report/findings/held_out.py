@@ -73,7 +73,10 @@ def _last(results: Results, row: PolicyRow) -> int:
 
 
 def _at_step(results: Results, row: PolicyRow, column: Column, step: int) -> SeedScores:
-    """Scores at one step: one line per seed, or a single line where all seeds start from one policy."""
+    """Scores at one step, one row per seed.
+
+    There is a single row where all seeds start from one policy.
+    """
     if step == 0:
         return scores_of(results, start_of(results, row.key), column)
     at_last = step == _last(results, row)

@@ -80,7 +80,10 @@ class SuspectCompletion(Record):
 
 
 class HackingSign(Record):
-    """One sign of reward hacking in one arm: a value before and after RL, and whether it raises an alarm."""
+    """One sign of reward hacking in one arm, with its alarm if any.
+
+    It compares a value before and after RL.
+    """
 
     arm: str
     """The arm."""

@@ -65,9 +65,10 @@ def _plotted(values: Sequence[float | None], unit: Unit) -> np.ndarray:
 
 
 def _curve_limits(curve: Curve) -> tuple[float, float]:
-    """Limits of the y axis: every mean fits, and of the bands as much as fits in twice that span.
+    """Limits of the y axis, so that every mean fits.
 
-    Means that differ by less than a thousandth count as constant: ticks would show their rounding alone.
+    Of the bands as much is shown as fits in twice that span. Means that differ by less than a thousandth count as
+    constant: ticks would show their rounding alone.
     """
     means = np.concatenate([_plotted(series.mean, curve.unit) for series in curve.series] or [np.array([np.nan])])
     bands = [_plotted(ends, curve.unit) for series in curve.series for ends in (series.low, series.high)]
@@ -166,7 +167,10 @@ def draw_profiles(found: Profiles, marks: dict[str, Mark]) -> Drawing:
 
 
 def draw_frontier(found: Frontier, marks: dict[str, Mark]) -> Drawing:
-    """KL from the policy before RL against the score, a small mark per run and a large one per arm."""
+    """Draw the score against the KL from the policy before RL.
+
+    An arm has a large mark and, if it has several runs, a small one per run.
+    """
     unit, column = found.column.unit, found.column
     figure, axes = _line_canvas(PASS_AT_K_SIZE, one_line(f"{column.title}{_in_unit(unit)}", 48))
     said: list[str] = []

@@ -361,7 +361,7 @@ def _has_words(text: str) -> bool:
 
 
 def _in_prose(text: str, answer: str) -> list[str]:
-    """Candidates for the answer in a sentence: the text after its last verb, its last formula, its last number."""
+    """Candidate answers in a sentence: text after the last verb, the last formula or number."""
     found: list[str] = []
     lines = [line for line in answer.split("\n") if any(map(str.isdigit, line)) or "$" in line]
     if "\n" in answer and lines:

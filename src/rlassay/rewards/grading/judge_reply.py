@@ -77,7 +77,10 @@ def _score_of_object(text: str) -> str | None:
 
 
 def _whole_number(text: str, high: int | float) -> float | None:
-    """The number that is the whole text, with or without `/high`, a unit of points or a full stop."""
+    """The number that is the whole text.
+
+    `/high`, a unit of points and a full stop may follow it.
+    """
     text = re.sub(r"(?:\s?(?:points?|分))?\s?[.。]?\s*$", "", text.strip())
     fraction = _FRACTION.fullmatch(text)
     if fraction:

@@ -120,14 +120,20 @@ def _mixed(sign: str, whole: int, part: Fraction) -> Fraction:
 
 
 def close(one: Fraction, other: Fraction) -> bool:
-    """Equal, or within a millionth (of the larger one where both are below 1) if one of them is not whole."""
+    """Whether two numbers are equal, or within a millionth if one is not whole.
+
+    The millionth is absolute, or of the larger number where both are below 1.
+    """
     if one == other or (one.denominator == 1 and other.denominator == 1):
         return one == other
     return abs(one - other) <= Fraction(1, 10**6) * min(Fraction(1), max(abs(one), abs(other)))
 
 
 def quantity(text: str) -> Quantity | None:
-    """Number, dimension and size of the unit (None and 1 without one) of `5 cm`, `$5` or `2 hours 30 minutes`."""
+    """Number, dimension and size of the unit of a text such as `5 cm`.
+
+    Others are `$5` and `2 hours 30 minutes`. Without a unit the dimension is None and the size 1.
+    """
     pairs: list[Quantity] = []
     rest = text
     while rest:

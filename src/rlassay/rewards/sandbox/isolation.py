@@ -48,7 +48,10 @@ def score_in_worker(
 
 
 def _attempt(question: dict[str, Any], num_parts: int, size: int, timeout: float) -> list[RewardOutcome]:
-    """Outcomes in order, up to the end or to the first part of `size` completions on which the worker died."""
+    """Outcomes in order, up to the part on which the worker died, if any.
+
+    A part has `size` completions.
+    """
     seconds = timeout * size
     limits = [_LOAD_SECONDS] + [seconds] * num_parts
     replies, problem = child_process(WORKER).ask_for_replies(question, limits)

@@ -32,8 +32,8 @@ class CriticOptions:
     lam: float = 0.95
     """Weight of later estimates; 1 = reward to come minus value, 0 = one-step errors."""
     value_model: Literal["separate", "head"] = "separate"
-    """`separate` is a copy of the starting policy with a value head, trained in the parameters that the policy trains;
-    `head` is a value head on the policy's own last hidden states, which it does not change."""
+    """`separate` is a copy of the starting policy with a value head. It is trained in the parameters that the policy
+    trains. `head` is a value head on the policy's own last hidden states, which it does not change."""
     value_learning_rate: float = 1e-5
     """Learning rate of the critic's AdamW, constant."""
     value_clip: float = 0.2

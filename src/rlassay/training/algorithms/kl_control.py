@@ -26,7 +26,8 @@ logger: Any = logging.get_logger(__name__)
 KINDS = (*PENALTIES, "exact")
 """Penalties of `rlassay.divergence.penalty`, and the sum over the vocabulary."""
 NATS_PER_TOKEN = 1.0
-"""A target above this, per token, is far more than the KL of a policy that still resembles its reference."""
+"""Target per token, nats, above which a warning is given. More is far above the KL of a policy that still resembles its
+reference."""
 KL_WEIGHTS = "xp_kl_weights"
 """Key of a batch: (B, T), weight of the KL penalty of each token; absent where all are 1."""
 LOAD_REFERENCE = 1.0

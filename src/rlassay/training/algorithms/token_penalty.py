@@ -15,7 +15,7 @@ from rlassay.training.algorithms.kl_control import KL_WEIGHTS, averaged, loss_ma
 from rlassay.training.batch import own_rows
 
 OLD_POLICY_PENALTY = "xp_old_policy_penalty"
-"""Key of a batch: (B, T), weight of the penalty of each token for leaving the policy that sampled it."""
+"""Key of a batch: (B, T), weight of each token's penalty. It is the penalty for leaving the policy that sampled it."""
 
 
 def check_reuse(parts: Sequence[CreditPart], arguments: Any) -> None:
@@ -30,7 +30,9 @@ def check_reuse(parts: Sequence[CreditPart], arguments: Any) -> None:
 
 
 def penalise_tokens(trainer: Any, credit: Credit, signals: TokenSignals, output: dict[str, Any]) -> dict[str, float]:
-    """Add to a batch its penalty for leaving the policy that sampled, and the weights of its KL penalty.
+    """Add to a batch its old-policy penalty and the weights of its KL penalty.
+
+    The old-policy penalty is for leaving the policy that sampled.
 
     Args:
         trainer: the trainer, whose `xp_kl` holds the credit parts that weigh the KL penalty.
@@ -54,10 +56,10 @@ def penalise_tokens(trainer: Any, credit: Credit, signals: TokenSignals, output:
 
 
 def with_penalty(trainer: Any, loss: Float[Tensor, ""], inputs: Mapping[str, Any]) -> Float[Tensor, ""]:
-    """TRL's loss plus `weight |log p - log p_old|` of each token, averaged as the losses of tokens are.
+    """TRL's loss plus the penalty of each token, averaged as the token losses are.
 
-    In the first use of a batch TRL may keep no `old_per_token_logps`: the policy is the one that sampled, and the
-    penalty is 0 with a gradient of 0.
+    The penalty is `weight |log p - log p_old|`. In the first use of a batch TRL may keep no `old_per_token_logps`: the
+    policy is the one that sampled, and the penalty is 0 with a gradient of 0.
 
     Args:
         trainer: the trainer, with the policy's log-probabilities of this micro-batch.

@@ -157,10 +157,10 @@ class TokenBudget:
             )
 
     def loss(self, trainer: Any, trl_loss: Loss, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The loss of a micro-batch of TRL's, in parts: for all but the last, it runs the backward pass itself.
+        """The loss of a micro-batch of TRL's, computed in parts.
 
-        If the loss does not depend on the grouping of completions, those of a whole optimiser step are pooled: the loss
-        is 0 until its last micro-batch.
+        For all but the last part, the backward pass is run here. If the loss does not depend on the grouping of
+        completions, those of a whole optimiser step are pooled: the loss is 0 until its last micro-batch.
         """
         self._slices.append(inputs)
         is_last: bool = trainer.accelerator.sync_gradients

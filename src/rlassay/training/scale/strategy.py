@@ -182,10 +182,10 @@ def zero_stage(model: Any) -> int | None:
 
 
 def gather_head(model: Any) -> None:
-    """Have every forward pass gather the weights of the head, if FSDP2 divides them in a unit of their own.
+    """Have every forward pass gather the head's weights, if FSDP2 divides them separately.
 
-    TRL's loss reads these weights without calling the head. If they were still divided, each process would train its
-    part with the gradients of its own completions alone.
+    They are then a unit of their own. TRL's loss reads these weights without calling the head. If they were still
+    divided, each process would train its part with the gradients of its own completions alone.
     """
     head = model.get_output_embeddings()
     if isinstance(head, FSDPModule):
