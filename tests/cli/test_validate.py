@@ -164,7 +164,7 @@ def test_clips_and_images_that_cannot_be_shown_are_named_and_rows_without_them(
         "  left out: 4 of the first 6 records of split 'train'",
         "    train.jsonl:1: video: it is truncated (cut.mp4)",
         "    train.jsonl:3: video: no such file (gone.mp4)",
-        "    train.jsonl:5: image: unreadable",
+        "    train.jsonl:5: image: unreadable (cut.png)",
         "    and 1 more",
     ]
     turns = [{"from": "human", "value": "What is 1 + 1?"}, {"from": "gpt", "value": "<answer>2</answer>"}]

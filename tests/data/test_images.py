@@ -138,6 +138,22 @@ def test_an_image_above_the_limit_is_dropped(size):
         encode_image(noise(0, size), None, ImagePolicy(max_side=40), jpeg=False)
 
 
+@pytest.mark.parametrize(
+    ("content", "policy", "reason"),
+    [
+        (encoded(noise(0))[:200], ImagePolicy(), "image: unreadable"),
+        (encoded(noise(0)), ImagePolicy(max_side=4), "image: a side above 4 pixels"),
+        (encoded(noise(0), "TIFF"), None, "image: its format is none of"),
+    ],
+)
+def test_a_rejected_image_is_named_with_its_file(content, policy, reason, tmp_path):
+    (tmp_path / "cut.png").write_bytes(content)
+    for form in ("cut.png", {"path": "cut.png", "bytes": None}):
+        with pytest.raises(RowRejectedError, match=reason) as caught:
+            encode_image(form, tmp_path, policy, jpeg=False)
+        assert caught.value.detail == str(tmp_path / "cut.png")
+
+
 def test_a_perceptual_hash_survives_compression_and_size_but_not_another_picture():
     image = noise(0, (400, 300))
     own = perceptual_hash(image)

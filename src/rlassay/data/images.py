@@ -49,9 +49,19 @@ def encode_image(value: Any, root: Path | None, policy: ImagePolicy | None, *, j
     Bytes that comply are kept unchanged; others become PNG, or JPEG of quality 95 with `jpeg`. Without a policy every
     image in an accepted format is kept unchanged.
 
-    Errors: RowRejectedError with the reason.
+    Errors: RowRejectedError with the reason, and the file as its detail.
     """
-    original, content = read_image(value, root)
+    value = _unwrapped(value)
+    try:
+        original, content = read_image(value, root)
+        return _encoded(original, content, policy, jpeg=jpeg)
+    except RowRejectedError as rejected:
+        if isinstance(value, str) and root is not None and not rejected.detail:
+            _at(root / value, rejected)
+        raise
+
+
+def _encoded(original: Image.Image, content: bytes | None, policy: ImagePolicy | None, *, jpeg: bool) -> EncodedImage:
     if policy is None:
         if content is None or original.format not in SUFFIXES:
             raise RowRejectedError(f"image: its format is none of {', '.join(SUFFIXES)}")
@@ -74,10 +84,7 @@ def read_image(value: Any, root: Path | None) -> tuple[Image.Image, bytes | None
 
     Errors: RowRejectedError with the reason.
     """
-    if isinstance(value, dict):
-        mapping = cast("Mapping[str, Any]", value)
-        inner = next((mapping[key] for key in ("bytes", "path", "image") if mapping.get(key) is not None), None)
-        return read_image(inner, root)
+    value = _unwrapped(value)
     if isinstance(value, Image.Image):
         return value, None
     content = bytes(value) if isinstance(value, bytes | bytearray) else resolve_below(value, root, "image").read_bytes()
@@ -85,6 +92,14 @@ def read_image(value: Any, root: Path | None) -> tuple[Image.Image, bytes | None
         return load_image(content), content
     except ValueError as error:
         raise RowRejectedError(f"image: {error}") from None
+
+
+def _unwrapped(value: Any) -> Any:
+    """The image, its bytes or its path in (nested) mappings."""
+    while isinstance(value, dict):
+        mapping = cast("Mapping[str, Any]", value)
+        value = next((mapping[key] for key in ("bytes", "path", "image") if mapping.get(key) is not None), None)
+    return value
 
 
 def resolve_below(value: Any, root: Path | None, what: str) -> Path:
