@@ -1,6 +1,5 @@
 """Clips by the video input of Qwen-VL: each pass of the model gets the tensors of its own clips."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rlassay.config import StudyError
 from rlassay.config.model import ClipView, HubModel, Lora, Tune
 from rlassay.evaluation.by_transformers import decode_batch
 from rlassay.evaluation.decoding import Decoding
-from rlassay.images import Clip, StudyImages
+from rlassay.images import StudyImages
 from rlassay.models.policy import ChatFormat, build_policy, peft_config
 from rlassay.models.tuning import part_of
 from rlassay.models.video_input import clip_problem, process_prompt
@@ -156,32 +155,6 @@ class Seen:
             # Frames to be masked are resized by Pillow, which rounds a few pixels otherwise; values go from -2 to 2.
             torch.testing.assert_close(found, torch.cat(expected).to(found.dtype), atol=0.05, rtol=0)
         self.rows += len(ids)
-
-
-def grey_clip(times: tuple[float, ...], duration: float, fps: float) -> Clip:
-    frames = tuple(Image.new("RGB", (56, 56), (20 * index,) * 3) for index in range(len(times)))
-    return Clip(frames=frames, times=times, duration=duration, fps=fps)
-
-
-def test_prompts_state_the_times_of_frames():
-    text = "<|vision_start|><|video_pad|><|vision_end|>Which?"
-    clip = grey_clip((0.0, 0.6, 1.2, 1.8), 2.4, 10.0)
-    qwen3 = qwen3_processor()
-    ids, _ = process_prompt(qwen3, text, [clip])
-    # Two frames share their tokens, at the mean of their times: .3 and 1.5 s.
-    assert re.findall(r"<([\d.]+) seconds>", qwen3.tokenizer.decode(ids["input_ids"])) == ["0.3", "1.5"]
-    _, tensors = process_prompt(qwen_processor(), text, [clip])
-    assert tensors["second_per_grid_ts"].tolist() == pytest.approx([1.2])  # two frames, .6 s apart
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("fps", [0.0, 10.0])
-def test_a_clip_of_one_frame_is_shown(kind: str, fps: float):
-    processor = MAKERS[kind][1]()
-    one = grey_clip((0.0,), 0.1 if fps else 0.0, fps)
-    _, tensors = process_prompt(processor, "<|vision_start|><|video_pad|><|vision_end|>Which?", [one])
-    assert tensors["video_grid_thw"].tolist() == [[1, 4, 4]]  # one moment of 4 x 4 patches
-    assert bool(tensors["pixel_values_videos"].isfinite().all())
 
 
 @pytest.mark.parametrize("kind", ALL)

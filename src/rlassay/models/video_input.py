@@ -3,6 +3,7 @@
 """Pass clips to a processor's video input, and build the model inputs of one prompt."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from rlassay.config.model import HubModel
 from rlassay.images import Clip
+
+FASTEST = 2.0
+"""Most frames per second of which Qwen2.5-VL in transformers 5.17 knows the order."""
 
 
 def video_input_problem(processor: Any) -> str | None:
@@ -38,7 +42,7 @@ def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
     """Keyword arguments that give a processor clips whose frames are already chosen; empty without clips.
 
     The metadata give the times of the frames: without them processors assume 24 frames per second, and without
-    `do_sample_frames=False` some drop frames again.
+    `do_sample_frames=False` some drop frames again. Qwen2.5-VL gets at most two frames per second.
     """
     if not clips:
         return {}
@@ -51,7 +55,10 @@ def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
         repeats = 2 if len(clip.frames) == 1 else 1
         fps = clip.fps or 1.0  # of a single frame it may be unknown
         indices = [round(time * fps) for time in clip.times] * repeats
-        total = max(len(indices), round(clip.duration * fps))
+        # Transformers truncates the seconds between two frames' tokens in Qwen2.5-VL, which reads them from the total:
+        # above two frames per second all would have one time. Other processors, and vLLM, compute times from indices.
+        slowest = ceil(len(indices) / FASTEST * fps)
+        total = max(len(indices), round(clip.duration * fps), slowest)
         metadata.append(VideoMetadata(total_num_frames=total, fps=fps, duration=clip.duration, frames_indices=indices))
         videos.append(np.stack([np.asarray(frame) for frame in clip.frames * repeats]))
     return {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
