@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 class _Lines:
-    """Text stream that writes each redrawing of a bar on a line of its own, for `tail -f`."""
+    """Text stream for `tail -f`: each redrawing of a bar on its own line."""
 
     def __init__(self, stream: Any) -> None:  # a TextIO, which beartype does not recognise under pytest's capture
         self.stream = stream

@@ -195,7 +195,10 @@ def value_range(values: NDArray[Any], bits: int | None = None) -> tuple[float, f
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A deep image as grey levels of 8 bits, with alpha if a value of it is transparent; any other image itself."""
+    """A deep image as grey levels of 8 bits; any other image itself.
+
+    It has alpha if one of its values is transparent.
+    """
     if image.mode not in DEEP_MODES and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image)

@@ -92,5 +92,8 @@ def _touched(marker: Path) -> float:
 
 
 def _leave(loss: object) -> None:
-    """End this process in order: another one has taken its lock, or the file system has lost it."""
+    """End this process in order, because it no longer holds its lock.
+
+    Another process has taken the lock, or the file system has lost it.
+    """
     os.kill(os.getpid(), signal.SIGTERM)

@@ -34,7 +34,10 @@ def shown_frames(clip: Media, max_frames: int | None = None) -> list[int]:
 
 
 def instruction(row: PromptRow) -> str:
-    """The instruction that describes the completion format, for the system turn of a model without a warm start."""
+    """The instruction that describes the completion format to a model without a warm start.
+
+    It is for the system turn.
+    """
     answer = "the letter of the right option" if row.choices else "your answer"
     return (
         "Think first, between <think> and </think>. "

@@ -1,4 +1,4 @@
-"""MaxRL: the centred reward divided by the mean reward of the group, so that hard prompts count more."""
+"""MaxRL: the centred reward divided by the group's mean, so that hard prompts count more."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""Pass@k training: a set of k completions is worth its best one, and its members share that reward."""
+"""Pass@k training: all members of a set of k completions share its best reward."""
 
 from math import comb
 

@@ -1,4 +1,4 @@
-"""REINFORCE++: rewards whitened over the whole batch, with or without the mean of the group as a baseline."""
+"""REINFORCE++: rewards whitened over the batch, with or without the group's mean as baseline."""
 
 from typing import Literal, get_args
 
@@ -15,7 +15,9 @@ Baseline = Literal["batch", "group"]
 def reinforce_pp(
     rewards: Float[Tensor, "batch"], num_generations: int, baseline: Baseline = "batch"
 ) -> Float[Tensor, "batch"]:
-    """Rewards whitened over the batch, `(r - mean) / sqrt(var + 1e-8)`, on request after subtracting group means.
+    """Rewards whitened over the batch, on request after subtracting group means.
+
+    Whitening is `(r - mean) / sqrt(var + 1e-8)`.
 
     Args:
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and the

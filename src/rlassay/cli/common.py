@@ -35,7 +35,7 @@ def load(args: argparse.Namespace) -> tuple[Study, Layout, Settings]:
 
 
 def check_fingerprint(args: argparse.Namespace, fingerprint: str) -> None:
-    """Raise StudyError when the study on disk is no longer the one that the job was planned for."""
+    """Raise StudyError when the study on disk has changed since the job was planned."""
     if args.fingerprint is not None and args.fingerprint != fingerprint:
         raise StudyError(
             [

@@ -83,7 +83,7 @@ def failures(study: Study, layout: Layout, since: float = 0.0) -> list[Failure]:
 
 
 def summary(found: list[Failure]) -> list[str]:
-    """One line per different error: how many jobs failed with it, the error, and one of the jobs.
+    """One line per error: the number of jobs with it, the error, and one job.
 
     Errors that differ only in numbers and ids count as the same.
     """

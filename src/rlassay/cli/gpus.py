@@ -18,7 +18,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCKS = Path("/tmp/rlassay-gpus")
 """Folder of the lock files, for all users of this machine, wherever they keep temporary files."""
 CLUSTER = "SLURM_JOB_ID"
-"""Environment variable that is set where a cluster has assigned GPUs to the job, numbered for it alone."""
+"""Environment variable that is set where a cluster has assigned GPUs to the job. They are numbered for the job
+alone."""
 POLL = 1.0
 """Seconds between two attempts."""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlassay.cli.plans.finished import Noise
 
 PREVIEWED_BYTES = 4 * 2**20
-"""Data files of more bytes together are not read by the plan, since preparing their rows takes minutes."""
+"""Largest total size in bytes of data files that the plan reads. Preparing the rows of larger ones takes minutes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the arms, the work of each stage, its time and disk, the rows, and the detectable effects; 0."""
+    """Print a study's plan, and return 0.
+
+    It has the arms, the work of each stage, its time and disk, the rows, and the detectable effects.
+    """
     study, layout, settings = load(args)
     stages = estimate_stages(study)
     console = Console()
@@ -165,7 +168,7 @@ def _disk(stages: list[StageEstimate], checkpoints: int | None, results: Path) -
 
 
 def _rows(study: Study, layout: Layout) -> Iterator[str]:
-    """Lines about the rows of each split that the data stage keeps, and why it rejects the others."""
+    """Lines about each split's rows: how many are kept, and why others are rejected."""
     data = study.data
     rules = f"data.duplicates is {data.duplicates}, data.leaks is {data.leaks}"
     yield f"Rows: {rules}, at most {data.max_rejected:.0%} of the records may be rejected"

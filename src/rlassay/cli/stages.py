@@ -1,4 +1,7 @@
-"""The eight stages of a study as commands, one for each rule: `python -m rlassay.cli.stages rl_train --policy ...`"""
+"""The eight stages of a study as commands, one for each rule.
+
+One of them is `python -m rlassay.cli.stages rl_train --policy ...`.
+"""
 
 import argparse
 import gc
@@ -244,9 +247,10 @@ STAGES = {
 
 
 def shell_prefix(settings: Settings) -> str:
-    """Prefix of each shell line of a rule, which sets "$@" to the study's arguments and defines `keep_log`.
+    """Prefix of each shell line of a rule.
 
-    Braces in names are doubled, since Snakemake formats the line.
+    It sets "$@" to the study's arguments and defines `keep_log`. Braces in names are doubled, since Snakemake formats
+    the line.
     """
     where = ["--study", settings.study, "--scale", settings.scale or "null", "--engine", settings.engine or "null"]
     where += ["--results", settings.results]
@@ -254,7 +258,7 @@ def shell_prefix(settings: Settings) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage and return its exit code: 0, or 2 after printing a mistake of the user's."""
+    """Run one stage and return its exit code. It is 0, or 2 after printing a mistake of the user's."""
     parser = argparse.ArgumentParser(prog="python -m rlassay.cli.stages", description="run one stage of a study")
     commands = parser.add_subparsers(dest="stage", required=True, metavar="stage")
     for name, stage in STAGES.items():

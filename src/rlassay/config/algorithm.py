@@ -168,7 +168,7 @@ class AdaptiveController(Section):
     horizon: float = Field(default=10_000.0, gt=0)
     """Completions over which an error of 20 % or more changes the weight by about 20 %."""
     per: Literal["token", "sequence"] = "token"
-    """KL that is compared with the target: mean over the tokens of a completion, or sum over them."""
+    """KL that is compared with the target: a completion's mean over tokens, or its sum."""
 
 
 class KLConfig(Section):
@@ -193,7 +193,7 @@ GUARDED_METRICS = {
     "max_clipped_ratio": "completions/clipped_ratio",
     "max_kl": "kl",
 }
-"""Rule of the collapse guard -> the logged metric that it limits, from below (`min`) or above (`max`)."""
+"""Rule of the collapse guard -> the logged metric that it limits. `min` limits it from below, `max` from above."""
 
 
 class GuardConfig(Section):

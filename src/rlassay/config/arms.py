@@ -45,7 +45,10 @@ def expand_arms(content: dict[str, Any], overlay: dict[str, Any]) -> tuple[dict[
 
 
 def own_problems(found: list[str], inherited: list[str]) -> list[str]:
-    """The problems that an arm itself causes: not inherited, and not in an inherited section that is unreadable."""
+    """The problems that an arm itself causes.
+
+    They are not inherited, and not in an inherited section that is unreadable.
+    """
     wrong = {problem.split(":")[0] for problem in inherited}
     return [problem for problem in found if problem not in inherited and problem.split(".")[0] not in wrong]
 
@@ -206,7 +209,7 @@ def idle(found: Iterable[RecipeDifference], varies: Iterable[str]) -> list[str]:
 
 
 def covers(declared: str, path: str) -> bool:
-    """Whether a path of `varies` declares a difference at `path`: it is that path, or one above it."""
+    """Whether `declared`, a path of `varies`, is `path` or one above it."""
     return f"{path}.".startswith(f"{declared}.")
 
 

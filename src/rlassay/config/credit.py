@@ -43,7 +43,10 @@ class UniformCredit(Section):
 
 
 class AttentionWeights(Section):
-    """Tokens that attended to the image count more: weights 1 / dominance, with mean 1 within each completion."""
+    """Tokens that attended to the image count more.
+
+    Their weights are 1 / dominance, with mean 1 within each completion.
+    """
 
     kind: Literal["attention_weights"]
     """Selects this section."""
@@ -158,10 +161,14 @@ TokenWeightConfig = Annotated[_Weights, Field(discriminator="kind")]
 
 
 class AttentionSignal(Section):
-    """Attention from completion tokens to text and image: the groups of layers, and the group that credit reads."""
+    """Attention from completion tokens to text and image, by groups of layers.
+
+    Credit reads one of the groups.
+    """
 
     layers: Literal["thirds", "paper"] = "thirds"
-    """Which layers are early, middle and late: thirds, or two layers each at the start, middle and end."""
+    """Which layers are early, middle and late. `thirds` divides all layers, `paper` takes two each at the start, middle
+    and end."""
     dominance: Literal["early", "middle", "late", "all"] | Annotated[int, Field(ge=1)] = "late"
     """Layers whose attention gives the modality dominance that credit uses: a segment, or the last so many."""
 

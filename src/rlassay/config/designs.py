@@ -93,7 +93,7 @@ def generators(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def defining_words(generating: dict[str, tuple[str, ...]]) -> list[frozenset[str]]:
-    """The sets of ingredients of which every arm of the fraction has an even number: the defining relation.
+    """The defining relation: sets of ingredients of which every arm has an even number.
 
     A main effect is aliased with the interaction of the rest of each word that holds it; the shortest word has as many
     ingredients as the resolution of the design.
@@ -150,7 +150,7 @@ def _sections(content: dict[str, Any], has: Iterable[str]) -> dict[str, Any]:
 
 
 def _changes(content: dict[str, Any]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Ingredient -> the key paths that it declares or changes, and the problems of the ingredients by themselves."""
+    """Ingredient -> the key paths that it declares or changes, and problems of single ingredients."""
     shared, inherited = lay_arms(content, [], {})
     changes: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []

@@ -13,7 +13,7 @@ from rlassay.config.section import Section, alternatives, is_section
 from rlassay.names import nearest, one_of
 
 MOST_SEEDS = 16
-"""A larger number in place of a list of seeds is a seed, not a number of seeds."""
+"""Largest number that is read as a number of seeds in place of a list. A larger one is a seed."""
 
 
 class StudyError(ValueError):
@@ -88,7 +88,10 @@ class Place:
 
 
 def locate(model: type[Section], location: tuple[str | int, ...]) -> Place:
-    """Find the place of a pydantic error location, skipping its tags and type names, which are no keys."""
+    """Find the place of a pydantic error location, skipping tags and type names.
+
+    These are no keys of the study.
+    """
     path: tuple[str | int, ...] = ()
     parents: tuple[Any, ...] = ()
     types: tuple[Any, ...] = (model,)
@@ -154,7 +157,10 @@ _PATTERNS = {
 
 
 def _is_echo(detail: ErrorDetails) -> bool:
-    """Whether a list counts as too short only because its items were refused, each with its own sentence."""
+    """Whether a list is too short only because its items were refused.
+
+    Each item then has a sentence of its own.
+    """
     return detail["type"] == "too_short" and len(detail["input"]) >= detail.get("ctx", {})["min_length"]
 
 

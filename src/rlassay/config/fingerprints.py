@@ -219,7 +219,10 @@ def _imports(source: _Source, module: str, package: Path) -> Iterator[str]:
 
 
 def _defining(origin: str, name: str, package: Path) -> str:
-    """The module behind `from <origin> import <name>`: a submodule, the one that `origin` has it from, or `origin`."""
+    """The module behind `from <origin> import <name>`.
+
+    It is a submodule, the one that `origin` has the name from, or `origin`.
+    """
     if _file(f"{origin}.{name}", package) is not None:
         return f"{origin}.{name}"
     for node in _source(origin, package).passed_on:

@@ -176,7 +176,7 @@ def _is_plain(value: str) -> bool:
 
 
 def _written_out(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """A study file with the study that it extends below it, and with the arms of its design."""
+    """Lay a study file over the study that it extends, and add its design's arms."""
     content = _extended(content, source)
     _validated(DesignKeys, {key: content[key] for key in DesignKeys.model_fields if key in content}, source)
     content, problems = design_arms(content)

@@ -151,7 +151,10 @@ ModelConfig = Annotated[TinyVLM | TinyLM | TinySeq2Seq | HubModel, Field(discrim
 
 
 class Reference(Section):
-    """A model beside the arms: evaluated with their prompts and decoding, shown as a row of the tables."""
+    """A model beside the arms, evaluated with their prompts and decoding.
+
+    The tables show it as a row.
+    """
 
     label: str | None = None
     """Its name on the page; the key by default."""

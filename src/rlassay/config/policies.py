@@ -20,7 +20,10 @@ SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Weights to evaluate: an untrained model, a reference, a warm start, or one arm trained with one seed."""
+    """Weights to evaluate: an untrained model, a reference, a warm start, or a run.
+
+    A run is one arm trained with one seed.
+    """
 
     stage: Literal["model", "reference", "sft", "rl"]
     """The stage that made it; `model` is a model before any training, `reference` one that the study names."""
@@ -53,7 +56,7 @@ class Policy:
 
     @property
     def folder(self) -> str:
-        """Its folder, relative to the study's results: the stem, and `seed<k>` below it if it has a seed."""
+        """Its folder below the study's results: `<stem>`, or `<stem>/seed<k>` if it has a seed."""
         if self.arm is not None:
             return Layout.run(self.arm, self.seed)
         return Layout.warm_start(self.fingerprint, self.seed) if self.stage == "sft" else self.stem
@@ -80,7 +83,10 @@ def label_of(study: Study, policy: Policy, every: Iterable[Policy]) -> str:
 
 
 def policies(study: Study) -> dict[str, Policy]:
-    """The policies by folder: models before training, references, warm starts, runs, each in the order of the study."""
+    """The policies by folder: models before training, references, warm starts, runs.
+
+    Each kind is in the order of the study.
+    """
     with snapshot():
         return _policies(study)
 

@@ -65,7 +65,7 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def is_none(value: object) -> bool:
-    """For `exclude_if` of an optional key: leaving it out has the same fingerprint as before the key existed."""
+    """For `exclude_if` of an optional key. Leaving the key out has the same fingerprint as before it existed."""
     return value is None
 
 

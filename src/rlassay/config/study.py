@@ -82,7 +82,7 @@ class StudyKeys(Section):
     nodes: int = Field(default=1, ge=1, exclude_if=lambda given: given == 1)
     """Machines that share each job, each with `gpus` or `processes` of its own; more than one needs Slurm."""
     strategy: Strategy = Field(default="ddp", exclude_if=lambda given: given == "ddp")
-    """How the processes of a training job share the policy: whole in each, or its training state divided."""
+    """How the processes of a training job share the policy. It is whole in each, or its training state is divided."""
     bf16: bool | None = Field(default=None, exclude_if=is_none)
     """Whether training computes in bfloat16, in which DeepSpeed saves weights too; null does so on GPUs alone."""
     cpu_offload: bool = Field(default=False, exclude_if=is_false)
@@ -326,8 +326,8 @@ class StudyFile(StudyKeys, DesignKeys, _PresetKey, Recipe):
     """`config/studies/<study>.yaml`: the shared sections once, and each arm's differences."""
 
     extends: str | None = Field(default=None, min_length=1)
-    """Another study, by the name of its file or a path, of which this file states the differences; an entry of its
-    arms, rewards or ingredients that is null is removed."""
+    """Another study, by the name of its file or a path. This file states the differences; an entry of its arms, rewards
+    or ingredients that is null is removed."""
 
     seeds: Annotated[
         Annotated[tuple[Seed, ...], Field(min_length=1), Tag("[list]")] | Annotated[SequentialSeeds, Tag("[rounds]")],
@@ -375,4 +375,4 @@ class ScaleFile(Overlay):
     seq2seq: Overlay | None = None
     """Merged over all the rest for a study of encoder-decoders."""
     by_source: dict[str, Overlay] = Field(default={})
-    """By the `kind` of a study's data: merged over the rest of this file, whose `data` it replaces."""
+    """Overlays by the `kind` of a study's data. Each is merged over the rest of this file, whose `data` it replaces."""

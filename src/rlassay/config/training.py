@@ -1,4 +1,7 @@
-"""The `sft`, `rl` and `rewards` sections, under TRL's names, and the recipe of an arm, which contains them."""
+"""The `sft`, `rl` and `rewards` sections, and the recipe of an arm.
+
+A recipe contains the sections. Their keys have TRL's names.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -106,7 +109,7 @@ class GRPOArguments(Optimisation):
     vespo_lambda_neg: float = Field(default=2.0, gt=0)
     """With loss_type vespo, decay in the ratio for negative advantages."""
     entropy_coef: float = Field(default=0.0, ge=0)
-    """Weight of TRL's entropy bonus: this times the mean entropy over the vocabulary is taken from the loss."""
+    """Weight of TRL's entropy bonus. This times the mean entropy over the vocabulary is taken from the loss."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the warm start."""
     use_bias_correction_kl: bool = True
@@ -152,7 +155,7 @@ class RewardConfig(Section):
     weight: float
     """Its weight in the sum; with 0 it is logged only and never trains."""
     early_weight: float | None = None
-    """Its weight in the early phase, which lasts `rl.warmup_steps`, or without a warm-up a tenth of the steps; null
+    """Its weight in the early phase. The phase lasts `rl.warmup_steps`, or without a warm-up a tenth of the steps; null
     means no early phase."""
     schedule: tuple[tuple[Annotated[float, Field(ge=0, le=1)], float], ...] = ()
     """Pairs of training progress (steps done over `rl.max_steps`, ascending) and the weight from then on; before the
@@ -208,7 +211,7 @@ class Recipe(Section):
 
     @property
     def credit_lists(self) -> dict[str, tuple[CreditConfig, ...]]:
-        """The lists of credit parts by their paths: those of the advantages, and those of the KL penalty."""
+        """The lists of credit parts by path: of the advantages, and of the KL penalty."""
         return {"credit": self.credit, "rl.kl.credit": () if self.rl.kl is None else self.rl.kl.credit}
 
     @property

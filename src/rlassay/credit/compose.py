@@ -186,7 +186,10 @@ class _Composition:
 
 
 def check_denominator(denominator: str, loss_type: str) -> None:
-    """Raise ValueError for an unknown denominator, or for `selected` with a loss that divides by no token count."""
+    """Raise ValueError for an unknown denominator, or one that the loss cannot use.
+
+    A loss that divides by no token count cannot use `selected`.
+    """
     if denominator not in get_args(Denominator):
         raise ValueError(f"credit_denominator: got {denominator!r}, expected {' or '.join(get_args(Denominator))}")
     if denominator == "selected" and loss_type not in MEAN_OVER:

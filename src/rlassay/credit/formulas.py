@@ -73,9 +73,10 @@ def token_covariance(
     advantages_B: Float[Tensor, "batch"],
     valid_BT: Bool[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time"]:
-    """`(A - mean A) (log p - mean log p)` of each token, means over the valid tokens; 0 elsewhere.
+    """Centred advantage times centred log-probability of each valid token, 0 elsewhere.
 
-    Its mean over the valid tokens is the covariance of the two, to which the fall of entropy in a step is proportional.
+    It is `(A - mean A) (log p - mean log p)`, with means over the valid tokens. Its mean over the valid tokens is the
+    covariance of the two, to which the fall of entropy in a step is proportional.
 
     Args:
         logps_BT: (B, T), nats, of the sampled tokens.

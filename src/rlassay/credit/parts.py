@@ -31,7 +31,10 @@ PartT = TypeVar("PartT", bound=Callable[..., Any])
 
 
 def _or_on_tensors(formula: Callable[..., Tensor]) -> Callable[[PartT], PartT]:
-    """Let a part also take the tensors of its formula, which was once public under the part's name."""
+    """Let a part also take the tensors of its formula.
+
+    The formula was once public under the part's name.
+    """
 
     def decorate(part: PartT) -> PartT:
         @wraps(part)

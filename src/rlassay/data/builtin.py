@@ -191,9 +191,10 @@ def generate_gsm8k_rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
 
 
 def written_arithmetic(more: int, less: int, adds: bool) -> str:
-    """Column arithmetic, ones before tens: `9+4=13, 8+3+1=12` for 89 + 34 and `12-7=5, 8-1-3=4` for 82 - 37.
+    """Column arithmetic, ones before tens: `9+4=13, 8+3+1=12` for 89 + 34.
 
-    A built-in model reaches 95 % accuracy after 300 batches of 64, but 5 % after 600 batches of `89+34=123` alone.
+    For 82 - 37 it is `12-7=5, 8-1-3=4`. A built-in model reaches 95 % accuracy after 300 batches of 64, but 5 % after
+    600 batches of `89+34=123` alone.
     """
     (tens, ones), (other_tens, other_ones) = divmod(more, 10), divmod(less, 10)
     if adds:
@@ -208,7 +209,10 @@ def written_arithmetic(more: int, less: int, adds: bool) -> str:
 
 
 def side_by_side(left: NDArray[np.float64], right: NDArray[np.float64]) -> bytes:
-    """A PNG of 16x16 RGB pixels: two 8x8 digits (grey levels 0..16), each stretched to twice its height."""
+    """A PNG of two 8x8 digits side by side, in 16x16 RGB pixels.
+
+    The digits have grey levels 0..16; each is stretched to twice its height.
+    """
     pair = np.concatenate([left, right], axis=1).repeat(2, axis=0)
     grey = Image.fromarray(np.rint(pair * (255 / 16)).astype(np.uint8))
     encoded = io.BytesIO()

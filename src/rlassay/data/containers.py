@@ -90,7 +90,10 @@ def _mp4(file: BufferedIOBase, size: int) -> bool:
 
 
 def _avi(file: BufferedIOBase, size: int) -> bool:
-    """Chunks of at most some gigabytes follow each other, each with its size, padded to an even one."""
+    """Chunks follow each other, each with its size, padded to an even one.
+
+    A chunk has at most some gigabytes.
+    """
     start = 0
     while start + 8 <= size:
         file.seek(start)

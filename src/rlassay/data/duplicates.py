@@ -21,7 +21,7 @@ else:  # Python 3.11 cannot subscript `array`
     Words = array
 
 NEAR_BITS = 8
-"""Two perceptual hashes of 256 bits that differ in at most this many belong to the same picture."""
+"""Most bits in which two perceptual hashes of the same picture differ, of 256."""
 FLAT_BITS = 8
 """A hash with fewer set bits has too little structure to recognise a picture; such images must match exactly."""
 INITIAL_SLOTS = 1024
@@ -152,7 +152,10 @@ class ImageIndex:
                 self.known_keys.add(self.keys[-1])
 
     def similar_prompt(self, signature: PromptSignature) -> int | None:
-        """The number of a row that differs only in its images, each of which is near its counterpart."""
+        """The number of a row that differs only in its images, else None.
+
+        Each image is near its counterpart.
+        """
         similar: set[int] | None = None
         for position, one in enumerate(signature.hashes):
             key = _key(signature, position)

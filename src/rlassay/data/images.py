@@ -126,7 +126,9 @@ def _at(file: Path, rejected: RowRejectedError) -> RowRejectedError:
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """256 bits in 64 hex digits: where a 16x17 grey thumbnail becomes clearly brighter from left to right.
+    """Perceptual hash of an image: 256 bits in 64 hex digits.
+
+    The bits show where a 16x17 grey thumbnail becomes clearly brighter from left to right.
 
     Source: N. Krawetz, "Kind of Like That" (dHash, 2013); the margin BRIGHTER is added, so that compression noise does
     not flip bits.
@@ -137,7 +139,7 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 def media_path(digest: str, suffix: str) -> str:
-    """Relative path of an image, named by the first 16 hex digits of the digest of its content."""
+    """Relative path of an image, named by the first 16 hex digits of its digest."""
     return f"images/{digest[:16]}.{suffix}"
 
 

@@ -54,7 +54,10 @@ def _examples(section: MovingDigits, pool: DigitPool, split: str) -> Iterator[An
 
 
 def generate_records(seed: int, pool: DigitPool, split: str) -> Iterator[dict[str, Any]]:
-    """Endless records of a clip, with the frame counts of its two actions as in the published data."""
+    """Endless records of a clip, in the form of the published data.
+
+    They have the frame counts of the clip's two actions.
+    """
     rng = rng_for(seed, f"clips {split}")
     number = 0
     while True:

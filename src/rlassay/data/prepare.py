@@ -108,7 +108,10 @@ def load_rows(section: DataConfig, root: Path | str, split: str | None = None) -
 
 
 def _pinned(section: DataConfig) -> tuple[DataConfig, str | None]:
-    """The section with the commit of its hub dataset as revision, so that all splits come from one; and the commit."""
+    """The section with its hub dataset's commit as revision, and the commit.
+
+    All splits then come from one commit.
+    """
     if not isinstance(section, TableSection) or not isinstance(section.origin, Hub):
         return section, None
     commit = hub_commit(section.origin)
@@ -201,9 +204,10 @@ def _prepare_split(split: str, study: Study, layout: Layout, ingestor: Ingestor,
 
 
 def kind_problems(media: Mapping[str, Mapping[str, int]], study: Study) -> Iterator[str]:
-    """A sentence for each training split of rows with and without media: TRL takes one kind per batch.
+    """A sentence for each training split of rows with and without media.
 
-    Models that all take clips by their video input may have both, since `VideoTrainer` gives each row its own media.
+    TRL takes one kind per batch. Models that all take clips by their video input may have both, since `VideoTrainer`
+    gives each row its own media.
 
     Args:
         media: split -> number of images and clips -> number of rows, as `SplitFacts.media`.

@@ -1,4 +1,4 @@
-"""Raw examples: the fields of one record of a source, before content is checked and media are read."""
+"""Raw examples: the fields of a source's record, before checks and reading of media."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -15,7 +15,9 @@ _PROMPT_ID = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
 def checked_row(example: RawExample, split: str) -> PromptRow:
-    """The example as a row without media, after its content is checked and its gold answer is scored.
+    """Check an example's content, score its gold answer, and return it as a row.
+
+    The row has no media.
 
     Errors: RowRejectedError for invalid content; UnsuitableRowError if the gold answer gets less than full reward.
     """

@@ -76,7 +76,10 @@ def log_failures(metrics: dict[str, Metric]) -> None:
 
 
 def metrics_of(study: Study) -> dict[str, Metric]:
-    """Every metric by name: the rewards of any arm, guarded as in training, then metrics for evaluation only."""
+    """Every metric by name: the rewards of any arm, then metrics for evaluation only.
+
+    Rewards are guarded as in training.
+    """
     rewards = {name: guarded(name, **reward.guard_arguments) for name, reward in sorted(study.rewards.items())}
     return rewards | {
         "choice_accuracy_lenient": _each(_lenient_accuracy),

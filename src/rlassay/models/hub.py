@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Model = Union[PreTrainedModel, "PeftModel"]
 Processor = ProcessorMixin | PreTrainedTokenizerBase
-"""Prepares a model's inputs: a processor if the model reads images, a tokenizer if it reads text only."""
+"""Prepares a model's inputs. It is a processor if the model reads images, a tokenizer if it reads text only."""
 Kind = Literal["causal", "vision", "seq2seq"]
 _AUTO_MODELS: dict[Kind, Any] = {
     "causal": AutoModelForCausalLM,

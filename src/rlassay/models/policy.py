@@ -88,7 +88,7 @@ def _before_training(config: ModelConfig, rows: Sequence[PromptRow]) -> tuple[Mo
 
 
 def load_policy(config: ModelConfig, weights: Path, *, trainable: bool = False) -> tuple[Model, Processor]:
-    """The policy that a training stage saved: a full model, or a LoRA adapter with its base model.
+    """The policy saved by training: a full model, or a LoRA adapter with its base.
 
     Args:
         config: the study's model section.
@@ -347,7 +347,7 @@ _ANSWER = "Eight thousand"
 
 
 def chat_format(processor: Processor, recipe: Recipe) -> ChatFormat:
-    """The chat format of an arm: it states the completion format only if no warm start demonstrates it.
+    """An arm's chat format. It states the completion format only if no warm start demonstrates it.
 
     Errors: StudyError as in `check_chat_format`.
     """

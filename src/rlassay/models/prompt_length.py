@@ -20,7 +20,7 @@ from rlassay.records import PromptRow
 
 
 def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) -> int:
-    """Tokens of the whole prompt, with each image, and each frame of a clip, at its expanded length.
+    """Tokens of the whole prompt, with images and clip frames at their expanded length.
 
     The prompt is counted with the system turn that states the completion format: no stage shows a longer one.
 

@@ -110,7 +110,7 @@ def document_ids(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[
 
 
 def label_ids(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids that a decoder learns for these texts: forced BOS if any, the text, the end token.
+    """Token ids that a decoder learns: forced BOS if any, the text, the end token.
 
     A language code that the tokenizer writes after the end token (mBART) belongs to the decoder's prefix, not to the
     labels; so do tokens before the text if the model forces a BOS token.

@@ -1,4 +1,7 @@
-"""The parts of a vision-language model that RL trains: language model, vision tower, and the connector between them."""
+"""Parts of a vision-language model that RL trains: language model, vision tower, connector.
+
+The connector is between the other two.
+"""
 
 import re
 from collections import Counter
@@ -33,7 +36,7 @@ PARTS = {
     "vision": rf"(?!{_within(CONNECTOR)}$){_within(VISION)}",
     "language_model": rf"(?!{_within(CONNECTOR)}$)(?!{_within(VISION)}$).*",
 }
-"""Part of the model -> regular expression that the whole dotted name of its modules and parameters matches."""
+"""Part of the model -> regular expression. The whole dotted name of its modules and parameters matches it."""
 
 
 def part_of(name: str) -> str:

@@ -18,10 +18,11 @@ FASTEST = 2.0
 
 
 def video_input_problem(processor: Any) -> str | None:
-    """Why clips cannot go to a processor's video input, as the end of a sentence about the model; None if they can.
+    """Why clips cannot go to a processor's video input; None if they can.
 
-    Clips of unequal numbers of frames share a batch only where their patches are listed one after the other, with a
-    grid for each clip, as those of Qwen-VL; others stack clips, or list their frames among those of images.
+    The text ends a sentence about the model. Clips of unequal numbers of frames share a batch only where their patches
+    are listed one after the other, with a grid for each clip, as those of Qwen-VL; others stack clips, or list their
+    frames among those of images.
     """
     # A processor has a video processor only if its model knows videos.
     if not hasattr(processor, "video_processor"):

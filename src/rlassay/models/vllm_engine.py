@@ -56,7 +56,10 @@ def set_environment(*, on_cpu: bool) -> None:
 
 
 def kv_cache_mib() -> int:
-    """MiB that vLLM without GPUs reserves for keys and values, in a job that inherits this process's environment."""
+    """MiB that vLLM without GPUs reserves for keys and values.
+
+    The job inherits this process's environment.
+    """
     return int(float(os.environ.get(_KV_CACHE, ON_CPU[_KV_CACHE])) * 1024)
 
 
@@ -210,7 +213,9 @@ def check_prompts(expected: Iterable[Sequence[int]], read: Iterable[Sequence[int
 
 
 def check_lengths(prompts: Iterable[Sequence[int]], max_completion_length: int, llm: Any) -> None:
-    """Raise ValueError if vLLM would cut completions, as it does silently at its limit of prompt and completion.
+    """Raise ValueError if vLLM would cut completions.
+
+    It does so silently at its limit of prompt and completion.
 
     Args:
         prompts: ids of the prompts, image tokens included.

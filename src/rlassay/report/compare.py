@@ -52,7 +52,7 @@ class ComparedStudies(Record):
 
 
 def compare_studies(first: Results, second: Results, confidence: float) -> ComparedStudies:
-    """The primary metric of every row of both studies, and the difference of rows of the same name.
+    """Compare two studies: each row's primary metric, and differences of rows of one name.
 
     Runs are identified by the fingerprints of their manifests, which cover everything that decides their weights.
 

@@ -91,7 +91,10 @@ class DocumentWord(Record):
 
 
 class ReadDocument(Record):
-    """Attention on the words of a document, as a mean over the completion's tokens and the late layers."""
+    """Attention on the words of a document.
+
+    It is a mean over the completion's tokens and the late layers.
+    """
 
     words: tuple[DocumentWord, ...]
     """Its first words."""
@@ -262,7 +265,8 @@ class OtherMode(Record):
     by_seed: tuple[float | None, ...]
     """Difference of each seed that both have; empty for the other pairing, where they are those of the comparison."""
     opposed: bool
-    """Whether it contradicts the verdict: the other direction in its whole interval, or in all of several seeds."""
+    """Whether it contradicts the verdict. It has the other direction in its whole interval, or in all of several
+    seeds."""
 
 
 class Comparison(Record):

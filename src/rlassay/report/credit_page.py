@@ -132,7 +132,7 @@ def document_class(attention: float, top: float) -> Markup:
 
 
 def by_frame(scene: Scene, heat: Heat) -> str:
-    """The attention share of each frame with its time, such as `0 s 1.2 %, 2.5 s –`."""
+    """Each frame's time and attention share, such as `0 s 1.2 %, 2.5 s –`."""
     pairs = zip(scene.times, heat.frames, strict=True)
     return ", ".join(f"{time:g} s {'–' if share is None else number(share, 'share') + ' %'}" for time, share in pairs)
 

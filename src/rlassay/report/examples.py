@@ -1,6 +1,6 @@
 # pyright: basic
 # Ranks prompts with pandas and reads scores with pyarrow, which ship no types.
-"""Choose the completions to show side by side: a few prompts, the same ones for every table row."""
+"""Choose completions to show side by side, on the same few prompts in every row."""
 
 from collections.abc import Iterator
 

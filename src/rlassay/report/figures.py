@@ -130,7 +130,7 @@ ATTRIBUTION_FIGURES: dict[str, tuple[str, tuple[AttributionKind, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalRow:
-    """One row of a figure: name on the left, numbers on the right, interval and mean below them."""
+    """One row of a figure: name left, numbers right, interval and mean below."""
 
     mark: Mark
     """Name, colour and marker."""

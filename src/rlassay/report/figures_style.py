@@ -118,7 +118,10 @@ def _luminance(color: str) -> float:
 
 
 def readable(color: str, paper: str, ratio: float = CONTRAST) -> str:
-    """`color`, mixed with white or black in small steps until its contrast with `paper` is at least `ratio`."""
+    """`color`, mixed with white or black until its contrast with `paper` reaches `ratio`.
+
+    It is mixed in small steps.
+    """
     towards = 1.0 if _luminance(paper) < 0.2 else 0.0
     for step in range(21):
         red, green, blue = (part + (towards - part) * step / 20 for part in to_rgb(color))
@@ -162,7 +165,10 @@ def canvas(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple
 
 
 def finish(figure: Figure, name: str, part: str, alt: str) -> Drawing:
-    """The figure as a `Drawing`: same bytes for the same input, ids unique across figures, no inline styles."""
+    """The figure as a `Drawing`.
+
+    The same input gives the same bytes. Ids are unique across figures, and there are no inline styles.
+    """
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)

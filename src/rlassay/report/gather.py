@@ -92,7 +92,10 @@ class Results:
     """Absent files; a policy that lacks one is left out."""
 
     def averaged(self, folder: str, name: str) -> tuple[PolicyScores, ...]:
-        """The scores that a policy averages on a set: its own, and with `primary.over` those of earlier weights."""
+        """The scores that a policy averages on a set.
+
+        They are its own, and with `primary.over` those of earlier weights.
+        """
         last = self.scores[folder, name]
         if self.study.primary.over is None or name != self.study.primary.set or folder not in self.curves:
             return (last,)
@@ -240,7 +243,10 @@ def _rows(study: Study, every: dict[str, Policy], complete: dict[str, Policy]) -
 
 @contextmanager
 def reading(path: Path, command: str) -> Generator[None, None, None]:
-    """Turn errors from reading `path` into a ResultsError that names the file and the command that makes it."""
+    """Turn errors from reading `path` into a ResultsError.
+
+    The error names the file and the command that makes it.
+    """
     try:
         yield
     except ResultsError:

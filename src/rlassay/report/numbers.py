@@ -330,7 +330,7 @@ class SampleRow(Record):
     frames: tuple[int, ...] = ()
     """Frames that each of them shows side by side."""
     clips: tuple[str, ...]
-    """File names of the video clips, with their lengths and the times of the frames that are shown."""
+    """File names of video clips, with their lengths and the times of frames shown."""
 
 
 class DataSplit(SplitFacts):

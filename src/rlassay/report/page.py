@@ -162,7 +162,7 @@ def _pass_columns(content: Content) -> list[int]:
 
 
 def _sample_images(content: Content) -> dict[str, int]:
-    """Paths of all images of the sample rows, relative to the report folder, and their frames, in order."""
+    """Sample rows' images in order: path from the report folder -> number of frames."""
     return dict(sorted(pair for split in content.data for row in split.samples for pair in _with_frames(row)))
 
 

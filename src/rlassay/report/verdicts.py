@@ -119,7 +119,7 @@ def _compare(
 def _with_findings(
     results: Results, pair: tuple[PolicyRow, PolicyRow], verdict: Comparison, confidence: float, plan: bool
 ) -> Comparison:
-    """The verdict with the sample size that it needs, the prompts that flip, and the probability of improvement."""
+    """Add the needed sample size, the prompts that flip, and the probability of improvement."""
     column, found = primary_column(results), verdict.difference
     if found is None or found.effect is None:
         return verdict

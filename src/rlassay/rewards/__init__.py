@@ -53,7 +53,7 @@ EXTRA_METRICS: dict[str, Callable[[Sequence[float], Mapping[str, object]], dict[
     "modality_balance": saturated_share,
     "vision_gain": neutral_share,
 }
-"""Reward -> a function from its values in a batch and its options to further metrics by name."""
+"""Reward -> function from its values in a batch and its options to further metrics."""
 
 
 def is_per_sample(name: str, options: Mapping[str, object]) -> bool:

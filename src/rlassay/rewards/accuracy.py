@@ -101,7 +101,7 @@ def _normal(text: str) -> str:
 
 @per_completion
 def action_set_iou(completion: Completion) -> float | None:
-    """1 if the answer lists exactly the gold actions, else the intersection over union of the two sets.
+    """1 if the answer lists exactly the gold actions, else their intersection over union.
 
     Actions are the numbers in round brackets inside the first `<answer>` block; a completion without such a block gets
     0. The gold actions are in the row's answer, with or without `<answer>`. The lists are first compared sorted, with

@@ -24,12 +24,12 @@ _DIGITS = 30  # of numerical values that are compared
 
 @separable
 def math_accuracy(completions: Sequence[Completion], *, timeout: int | float = 5.0) -> list[float | None]:
-    """1 if the stated answer equals the gold answer mathematically (1/2 and 0.5, x+1 and 1+x), else 0.
+    """1 if the stated answer equals the gold answer mathematically, else 0.
 
-    `extract_answer` finds both answers; `rewards.grading.equality.same_answer` has the rules. Numbers, quantities,
-    lists and words are compared directly, two formulas by math-verify. It runs in the reward worker; any other caller
-    sends its question there, so that threads may call this and nothing can hang. None for a row whose gold answer is
-    blank, and for a comparison that fails or takes too long.
+    1/2 equals 0.5, and x+1 equals 1+x. `extract_answer` finds both answers; `rewards.grading.equality.same_answer` has
+    the rules. Numbers, quantities, lists and words are compared directly, two formulas by math-verify. It runs in the
+    reward worker; any other caller sends its question there, so that threads may call this and nothing can hang. None
+    for a row whose gold answer is blank, and for a comparison that fails or takes too long.
 
     Departures from math-verify, which ignores these differences: case (`e` and `E`, `x` and `X`), primes (`f'(2)` and
     `f(2)`), and digits beyond the sixth decimal, so that `1/2004!` is not `1/2006!`. Like math-verify it reads

@@ -1,4 +1,7 @@
-"""Rewards for attention to the image, from the signal modality dominance, text over vision (MDI, also called VGR)."""
+"""Rewards for attention to the image, from the signal modality dominance (MDI).
+
+The MDI is text over vision, and is also called VGR.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -120,7 +123,10 @@ def _by_deviation(values: Sequence[float | None], sigma: float) -> list[float]:
 
 
 def saturated_share(values: Sequence[float], options: Mapping[str, object]) -> dict[str, float]:
-    """`saturated`: the share of values at -1 or 1, where the reward no longer depends on the MDI."""
+    """`saturated`: the share of values at -1 or 1.
+
+    There the reward no longer depends on the MDI.
+    """
     return {"saturated": sum(abs(value) == 1 for value in values) / len(values)}
 
 

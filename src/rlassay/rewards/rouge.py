@@ -77,7 +77,10 @@ class _Shortcut:
 
 
 def _shortcut(completion: Completion) -> _Shortcut | None:
-    """The value where it follows without a comparison, which saves most of the time of the gold check."""
+    """The value where it follows without a comparison, else None.
+
+    This saves most of the time of the gold check.
+    """
     if not has_word(completion.row.answer[:_LONGEST_CHARACTERS]):
         return _Shortcut(None)
     if not has_word(completion.text[:_LONGEST_CHARACTERS]):

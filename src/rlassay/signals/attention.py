@@ -147,7 +147,7 @@ class Recording:
         self.by_layer.setdefault(module.layer_idx, {})[first + start] = mass
 
     def _first(self, layer: int, num_queries: int, num_keys: int) -> int:
-        """Position of the first query: 0, or the end of the prompt where completions reuse a shared one."""
+        """Position of the first query: 0, or the end of a prompt that completions share."""
         size = self.indicator.shape[1]
         fits = num_queries == num_keys == size
         if self.shared is not None:

@@ -24,8 +24,8 @@ class DocumentAttention:
     token_ids: list[list[int]]
     """(B), the text tokens of each document in order, without control tokens."""
     per_completion: dict[str, Float[Tensor, "batch"]]
-    """`text_tokens`, their number, and for each layer segment that the model has `attended_tokens/<layers>`, the
-    `effective_number` of document tokens; NaN for a document without text tokens."""
+    """Statistics of each document, by name; NaN for a document without text tokens. `text_tokens` is their number; for
+    each layer segment that the model has, `attended_tokens/<layers>` is the `effective_number` of document tokens."""
 
 
 def document_attention(

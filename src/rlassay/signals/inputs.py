@@ -236,7 +236,10 @@ def _processed(processor: Any, text: str, media: list[Any], *, with_special_toke
 def _as_sampled(
     processor: Processor, prompt: Prompt, images: list[Any], sampled: SampledPrompts, row: int
 ) -> _Processed:
-    """Tokens of one sample's prompt as the engine read them, and its images as the processor prepares them."""
+    """Tokens of a sample's prompt as the engine read them, and its prepared images.
+
+    The processor prepares the images.
+    """
     ids = torch.tensor(sampled.token_ids[row])
     by_token = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     by_image: dict[str, Tensor] = {}
@@ -323,11 +326,12 @@ def system_length(
     prompt_ids: Int[Tensor, "positions"],
     rendering: Mapping[str, Any] | None = None,
 ) -> int:
-    """Number of tokens in the system block that begins a prompt, including a default one from the template.
+    """Number of tokens in the system block that begins a prompt.
 
-    It works with any chat template. The template renders the system turn, if there is one, before a user, an assistant
-    and a user turn that all contain the same marker text. The text before the first marker is the system block and a
-    user header; the text before the third marker ends with that same header. Removing it leaves the system block.
+    A default block from the template counts too. It works with any chat template. The template renders the system turn,
+    if there is one, before a user, an assistant and a user turn that all contain the same marker text. The text before
+    the first marker is the system block and a user header; the text before the third marker ends with that same header.
+    Removing it leaves the system block.
 
     Args:
         processor: a processor or a tokenizer with a chat template.
@@ -341,7 +345,7 @@ def system_length(
 
 
 def _system_block(processor: Any, prompt: list[dict[str, Any]], rendering: Mapping[str, Any]) -> list[int]:
-    """Token ids of the system block of a prompt, from its system turn and kind of content alone."""
+    """Token ids of a prompt's system block, from its system turn and content kind."""
     parts_of_text = [{"type": "text", "text": _MARKER}]
     content: Any = parts_of_text if isinstance(prompt[-1]["content"], list) else _MARKER
     turns = [{"role": role, "content": content} for role in ("user", "assistant", "user")]

@@ -98,7 +98,9 @@ _HEADS_ON_DECODERS: dict[type, bool] = {}
 
 
 def trunk_of(model: Model) -> Any:
-    """The module whose hidden states the head of a model reads: its `base_model`, or the decoder inside (OPT).
+    """The module whose hidden states the head of a model reads.
+
+    It is the model's `base_model`, or the decoder inside (OPT).
 
     Errors: ValueError if the model has no trunk separate from its head.
     """
@@ -129,10 +131,10 @@ def _calls(model: Any, module: nn.Module) -> bool:
 
 
 def can_share(trunk: Any, config: Any, shared: SharedPrompts) -> bool:
-    """Whether completions can reuse the keys and values of their prompts, all of which each layer must keep.
+    """Whether completions can reuse the keys and values of their prompts.
 
-    False with sliding windows or recurrent states, and where prompt tokens attend to later ones (models that take
-    `token_type_ids`).
+    Each layer must keep all of them. False with sliding windows or recurrent states, and where prompt tokens attend to
+    later ones (models that take `token_type_ids`).
 
     Args:
         trunk: the model without its head.

@@ -56,11 +56,12 @@ def shapley_weights(ingredients: Iterable[str]) -> dict[str, dict[frozenset[str]
 
 
 def effect_weights(ingredients: Iterable[str], of: Iterable[str]) -> dict[frozenset[str], float]:
-    """The weight of each subset's score in a main effect (`of` one ingredient) or an interaction (`of` several).
+    """The weight of each subset's score in a main effect or an interaction.
 
-    The main effect is the mean over the other ingredients' settings of the score with the ingredient minus that without
-    it; an interaction of k ingredients is the mean difference of differences, without a factor 2^(1 - k). For `of` = T
-    of n ingredients, S weighs `(-1)^|T - S| / 2^(n - |T|)`.
+    `of` has one ingredient for a main effect, several for an interaction. The main effect is the mean over the other
+    ingredients' settings of the score with the ingredient minus that without it; an interaction of k ingredients is the
+    mean difference of differences, without a factor 2^(1 - k). For `of` = T of n ingredients, S weighs `(-1)^|T - S| /
+    2^(n - |T|)`.
 
     Raises:
         ValueError: `of` is empty or names an ingredient that is not among them.

@@ -113,7 +113,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, m
 def contrast(
     cells: Sequence[ArrayLike], weights: Sequence[float], confidence: float = 0.95, *, matched_seeds: bool = True
 ) -> Interval:
-    """`crossed_interval` of the weighted sum of several arms' scores, such as a main effect or a Shapley value.
+    """`crossed_interval` of a weighted sum of several arms' scores.
+
+    Examples are a main effect and a Shapley value.
 
     Args:
         cells: scores of each arm, shape (num_seeds, num_items), the same seeds and items in the same order.

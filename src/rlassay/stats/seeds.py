@@ -27,7 +27,9 @@ class SeedBand:
 def seed_band(
     values: Float[np.ndarray, "seeds points"], confidence: float = 0.95, limits: tuple[float, float] | None = None
 ) -> SeedBand:
-    """`mean -/+ t_{n-1} s / sqrt(n)` at each point, over the n seeds that are not NaN there.
+    """Mean over the seeds at each point, with its t interval.
+
+    The interval is `mean -/+ t_{n-1} s / sqrt(n)`, over the n seeds that are not NaN there.
 
     Args:
         values: one line per seed; NaN = the seed has no such point.

@@ -97,9 +97,10 @@ class ReportNumbers:
 
 
 def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ()) -> str:
-    """State of the view of the arms: parent runs of the current results, best first, with their metrics.
+    """State of the view of the arms.
 
-    Its first chart is parallel coordinates: a line per arm through its reward weights to the primary metric.
+    It shows parent runs of the current results, best first, with their metrics. Its first chart is parallel
+    coordinates: a line per arm through its reward weights to the primary metric.
 
     Args:
         metrics: names of the metrics to show, in the order of the columns.
@@ -118,7 +119,9 @@ def arms_view(metrics: Sequence[str], primary: str, weights: Sequence[str] = ())
 
 
 def runs_view(held_out: str | None = None) -> str:
-    """State of the view of the training runs: current ones, grouped by arm, so that charts show means.
+    """State of the view of the current training runs, grouped by arm.
+
+    The charts then show means.
 
     Args:
         held_out: the metric of the held-out curves; None without them.

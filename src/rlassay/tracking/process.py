@@ -1,7 +1,7 @@
-"""The job's side of tracking: start a process that feeds MLflow from the job's files, and end it.
+"""The job's side of tracking: start and end a process that feeds MLflow.
 
-The job neither imports MLflow (which takes seconds) nor waits for it, so this module must not import it either. The
-feeding process is `feeder.py`, a program of its own.
+The process reads the job's files. The job neither imports MLflow (which takes seconds) nor waits for it, so this module
+must not import it either. The feeding process is `feeder.py`, a program of its own.
 """
 
 import json

@@ -52,7 +52,7 @@ def evaluation_run(study: Study, policy: Policy, identity: str) -> RunDescriptio
 
 
 def parent_run(study: Study, policy: Policy) -> RunDescription:
-    """The run over all seeds of an arm, of a warm start, or of a model before training."""
+    """The run over all seeds of an arm, a warm start or an untrained model."""
     # Seeds of an arm have different fingerprints; a shared warm start or model may come from several recipes.
     origin = recipe_id(policy.recipe) if policy.stage == "rl" else policy.fingerprint
     return RunDescription(

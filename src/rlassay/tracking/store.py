@@ -1,7 +1,7 @@
-"""The MLflow store of a study: find or create runs, and write the values they lack, none twice.
+"""The MLflow store of a study: find or create runs, and write missing values.
 
-Only this module and its callers `sync.py` and `feeder.py` import MLflow. An sqlite store is created once, as a whole,
-even if many jobs start at the same time (`prepare_database`).
+No value is written twice. Only this module and its callers `sync.py` and `feeder.py` import MLflow. An sqlite store is
+created once, as a whole, even if many jobs start at the same time (`prepare_database`).
 """
 
 import hashlib

@@ -103,7 +103,8 @@ class GenerationBatch:
     prompt_tokens: list[list[int]] = field(init=False)
     """(B), token ids of the prompts, as TRL sampled from them."""
     tool_mask: list[list[int]] | None = field(init=False)
-    """(B), for each completion token 1 if the model sampled it, else 0 (a tool's or an environment's); None = all 1."""
+    """(B), 1 for each completion token that the model sampled, else 0; None = all 1. A tool or an environment wrote
+    tokens with 0."""
     tool_images: list[list[Any]] = field(init=False)
     """(B), images that tools added to each completion; empty without tools."""
 
@@ -193,7 +194,9 @@ def whole_sequences(
 
 
 def scored_by_trl(trainer: Any, model: Any, output: Mapping[str, Any]) -> Float[Tensor, "batch time"]:
-    """(B, T), log-probabilities of the completion tokens, by TRL's own function in chunks of the training batch size.
+    """(B, T), log-probabilities of the completion tokens, by TRL's own function.
+
+    It runs in chunks of the training batch size.
 
     Args:
         trainer: the `CreditGRPOTrainer`, which has no types.

@@ -31,10 +31,10 @@ ARGUMENTS = "trl_arguments.json"
 
 
 class JobCallback(TrainerCallback):
-    """Appends one line per logged step to `metrics.jsonl`, moves the bar and seals checkpoints, on the main process.
+    """Appends each logged step to `metrics.jsonl`, moves the bar and seals checkpoints.
 
-    First it writes all arguments of TRL's trainer, including defaults, to `trl_arguments.json`. On all processes it
-    reports progress to the launcher, which ends a job without any.
+    It does so on the main process. First it writes all arguments of TRL's trainer, including defaults, to
+    `trl_arguments.json`. On all processes it reports progress to the launcher, which ends a job without any.
 
     A line is one flat JSON object, `{"step", "time", <TRL's metric names>...}`; a value that is not finite becomes
     null. It is flushed before training continues, so that a kill loses at most the line being written. `time/step` is

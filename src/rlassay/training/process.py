@@ -113,7 +113,7 @@ def refuse_other_launchers() -> None:
 
 
 def join_processes(declared: int, *, on_cpu: bool) -> None:
-    """Join the processes that share this job, and check that they are as many as the study declares.
+    """Join the processes that share this job, and check their number against the study's.
 
     Errors: RefusedError naming both counts, where the launcher started fewer or none.
     """
@@ -195,7 +195,7 @@ def restorable(trainer: Any) -> Any:
 
 
 def peak_memory_mb() -> float:
-    """Peak memory of this process in MiB: of all its GPUs where it used any, otherwise resident memory."""
+    """Peak memory of this process in MiB: of all GPUs used, else resident memory."""
     import torch
 
     on_gpus = sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))

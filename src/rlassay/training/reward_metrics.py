@@ -85,7 +85,7 @@ def reward_statistics(
 
 
 def frac_distinct(completions: Sequence[Sequence[int]], num_generations: int) -> float:
-    """Share of distinct completions in a group, from 1/G (all are equal) to 1, mean over the groups.
+    """Mean share of distinct completions in a group, from 1/G (all equal) to 1.
 
     Args:
         completions: token ids; those of a prompt are neighbours.
@@ -142,7 +142,7 @@ def correlation(one: Float[Tensor, "batch"], other: Float[Tensor, "batch"]) -> f
 
 
 def impute_group_mean(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Float[Tensor, "batch rewards"]:
-    """Replace NaN, "could not score", by the mean of the same reward over the rest of the group.
+    """Replace NaN ("could not score") by the reward's mean over the rest of the group.
 
     That reward then neither raises nor lowers the completion's advantage, and the group's mean stays that of the scored
     completions; a 0 would be the best value of a penalty and the worst of a bonus. Where a reward could score nothing

@@ -29,9 +29,10 @@ class Split:
 
 
 def guessed_noise(seed_sd: float, item_sd: float) -> Noise:
-    """Noise of a declared guess: deviation of one arm's score between seeds, and of the difference between prompts.
+    """Noise of a guess that the study declares.
 
-    Sampling adds at most the variance of a fair coin, 1/4 for each arm and sample.
+    It is the deviation of one arm's score between seeds, and of the difference between prompts. Sampling adds at most
+    the variance of a fair coin, 1/4 for each arm and sample.
     """
     return Noise(
         source=f"a guess of {100 * seed_sd:g} points between seeds of an arm, {100 * item_sd:g} between prompts",

@@ -11,7 +11,7 @@ SERVED = "set kind: transformers"
 
 
 def evaluation_engine(study: Study) -> Iterator[str]:
-    """The evaluation has no beams, which vLLM does not search here, and the GPUs that share a model."""
+    """With vLLM the evaluation has no beams, and the GPUs that share a model."""
     engine = study.evaluation.engine
     if not isinstance(engine, VLLMEngine):
         return

@@ -1,7 +1,8 @@
-"""Checks across the sections of a study: sections that fit each other, and arms that can be compared.
+"""Checks across the sections of a study, and across its arms.
 
-`check_study` must pass at every scale. `check_design` applies to the study as written, since a scale may make two arms
-equal. Each check yields one sentence per problem: key path, value found, values expected.
+Sections must fit each other, and arms must be comparable. `check_study` must pass at every scale. `check_design`
+applies to the study as written, since a scale may make two arms equal. Each check yields one sentence per problem: key
+path, value found, values expected.
 """
 
 import re
@@ -150,7 +151,10 @@ def _misspelt(study: Study) -> bool:
 
 
 def _custom_reward(name: str, reward: RewardConfig) -> Iterator[str]:
-    """A custom reward has a valid name for logs and files, a path, and options that it accepts."""
+    """A custom reward has a valid name, a path, and options that it accepts.
+
+    The name is used in logs and files.
+    """
     if not OWN_NAME.fullmatch(name):
         yield f"rewards.{name}: expected a name of letters, digits, _ and - that begins with a letter"
     elif name in (*REWARDS, *SCORE_METRICS, "length") and name != "custom":

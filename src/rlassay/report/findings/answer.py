@@ -119,7 +119,9 @@ def main_effects(attribution: Attribution | None, column: Column, confidence: fl
 
 
 def modes_apart(gains: Sequence[Comparison], labels: Mapping[str, str], column: Column) -> list[str]:
-    """Sentences on other modes of the metric that contradict the effect of RL, each for all arms alike.
+    """Sentences on other modes of the metric that contradict the effect of RL.
+
+    Each is for all arms with the same contradiction.
 
     Args:
         gains: each arm against its policy before RL.

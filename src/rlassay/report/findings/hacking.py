@@ -95,7 +95,10 @@ def _values(spans: Spans, measure: Callable[[dict[str, Any]], float]) -> Values:
 
 
 def repetition(text: str, n: int) -> float:
-    """Share of the word n-grams of a text that occurred in it before: `1 - distinct / all`; 0 below n + 1 words."""
+    """Share of a text's word n-grams that occurred in it before.
+
+    It is `1 - distinct / all`; 0 below n + 1 words.
+    """
     words = text.split()
     grams = [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -18,7 +18,10 @@ class Equivalence(Record):
 
 
 class Needed(Record):
-    """Seeds and prompts needed to find an effect of the declared size, all else as in this study."""
+    """Seeds and prompts needed to find an effect of the declared size.
+
+    All else is as in this study.
+    """
 
     effect: float
     """The declared `primary.smallest_effect`."""
@@ -65,7 +68,10 @@ SignKind = Literal[
 
 
 class SuspectCompletion(Record):
-    """A completion that illustrates an alarm: of the last tenth of the steps, or of a held-out prompt."""
+    """A completion that illustrates an alarm.
+
+    It is of the last tenth of the steps, or of a held-out prompt.
+    """
 
     seed: int
     """Seed of the run."""

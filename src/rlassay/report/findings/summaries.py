@@ -75,7 +75,10 @@ def _iqm(scores: SeedScores, confidence: float, limits: tuple[float, float] | No
 def _curve_area(
     results: Results, row: PolicyRow, confidence: float, limits: tuple[float, float] | None
 ) -> Estimate | None:
-    """Mean over the steps of the primary metric on training prompts: the area under its curve, per step."""
+    """Mean of the primary metric over the steps, on training prompts.
+
+    That is the area under its curve, per step.
+    """
     metric = f"rewards/{results.study.primary.metric}/mean"
     curves = [column_or_nan(results.metrics[folder], metric) for folder in row.folders.values()]
     if any(not np.isfinite(curve).any() for curve in curves):

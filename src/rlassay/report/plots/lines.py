@@ -1,6 +1,9 @@
 # pyright: basic
 # matplotlib types its methods only in part, so strict mode would report every call that draws.
-"""Figures with a line or marks per arm: learning and held-out curves, pass@k, profiles, KL against score, legend."""
+"""Figures with a line or marks per arm, and their legend.
+
+They are learning and held-out curves, pass@k, profiles, and score against KL.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -101,7 +104,10 @@ def _describe_curve(curve: Curve, marks: dict[str, Mark]) -> str:
 
 
 def draw_pass_at_k(table: Table, evaluation_set: str, marks: dict[str, Mark]) -> Drawing:
-    """The chance that at least one of k completions is right, for every policy on one evaluation set; log2 axis."""
+    """Draw each policy's chance that at least one of k completions is right.
+
+    It is on one evaluation set, with a log2 axis.
+    """
     title = "At least one of k completions is right, %"
     figure, axes = _line_canvas(PASS_AT_K_SIZE, title)
     places = [place for place, column in enumerate(table.columns) if column.set == evaluation_set]

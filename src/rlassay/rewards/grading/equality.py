@@ -208,7 +208,7 @@ def _is_foldable(word: str) -> bool:
 
 
 def split(text: str) -> tuple[str, list[str]]:
-    """Kind and parts: `list`, `set`, `union`, the brackets of a tuple or interval such as `(]`, or `single`."""
+    """Kind and parts: `list`, `set`, `union`, `single`, or a tuple's or interval's brackets (`(]`)."""
     text = text.strip()
     if text[:1] in _OPEN and text[-1:] in _CLOSE and text[:1] and _encloses(text):
         inner = _pieces(text[1:-1], strict=True)

@@ -41,7 +41,7 @@ _DENIED = re.compile(
 
 
 def read_score(reply: str, low: int | float, high: int | float) -> float | None:
-    """The score of a reply if it states exactly one and that is on the scale, else None.
+    """The score of a reply if it states exactly one, on the scale, else None.
 
     Outside of thinking, the last `<score>` (or `<rating>`, `<answer>`, `\\boxed`), or else the last JSON object with a
     `score`, must hold a number of the scale, which may be a fraction of the whole scale such as `8/10`. In any other

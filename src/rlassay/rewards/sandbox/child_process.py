@@ -274,9 +274,10 @@ def _exit_with_parent(parent: int) -> None:
 
 
 def _exit_with_lifeline(lifeline: int) -> None:
-    """Have the kernel end this process when the pipe closes, even if a library blocks all other threads.
+    """Have the kernel end this process when the pipe closes.
 
-    A pipe set to O_ASYNC raises SIGIO, which ends a process unless it handles it.
+    It does so even if a library blocks all other threads. A pipe set to O_ASYNC raises SIGIO, which ends a process
+    unless it handles it.
     """
     os.set_inheritable(lifeline, False)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())

@@ -131,7 +131,10 @@ def in_process(
     per_sample: bool = False,
     max_failures: float = 0.1,
 ) -> GuardedReward:
-    """Guard a reward that runs in this process: without a time limit, and its crash ends the job."""
+    """Guard a reward that runs in this process.
+
+    It has no time limit, and its crash ends the job.
+    """
 
     def score(completions: Sequence[Completion]) -> list[RewardOutcome]:
         parts = outcomes_of(reward, options, completions, per_sample=per_sample)

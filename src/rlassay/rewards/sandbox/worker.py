@@ -36,7 +36,10 @@ def _row(text: str) -> PromptRow:
 
 
 def _to_json(outcome: RewardOutcome) -> float | list[str] | dict[str, Any] | None:
-    """Convert an outcome: a value stays, with metrics it is an object, a failure is kind and text."""
+    """Convert an outcome to JSON.
+
+    A value stays, with metrics it is an object, and a failure is kind and text.
+    """
     if isinstance(outcome, Scored):
         return {"value": outcome.value, "metrics": dict(outcome.metrics)}
     return [outcome.kind, outcome.text] if isinstance(outcome, Failure) else outcome

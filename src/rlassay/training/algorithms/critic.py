@@ -1,6 +1,7 @@
-"""A critic: estimates the reward to come after each token, from which GAE computes the advantages of PPO.
+"""A critic, which estimates the reward to come after each token.
 
-The critic is trained on each generation batch as soon as its advantages are computed, by an optimizer of its own.
+GAE computes the advantages of PPO from it. The critic is trained on each generation batch as soon as its advantages are
+computed, by an optimizer of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,7 @@
-"""Dynamic sampling: groups that teach nothing are replaced by groups of other prompts until the batch is full."""
+"""Dynamic sampling: groups that teach nothing are replaced until the batch is full.
+
+Groups of other prompts replace them.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -79,7 +82,10 @@ def worth_training(
 
 
 class PromptStream:
-    """Replacement prompts: the data set in a new random order at each pass, the same on every process."""
+    """Replacement prompts: the data set in a new random order at each pass.
+
+    The order is the same on every process.
+    """
 
     def __init__(self, dataset: Any, seed: int, revisit: float) -> None:
         """
@@ -96,7 +102,7 @@ class PromptStream:
         self.draws = 0
         """Number of random decisions about revisiting."""
         self.rejections: dict[str, int] = {}
-        """Prompt -> groups in a row that were not kept, for prompts whose last group was not kept."""
+        """Prompt -> groups in a row that were not kept. It has the prompts whose last group was not kept."""
         self._pass: int = -1
         self._order: list[int] = []
 

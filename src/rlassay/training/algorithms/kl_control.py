@@ -213,7 +213,10 @@ def without_beta(trainer: Any) -> Generator[None, None, None]:
 
 
 def loss_mask(inputs: Mapping[str, Any]) -> Int[Tensor, "batch time"]:
-    """(B, T), 1 on the tokens that TRL's loss counts: those of the completions that no tool wrote."""
+    """(B, T), 1 on the tokens that TRL's loss counts.
+
+    They are those of the completions that no tool wrote.
+    """
     mask = inputs["completion_mask"]
     return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
 

@@ -1,6 +1,9 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""Seeds of the sampler's calls: common random numbers of runs with the same seed, and those of vLLM."""
+"""Seeds of the sampler's calls, for vLLM and for common random numbers.
+
+Runs with the same seed can have common random numbers.
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Choose a part of each group for training: of n scored completions, the m whose rewards vary most."""
+"""Of each group's n scored completions, train on the m whose rewards vary most."""
 
 from typing import Any
 
