@@ -191,7 +191,7 @@ def _blocks_and_prose(visible: str) -> tuple[list[str], list[str], str]:
 
 
 def _without_boxes(text: str) -> tuple[str, list[str]]:
-    """The text with a line end in place of each box, and the contents of the boxes."""
+    """The text with a line end for each box, and the contents of the boxes."""
     rest: list[str] = []
     found: list[str] = []
     last = 0

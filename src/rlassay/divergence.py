@@ -1,4 +1,4 @@
-"""KL divergence of a policy from a reference: penalties per token, and controllers of their weight `beta`.
+"""KL of a policy from a reference: token penalties, and controllers of their weight `beta`.
 
 A penalty estimates KL(policy, reference) from the sampled tokens; `exact_kl` sums over the vocabulary. All are in nats
 per token. A controller holds `beta`, and `update` adapts it to the KL that was measured on a batch.
@@ -81,7 +81,9 @@ def penalty(
 def exact_kl(
     logits: Float[Tensor, "batch time vocabulary"], ref_logits: Float[Tensor, "batch time vocabulary"]
 ) -> Float[Tensor, "batch time"]:
-    """KL(policy, reference) at each position, summed over the vocabulary: `sum p (ln p - ln q)`, nats.
+    """KL(policy, reference) at each position, nats.
+
+    It is `sum p (ln p - ln q)` over the vocabulary.
 
     Args:
         logits: (B, T, V), of the policy; -inf excludes a token.
@@ -122,7 +124,7 @@ class FixedBeta(BetaController):
 
 
 class AdaptiveBeta(BetaController):
-    """A `beta` that grows while the KL is above its target and shrinks while it is below.
+    """A `beta` that grows while the KL is above its target, and otherwise shrinks.
 
     `beta <- beta (1 + clip(current_kl / target - 1, -0.2, 0.2) num_samples / horizon)`.
 

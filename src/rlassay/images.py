@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 MEMORY = 256 * 2**20
-"""Bytes of pixels that a process keeps of the images and film strips that it opened last."""
+"""Bytes of pixels that a process keeps of images and film strips opened last."""
 DEPTHS = (255.0, 4095.0, 65535.0)
 """Largest values of 8, 12 and 16 bits."""
 DEEP_MODES = ("I", "F")

@@ -1,4 +1,4 @@
-"""Locks between processes: flock on the disks of a machine, leases on file systems that machines share.
+"""Locks between processes: flock on local disks, leases on file systems that machines share.
 
 A kernel frees a flock however its process ends, but over NFS and similar file systems a flock may be lost, or never
 freed. There a lock is a file that its holder creates atomically, with its host and process in it, and touches while it
@@ -55,9 +55,10 @@ def is_locked(path: Path) -> bool:
 
 
 def patience(path: Path, seconds: float) -> float:
-    """Seconds to wait for a lock: `seconds`, or enough to detect a dead holder on another machine.
+    """Seconds to wait for a lock.
 
-    A cluster may start a job again while its first attempt has not quite ended, so its jobs wait longer.
+    They are `seconds`, or enough to detect a dead holder on another machine. A cluster may start a job again while its
+    first attempt has not quite ended, so its jobs wait longer.
     """
     if "SLURM_JOB_ID" in os.environ:
         return IN_A_CLUSTER

@@ -61,7 +61,10 @@ def _grouped(text: str) -> str:
 
 
 def outside_thinking(text: str) -> str:
-    """The text without thinking: an unclosed `<think>` removes all after it, a lone `</think>` all before it."""
+    """The text without thinking.
+
+    An unclosed `<think>` removes all after it, a lone `</think>` all before it.
+    """
     kept: list[str] = []
     thinking = False
     for part in _THINK_TAG.split(text):

@@ -9,10 +9,10 @@ from rlassay.records import Media, PromptRow
 def messages(
     row: PromptRow, system: str | None = None, preface: str | None = None, media: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Chat messages of a row: an optional system turn, then one user turn with its images first.
+    """Chat messages of a row: an optional system turn, then one user turn.
 
-    `preface` is text before the question, for a model without a system role. `media` are the types of the parts that
-    show its images and clips; None takes their kinds.
+    The user turn has its images first. `preface` is text before the question, for a model without a system role.
+    `media` are the types of the parts that show its images and clips; None takes their kinds.
 
     The user turn has only the question and its options, in the shortest form: in `(B)7` each letter is a token of its
     own, which a small model needs to learn the letters. A model without demonstrations of the completion format gets

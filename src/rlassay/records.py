@@ -1,4 +1,4 @@
-"""The records that pass between stages: one frozen type per file format, with its reader and writer."""
+"""The records between stages: a frozen type per file format, with reader and writer."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -165,7 +165,10 @@ class SplitFacts(Record):
     """Length of the gold answers, or of the right options' texts, characters; null without rows."""
 
     def kept(self, split: str) -> list[str]:
-        """`train: 7 of 28 rows kept`, then a line per reason why records were rejected, most frequent first."""
+        """Lines such as `train: 7 of 28 rows kept`, then the reasons of rejections.
+
+        There is a line per reason, most frequent first.
+        """
         records = max(self.records, self.rows + sum(self.refused.values()))
         reasons = sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
         return [

@@ -103,7 +103,7 @@ def reads(estimator: AdvantageEstimator | None) -> frozenset[str]:
 
 
 def check_estimator(estimator: AdvantageEstimator, num_generations: int) -> None:
-    """Raise ValueError for options of an estimator of `ADVANTAGES` that do not fit groups of this size.
+    """Raise ValueError for options of an `ADVANTAGES` estimator that do not fit the group size.
 
     It is called once with made-up rewards; a custom function is not called.
     """

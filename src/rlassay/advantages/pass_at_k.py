@@ -10,12 +10,12 @@ from rlassay.advantages.rewards import EPSILON, in_groups
 
 
 def pass_at_k(rewards: Float[Tensor, "batch"], num_generations: int, k: int = 2) -> Float[Tensor, "batch"]:
-    """GRPO's advantages of sets of `k` completions, whose reward is their best one, averaged for each completion.
+    """GRPO's advantages of sets of `k` completions, averaged for each completion.
 
-    For each completion the mean reward of all sets of `k` that contain it, minus the mean over all sets, divided by the
-    deviation over all sets. With rewards of 0 and 1, and w wrong of n, the mean over all sets is
-    `R = 1 - C(w, k) / C(n, k)`; a right completion gets `(1 - R) / s`, a wrong one
-    `(1 - R - C(w - 1, k - 1) / C(n - 1, k - 1)) / s`, with `s = sqrt(R (1 - R)) + 1e-4`. `k` of 1 is GRPO.
+    The reward of a set is its best one. For each completion the mean reward of all sets of `k` that contain it, minus
+    the mean over all sets, divided by the deviation over all sets. With rewards of 0 and 1, and w wrong of n, the mean
+    over all sets is `R = 1 - C(w, k) / C(n, k)`; a right completion gets `(1 - R) / s`, a wrong one `(1 - R - C(w - 1,
+    k - 1) / C(n - 1, k - 1)) / s`, with `s = sqrt(R (1 - R)) + 1e-4`. `k` of 1 is GRPO.
 
     Args:
         rewards: (B,), total reward of each completion; NaN = could not be scored: its advantage is 0, and it is in no

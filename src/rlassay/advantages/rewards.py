@@ -1,4 +1,4 @@
-"""Rewards of a generation batch: one total per completion, and statistics within groups, as TRL computes them.
+"""Rewards of a generation batch: totals per completion, and statistics of groups, like TRL's.
 
 Every estimator starts from `total_rewards`. NaN = could not be scored; all statistics leave NaN out.
 """
@@ -59,7 +59,9 @@ def mean_of_others(grouped: Float[Tensor, "groups size"]) -> Float[Tensor, "grou
 
 
 def whiten(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`(value - mean) / sqrt(variance + 1e-8)` over the values under the mask, divisor n - 1; 0 outside, and if n < 2.
+    """Whiten the values under the mask: `(value - mean) / sqrt(variance + 1e-8)`.
+
+    The variance has the divisor n - 1. 0 outside the mask, and if n < 2.
 
     Source: `masked_whiten` of verl.
     """

@@ -1,4 +1,7 @@
-"""Shrinkage baselines: the mean of the prompt's other completions, shrunk towards the mean of the other prompts."""
+"""Shrinkage baselines: the prompt's mean, shrunk towards the mean of the other prompts.
+
+The prompt's mean is that of its other completions.
+"""
 
 import torch
 from jaxtyping import Float

@@ -16,10 +16,10 @@ from rlassay.models.vllm_engine import is_installed, set_environment, unknown_ar
 
 
 def require_engines(study: Study) -> None:
-    """Raise StudyError, with all problems, unless the engines of a study are installed and have its models.
+    """Raise StudyError unless the engines of a study are installed and have its models.
 
-    The architecture of a model on the hub is read from its config file, which is downloaded if the machine lacks it;
-    offline the model is first seen by a job.
+    The error has all problems. The architecture of a model on the hub is read from its config file, which is downloaded
+    if the machine lacks it; offline the model is first seen by a job.
     """
     if study.uses_vllm and (problems := list(_problems(study))):
         raise StudyError(problems)

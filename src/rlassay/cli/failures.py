@@ -69,7 +69,7 @@ def note_once(layout: Layout, stage: str, policy: str | None, split: str | None,
 
 
 def failures(study: Study, layout: Layout, since: float = 0.0) -> list[Failure]:
-    """The noted failures of a study's jobs that ended after `since`, in the order of the stages."""
+    """The noted failures of jobs that ended after `since`, in the order of stages."""
     every = policies(study)
     paths = [layout.failure("prepare_data")]
     paths += [layout.failure(f"{each.stage}_train", folder) for folder, each in every.items() if each.is_trained]

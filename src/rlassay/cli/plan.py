@@ -1,4 +1,4 @@
-"""List runs, steps, tokens, hours, disk and the smallest effect that can be found before anything starts."""
+"""List a study's runs, steps, tokens, hours, disk and detectable effects before it starts."""
 
 import argparse
 import io

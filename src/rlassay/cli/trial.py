@@ -1,4 +1,4 @@
-"""A trial of a study's inputs: read a few rows, build their prompts, score their gold answers."""
+"""A trial of a study's inputs: read some rows, build prompts, score gold answers."""
 
 from collections import Counter
 from collections.abc import Iterator

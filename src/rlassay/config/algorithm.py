@@ -1,4 +1,4 @@
-"""Sections of `rl` that choose the algorithm: how rewards become advantages, KL control, sampling of groups, guards."""
+"""Sections of `rl` that choose the algorithm: advantages, KL control, sampling of groups, guards."""
 
 from typing import Annotated, Literal
 
@@ -65,7 +65,10 @@ class PassAtKAdvantage(Section):
 
 
 class ShrinkageAdvantage(Section):
-    """Rewards minus the mean of the prompt's other completions, shrunk towards the mean of the other prompts."""
+    """Rewards minus the prompt's mean, shrunk towards the mean of the other prompts.
+
+    The prompt's mean is that of its other completions.
+    """
 
     kind: Literal["shrinkage"]
     """Selects this section."""
@@ -166,7 +169,7 @@ class AdaptiveController(Section):
     target: float = Field(gt=0)
     """KL to hold, nats; about 0.1 per token."""
     horizon: float = Field(default=10_000.0, gt=0)
-    """Completions over which an error of 20 % or more changes the weight by about 20 %."""
+    """Completions over which the weight changes by about 20 %. The error is then 20 % or more."""
     per: Literal["token", "sequence"] = "token"
     """KL that is compared with the target: a completion's mean over tokens, or its sum."""
 

@@ -1,4 +1,4 @@
-"""The `credit` and `signals` sections: which tokens get how much credit, and how the signals are measured.
+"""The `credit` and `signals` sections: tokens' credit, and how its signals are measured.
 
 A part's defaults are those of its function in `rlassay.credit.parts`.
 """
@@ -170,7 +170,8 @@ class AttentionSignal(Section):
     """Which layers are early, middle and late. `thirds` divides all layers, `paper` takes two each at the start, middle
     and end."""
     dominance: Literal["early", "middle", "late", "all"] | Annotated[int, Field(ge=1)] = "late"
-    """Layers whose attention gives the modality dominance that credit uses: a segment, or the last so many."""
+    """Layers whose attention gives the modality dominance that credit uses. It is a segment, or the number of last
+    layers."""
 
 
 class PerceptionSignal(Section):

@@ -40,9 +40,10 @@ class DataSection(Section):
     alike.
     """
     leaks: RepeatRule = "near"
-    """Which training rows are refused because of an evaluation split: `exact` prompts, also `near` ones, or none.
+    """Which training rows are refused because of an evaluation split.
 
-    `exact` and `near` also refuse training rows that show an image or clip of an evaluation split.
+    They are those with `exact` prompts of it, also `near` ones, or none (`off`). `exact` and `near` also refuse
+    training rows that show an image or clip of an evaluation split.
     """
     max_rejected: float = Field(default=0.5, ge=0, le=1)
     """Largest share of a split's records that may be rejected, for any reason; above it the stage stops."""
@@ -88,7 +89,7 @@ class ImagePolicy(Section):
     max_side: int = Field(default=1024, ge=1)
     """Largest width and height, in pixels."""
     too_large: Literal["drop", "resize"] = "drop"
-    """Whether the row of a larger image is dropped, or the image is scaled down to fit."""
+    """Whether a larger image drops its row, or is scaled down to fit."""
     min_pixels: int | None = Field(default=None, ge=1)
     """Images of fewer pixels are scaled up to as many, proportions kept; null leaves them small."""
     max_pixels: int | None = Field(default=None, ge=1)
@@ -151,7 +152,7 @@ class Hub(Section):
 
 
 class Builtin(Section):
-    """Rows in the source's own schema that are made here, so that a study needs no download."""
+    """Rows in the source's own schema that are generated, without any download."""
 
     kind: Literal["builtin"]
     """Selects this section."""
@@ -178,7 +179,7 @@ class Columns(Section):
     answer: str = "answer"
     """The gold answer: text, or for rows with choices an option's letter, text or 0-based number."""
     answer_is: AnswerIs | None = None
-    """Form of `answer` in rows with choices: an option's letter, its text, or its 0-based number (`index`).
+    """Form of `answer` in rows with choices: an option's letter, text or 0-based `index`.
 
     Null decides row by row, and stops at a number that is the index of one option and the text of another.
     """
@@ -266,7 +267,10 @@ class JsonlPrompts(RecordSection):
 
 
 class Conversations(RecordSection):
-    """Records with `conversations` (one human turn, one gpt turn), `image` or `video`, and `meta` about the frames."""
+    """Records with `conversations`, `image` or `video`, and `meta` about the frames.
+
+    The conversations have one human turn and one gpt turn.
+    """
 
     kind: Literal["conversations"]
     """Selects this section."""

@@ -1,7 +1,8 @@
-"""Designs: the arms of a study, made from its declared ingredients before anything is validated or runs.
+"""Designs: the arms of a study, made from its declared ingredients.
 
-An arm that has some ingredients is the study's own sections with their differences laid over it, so that a designed
-study becomes an explicit one, and every check of an explicit study holds for it.
+They are made before anything is validated or runs. An arm that has some ingredients is the study's own sections with
+their differences laid over it, so that a designed study becomes an explicit one, and every check of an explicit study
+holds for it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -53,7 +53,7 @@ class VLLMSampler(VLLMEngine):
     sleep_level: Literal[0, 2] = 0
     """2 frees vLLM's memory during the optimiser steps: weights are discarded and pushed again. 0 keeps them."""
     importance_sampling_correction: bool = True
-    """Whether the loss is multiplied by the ratio of the trainer's probability of a completion to vLLM's."""
+    """Whether to multiply the loss by the trainer's probability of a completion over vLLM's."""
     importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
         "sequence_mask"
     )

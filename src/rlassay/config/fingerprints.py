@@ -35,7 +35,7 @@ _MODULE = re.compile(r"rlassay(\.[A-Za-z_]\w*)+")
 PATIENCE = {"timeout", "max_failures"}
 """Keys of a reward that enter no fingerprint."""
 DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlassay.locks.")
-"""Modules outside the digest of code: fingerprints contain the config itself, and the others change no result."""
+"""Modules outside the digest of code. Fingerprints contain the config itself, and the others change no result."""
 
 
 def data_id(study: Study) -> str:
@@ -49,7 +49,7 @@ def data_id(study: Study) -> str:
 
 
 def _if_any(inputs: dict[str, str]) -> list[dict[str, str]]:
-    """A part of a fingerprint that only studies with local inputs have, so that others keep theirs."""
+    """A part of fingerprints with local inputs only, so that others stay the same."""
     return [inputs] if inputs else []
 
 
@@ -133,7 +133,7 @@ def score_id(study: Study) -> str:
 
 
 def decision_id(study: Study) -> str:
-    """Identifies the settings on which the decision of a look at sequential seeds depends, besides the scores."""
+    """Identifies the settings that, besides the scores, decide a look at sequential seeds."""
     rounds = {} if study.sequential is None else study.sequential.model_dump(mode="json")
     return _digest(rounds, study.primary, study.baseline, study.family, sorted(study.arms))
 
@@ -166,12 +166,12 @@ def equal_arms(study: Study) -> dict[str, str]:
 
 
 def code_digest(*modules: str, package: Path = PACKAGE) -> str:
-    """Digest of the code of `modules` and of every rlassay module that they import, directly or not.
+    """Digest of the code of `modules` and of all rlassay modules that they import.
 
-    Imports within functions count; comments and docstrings do not. A name that a package only passes on
-    (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to x/y.py alone. A text that is
-    the dotted name of a module, as `python -m` takes it, counts as its import. Code listed in `DECIDES_NOTHING` is left
-    out.
+    Modules that they import indirectly count too. Imports within functions count; comments and docstrings do not. A
+    name that a package only passes on (`from rlassay.x import f`, where x/__init__.py imports f from x/y.py) leads to
+    x/y.py alone. A text that is the dotted name of a module, as `python -m` takes it, counts as its import. Code listed
+    in `DECIDES_NOTHING` is left out.
 
     Args:
         modules: dotted names, such as `rlassay.training.rl`.

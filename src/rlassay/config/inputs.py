@@ -1,4 +1,4 @@
-"""Inputs of a study besides its file, identified by content if local, by commit on the hub.
+"""Identify a study's inputs besides its file: by content, or by commit on the hub.
 
 Files of up to `HASHED_BYTES` together (the files of a split, the media that its records name, a model folder) are
 identified by their content, so that a copy or a `touch` changes nothing; larger ones by name, size and modification
@@ -45,7 +45,10 @@ _SNAPSHOTS: list[dict[str, dict[str, str]]] = []
 
 @contextmanager
 def snapshot() -> Generator[None]:
-    """Within the body, look at each local input once, so that all fingerprints describe the same moment."""
+    """In the body, look at each local input once.
+
+    All fingerprints then describe the same moment.
+    """
     _SNAPSHOTS.append(_SNAPSHOTS[-1] if _SNAPSHOTS else {})
     try:
         yield

@@ -108,7 +108,9 @@ def load_settings(path: Path | str = CONFIG / "config.yaml", **overrides: Any) -
 
 
 def settings_from_snakemake(config: dict[str, Any]) -> Settings:
-    """The settings in Snakemake's `config`, whose `--config key=value` entries may be text where a number is meant.
+    """The settings in Snakemake's `config`.
+
+    Its `--config key=value` entries may be text where a number is meant.
 
     Raises StudyError, which for a key of the study says where to write it instead.
     """

@@ -33,7 +33,7 @@ class Lora(Section):
     target_modules: str | tuple[str, ...] = "all-linear"
     """Module names, or PEFT's `all-linear`."""
     load_in_4bit: bool = Field(default=False, exclude_if=is_false)
-    """QLoRA: the weights below the adapters are loaded in four bits (nf4, bitsandbytes), which needs a GPU."""
+    """QLoRA: the weights below the adapters are loaded in four bits. This takes bitsandbytes (nf4) and a GPU."""
     in_warm_start: bool = Field(default=True, exclude_if=lambda given: given is True)
     """Whether the warm start trains adapters too; false trains every weight there, and adapters in RL alone."""
 

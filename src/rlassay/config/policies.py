@@ -1,4 +1,4 @@
-"""All policies of a study: models before training, references, warm starts, and the runs of its arms."""
+"""All policies of a study: models before training, references, warm starts, and runs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

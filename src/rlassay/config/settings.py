@@ -13,7 +13,7 @@ Trackers = Sequence[TrackerName]
 
 
 class Tracking(Section):
-    """Whether, where and how often metrics are sent to MLflow, and which other trackers training reports to."""
+    """Whether, where and how often metrics go to MLflow, and further trackers of training."""
 
     enabled: bool = True
     """Whether runs are fed to MLflow; the files on disk are complete either way."""
@@ -38,7 +38,7 @@ class HackingThresholds(Section):
     reward_rise: float = Field(default=0.05, gt=0)
     """Rise of the summed reward, per unit of summed weights, that must show on held-out prompts."""
     held_out_gain: float = Field(default=0.02, ge=0)
-    """Alarm where even the upper end of the held-out gain in the primary metric is below this."""
+    """Alarm where the upper end of the primary metric's held-out gain is below this."""
     parser_drift: float = Field(default=0.05, gt=0, le=1)
     """Rise of the share of held-out completions that the strict and the lenient parser judge differently."""
     repetition: float = Field(default=0.1, gt=0, le=1)

@@ -116,7 +116,7 @@ class SequentialSeeds(Section):
     """When an arm gets no more seeds: once it has a verdict; or also once its interval excludes a gain as large as
     `primary.smallest_effect`, which drops it."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Chance that the study, over all looks and all arms of the family, has a false verdict."""
+    """Chance of a false verdict, over all looks and all arms of the family."""
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -150,7 +150,10 @@ class Study(StudyKeys):
 
     @property
     def processes_per_node(self) -> int:
-        """Processes of each training and generation job on one machine: one per GPU, or `processes` on CPU."""
+        """Processes of a job on one machine: one per GPU, or `processes` on CPU.
+
+        It holds for training and generation jobs.
+        """
         return max(self.gpus, self.processes)
 
     @property
@@ -314,7 +317,7 @@ class DesignKeys(Section):
     `fractional` makes the subsets that its `generators` admit.
     """
     ingredients: dict[Name, IngredientFile] = Field(default={})
-    """Ingredients that the arms of a `design` may have, each as differences from the study's own sections."""
+    """Ingredients of a `design`'s arms, each as differences from the study's own sections."""
     generators: dict[Name, tuple[Name, ...]] = Field(default={})
     """With `design: fractional`, ingredient -> the ingredients that decide it. An arm has it if it has an odd number of
     them. By default the last ingredient follows from all others, which makes half as many arms as `factorial`."""
@@ -368,7 +371,7 @@ class ScaleFile(Overlay):
     at_most: dict[str, Any] = Field(default={})
     """Ceilings by section and key. A larger number of the study or an arm is lowered, an absent one stays absent."""
     adds_warm_start: bool = False
-    """Give a study without any warm start this file's `sft` section, since the scale's model needs one."""
+    """Give a study without any warm start this file's `sft` section. The scale's model needs one."""
     lora: dict[str, Any] = Field(default={})
     """Differences in the adapters (`model.lora`) of arms whose model is replaced by one of another kind; without this
     key it has none."""

@@ -171,7 +171,8 @@ class RewardConfig(Section):
     timeout: float = Field(default=10.0, gt=0)
     """Seconds to score one completion; after that it counts as failed and gets no value."""
     max_failures: float = Field(default=0.1, ge=0, lt=1)
-    """Share of completions on which it may fail (exception, time-out, crash or NaN) before the job stops."""
+    """Share of completions on which it may fail before the job stops. Failures are exceptions, time-outs, crashes and
+    NaN."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -201,7 +202,7 @@ class Recipe(Section):
     credit: tuple[CreditConfig, ...] = (UniformCredit(kind="uniform"),)
     """Token-credit parts in order: filters are joined by OR, weights and scales multiply."""
     credit_denominator: Literal["all", "selected"] = "all"
-    """Whether the loss is a mean over all completion tokens, or over those that the filters select."""
+    """Whether the loss is a mean over all completion tokens, or those that filters select."""
     entropy_penalty_coef: float = Field(default=0.0, ge=0)
     """Weight of the published entropy penalty, which reaches the loss through the advantages. It adds this times the
     mean -log p of the sampled tokens to the loss. It is not an entropy bonus of opposite sign, see

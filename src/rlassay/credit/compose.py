@@ -21,7 +21,7 @@ from rlassay.credit.parts import applicable, needs, part_name, registered_name
 from rlassay.credit.token_signals import CreditPart, OldPolicyPenalty, TokenSignals, remedy
 
 Denominator = Literal["all", "selected"]
-"""Tokens over which the loss is a mean: all completion tokens, or those that the filters select."""
+"""Tokens of the loss's mean: all completion tokens, or those that the filters select."""
 
 MEAN_OVER: dict[str, Literal["batch", "completion"]] = {
     "dapo": "batch",
@@ -49,8 +49,8 @@ class Credit:
     scale_B: Float[Tensor, "batch"] | None
     """(B,), scale of each completion, already part of the weights; None without a part that scales."""
     old_policy_penalty_BT: Float[Tensor, "batch time"] | None
-    """(B, T), weight of each token's penalty for leaving the policy that sampled it, 0 outside completions; None
-    without a part that penalises."""
+    """(B, T), weight of each token's old-policy penalty, 0 outside completions; None without a part that penalises. The
+    penalty is for leaving the policy that sampled the token."""
     metrics: dict[str, float]
     """Values to log, see `metrics.py`; one without any token or completion to average over is left out."""
 

@@ -48,9 +48,10 @@ def top_fraction_mask(
 def batch_quantile_mask(
     signal_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], fraction: float
 ) -> Bool[Tensor, "batch time"]:
-    """Select tokens whose signal reaches the `1 - fraction` quantile of all measured tokens in the batch.
+    """Select tokens whose signal reaches the batch's `1 - fraction` quantile.
 
-    Ties at the threshold are all selected, and a completion may keep no token. NaN is never selected.
+    The quantile is of all measured tokens in the batch. Ties at the threshold are all selected, and a completion may
+    keep no token. NaN is never selected.
 
     Args: as for `top_fraction_mask`.
 

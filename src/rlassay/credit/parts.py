@@ -303,10 +303,10 @@ def _needs(part: CreditPart) -> frozenset[str]:
 
 
 def applicable(part: CreditPart, signals: TokenSignals) -> Bool[Tensor, "batch"]:
-    """(B,), whether a part applies to each completion: its signals were measured on one of the tokens.
+    """(B,), whether a part applies to each completion.
 
-    Signals of the image are measured only where there is one. A custom function that declares no signals applies to all
-    completions.
+    It does if its signals were measured on one of the tokens. Signals of the image are measured only where there is
+    one. A custom function that declares no signals applies to all completions.
     """
     applies_B = torch.ones_like(signals.has_image_B)
     for name in needs([part]):

@@ -1,4 +1,7 @@
-"""Arguments and results of credit parts: the signals of a batch, and `credit_part`, which declares those needed."""
+"""Arguments and results of credit parts: the signals of a batch, and `credit_part`.
+
+`credit_part` declares the signals that a function needs.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -92,7 +95,7 @@ A function of your own declares the signals that it reads, see `credit_part`.
 
 
 def credit_part(part: Callable[..., Tensor | OldPolicyPenalty] | None = None, *, needs: Iterable[str] = ()) -> Any:
-    """Declare the signals that a credit function of your own reads, so that the trainer measures them.
+    """Declare the signals that your credit function reads, so that the trainer measures them.
 
     A function or a decorator:
 

@@ -1,4 +1,7 @@
-"""Built-in rows from handwritten digits and small numbers: the digits study, and rows like A-OKVQA and GSM8K."""
+"""Built-in rows: the digits study, and rows like A-OKVQA and GSM8K.
+
+They are made from handwritten digits and small numbers.
+"""
 
 import hashlib
 import io
@@ -23,7 +26,7 @@ QUESTIONS = {
     "smaller": "Which digit is smaller?",
 }
 HELD_OUT = 0.3
-"""Share of the digit images, and of the pairs of numbers, that are for evaluation splits only."""
+"""Share of the digit images and number pairs that are for evaluation splits only."""
 PEOPLE = ("Ana", "Ben", "Chen", "Dina")
 THINGS = ("apples", "books", "coins", "pens")
 WORKED_SHARE = 0.6
@@ -168,10 +171,11 @@ def generate_aokvqa_rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
 
 
 def generate_gsm8k_rows(seed: int, split: str) -> Iterator[dict[str, Any]]:
-    """Endless records in the schema of GSM8K: sums and differences of two-digit numbers, most with their working.
+    """Endless records in the schema of GSM8K: sums and differences of two-digit numbers.
 
-    A model trained on these answers can calculate but often guesses, which leaves reinforcement learning something to
-    improve. Each pair of numbers is either for training or for evaluation, for both operations.
+    Most have their working. A model trained on these answers can calculate but often guesses, which leaves
+    reinforcement learning something to improve. Each pair of numbers is either for training or for evaluation, for both
+    operations.
     """
     held_out = rng_for(seed, "pairs").random((100, 100)) < HELD_OUT
     rng = rng_for(seed, f"gsm8k {split}")

@@ -85,9 +85,10 @@ def _source(section: PackageTexts, read: Callable[[str, str], Iterator[RawExampl
 
 
 def examples_of_module(source: str, module: str, max_words: int) -> Iterator[RawExample]:
-    """The usable docstrings of a module's public classes and functions: a one-line summary and enough prose below.
+    """The usable docstrings of a module's public classes and functions.
 
-    Parameter lists, examples and other underlined sections are left out, so that the document is prose.
+    Usable are those with a one-line summary and enough prose below. Parameter lists, examples and other underlined
+    sections are left out, so that the document is prose.
     """
     if not _CANDIDATE.search(source):
         return
@@ -102,11 +103,11 @@ def examples_of_module(source: str, module: str, max_words: int) -> Iterator[Raw
 
 
 def headlines_of_module(source: str, module: str) -> Iterator[RawExample]:
-    """The plain sentences in the docstrings of a module's public classes and functions, each with its headline.
+    """The plain sentences in a module's public docstrings, each with its headline.
 
-    A headline is the sentence's first five content words, which are all but function words. Demonstrations are of mixed
-    quality, so that RL has something to gain: some are the headline, some the sentence's first five words, the others
-    its first two; a digest of the sentence decides.
+    The docstrings are those of public classes and functions. A headline is the sentence's first five content words,
+    which are all but function words. Demonstrations are of mixed quality, so that RL has something to gain: some are
+    the headline, some the sentence's first five words, the others its first two; a digest of the sentence decides.
     """
     low, high = SENTENCE_WORDS
     for node in _public(ast.parse(source).body):
@@ -154,7 +155,10 @@ def _digest_ranges(splits: dict[str, int]) -> dict[str, tuple[float, float]]:
 
 
 def _words(text: str) -> str:
-    """The text without case, spacing and punctuation, so that nearly equal documents are in the same split."""
+    """The text without case, spacing and punctuation.
+
+    Nearly equal documents are thereby in the same split.
+    """
     return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"()]", unicodedata.normalize("NFKC", text).casefold()))
 
 

@@ -61,9 +61,10 @@ class PromptSignature:
 
 
 class DigestSet:
-    """A compact set of 64-bit digests: 8 to 32 bytes each, of about 100 in a `set`.
+    """A compact set of 64-bit digests.
 
-    Open addressing: a digest is in the first free slot from the one that its lowest bits select.
+    One takes 8 to 32 bytes, instead of about 100 in a `set`. Open addressing: a digest is in the first free slot from
+    the one that its lowest bits select.
     """
 
     def __init__(self) -> None:
@@ -203,10 +204,11 @@ class SplitIndex:
     def reject_duplicate(
         self, signature: PromptSignature, rule: RepeatRule = "near", kind: Literal["duplicate", "leak"] = "duplicate"
     ) -> None:
-        """Raise UnsuitableRowError if a rule finds the row in the split, RowRejectedError for a key in use.
+        """Raise UnsuitableRowError for a row that the split has, RowRejectedError for a used key.
 
-        `exact` compares texts and media as they are; `near` compares normalized texts with media as they are, and
-        normalized texts and answers with images that look alike. Similar images alone reject nothing.
+        The rule decides whether the split has it. `exact` compares texts and media as they are; `near` compares
+        normalized texts with media as they are, and normalized texts and answers with images that look alike. Similar
+        images alone reject nothing.
         """
         if rule == "exact" and (number := self.plain_prompts.get(signature.plain_digest)) is not None:
             raise self._repeated(f"{kind}: the same prompt is in the split {self.split!r}", "prompt", number)

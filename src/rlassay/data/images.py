@@ -1,4 +1,4 @@
-"""Images of a study: decode them, apply size limits, hash them, and store them under content digests."""
+"""Images of a study: decode them, limit their size, hash and store them by digest."""
 
 import hashlib
 import io

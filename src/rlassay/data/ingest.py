@@ -28,7 +28,7 @@ MAX_PROBLEMS = 20
 LONGEST_SHOWN = 300
 """Characters kept of a refused duplicate's or leak's texts."""
 LengthCheck = Callable[[PromptRow, Sequence[Image]], str | None]
-"""The reason why a row with these images is too long, or None if it is not."""
+"""The reason why a row with these images is too long, or None."""
 
 
 def reading_order(splits: Iterable[str]) -> list[str]:
@@ -201,7 +201,7 @@ class Ingestor:
         return self.splits[split]
 
     def _key(self, key: str, split: str) -> str:
-        """The row's key, with a number if the split may hold the same prompt twice and does."""
+        """The row's key, with a number if the split holds the same prompt twice."""
         if self.duplicates != "off":
             return key
         index = self._index(split)
@@ -210,7 +210,10 @@ class Ingestor:
         return own
 
     def _reject_repeated(self, signature: PromptSignature, split: str) -> None:
-        """Raise UnsuitableRowError for a duplicate, or for a training row with a prompt or image of evaluation."""
+        """Raise UnsuitableRowError for a duplicate or leak.
+
+        A leak is a training row with a prompt or image of evaluation.
+        """
         self._index(split).reject_duplicate(signature, self.duplicates)
         for name, other in self.splits.items():
             if split in TRAINING_SPLITS and name not in TRAINING_SPLITS:

@@ -1,4 +1,7 @@
-"""Sources in JSON files with media by path: rows in this project's format, prompts with answers, conversations."""
+"""Sources in JSON files with media by path.
+
+They have rows in this project's format, prompts with answers, or conversations.
+"""
 
 import bz2
 import gzip

@@ -46,7 +46,7 @@ Outcome = Accepted | Rejected
 
 
 class Journal:
-    """The outcomes of a split on disk, so that a killed attempt is resumed instead of repeated.
+    """The outcomes of a split on disk, from which a killed attempt is resumed.
 
     The first line identifies the state (study, code, input files); then comes one line per record, in source order:
     `<crc32 of the rest> <JSON>`, followed by `<tab><the row's JSON>` if accepted. Each line is written by one call, so

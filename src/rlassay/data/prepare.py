@@ -171,7 +171,10 @@ def _with_match_ids(facts: SplitFacts, layout: Layout) -> SplitFacts:
 
 
 def _check_location(source: Source, layout: Layout) -> None:
-    """Raise StudyError if an input file is in the study's data folder, where it would be overwritten."""
+    """Raise StudyError if an input file is in the study's data folder.
+
+    It would be overwritten there.
+    """
     for file in (file for files in source.files.values() for file in files):
         if file.resolve().is_relative_to(layout.data.resolve()):
             raise StudyError([f"data: {file} is in the study's own data folder; move your files elsewhere"])
@@ -227,7 +230,7 @@ def kind_problems(media: Mapping[str, Mapping[str, int]], study: Study) -> Itera
 
 
 def _states(study: Study, source: Source) -> dict[str, str]:
-    """Split -> everything that determines its outcomes: the study, the code, and the files read so far."""
+    """Split -> the state behind its outcomes: study, code, and files read so far."""
     state = [data_id(study), code_digest("rlassay.data.prepare")]
     states: dict[str, str] = {}
     for split in reading_order(source.examples):

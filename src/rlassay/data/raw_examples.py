@@ -87,9 +87,10 @@ class Source:
     generated: bool = False
     """Whether rows are generated. The next one then replaces a rejected one, and the share of these is not limited."""
     drawn: bool = False
-    """Whether rows are drawn at random from a small pool, one for training and another for evaluation.
+    """Whether rows are drawn at random from a small pool.
 
-    Then no two splits share a prompt, and images that only look alike count as different.
+    Training and evaluation have different pools. Then no two splits share a prompt, and images that only look alike
+    count as different.
     """
 
 

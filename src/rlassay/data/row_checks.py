@@ -1,4 +1,4 @@
-"""Checks of a row's content beyond the types of `PromptRow`, and the key made from that content."""
+"""Checks of a row's content beyond `PromptRow`'s types, and the key of that content."""
 
 import hashlib
 import json

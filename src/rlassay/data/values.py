@@ -17,12 +17,15 @@ import numpy as np
 from rlassay.data.raw_examples import RowRejectedError
 
 MOST_DIGITS = 1e16
-"""From this number on 64-bit floats skip whole numbers, so that they are written in scientific notation."""
+"""Number from which 64-bit floats skip whole numbers. Larger ones are written in scientific notation."""
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 class WrittenFloat(float):
-    """A float that remembers how its source writes it: `0.10`, or `0.1` for the nearest 32-bit float."""
+    """A float that remembers how its source writes it, such as `0.10`.
+
+    The 32-bit float nearest to 0.1 is written `0.1`.
+    """
 
     text: str
     """The number as written."""

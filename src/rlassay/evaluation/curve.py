@@ -105,7 +105,10 @@ class _Curve:
         log_failures(metrics)
 
     def forget_after(self, step: int) -> None:
-        """Drop the points after the step from which a training resumes, since it keeps weights there again."""
+        """Drop the points after the step from which a training resumes.
+
+        The training keeps weights there again.
+        """
         self.steps = [each for each in self.steps if each <= step]
         self.points = [point for point in self.points if point["step"] <= step]
         self.write()

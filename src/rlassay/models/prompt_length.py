@@ -47,7 +47,7 @@ def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) 
 
 
 def prompt_lengths(rows: Sequence[PromptRow], chat: ChatFormat, data: Path) -> list[int]:
-    """Tokens of each prompt as a stage shows it, each image and clip at its expanded length.
+    """Tokens of each prompt in a stage, with images and clips at expanded length.
 
     The tokens that images and clips add depend on their sizes and times alone, and are counted once for each by blank
     ones, so that no image is decoded.

@@ -65,7 +65,10 @@ def decoder_prefix(model: Any) -> list[int]:
 
 
 def check_seq2seq(model: Any, tokenizer: Any, max_completion_length: int | None = None) -> None:
-    """Raise ValueError unless a model and its tokenizer can read documents and write completions of that length."""
+    """Raise ValueError unless a model and its tokenizer can train as an encoder-decoder.
+
+    They must read documents and write completions of that length.
+    """
     if not is_encoder_decoder(model):
         raise ValueError(
             f"model: got {_name(model)}, a causal model; expected an encoder-decoder (T5, BART, Pegasus, mBART). "
@@ -154,7 +157,9 @@ def pad_right(
 def teacher_forcing(
     model: Any, input_ids: Int[Tensor, "batch keys"], attention_mask: Int[Tensor, "batch keys"], completion_length: int
 ) -> dict[str, Any]:
-    r"""Arguments of `forward` that score a completion: the encoder reads the prompt, the decoder the completion before.
+    r"""Arguments of `forward` that score a completion.
+
+    The encoder reads the prompt, the decoder the completion before.
 
     Decoder inputs are $[p, y_1, \ldots, y_{C-1}]$ with the prefix $p$, so that the last C logits predict
     $y_1, \ldots, y_C$. The decoder needs no mask: it is causal, and completions are padded on the right.

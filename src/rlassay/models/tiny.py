@@ -38,7 +38,7 @@ INITIAL_STD = 0.08
 learn several times faster from a larger one."""
 
 _NEIGHBOUR = 4.0
-"""Attention logit of the token next to each in the built-in encoder-decoder, where others begin with 0."""
+"""Attention logit of each token's neighbour in the built-in encoder-decoder. Others begin with 0."""
 
 PAD, EOS, IMAGE = "<pad>", "<eos>", "<image>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

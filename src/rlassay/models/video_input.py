@@ -95,7 +95,7 @@ def identities(media: Sequence[Any]) -> list[int]:
 def process_prompt(
     processor: Any, text: str, media: Sequence[Any], *, with_special_tokens: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The processor's tensors of one prompt: first those per position, then those of its images and clips.
+    """The processor's tensors of one prompt: those per position, then those of its media.
 
     Args:
         processor: a processor with a chat template's text as input.

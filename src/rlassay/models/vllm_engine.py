@@ -17,7 +17,7 @@ from typing import Any
 NEVER = -100.0
 """Logit bias of a token that must not be sampled; the lowest that vLLM takes."""
 SAMPLER_GAP = "sampling/sampling_logp_difference/mean"
-"""TRL's metric of a step: mean absolute difference of sampled tokens' log-probs, vLLM's and the trainer's, nats."""
+"""TRL's metric of a step: mean absolute log-prob difference of vLLM and trainer, nats. It is over sampled tokens."""
 RENAMED = ("llava",)
 """Model types whose layers have other names in transformers than in vLLM, see `vllm_name`."""
 VIDEO_TYPES = ("qwen3_vl",)

@@ -1,4 +1,4 @@
-"""The report stage: turns the results of a study on disk into report.json, tables, figures and page."""
+"""The report stage: turns a study's results into report.json, tables, figures and page."""
 
 from rlassay.report.run import run_report
 

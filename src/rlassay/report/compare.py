@@ -1,4 +1,4 @@
-"""Compare two finished studies: arms with the same runs, with other recipes, or in one study only."""
+"""Compare two finished studies: arms with equal runs, other recipes, or in one only."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -228,7 +228,7 @@ class StudyFacts(Record):
     num_samples: int
     """Sampled completions per prompt in the evaluation."""
     num_checkpoints: int = 1
-    """Weights of a run whose scores on the primary set are averaged, the trained ones among them."""
+    """Number of weights of a run whose scores on the primary set are averaged. The trained ones are among them."""
 
 
 class ArmFacts(Record):
@@ -251,7 +251,7 @@ class ArmFacts(Record):
 
 
 class OtherMode(Record):
-    """The same comparison in another mode of the primary metric, or with seeds paired the other way.
+    """The same comparison in another mode of the primary metric or pairing of seeds.
 
     Modes are sampled or greedy decoding, whichever is not the primary one, and pass@k.
     """
@@ -279,7 +279,7 @@ class Comparison(Record):
     outcome: ComparisonOutcome
     """`better`, `worse` and `equivalent` (no effect as large as declared) are verdicts; the others say why not."""
     answer: str = ""
-    """The verdict in plain words, as the rest of a sentence that begins with the arm's label."""
+    """The verdict in plain words, to follow the arm's label in a sentence."""
     takes: str = ""
     """The seeds or prompts that would find an effect of the declared size, in a sentence; empty if not needed."""
     warnings: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Appearance of the credit viewer: shades of words, tints over images, and the rules of its switches."""
+"""Appearance of the credit viewer: shades of words, tints over images, rules of switches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -126,7 +126,10 @@ def document_top(scene: Scene) -> float:
 
 
 def document_class(attention: float, top: float) -> Markup:
-    """The class attribute of a word of the document, its share of `top` rounded to a shade; empty for none."""
+    """The class attribute of a document's word, for its shade; empty for none.
+
+    The shade is the word's share of `top`, rounded.
+    """
     level = round(attention / (top or 1.0) * SHADES)
     return Markup(' class="a{}"').format(level) if level else Markup()
 

@@ -1,4 +1,4 @@
-"""Select the content of the credit viewer from the completions that the runs recorded token by token.
+"""Select the credit viewer's content from completions that runs recorded token by token.
 
 A watched completion is one whose tokens and signals were recorded during training. The viewer shows scenes (one prompt
 at one step, with one completion of every arm) and, per arm, the words with the highest and the lowest credit. All
@@ -165,7 +165,7 @@ def choose_runs(results: Results) -> tuple[int, dict[str, str]]:
 
 
 def watched_by_stage(results: Results, runs: dict[str, str]) -> dict[Stage, WatchedStep]:
-    """The first, middle and last of the steps that all runs watched, in the order of `PRIORITY`."""
+    """The first, middle and last step that all runs watched, in `PRIORITY` order."""
     shards = {arm: watched_steps(results.layout.tokens(folder)) for arm, folder in runs.items()}
     first, *others = shards.values()
     common = [step for step in first if all(step in steps for steps in others)]

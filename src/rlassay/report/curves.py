@@ -1,6 +1,6 @@
 # pyright: basic
 # Aligns metrics by step with pandas, which ships no types.
-"""Build the learning curves: each logged metric over training, as the mean over seeds with a band."""
+"""Build the learning curves: each logged metric over training, averaged over seeds, with a band."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ ATTENTION_METRICS = {
 }
 LAYERS = ("early", "middle", "late")
 SCALE_SPREAD = "scale_spread"
-"""Column of the rollouts, shown as a metric: standard deviation of the scaling factors within a step."""
+"""Column of the rollouts: standard deviation of the scaling factors within a step. It is shown as a metric."""
 NO_FIGURE_AT_ZERO = ("no_image_fraction", "unmeasured_token_fraction")
 """Metrics that get no figure if they are 0 throughout."""
 
@@ -143,7 +143,10 @@ def _averaged(values: Float[np.ndarray, "seeds steps"], spans: list[np.ndarray])
 
 
 def credit_metrics(results: Results) -> dict[str, pd.DataFrame]:
-    """Metrics of every run, with the spread of its scaling factors and without `NO_FIGURE_AT_ZERO` metrics at 0."""
+    """Metrics of every run, without `NO_FIGURE_AT_ZERO` metrics at 0.
+
+    They include the spread of its scaling factors.
+    """
     return {folder: _metrics(metrics, results.rollouts.get(folder)) for folder, metrics in results.metrics.items()}
 
 

@@ -1,4 +1,7 @@
-"""The stage `decide`, between two rounds of sequential seeds: compares the arms and gives some more seeds."""
+"""The stage `decide`, which compares the arms and gives some of them more seeds.
+
+It runs between two rounds of sequential seeds.
+"""
 
 from rlassay.config.settings import Settings
 from rlassay.config.study import Study

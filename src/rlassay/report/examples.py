@@ -24,7 +24,7 @@ IN_ORDER = "The next prompt by prompt_id, because no rule selects another one."
 
 
 def build_examples(results: Results, count: int) -> list[Example]:
-    """`count` prompts of the primary evaluation set, chosen by fixed rules, each with one completion per row.
+    """`count` prompts of the primary set, by fixed rules, each with one completion per row.
 
     In turn: where arms differ most, where RL changed most, where the parsers disagree most; ties go to the smallest
     prompt_id. Every row shows sample 0 of its first seed, so that completions cannot be hand-picked.
@@ -120,7 +120,7 @@ def _ranked(low: pd.Series, high: pd.Series, reason: str, results: Results) -> I
 
 
 def _completions(results: Results, row: PolicyRow, prompt_ids: list[str]) -> dict[str, ShownCompletion]:
-    """prompt_id -> sample 0 of the row's first seed, decoded in the mode of the primary metric."""
+    """prompt_id -> sample 0 of the row's first seed, in the primary metric's mode."""
     primary, policy = results.study.primary, row.policies[0]
     path = results.layout.completions(policy.folder, primary.set)
     scores = _scores_of_sample_0(results, policy.folder, prompt_ids)

@@ -141,7 +141,7 @@ def dark_rules(colors: Iterable[str], prefix: str = "") -> str:
 
 
 def standalone(drawing: Drawing, colors: Iterable[str]) -> str:
-    """The drawing as the text of an SVG file that follows the reader's light or dark setting."""
+    """The drawing as an SVG file's text, which follows the reader's light or dark setting."""
     opening = drawing.svg.index(">") + 1
     rules = f"<style>@media (prefers-color-scheme: dark){{{dark_rules(colors)}}}</style>"
     return f'<?xml version="1.0" encoding="utf-8"?>\n{drawing.svg[:opening]}{rules}{drawing.svg[opening:]}\n'
@@ -157,7 +157,10 @@ def house_style() -> Generator[None]:
 
 
 def canvas(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
-    """An empty figure of `width` x `height` pixels with axes inside the margins (left, right, top, bottom; pixels)."""
+    """An empty figure of `width` x `height` pixels, with axes inside the margins.
+
+    The margins are left, right, top and bottom, in pixels.
+    """
     left, right, top, bottom = margins
     figure = Figure(figsize=(width / 72, height / 72))
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -190,7 +193,10 @@ def finish(figure: Figure, name: str, part: str, alt: str) -> Drawing:
 
 
 def _plain_attributes(element: ElementTree.Element, name: str) -> None:
-    """Convert inline style to attributes, use the reader's fonts, and prefix every id with the figure's name."""
+    """Convert inline style to attributes, use the reader's fonts, and prefix ids.
+
+    The prefix is the figure's name.
+    """
     for key in ("d", "x", "y", "transform"):
         if key in element.attrib:  # a hundredth of a pixel is enough
             element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", element.attrib[key]).replace("\n", ""))

@@ -85,7 +85,7 @@ class TableRow(Record):
     """Row of a table: the untrained model, a warm start or an arm."""
 
     row: str
-    """Key: `untrained` or `sft` (`sft/<id>` where that alone would be ambiguous), or the reference's or arm's name."""
+    """Key: `untrained`, `sft`, or the reference's or arm's name. `sft/<id>` where `sft` alone is ambiguous."""
     kind: Literal["untrained", "sft", "reference", "arm"]
     """Kind of its policies."""
     label: str
@@ -203,8 +203,8 @@ class RewardPart(Record):
     silent: bool
     """True for a zero-variance reward: the same within most groups. Trained on, it teaches next to nothing."""
     correlations: dict[str, float | None]
-    """`length` or another reward -> correlation over the completions of a step, mean over steps and seeds; null =
-    undefined at every step."""
+    """`length` or another reward -> correlation over a step's completions, mean over steps and seeds; null = undefined
+    at every step."""
 
 
 class ShownCompletion(Record):

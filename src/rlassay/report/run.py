@@ -164,7 +164,9 @@ def _arm_facts(results: Results, name: str) -> ArmFacts:
 
 
 def rewrite(folder: Path) -> Content:
-    """Write tables, figures, page and report.md again from the folder's `report.json` alone, such as after an update.
+    """Write tables, figures, page and report.md again from the folder's `report.json` alone.
+
+    This serves after an update, for example.
 
     Raises:
         ResultsError: the file is absent, or of another version of the package.

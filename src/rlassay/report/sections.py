@@ -224,7 +224,7 @@ def build_links(results: Results) -> RunLinks | None:
 
 
 def build_cost(results: Results) -> list[PolicyCost]:
-    """Time, tokens and memory of each training job, and the share of its time that signals took."""
+    """Time, tokens and memory of each training job, and signals' share of the time."""
     return [
         PolicyCost(
             policy=folder,

@@ -174,7 +174,10 @@ def contrast_difference(
 def over_seeds(
     values: Float[np.ndarray, " seeds"], num_items: int, confidence: float, limits: tuple[float, float] | None = None
 ) -> Estimate:
-    """Mean of one value per seed, with Student's interval over the seeds, inside `limits` as in `seed_band`."""
+    """Mean of one value per seed, with Student's interval over the seeds.
+
+    The interval stays inside `limits`, as in `seed_band`.
+    """
     band = seed_band(values[:, None], confidence, limits)
     num_seeds = int(band.num_seeds[0])
     return Estimate(
@@ -337,9 +340,10 @@ def _is_binary(results: Results, metric: str) -> bool:
 
 
 def _exists(results: Results, metric: str) -> bool:
-    """Whether a metric has a column: the primary metric always, others if any completion has a score.
+    """Whether a metric has a column.
 
-    Prompts without options have no scores of choice metrics.
+    The primary metric always has one, others if any completion has a score. Prompts without options have no scores of
+    choice metrics.
     """
     return metric == results.study.primary.metric or any(scores.has(metric) for scores in results.scores.values())
 

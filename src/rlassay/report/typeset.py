@@ -132,7 +132,7 @@ def probability(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Wall time in its two largest units: `2 h 05 min`, `3 min 20 s`, `12.3 s`."""
+    """Wall time in its two largest units: `2 h 05 min` or `12.3 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -191,7 +191,10 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str, longest: int = 200) -> str:
-    """Text for one line of a figure: no control characters or line breaks, at most `longest` characters."""
+    """Text for one line of a figure, at most `longest` characters.
+
+    It has no control characters or line breaks.
+    """
     return shortened(re.sub(r"\s", " ", printable(text)), longest)
 
 
@@ -201,7 +204,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def quoted(label: str) -> str:
-    """A label in quotes, so that it cannot be read as part of the sentence around it."""
+    """A label in quotes, which set it apart from the sentence around it."""
     return f"'{label}'"
 
 

@@ -339,7 +339,7 @@ def _outcome(
 
 
 def _is_equivalent(equivalence: Equivalence | None, level: float) -> bool:
-    """Whether the test against the declared effect holds, after correction where the arm is in the family."""
+    """Whether the test against the declared effect holds, corrected for arms in the family."""
     if equivalence is None:
         return False
     p_value = equivalence.p_value if equivalence.p_holm is None else equivalence.p_holm

@@ -1,4 +1,4 @@
-"""Rewards for the right answer: an option letter, a free text, or a set of numbered actions."""
+"""Rewards for the right answer: an option letter, free text, or a set of actions."""
 
 import re
 import unicodedata

@@ -302,7 +302,10 @@ def _module(source: Path, contents: tuple[tuple[str, bytes], ...]) -> ModuleType
 
 
 def _module_name(source: Path) -> str:
-    """The name under which a file beside it would import it, unless another module has that name."""
+    """The module name of a file, with a digest if another module has it.
+
+    Files beside it import it under the plain name.
+    """
     name = source.stem
     try:
         known = sys.modules.get(name) or importlib.util.find_spec(name)

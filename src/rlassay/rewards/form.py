@@ -37,7 +37,7 @@ def _first_block(text: str, tag: str) -> tuple[int, int] | None:
 
 @per_completion
 def think_format(completion: Completion) -> float | None:
-    """1 if the text begins with `<think>`, closes it later and opens no second one, else 0.
+    """1 if the text begins with `<think>`, closes it and opens no second, else 0.
 
     An empty thought and a second `</think>` are accepted; blanks before `<think>` are not.
 

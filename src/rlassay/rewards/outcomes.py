@@ -85,7 +85,7 @@ def outcomes_of(
 
 
 def notes_of(error: BaseException) -> list[str]:
-    """Notes added to an exception on its way up, such as the line of a user's file."""
+    """Notes of an exception, such as the line of a user's file."""
     return getattr(error, "__notes__", [])
 
 

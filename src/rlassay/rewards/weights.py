@@ -33,5 +33,5 @@ def weight_phases(
 
 
 def weight_at(phases: Sequence[Phase], progress: float) -> float:
-    """The weight of the last phase that has started: the one with the largest start <= progress."""
+    """The weight of the last phase that has started (largest start <= progress)."""
     return [weight for start, weight in phases if start <= progress][-1]

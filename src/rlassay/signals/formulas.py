@@ -55,7 +55,7 @@ def attention_efficiency(
     tokens: Count,
     other_tokens: Count,
 ) -> Float[Tensor, "*axes"]:
-    """Attention efficiency (AEI) of one kind of token: its share of attention over its share of tokens.
+    """Attention efficiency (AEI) of a kind of token: its attention share over token share.
 
     `AEI = (mass / (mass + other_mass)) / (tokens / (tokens + other_tokens))`, no unit; 1 is a fair share. MDI is AEI of
     text over AEI of the image. Weighted by their shares of the tokens, the two AEIs sum to 1. NaN without tokens of

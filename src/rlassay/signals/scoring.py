@@ -25,7 +25,7 @@ from rlassay.signals.passes import (
 from rlassay.signals.segments import SEGMENTS
 
 _LOGITS_AT_ONCE = 2**24
-"""Logits computed at a time: 64 MiB in single precision, of which a few copies are alive."""
+"""Logits computed at a time. They take 64 MiB in single precision, of which a few copies are alive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def _score_rows(
 
 
 def _shared(model: Model, inputs: ModelInputs, rows: list[int]) -> SharedPrompts | None:
-    """The distinct prompts of some of the samples, where the model can reuse their keys and values."""
+    """The distinct prompts of some samples, if the model can reuse their keys and values."""
     shared, trunk = inputs.shared_prompts(rows, model.device), trunk_of(model)
     shares = trunk is unwrapped(model).base_model and can_share(trunk, decoder_config(model), shared)
     return shared if shares else None

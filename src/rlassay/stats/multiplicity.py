@@ -6,9 +6,10 @@ from numpy.typing import ArrayLike
 
 
 def holm(p_values: ArrayLike) -> Float[np.ndarray, " comparisons"]:
-    """Holm's step-down adjusted p-values: the chance of any false rejection in the family stays below the level.
+    """Holm's step-down adjusted p-values, which bound the chance of any false rejection.
 
-    With the m p-values in ascending order, the j-th (from 0) becomes the largest `(m - i) p_i` over i <= j, at most 1.
+    In the family that chance stays below the level. With the m p-values in ascending order, the j-th (from 0) becomes
+    the largest `(m - i) p_i` over i <= j, at most 1.
 
     Args:
         p_values: one per comparison; NaN = not tested: not counted in m, and stays NaN.

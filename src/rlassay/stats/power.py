@@ -31,7 +31,7 @@ from rlassay.stats.intervals import contrast_scores, crossed_half_width, mean_sq
 
 Grid = Float[np.ndarray, " grid"]
 MOST = 100_000
-"""Largest number of seeds or items that is tried before an effect counts as out of reach."""
+"""Largest number of seeds or items that is tried. An effect that needs more counts as out of reach."""
 _NODES = 32
 _SINGLE_NODES = 400  # on one axis alone; one degree of freedom needs them
 

@@ -7,10 +7,10 @@ from scipy.special import ndtri
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion: `(low, high)`, never of zero width and never outside [0, 1].
+    """Wilson's score interval of a proportion, never of zero width or outside [0, 1].
 
-    With z the normal quantile and p = successes / trials: centre `(p + z^2/2n) / (1 + z^2/n)`, half-width
-    `z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)`.
+    It is `(low, high)`. With z the normal quantile and p = successes / trials: centre `(p + z^2/2n) / (1 + z^2/n)`,
+    half-width `z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)`.
 
     Raises:
         ValueError: no trials, or successes outside 0..trials.

@@ -12,7 +12,7 @@ from rlassay.stats.proportions import share_interval
 
 @dataclass(frozen=True, kw_only=True)
 class SeedBand:
-    """Mean over seeds at each point of a curve, with Student's interval and the number of seeds."""
+    """Mean over seeds at each point, with Student's interval and the number of seeds."""
 
     mean: Float[np.ndarray, " points"]
     """Mean over the seeds that have the point; NaN where no seed has it."""

@@ -171,7 +171,7 @@ def varied_weights(content: Mapping[str, Any]) -> list[str]:
 
 
 def shown_metrics(content: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Columns of the view from a report: the main table's metrics, and the comparison with the baseline."""
+    """The view's columns from a report: the main table's metrics, and the baseline comparison."""
     keys = [column["key"] for column in content["tables"]["main"]["columns"]]
     primary = next(column["key"] for column in content["tables"]["main"]["columns"] if column["primary"])
     return [primary, f"{primary}/low", f"{primary}/high", *SUMMARY, *(key for key in keys if key != primary)], primary

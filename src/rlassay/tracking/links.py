@@ -1,4 +1,4 @@
-"""Addresses in the user interface of MLflow, kept on disk for readers that do not load MLflow."""
+"""Addresses in MLflow's user interface, kept on disk for readers without MLflow."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

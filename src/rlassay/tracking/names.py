@@ -1,4 +1,4 @@
-"""Names and values for MLflow: tags that identify a run, legal metric names, points read from `metrics.jsonl`."""
+"""Names and values for MLflow: tags of runs, legal metric names, points of `metrics.jsonl`."""
 
 import json
 import math
@@ -53,7 +53,10 @@ class Point:
 
 
 class MetricsFile:
-    """Reader of lines added to `metrics.jsonl` since the last read, even if a resumed job truncated it."""
+    """Reader of lines added to `metrics.jsonl` since the last read.
+
+    It works even if a resumed job truncated the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

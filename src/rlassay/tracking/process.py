@@ -17,7 +17,7 @@ from rlassay.config.study import Study
 from rlassay.layout import Layout
 
 PATIENCE = 10
-"""Longest time, seconds, that a training job waits at its end for MLflow to accept the rest."""
+"""Most seconds that a training job's end waits for MLflow to accept the rest."""
 REPORT_PATIENCE = 90
 """Longest time, seconds, for the report, which syncs every run of the study; no later job waits for it."""
 

@@ -1,4 +1,7 @@
-"""A run's rollouts as a table for `mlflow ui`: prompts with images and gold answers, and completions."""
+"""A run's rollouts as a table for `mlflow ui`: prompts, gold answers and completions.
+
+The prompts have their images.
+"""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -221,9 +221,9 @@ class Store:
         return next(iter(self._current({POLICY: policy, STAGE: stage})), None)
 
     def register(self, run: Run, weights: Path, digest: str, alias: str, why: str) -> str:
-        """Register weights as a version of the study's model under an alias, and return the version's address.
+        """Register weights as a version of the study's model, and return its address.
 
-        Weights that have a version already get no second one.
+        The version gets the alias. Weights that have a version already get no second one.
 
         Args:
             run: the run that trained them, which receives the files as its artifact `model`.

@@ -145,7 +145,7 @@ class GenerationBatch:
 
     @property
     def images(self) -> list[list[Any]]:
-        """(B), the images of each prompt, its clips, then the images that tools added to its completion."""
+        """(B), each prompt's images and clips, then images that tools added to its completion."""
         added = self.tool_images or [[] for _ in self.prompts]
         own = zip(self.prompts, added, strict=True)
         return [[*images_of(prompt), *clips_of(prompt), *(of_tools or ())] for prompt, of_tools in own]
@@ -188,7 +188,7 @@ def gathered_signals(
 def whole_sequences(
     output: Mapping[str, Any],
 ) -> tuple[Int[Tensor, "batch positions"], Int[Tensor, "batch positions"]]:
-    """Token ids and attention mask of prompts and completions together, of a batch as TRL returns it."""
+    """Token ids and attention mask of a TRL batch, prompts and completions together."""
     ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
     return ids, torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
 

@@ -119,10 +119,10 @@ class GroupReward:
 
 
 class ColumnReward(GroupReward):
-    """One of `REWARDS` on any dataset of TRL's: each prompt's row is made from the dataset's columns.
+    """One of `REWARDS` on any dataset of TRL's.
 
-    The gold answer is the first of `ANSWER_COLUMNS` that exists; the options of a multiple-choice question are the
-    column `choices`. Neighbours with the same prompt are a group.
+    Each prompt's row is made from the dataset's columns. The gold answer is the first of `ANSWER_COLUMNS` that exists;
+    the options of a multiple-choice question are the column `choices`. Neighbours with the same prompt are a group.
     """
 
     def __init__(self, reward: GuardedReward) -> None:

@@ -1,4 +1,4 @@
-"""Output of a running training job: metrics and progress, the manifest of each checkpoint, and other trackers."""
+"""Output of a training job: metrics, progress, manifests of checkpoints, and other trackers."""
 
 import json
 import math

@@ -43,9 +43,9 @@ class RunBusyError(RefusedError):
 
 @contextmanager
 def locked(state: Path) -> Generator[None, None, None]:
-    """Hold the lock of a `state/` folder, or raise RunBusyError naming pid and host of its holder.
+    """Hold the lock of a `state/` folder, or raise RunBusyError with its holder.
 
-    The lock of a process that has ended is free, `kill -9` included.
+    The error names pid and host. The lock of a process that has ended is free, `kill -9` included.
     """
     lock = file_lock(state / LOCK, patience(state / LOCK, SECONDS_FOR_A_PROBE))
     try:
@@ -65,7 +65,10 @@ def locked(state: Path) -> Generator[None, None, None]:
 
 @contextmanager
 def signals_as_exceptions() -> Generator[None, None, None]:
-    """Turn SIGTERM and Ctrl-C into SystemExit 143 and 130, so that a job can record its status."""
+    """Turn SIGTERM and Ctrl-C into SystemExit 143 and 130.
+
+    A job can then record its status.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second signal ends the process immediately

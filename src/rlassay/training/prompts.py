@@ -12,7 +12,7 @@ from rlassay.records import PromptRow
 
 
 def prompt_order(prompt_ids: Sequence[str], batch_size: int, num_batches: int, seed: int) -> list[str]:
-    """The prompts of a whole run, batch after batch: repeated passes, each in a new random order.
+    """A run's prompts, batch after batch: repeated passes in new random orders.
 
     TRL's own sampler restarts its shuffling when a run resumes, and would repeat the first pass; an order that is fixed
     beforehand resumes exactly. As in TRL, a pass drops the prompts that do not fill a batch.

@@ -1,4 +1,4 @@
-"""Metrics of the rewards of a generation batch, in addition to TRL's or in place of them."""
+"""Reward metrics of a generation batch, in addition to TRL's or in their place."""
 
 import logging
 from collections import Counter
@@ -97,7 +97,7 @@ def frac_distinct(completions: Sequence[Sequence[int]], num_generations: int) ->
 
 
 def zero_variance(raw: Float[Tensor, "batch rewards"], num_generations: int) -> Bool[Tensor, "groups rewards"]:
-    """Groups in which all scored completions have the same value of a reward, or none was scored.
+    """Groups in which a reward has one value for all scored completions, or none.
 
     Such a group adds nothing to the advantages, however rewards are aggregated.
     """

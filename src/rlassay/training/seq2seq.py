@@ -149,9 +149,10 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         compute_entropy: bool = False,
         **unused: Any,  # images, and the loss of routers, which `_xp_check` refuses
     ) -> tuple[Tensor, Tensor | None, None]:
-        """Called by TRL to score: log-probs (B, C) of the completions, and entropies of their distributions, nats.
+        """Called by TRL to score: completions' log-probs and entropies, (B, C), nats.
 
-        TRL's fused LM head cannot be used: the head of T5 scales hidden states, that of BART adds a bias.
+        The entropies are those of the tokens' distributions. TRL's fused LM head cannot be used: the head of T5 scales
+        hidden states, that of BART adds a bias.
         """
         size = batch_size or len(input_ids)
         logps: list[Tensor] = []

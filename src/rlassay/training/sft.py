@@ -56,7 +56,7 @@ KEPT_CHECKPOINTS = 2
 PROBE_ROWS = 2
 """Rows on which the merged model must give the logits of the trained one."""
 MERGE_TOLERANCE = {"torch.float32": 1e-3, "torch.bfloat16": 0.05, "torch.float16": 0.01}
-"""Type of the weights -> largest difference of a logit, as a share of the largest logit. Merging rounds the weights."""
+"""Type of the weights -> largest difference of a logit over the largest logit. Merging rounds the weights."""
 logger = logging.getLogger(__name__)
 
 
@@ -244,7 +244,10 @@ def end_tokens(model: Model, processor: Processor) -> list[str]:
 
 
 def shows_video(rows: Sequence[PromptRow], chat_format: ChatFormat) -> bool:
-    """Whether any row shows a clip by the processor's video input, which TRL's collator does not read."""
+    """Whether any row shows a clip by the processor's video input.
+
+    TRL's collator does not read it.
+    """
     kinds = {item.kind for row in rows for item in row.media}
     return chat_format.clips.show == "video" and "video" in kinds
 

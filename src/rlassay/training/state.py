@@ -1,4 +1,4 @@
-"""The state of a training job that survives a kill, for the SFT and the RL stage.
+"""The state of an SFT or RL training job that survives a kill.
 
 Files of `<policy>/state/`, written by the one process that holds the lock:
 

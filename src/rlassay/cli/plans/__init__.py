@@ -1,1 +1,1 @@
-"""The cost and power of a study before it runs: jobs, tokens, hours, disk and detectable effects."""
+"""Cost and power of a study before it runs: jobs, tokens, hours, disk, detectable effects."""

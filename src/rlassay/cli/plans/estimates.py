@@ -1,4 +1,4 @@
-"""Work of a study, estimated from its config alone: jobs, steps, completions, tokens and disk per stage."""
+"""A study's work, estimated from its config: jobs, steps, completions, tokens, disk per stage."""
 
 import re
 from dataclasses import dataclass

@@ -107,7 +107,7 @@ def power_lines(study: Study, noise: Noise, confidence: float, speed: Speed, bud
 
 
 def best_split(study: Study, noise: Noise, confidence: float, speed: Speed, budget: int | None) -> Split | None:
-    """The seeds, prompts and samples with the smallest detectable effect that cost no more than planned runs.
+    """The seeds, prompts and samples with the smallest detectable effect, within the planned cost.
 
     A run costs its training and the sampling of its evaluation, in seconds where both speeds are known, else in
     completion tokens at most. Its evaluation may have up to `ITEM_FACTOR` times the planned prompts.

@@ -127,7 +127,7 @@ def _losses(_: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _penalty(_: Study, recipe: Recipe) -> Iterator[str]:
-    """A penalty for leaving the policy that sampled needs steps in which the policy has left it."""
+    """A penalty for leaving the sampling policy needs steps in which the policy differs."""
     rl = recipe.rl
     uses = rl.steps_per_generation * rl.num_iterations
     for i, part in enumerate(recipe.credit):

@@ -35,7 +35,7 @@ TEXT_SOURCES = (PackageTexts, Gsm8k, Summarization)
 ATTENTION_REWARDS = ("modality_balance", "vision_gain")
 """Rewards that read how attention is divided between text and image."""
 UNIFORM_PARTS = ("uniform", "trajectory_scaling", "shuffled_weights")
-"""Credit parts that treat all tokens of a completion alike, so that `shuffled_weights` has nothing to shuffle."""
+"""Credit parts that treat all tokens of a completion alike. With them `shuffled_weights` has nothing to shuffle."""
 OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """Names that a reward of the user's own may have."""
 LOSSES_WITHOUT_TOKEN_COUNT = ("dr_grpo", "luspo")

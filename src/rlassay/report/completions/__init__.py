@@ -1,1 +1,4 @@
-"""The completion browser: completions of all policies on one prompt, side by side, in pages of data."""
+"""The completion browser: completions of all policies on one prompt, side by side.
+
+Its data are in pages.
+"""

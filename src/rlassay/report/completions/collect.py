@@ -1,6 +1,6 @@
 # pyright: basic
 # Reads scores and rollouts with pyarrow, which ships no types.
-"""Collect the completions that the browser shows: of the evaluation sets, and of some steps of training."""
+"""Collect completions for the browser: of evaluation sets, and of some training steps."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 
 
 def plotted_rows(content: Content) -> dict[str, Rows]:
-    """Figure name -> one row per mark that it shows: arm or policy, place, mean and interval."""
+    """Figure name -> one row per mark: arm or policy, place, mean and interval."""
     main, primary = content.tables["main"], primary_of(content)
     place = main.columns.index(primary)
     found = {

@@ -101,7 +101,7 @@ def _wanted(study: Study, fraction: Sequence[Subset]) -> dict[AttributionKind, W
 
 
 def _keeps_apart(names: Sequence[str], arms: Sequence[Subset]) -> bool:
-    """Whether the arms are a regular fraction in which each ingredient varies and no two vary together."""
+    """Whether the arms are a regular fraction in which each ingredient varies, no two together."""
     known = set(arms)
     regular = bool(arms) and all(arms[0] ^ one ^ other in known for one, other in product(arms, arms))
     columns = [_signs((name,), arms) for name in names]
@@ -183,7 +183,7 @@ def _method(
 def _contrast(
     cells: Sequence[_Cell], weights: Sequence[float], seeds: Sequence[int], form: tuple[Unit, float]
 ) -> tuple[PairedDifference, tuple[float | None, ...]]:
-    """The weighted sum of the arms over the seeds that all have, and its value in each."""
+    """The arms' weighted sum over the seeds that all have, and its value in each."""
     scores = [cell.scores[[cell.seeds.index(seed) for seed in seeds]] for cell in cells]
     # Runs of a seed that share a warm start of that seed are not independent samples of their arms.
     own = [cell.start for cell in cells if cell.start is not None]

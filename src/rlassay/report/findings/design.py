@@ -1,4 +1,4 @@
-"""The settings in which the arms of a study differ, and the result of the confound check."""
+"""The settings in which a study's arms differ, and the confound check's result."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

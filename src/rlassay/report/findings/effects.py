@@ -20,12 +20,12 @@ from rlassay.stats import (
 POWER = 0.8
 """Chance of finding the declared effect for which seeds and prompts are counted."""
 MAX_FLIPS = 5
-"""Most prompts that are named, of those that an arm wins and of those that it loses."""
+"""Most prompts that are named of those that an arm wins, and that it loses."""
 ReferenceScores = Float[np.ndarray, "reference_seeds items"]
 
 
 def needed(a: SeedScores, b: SeedScores, effect: float, level: float, *, matched_seeds: bool) -> Needed | None:
-    """Seeds and prompts that would find a difference of `effect` between two arms like `a` and `b`.
+    """Seeds and prompts that would find an `effect` between arms like `a` and `b`.
 
     None without two seeds and two prompts.
 

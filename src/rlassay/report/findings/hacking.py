@@ -306,7 +306,10 @@ def _over(values: Values, place: int, confidence: float, limits: tuple[float, fl
 
 
 def _logged(results: Results, row: PolicyRow, metric: str, place: int, confidence: float) -> Estimate:
-    """A logged metric without limits over the first (0) or the last (1) tenth of the steps."""
+    """A logged metric over the first (0) or last (1) tenth of the steps.
+
+    The metric has no limits of value.
+    """
     means: list[float] = []
     steps = 0
     for folder in row.folders.values():

@@ -21,7 +21,9 @@ DECIDED: dict[str, SequentialOutcome] = {"better": "better", "worse": "worse", "
 def difference_over_looks(
     rounds: SequentialSeeds, ours: SeedScores, theirs: ReferenceScores, column: Column, matched_seeds: bool
 ) -> PairedDifference:
-    """The difference at the last look, with its repeated confidence interval and the p-value over all looks.
+    """The difference at the last look, with its interval and p-value over all looks.
+
+    The interval is a repeated confidence interval.
 
     Args:
         rounds: the declared looks.
@@ -83,7 +85,7 @@ def decide_look(results: Results, verdicts: Sequence[Comparison], look: int) -> 
 
 
 def _is_hopeless(rounds: SequentialSeeds, margin: float | None, found: PairedDifference | None, column: Column) -> bool:
-    """Whether the interval excludes a gain of the declared size, in a study that drops such arms."""
+    """Whether the interval excludes the declared gain, in a study that drops such arms."""
     if rounds.stop != "decided_or_hopeless" or margin is None or found is None:
         return False
     if found.low is None or found.high is None:

@@ -51,7 +51,7 @@ def table_range(content: Content, name: TableName) -> str:
 
 
 def rejection_summary(content: Content) -> str:
-    """The rows that each split kept of its records, where duplicates, leaks or bad records were rejected."""
+    """The rows that each split kept, where duplicates, leaks or bad records were rejected."""
     parts: list[str] = []
     for split in content.data:
         rejected = sum(split.refused.values())
@@ -64,7 +64,7 @@ def rejection_summary(content: Content) -> str:
 
 
 def interval_notes(content: Content) -> tuple[str, ...]:
-    """The method of the intervals, their coverage, and the rule for a resolved difference: a paragraph each."""
+    """Paragraphs on the intervals' method, their coverage, and the rule for a resolved difference."""
     margin = content.study.smallest_effect
     declared = () if margin is None else (_equivalence_note(content, margin),)
     return (

@@ -58,7 +58,10 @@ def _draw_band(
     mark: Mark,
     num_lines: int,
 ) -> None:
-    """Draw an interval at each place, paler in figures with more lines, so that bands hide none."""
+    """Draw an interval at each place.
+
+    It is paler in figures with more lines, so that bands hide none.
+    """
     axes.fill_between(places, *ends, color=mark.color, alpha=min(0.12, 0.6 / num_lines), linewidth=0)
 
 
@@ -151,7 +154,10 @@ def _line_canvas(size: tuple[int, int], title: str) -> tuple[Figure, Axes]:
 
 
 def draw_profiles(found: Profiles, marks: dict[str, Mark]) -> Drawing:
-    """The share of prompts that reach each score, a line per arm with its band over seeds."""
+    """Draw the share of prompts that reach each score, a line per arm.
+
+    The band is over seeds.
+    """
     unit, column = found.column.unit, found.column
     figure, axes = _line_canvas(PASS_AT_K_SIZE, "Share of prompts that score at least so much, %")
     places = [scaled(value, unit) for value in found.thresholds]

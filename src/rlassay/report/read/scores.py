@@ -82,7 +82,7 @@ def read_scores(path: Path, prompt_ids: list[str]) -> PolicyScores:
 
 
 def check_origin(path: Path, folder: str, completions: Path) -> None:
-    """Raise ValueError for scores of another policy than `folder`, or of other completions than its file has.
+    """Raise ValueError for scores not of the policy `folder` or not of its completions.
 
     Files of earlier versions do not say what they score.
     """

@@ -389,7 +389,7 @@ def _in_prose(text: str, answer: str) -> list[str]:
 
 
 def _with_known_unit(text: str, number: str) -> str:
-    """The number at the start of a text, with its unit if that is a known one."""
+    """The number at the start of a text, with its unit if it is known."""
     pair, rest = first_quantity(text)
     return text[: len(text) - len(rest)] if pair and pair.dimension in SIZES else number
 

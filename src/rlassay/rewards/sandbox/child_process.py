@@ -1,7 +1,8 @@
-"""A child process that answers questions over a pipe: `ChildProcess` in the parent, `serve` in the child.
+"""A child process that answers questions over a pipe.
 
-It is for code that may hang or crash, or that needs libraries which the parent does not load. Questions and replies are
-lines of JSON. The child ends with its parent, even in the middle of a question.
+`ChildProcess` is the parent's side, `serve` the child's. The process is for code that may hang or crash, or that needs
+libraries which the parent does not load. Questions and replies are lines of JSON. The child ends with its parent, even
+in the middle of a question.
 """
 
 import atexit
@@ -85,7 +86,7 @@ class ChildProcess:
         return replies[0]
 
     def ask_for_replies(self, question: Any, limits: Sequence[float]) -> tuple[list[Any], Exception | None]:
-        """The replies to a question that has several, and the error that ended them early or None.
+        """A question's several replies, and the error that ended them early or None.
 
         Args:
             question: a value that JSON can hold.

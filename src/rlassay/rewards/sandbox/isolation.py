@@ -1,4 +1,4 @@
-"""Score completions in the job's worker process, where a reward may hang, crash or print without harm."""
+"""Score completions in the job's worker, where rewards may hang, crash or print harmlessly."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast

@@ -1,1 +1,1 @@
-"""Optional parts of the trainer: a critic, KL control, guards, dynamic sampling and replay, one module each."""
+"""Optional trainer parts, one module each: critic, KL control, guards, dynamic sampling and replay."""

@@ -1,4 +1,4 @@
-"""The advantage step of the trainer: replaces TRL's advantages by those of an estimator or a critic."""
+"""The trainer's advantage step: replaces TRL's advantages by those of an estimator or critic."""
 
 from functools import partial
 from pathlib import Path

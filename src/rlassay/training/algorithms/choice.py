@@ -152,7 +152,7 @@ class GroupChooser:
         return rows
 
     def _replay(self, buffer: ReplayBuffer, trainer: Any, chosen: ChosenGroups) -> None:
-        """Add groups with varying rewards to the buffer, and replace the others by groups of the buffer."""
+        """Add groups with varying rewards to the buffer, and replace others by its groups."""
         groups = chosen.groups
         size = len(groups[0].completion_ids)
         rewards = torch.cat([group.rewards_per_func for group in groups])

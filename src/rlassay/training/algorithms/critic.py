@@ -204,9 +204,10 @@ class Critic:
 
 
 def sum_gradients(accelerator: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Give each parameter the sum of its gradients on all processes, which have to call it together.
+    """Give each parameter the sum of its gradients on all processes.
 
-    A process whose completions have no image has no gradient of the vision tower; it counts as 0 where another has one.
+    The processes have to call it together. A process whose completions have no image has no gradient of the vision
+    tower; it counts as 0 where another has one.
     """
     if accelerator.num_processes == 1:
         return

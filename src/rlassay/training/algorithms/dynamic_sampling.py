@@ -64,7 +64,9 @@ def worth_training(
     filtered: Float[Tensor, "batch"] | None = None,
     bounds: tuple[float, float] = (0.01, 0.99),
 ) -> Bool[Tensor, "groups"]:
-    """Groups whose total rewards vary, and whose mean of the filter reward lies strictly between the bounds.
+    """Groups whose total rewards vary, and whose mean filter reward is between the bounds.
+
+    The bounds themselves are excluded.
 
     Args:
         totals: (B,), total reward of each completion; NaN = could not be scored, and is left out.
@@ -159,7 +161,7 @@ class Filled:
     """The result of `fill`."""
 
     groups: list[SampledGroup]
-    """As many as in the first round: the kept ones, then those that fill the free places."""
+    """As many as in the first round: kept ones, then those that fill free places."""
     dropped: list[SampledGroup]
     """The other groups that were sampled."""
     rounds: int

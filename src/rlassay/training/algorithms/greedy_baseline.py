@@ -89,7 +89,7 @@ def _greedy_sampling(trainer: Any, is_training: bool) -> Generator[None, None, N
 
 
 def _scored(trainer: Any, greedy: GenerationBatch) -> torch.Tensor:
-    """(N / G, R), rewards of the greedy completions of all processes as the functions return them."""
+    """(N / G, R), rewards of all processes' greedy completions as the functions return them."""
     ours = [reward for reward in trainer.reward_funcs if isinstance(reward, GroupReward)]
     sizes = [reward.num_generations for reward in ours]
     rows = [row | {SIGNALS_COLUMN: signals} for row, signals in zip(greedy.rows, greedy.signals, strict=True)]

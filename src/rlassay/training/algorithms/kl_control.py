@@ -256,9 +256,9 @@ def sampled_logps(trainer: Any, output: Mapping[str, Any]) -> Float[Tensor, "bat
 def logits_of_both(
     trainer: Any, model: Any, inputs: Mapping[str, Any]
 ) -> tuple[Float[Tensor, "batch time vocabulary"], Float[Tensor, "batch time vocabulary"]]:
-    """Logits at the completion tokens over the temperature: of the policy, and without gradient of the reference.
+    """Logits of policy and reference at the completion tokens, divided by the temperature.
 
-    All rows in one pass, so that each takes B x T x V numbers.
+    Those of the reference have no gradient. All rows in one pass, so that each takes B x T x V numbers.
     """
     ids, mask = whole_sequences(inputs)
     keep = inputs["completion_ids"].shape[1]
@@ -276,7 +276,7 @@ def logits_of_both(
 
 @contextmanager
 def reference_of(trainer: Any, model: Any) -> Generator[Any, None, None]:
-    """The reference model: TRL's, or the policy with its adapters off or replaced by their initial copy."""
+    """The reference model: TRL's, or the policy without adapters or with their initial copy."""
     if trainer.ref_model is not None:
         yield trainer.ref_model
         return

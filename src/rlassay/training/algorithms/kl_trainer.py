@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""TRL's trainer with a choice of KL penalties, and checkpoints that include the state of added parts."""
+"""TRL's trainer with a choice of KL penalties, and added parts' state in checkpoints."""
 
 from collections.abc import Mapping
 from pathlib import Path

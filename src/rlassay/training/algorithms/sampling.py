@@ -43,7 +43,10 @@ def sample(trainer: Any, rows: Sequence[dict[str, Any]], seconds: dict[str, floa
 
 
 def _groups(batch: GenerationBatch, logps: list[list[float]] | None, process: int) -> list[SampledGroup]:
-    """The groups of this process, whose first row among those of all processes is `process * len(batch.rows)`."""
+    """The groups of this process.
+
+    Its first row among those of all processes is `process * len(batch.rows)`.
+    """
     size, rewards = batch.num_generations, batch.rewards
     groups: list[SampledGroup] = []
     for first in range(0, len(batch.rows), size):

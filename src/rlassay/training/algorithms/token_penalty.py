@@ -1,4 +1,4 @@
-"""Terms per token of the loss: KL weights, and a penalty for leaving the policy that sampled.
+"""Loss terms per token: KL weights, and a penalty for leaving the sampling policy.
 
 Both are computed on the whole generation batch and stay with its rows, which TRL shuffles and splits before the loss.
 """

@@ -30,7 +30,7 @@ BY_POSITION = ("token_type_ids", "mm_token_type_ids")
 PER_TOKEN = ("bnpo",)
 """Loss types that average over the tokens of a micro-batch."""
 SUMMED = ("dapo", "cispo", "vespo")
-"""Loss types that divide by tokens of the generation batch, so that losses of micro-batches add up."""
+"""Loss types that divide by the generation batch's tokens, so that micro-batch losses add up."""
 
 
 def padded_tokens(lengths: Sequence[Lengths]) -> int:
@@ -246,7 +246,10 @@ class _Shares:
         return (self.tokens[part] / self.tokens.sum().clamp(min=1.0)).item()
 
     def of_loss(self, part: int) -> float:
-        """The weight of a micro-batch's loss, which TRL has divided by the micro-batches of an optimiser step."""
+        """The weight of a micro-batch's loss.
+
+        TRL has divided the loss by the micro-batches of an optimiser step.
+        """
         kind = self.trainer.loss_type
         if kind in SUMMED:
             return 1.0
@@ -254,7 +257,10 @@ class _Shares:
         return self.slices * share
 
     def of_entropy(self, part: int) -> float:
-        """The factor of TRL's entropy bonus, a mean over tokens, in a loss with the weight `of_loss`."""
+        """The factor of TRL's entropy bonus in a loss with the weight `of_loss`.
+
+        The bonus is a mean over tokens.
+        """
         weight = self.of_loss(part)
         return self.of_tokens(part) / weight if weight else 0.0
 

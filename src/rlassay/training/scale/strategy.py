@@ -1,10 +1,10 @@
 # pyright: basic
 # (accelerate has no types, and TRL leaves most attributes of a trainer open)
-"""Strategies for training on several processes: DDP keeps the whole policy in each, the others divide it.
+"""Strategies for training on several processes: a whole policy in each, or a divided one.
 
-FSDP2 and ZeRO-3 divide weights, gradients and optimizer state in training, ZeRO-2 all but the weights. For sampling and
-for measuring signals every process gathers the whole weights once: its passes then need no other process, so that
-processes may run different numbers of them.
+DDP keeps the whole policy in each process. FSDP2 and ZeRO-3 divide weights, gradients and optimizer state in training,
+ZeRO-2 all but the weights. For sampling and for measuring signals every process gathers the whole weights once: its
+passes then need no other process, so that processes may run different numbers of them.
 """
 
 import json
