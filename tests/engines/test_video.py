@@ -1,5 +1,6 @@
 """Clips by the video input of Qwen-VL: each pass of the model gets the tensors of its own clips."""
 
+import re
 from pathlib import Path
 from typing import Any
 
