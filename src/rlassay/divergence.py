@@ -164,7 +164,10 @@ class AdaptiveBeta(BetaController):
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Convert half precision to float32, since it leaves few digits in a difference of close log-probabilities."""
+    """Convert half precision to float32.
+
+    Half precision leaves few digits in a difference of close log-probabilities.
+    """
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -1,4 +1,4 @@
-"""Open image files as RGB images, in the same way for data, SFT, RL and evaluation."""
+"""Open image files as RGB images, the same for data, SFT, RL and evaluation."""
 
 import io
 import warnings
@@ -140,7 +140,7 @@ def load_image(content: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame as it is displayed: upright, on white, 8 bits per channel, in sRGB.
+    """The first frame as displayed: upright, on white, 8 bits per channel, in sRGB.
 
     - It is rotated by its EXIF orientation; an EXIF header that cannot be read states none.
     - Values of 16-bit, 32-bit and float images are scaled to 0..255, see `value_range`.

@@ -164,7 +164,10 @@ class Layout:
         return self.root / "looks" / f"look{look}.json"
 
     def rounds_reported(self, fingerprint: str) -> Path:
-        """An empty file beside the decisions: the report has been written for this declaration of rounds."""
+        """An empty file beside the decisions.
+
+        It says that the report has been written for this declaration of rounds.
+        """
         return self.root / "looks" / f"reported-{fingerprint}"
 
     @property

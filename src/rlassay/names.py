@@ -22,7 +22,7 @@ METRICS_IN_WORDS = {
     "parse_failure_lenient": "parse failures, lenient",
     "grading_disagreement": "strict and lenient disagree",
 }
-"""Metric of an evaluation -> its name in words, for keys that are not readable words."""
+"""Evaluation metric -> its name in words, for keys that are not readable words."""
 
 
 def in_words(metric: str) -> str:

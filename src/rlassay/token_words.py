@@ -1,4 +1,4 @@
-"""Group a completion's tokens into words for display, and average a signal over a word's tokens."""
+"""Group tokens into words for display, and average a signal over a word's tokens."""
 
 import re
 from bisect import bisect_left, bisect_right

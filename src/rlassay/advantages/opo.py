@@ -10,7 +10,7 @@ from rlassay.advantages.rewards import in_groups, zero_if_unscored
 def opo(
     rewards: Float[Tensor, "batch"], num_generations: int, lengths: Real[Tensor, "batch"]
 ) -> Float[Tensor, "batch"]:
-    """Reward minus the baseline of least variance, `sum_i l_i r_i / sum_i l_i` over the group.
+    """Reward minus the least-variance baseline, `sum_i l_i r_i / sum_i l_i` over the group.
 
     It is the optimal baseline if the squared norm of a completion's score function is proportional to its length.
 

@@ -53,7 +53,7 @@ def zero_if_unscored(advantages: Float[Tensor, "*shape"]) -> Float[Tensor, "*sha
 
 
 def mean_of_others(grouped: Float[Tensor, "groups size"]) -> Float[Tensor, "groups size"]:
-    """For each value the mean of the other values of its row that are not NaN; NaN where it is NaN or alone."""
+    """For each value the mean of its row's other values that are not NaN; NaN where it is NaN or alone."""
     count = (~torch.isnan(grouped)).sum(dim=1, keepdim=True)
     return (grouped.nansum(dim=1, keepdim=True) - grouped) / (count - 1)
 

@@ -16,7 +16,7 @@ from rlassay.training.process import RefusedError, visible_gpus
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCKS = Path("/tmp/rlassay-gpus")
-"""Folder of the lock files, for all users of this machine, wherever they keep temporary files."""
+"""Folder of the lock files, for all users of this machine, whatever their temporary folder."""
 CLUSTER = "SLURM_JOB_ID"
 """Environment variable that is set where a cluster has assigned GPUs to the job. They are numbered for the job
 alone."""

@@ -1,4 +1,4 @@
-"""Train one arm again from step 0, and make every result again that depends on it."""
+"""Train an arm again from step 0, and remake every result that depends on it."""
 
 import argparse
 import os

@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage: its command line, its work, and the module whose code its results depend on."""
+    """One stage: command line, work, and the module whose code its results depend on."""
 
     about: str
     """The help text."""
@@ -110,7 +110,7 @@ def rl_train(job: Job) -> None:
 
 @contextmanager
 def _importing() -> Generator[None]:
-    """Pause garbage collection in the body, and exempt the objects that it leaves from later collections.
+    """Pause garbage collection in the body, and exempt its remaining objects from later collections.
 
     The libraries of training make thousands of objects that stay: scanning them repeatedly takes a sixth of the time of
     their import.

@@ -77,7 +77,7 @@ def _content(file: Path) -> str:
 
 
 def _try_data(study: Study, trial: Trial, deep: bool) -> None:
-    """Read the first usable rows of each split, evaluation splits first, as the data stage does."""
+    """Read the first usable rows of each split, evaluation splits first, like the data stage."""
     section = study.data
     origin = section.origin if isinstance(section, TableSection) else None
     if isinstance(origin, Hub) and _on_hub(origin.name) and not deep:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line about a sound study, then one for each check that was left out; 0. StudyError lists the problems."""
+    """Print a line about a sound study, and one for each check left out; 0. StudyError lists the problems."""
     if args.given and args.study:
         raise StudyError([f"got two studies, {args.given} and --study {args.study}; give one"])
     args.study = args.given or args.study

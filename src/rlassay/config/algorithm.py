@@ -26,7 +26,10 @@ class RLOOAdvantage(Section):
 
 
 class ReMaxAdvantage(Section):
-    """Rewards minus the reward of the prompt's greedy completion, which is sampled and scored in addition."""
+    """Rewards minus the reward of the prompt's greedy completion, which is sampled in addition.
+
+    The greedy completion is scored by the same rewards.
+    """
 
     kind: Literal["remax"]
     """Selects this section."""
@@ -129,7 +132,7 @@ class DynamicSamplingConfig(Section):
 
 
 class ReplayConfig(Section):
-    """Groups whose rewards vary are stored, and take the places of groups whose rewards do not."""
+    """Groups with varying rewards are stored, and take the places of groups without variation."""
 
     size: int = Field(default=64, ge=1)
     """Most groups that the buffer holds."""
@@ -180,7 +183,7 @@ class KLConfig(Section):
     kind: Literal["kl", "abs", "mse", "low_var_kl", "exact"] = "low_var_kl"
     """Penalty per token, see `rlassay.divergence`; `exact` sums over the vocabulary, which takes two more passes."""
     where: Literal["loss", "reward"] = "loss"
-    """Whether it is part of the loss, or taken from the reward before advantages are computed."""
+    """Whether it is part of the loss, or taken from the reward before the advantages."""
     controller: Annotated[FixedController | AdaptiveController, Field(discriminator="kind")] = FixedController(
         kind="fixed"
     )

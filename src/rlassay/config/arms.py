@@ -1,4 +1,4 @@
-"""Expand the arms of a study to complete recipes, and list their differences from the baseline.
+"""Expand a study's arms to complete recipes, and list their differences from the baseline.
 
 An arm follows its chain of `from`, lays each link's differences over the study's shared sections, and validates the
 result as a `Recipe`.

@@ -20,7 +20,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 @cache
 def _signatures() -> dict[str, dict[str, Any]]:
-    """Function -> option -> default, read from the source, since importing the functions would load torch."""
+    """Function -> option -> default, read from the source. Importing the functions would load torch."""
     found: dict[str, dict[str, Any]] = {}
     for node in ast.parse(PARTS.read_bytes()).body:
         if isinstance(node, ast.FunctionDef) and node.args.defaults:
@@ -72,7 +72,7 @@ class EntropyFilter(Section):
     fraction: Fraction = _default("entropy_filter", "fraction")
     """Share of tokens to keep."""
     scope: Literal["completion", "batch"] = _default("entropy_filter", "scope")
-    """Whether the share is one of each completion, or a quantile of the whole generation batch."""
+    """Whether the share is of each completion, or a quantile of the whole generation batch."""
     choice: Literal["highest", "lowest"] = Field(
         default=_default("entropy_filter", "choice"), exclude_if=lambda given: given == "highest"
     )
@@ -113,9 +113,10 @@ class CovarianceFilter(Section):
 
 
 class CovariancePenalty(Section):
-    """Penalise the tokens whose log-probability and advantage covary most for leaving the policy that sampled them.
+    """Penalise tokens for leaving the policy that sampled them.
 
-    Its gradient is 0 unless a generation batch is used for more than one optimiser step.
+    These are the tokens whose log-probability and advantage covary most. Its gradient is 0 unless a generation batch is
+    used for more than one optimiser step.
     """
 
     kind: Literal["covariance_penalty"]
@@ -136,7 +137,7 @@ class RandomFilter(Section):
 
 
 class ShuffledWeights(Section):
-    """A control: permute the credit of the parts before it among the tokens of each completion."""
+    """A control: permute the credit of the parts before it among each completion's tokens."""
 
     kind: Literal["shuffled_weights"]
     """Selects this section."""

@@ -1,4 +1,4 @@
-"""The `data` section: one class per kind of source, and the limits that all kinds share."""
+"""The `data` section: a class per kind of source, and limits that they share."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ class PromptLimit(Section):
     """Prompts of too many tokens are refused and counted."""
 
     tokens: int = Field(ge=1)
-    """Most tokens of a prompt, including the placeholder tokens of its images and the chat template.
+    """Most tokens of a prompt, with the chat template and placeholders of its images.
 
     A prompt counts in its longest form, with the system turn that states the completion format.
     """
@@ -34,7 +34,7 @@ class DataSection(Section):
     max_prompt_length: PromptLimit | None = None
     """Refuses prompts that are too long for a model; null takes prompts of any length."""
     duplicates: RepeatRule = "near"
-    """Which repeated prompts of a split are refused: `exact` ones, also `near` ones, or none (`off`).
+    """Which repeated prompts of a split are refused: `exact`, also `near`, or none (`off`).
 
     Near prompts have the same words and formulas with the same media, or also the same answer and images that look
     alike.
@@ -131,7 +131,7 @@ class Files(Section):
     kind: Literal["parquet", "json"]
     """The files' format; `json` reads one object per line, or a list of objects."""
     folder: str = Field(default=".", min_length=1)
-    """The data root: file names are relative to it, and image paths may not leave it."""
+    """The data root. File names are relative to it, and image paths may not leave it."""
     files: dict[SplitName, str] = Field(default={})
     """File name or pattern of each split; a split that is not named here takes `<split>*.<kind>*`."""
 
@@ -177,7 +177,7 @@ class Columns(Section):
     question: str = "question"
     """The question."""
     answer: str = "answer"
-    """The gold answer: text, or for rows with choices an option's letter, text or 0-based number."""
+    """The gold answer. It is text, or for rows with choices an option's letter, text or 0-based number."""
     answer_is: AnswerIs | None = None
     """Form of `answer` in rows with choices: an option's letter, text or 0-based `index`.
 
@@ -201,7 +201,8 @@ class Table(TableSection):
     columns: Columns | None = None
     """The columns' names; null takes those of `preset`, or the defaults."""
     preset: Literal["image_problem_solution"] | None = None
-    """A known shape: `image`, `problem`, `solution`, whose `<answer>` block (or whole text) is the gold answer."""
+    """A known shape: `image`, `problem` and `solution`. The `<answer>` block of the solution, or its whole text, is the
+    gold answer."""
 
 
 class Aokvqa(TableSection):
@@ -238,7 +239,7 @@ class RecordSection(DataSection):
     """
 
     folder: str = Field(min_length=1)
-    """The data root: file names are relative to it, and media paths may not leave it."""
+    """The data root. File names are relative to it, and media paths may not leave it."""
     files: dict[SplitName, str] = Field(default={})
     """File of each split; a split that is not named here takes `<split>.jsonl`."""
     splits: dict[SplitName, Count | None] = Field(default={"train": None, "test": None})
@@ -277,7 +278,10 @@ class Conversations(RecordSection):
 
 
 class MovingDigits(DataSection):
-    """Generated mp4 files of a handwritten digit that performs two actions, in the schema of `conversations`."""
+    """Generated mp4 files of a handwritten digit that performs two actions.
+
+    They have the schema of `conversations`.
+    """
 
     kind: Literal["moving_digits"]
     """Selects this section."""

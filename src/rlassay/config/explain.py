@@ -44,7 +44,7 @@ def explain(error: ValidationError, model: type[Section], content: Any) -> list[
 
 
 def describe(value: Any) -> str:
-    """A value of a YAML file in words: `the text '1'`, `the number 1.5`, `a mapping`."""
+    """A YAML file's value in words: `the text '1'`, `the number 1.5`, `a mapping`."""
     match value:
         case None:
             return "nothing (null)"
@@ -208,7 +208,7 @@ def _hint(detail: ErrorDetails, place: Place, content: Any) -> str:
 
 
 def _meant(kind: str, value: Any) -> str | None:
-    """The YAML text of the value that the user meant by one of the wrong type; None if it is unclear."""
+    """The YAML text that the user meant by a value of the wrong type; None if it is unclear."""
     if kind == "tuple_type" and isinstance(value, str | int | float):
         return f"[{value}]"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):

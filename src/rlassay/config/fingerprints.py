@@ -1,4 +1,4 @@
-"""Fingerprints of results: short digests of the config sections and of the code that decide them.
+"""Fingerprints of results: short digests of the config sections and code that decide them.
 
 Titles, labels, colours, questions, and the comparison family decide no result and enter no digest.
 The number of processes decides the batches of training, and enters where it is above one.
@@ -39,7 +39,7 @@ DECIDES_NOTHING = ("rlassay.config.", "rlassay.tracking.", "rlassay.bar.", "rlas
 
 
 def data_id(study: Study) -> str:
-    """Identifies the rows of all splits, by the section and the local inputs that it names.
+    """Identifies the rows of all splits, by the section and the local inputs named.
 
     Rows that are made from installed packages follow the packages' versions.
     """

@@ -245,7 +245,7 @@ def _of(content: Any) -> str:
 
 
 def _kept(key: str, make: Callable[[], str], settled: bool) -> str:
-    """The text that the cache folder has under a key, or the one that `make` returns; a cache may always be absent."""
+    """The cache folder's text under a key, or the one that `make` returns; a cache may always be absent."""
     kept = _cache_folder() / key
     with suppress(OSError):
         return kept.read_text(encoding="utf-8")

@@ -150,7 +150,7 @@ def _project_hint() -> str:
 
 
 def snakemake_config(settings: Settings, leave_out: Mapping[str, str] = {}) -> list[str]:
-    """The settings that choose a study, as the `key=value` arguments of Snakemake's `--config`, not yet quoted.
+    """The settings that choose a study, as `key=value` arguments of `--config`, not yet quoted.
 
     Args:
         settings: which study, scale and results folder.
@@ -324,7 +324,7 @@ def _names_in(folder: str) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML as people expect: `1e-4` is a number, and a repeated key is an error."""
+    """Reads YAML as people expect: `1e-4` is a number, a repeated key an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [(key.tag, key.value) for key, _ in node.value]
@@ -375,7 +375,7 @@ class Commands:
         return f"snakemake --cores all {shlex.quote(path.as_posix())} --config {self._config}"
 
     def remake(self, path: Path) -> str:
-        """Make a file again (a training from step 0), and every file that depends on it."""
+        """Make a file again (a training from step 0), and all that depends on it."""
         return f"snakemake --cores all -R {shlex.quote(path.as_posix())} --config {self._config}"
 
     def report(self) -> str:

@@ -14,7 +14,7 @@ class ClipView(Section):
     """`frames` shows a clip as one image after the other, to any vision model; `video` by the processor's own video
     input, with the times of the frames where the model takes them."""
     max_frames: int | None = Field(default=None, ge=1)
-    """Most frames of a clip, evenly spaced out of those that the data stage has sampled; null shows all of these."""
+    """Most frames of a clip, evenly spaced among those that the data stage sampled; null shows all of these."""
 
 
 def _is_default_view(value: object) -> bool:
@@ -84,7 +84,10 @@ class TinyLM(TinyModel):
 
 
 class TinySeq2Seq(TinyModel):
-    """A T5-shaped encoder-decoder of about 0.8M parameters that reads text only, built from this section alone."""
+    """A T5-shaped encoder-decoder of about 0.8M parameters that reads text only.
+
+    It is built from this section alone.
+    """
 
     kind: Literal["tiny_seq2seq"]
     """Selects this section."""
@@ -159,7 +162,7 @@ class Reference(Section):
     label: str | None = None
     """Its name on the page; the key by default."""
     path: str = Field(min_length=1)
-    """A model folder, the folder of an adapter or checkpoint, or a name on the hub."""
+    """A folder of a model, adapter or checkpoint, or a name on the hub."""
     revision: str | None = None
     """Commit, tag or branch of the hub repository."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

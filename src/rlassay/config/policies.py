@@ -15,7 +15,7 @@ from rlassay.layout import Layout
 REFERENCE = "reference"
 """Stage of a model that the study names under `references`."""
 SHARED_LABELS = {"model": "Untrained model", "sft": "SFT"}
-"""Stage -> name of a policy that is no arm, on the page and in MLflow."""
+"""Stage -> name of a policy without arm, on the page and in MLflow."""
 
 
 @dataclass(frozen=True, kw_only=True)

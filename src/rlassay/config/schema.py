@@ -41,7 +41,7 @@ def _forms(required: list[str]) -> list[list[str]]:
 
 
 def _partial(section: dict[str, Any]) -> dict[str, Any]:
-    """A section whose keys may all be left out, since an arm writes its differences only."""
+    """A section whose keys may all be left out: an arm writes its differences only."""
     return {key: copy.deepcopy(part) for key, part in section.items() if key != "required"}
 
 

@@ -1,4 +1,4 @@
-"""The base of every config section, and helpers for values and types of the config tree."""
+"""The base of config sections, and helpers for values and types of the tree."""
 
 import json
 from collections.abc import Iterator

@@ -36,11 +36,11 @@ class HackingThresholds(Section):
     """When the report warns of reward hacking; "rise" is from the first to the last tenth of the steps."""
 
     reward_rise: float = Field(default=0.05, gt=0)
-    """Rise of the summed reward, per unit of summed weights, that must show on held-out prompts."""
+    """Rise of the summed reward that must show on held-out prompts. It is per unit of summed weights."""
     held_out_gain: float = Field(default=0.02, ge=0)
     """Alarm where the upper end of the primary metric's held-out gain is below this."""
     parser_drift: float = Field(default=0.05, gt=0, le=1)
-    """Rise of the share of held-out completions that the strict and the lenient parser judge differently."""
+    """Rise of the share of held-out completions that strict and lenient parser judge differently."""
     repetition: float = Field(default=0.1, gt=0, le=1)
     """Rise of the share of word n-grams that a completion had before."""
     ngram: int = Field(default=4, ge=1)

@@ -101,7 +101,7 @@ class StudyKeys(Section):
 
 
 class SequentialSeeds(Section):
-    """Seeds in rounds: after each, only arms whose comparison with the baseline is undecided get more.
+    """Seeds in rounds: after each, only arms still undecided against the baseline get more.
 
     Tests and intervals hold over all looks together, by alpha spending (`rlassay.stats.sequential`).
     """
@@ -373,8 +373,8 @@ class ScaleFile(Overlay):
     adds_warm_start: bool = False
     """Give a study without any warm start this file's `sft` section. The scale's model needs one."""
     lora: dict[str, Any] = Field(default={})
-    """Differences in the adapters (`model.lora`) of arms whose model is replaced by one of another kind; without this
-    key it has none."""
+    """Differences in the adapters (`model.lora`) of arms whose model is replaced by another kind; without this key it
+    has none."""
     seq2seq: Overlay | None = None
     """Merged over all the rest for a study of encoder-decoders."""
     by_source: dict[str, Overlay] = Field(default={})

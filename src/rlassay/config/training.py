@@ -165,7 +165,7 @@ class RewardConfig(Section):
     path: str | None = Field(default=None, exclude_if=is_none)
     """With `kind: custom`, the Python file, a colon and the function, such as `rewards.py:brevity`."""
     batch: bool = Field(default=False, exclude_if=is_false)
-    """With `kind: custom`, whether the function takes the group as a list, rather than one completion."""
+    """With `kind: custom`, whether the function takes the group as a list, not one completion."""
     options: dict[str, Any] = Field(default={})
     """Keyword options of the reward function."""
     timeout: float = Field(default=10.0, gt=0)

@@ -1,4 +1,4 @@
-"""Compose an arm's credit parts into one weight per token, and apply it to the advantages."""
+"""Compose an arm's credit parts into token weights, and apply them to the advantages."""
 
 import math
 from collections.abc import Sequence
@@ -205,7 +205,7 @@ def check_penalty(coefficient: float) -> None:
 def selected_denominator(
     selected_BT: Bool[Tensor, "batch time"], completion_mask: Int[Tensor, "batch time"], loss_type: str
 ) -> Float[Tensor, "batch"]:
-    """Factor that turns a loss averaged over all tokens into a mean over the selected ones.
+    """Factor that turns a mean loss over all tokens into one over the selected.
 
     The loss divides by n tokens, and the advantages of all but k of them are 0. Multiplying the advantages by n / k
     makes the policy term a mean over k:

@@ -24,7 +24,7 @@ SCALE_EPSILON = 1e-8
 def top_fraction_mask(
     signal_BT: Float[Tensor, "batch time"], completion_mask: Shaped[Tensor, "batch time"], fraction: float
 ) -> Bool[Tensor, "batch time"]:
-    """Select the `ceil(fraction * n)` tokens with the largest signal within each completion of n tokens.
+    """Select the `ceil(fraction * n)` tokens of largest signal in each completion of n tokens.
 
     Ties go to the earliest token. NaN is never selected, so a completion with too few measured tokens keeps fewer. A
     completion without tokens keeps none; any other keeps at least one if it has a measured token.
@@ -190,7 +190,7 @@ def perception_scale(
     min_scale: float,
     max_scale: float | None = None,
 ) -> Float[Tensor, "batch"]:
-    """Trajectory advantage shaping: a scale per completion that grows with its mean perception, 1 on average.
+    """Trajectory advantage shaping: a scale per completion that grows with mean perception, 1 on average.
 
     `scale = min_scale + n (top - min_scale)`. n in [0, 1] is the completion's mean perception, normalised between the
     smallest and the largest of the batch. `top = min_scale + (1 - min_scale) / (mean n + 1e-8)` makes the mean scale 1.

@@ -173,7 +173,7 @@ def random_filter(signals: TokenSignals, fraction: float = 0.2) -> Bool[Tensor, 
 
 
 def shuffled_weights(signals: TokenSignals) -> Int[Tensor, "batch time"]:
-    """A random order of each completion's tokens that shuffles the credit of the parts before it.
+    """A random order of each completion's tokens that shuffles the earlier parts' credit.
 
     The control of those parts: the same number of tokens and the same weights, at random positions. After
     `entropy_filter` and `perception_filter` it is a random filter of exactly their joint rate. A scale per completion

@@ -44,7 +44,7 @@ class DigitPool:
 
 
 def digits(section: Digits) -> Source:
-    """Endless rows of two digits side by side with a question about them and lettered options.
+    """Endless rows of two digits side by side, with a question and lettered options.
 
     Each digit's images are divided into training and held-out images; `sft` and `train` draw from the first, all other
     splits from the second. Questions and gold letters alternate, so that every split is balanced in both. Digits,
@@ -108,7 +108,7 @@ def _draw_row(kind: str, gold: int, num_choices: int, pool: DigitPool, rng: np.r
 
 
 def draw_pair(kind: str, rng: np.random.Generator) -> tuple[int, int, int]:
-    """Two different digits: the target, which answers the question, then the left and the right digit.
+    """Two different digits: the target, which answers the question, then the left and right digit.
 
     The target is drawn first and uniformly, so that the options alone do not reveal it (`larger` has no 0, `smaller`
     no 9).
@@ -225,5 +225,5 @@ def side_by_side(left: NDArray[np.float64], right: NDArray[np.float64]) -> bytes
 
 
 def rng_for(seed: int, purpose: str) -> np.random.Generator:
-    """A separate generator per purpose, so that drawing more for one purpose changes nothing for another."""
+    """A separate generator per purpose: drawing more for one changes nothing for another."""
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8])])

@@ -1,4 +1,7 @@
-"""Finds near-duplicate prompts within a split, and training rows that leak from evaluation, by digests alone."""
+"""Find near-duplicate prompts in a split, and training rows that leak from evaluation.
+
+Digests alone are compared.
+"""
 
 import hashlib
 import re
@@ -224,7 +227,10 @@ class SplitIndex:
             )
 
     def reject_shared_image(self, signature: PromptSignature) -> None:
-        """Raise UnsuitableRowError for an image or video that this split also has, even with another question."""
+        """Raise UnsuitableRowError for an image or video that this split also has.
+
+        The question may be another.
+        """
         for one in signature.exact:
             if (number := self.media.get(digest_of(one))) is not None:
                 raise self._repeated(f"leak: the same image or clip is in the split {self.split!r}", "image", number)
@@ -347,7 +353,7 @@ def _quotes(token: str, match: re.Match[str]) -> bool:
 
 
 def _is_sign(match: re.Match[str]) -> bool:
-    """Whether a plus or minus belongs to the number after it alone, as in `3 -4`."""
+    """Whether a sign belongs to the number after it alone, as in `3 -4`."""
     before, after = _around(match)
     return bool(match.start()) and before.isspace() and bool(after.strip())
 

@@ -76,7 +76,7 @@ def _encoded(original: Image.Image, content: bytes | None, policy: ImagePolicy |
 
 
 def read_image(value: Any, root: Path | None) -> tuple[Image.Image, bytes | None]:
-    """The decoded image, and the encoded bytes that it came from (None for a PIL image).
+    """The decoded image, and the encoded bytes behind it (None for a PIL image).
 
     Args:
         value: bytes, a PIL image, a path below `root`, or a (nested) mapping with `bytes`, `path` or `image`.

@@ -1,4 +1,4 @@
-"""Ingest a source: each raw example becomes an accepted row or a rejection with its reason.
+"""Ingest a source: each raw example becomes an accepted row or a reasoned rejection.
 
 `Ingestor.ingest_split` reads the examples of one split; `Ingestor.ingest` takes one example through all steps. Splits
 are ingested in `reading_order`, since a training row is compared with the rows of every evaluation split.

@@ -1,4 +1,4 @@
-"""Built-in clips: mp4 files of a handwritten digit that performs two actions, one after the other."""
+"""Built-in clips: mp4 files of a handwritten digit that performs two actions in turn."""
 
 import io
 from collections.abc import Iterator

@@ -171,7 +171,7 @@ class SplitStats:
             self._too_many_answers = len(self._answers) > MAX_DISTINCT_ANSWERS
 
     def rejections(self) -> str:
-        """The rejection reasons with their counts and first places, most frequent first, for an error message."""
+        """The rejection reasons with counts and first places, most frequent first, for an error message."""
         return "; ".join(self._rejection(*item) for item in self._rejected.most_common()) or "none"
 
     def rejected_share(self) -> float:

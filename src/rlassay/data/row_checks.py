@@ -49,7 +49,7 @@ def row_problems(row: PromptRow, split: str) -> Iterator[str]:
 
 
 def content_id(row: PromptRow) -> str:
-    """The key of a prompt: 16 hex digits of a digest over question, choices and images.
+    """A prompt's key: 16 hex digits of a digest over question, choices and images.
 
     The paths of the images are digests of their bytes. The gold answer is left out: the same prompt with another
     answer is a contradiction, not another prompt.

@@ -93,7 +93,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def is_nan(value: Any) -> bool:
-    """Whether a value is the float or decimal NaN, with which tables mark a missing number."""
+    """Whether a value is float or decimal NaN, with which tables mark a missing number."""
     return isinstance(value, float | Decimal) and math.isnan(value)
 
 

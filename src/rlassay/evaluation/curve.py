@@ -1,4 +1,4 @@
-"""The stage `held_out_curve`: evaluate the weights that a run kept in the middle of its training.
+"""The stage `held_out_curve`: evaluate weights that a run kept in the middle of training.
 
 It starts when the run has ended, so that training never waits for it. With `evaluation.while_training`, a process
 beside the training runs `follow_curve`, and this stage evaluates the rest. Every step is sampled with the seeds of the
@@ -165,7 +165,7 @@ def run_curve(study: Study, layout: Layout, policy: Policy) -> None:
 
 
 def follow_curve(study: Study, layout: Layout, policy: Policy, since: float) -> None:
-    """Add points to the held-out curve of a run while it trains, and remove their weights; it never returns.
+    """Add points to a run's held-out curve while it trains, and remove their weights; it never returns.
 
     Whatever it leaves, `run_curve` does. Killed at any moment, it leaves no half-written file.
 

@@ -1,4 +1,4 @@
-"""A process beside an RL job that evaluates the run's held-out curve while it trains: `evaluation.while_training`.
+"""A process beside an RL job that evaluates its held-out curve: `evaluation.while_training`.
 
 `judged_meanwhile` is the job's side; `python -m rlassay.evaluation.follower` is the process. The training never waits
 for it and does not notice when it dies: the rule `held_out_curve` evaluates the rest. It ends with the job, however

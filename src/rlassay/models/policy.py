@@ -247,7 +247,7 @@ class ChatFormat:
         return [{"role": "assistant", "content": [{"type": "text", "text": text}] if self._in_parts else text}]
 
     def rendered(self, row: PromptRow) -> str:
-        """The prompt as the template writes it, up to the first token that the model samples."""
+        """The prompt as the template writes it, up to the model's first sampled token."""
         return self._render(self.prompt(row), add_generation_prompt=True)
 
     @cached_property
@@ -272,7 +272,7 @@ class ChatFormat:
         return text if text.strip() else ""
 
     def demonstration(self, row: PromptRow) -> str:
-        """The part of the row's demonstration that the model has to sample, after the prefilled beginning.
+        """The part of the row's demonstration that the model samples, after the prefilled beginning.
 
         Errors: ValueError if the demonstration does not begin with the text that the template prefills.
         """

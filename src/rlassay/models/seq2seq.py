@@ -252,7 +252,7 @@ def generate(
 
 @contextmanager
 def causal_generate(model: Any) -> Generator[None]:
-    """In the body, `model.generate` returns prompts followed by completions, as that of a causal model does.
+    """In the body, `model.generate` returns prompts followed by completions, as causal models do.
 
     TRL cuts the prompts off these results. Outside of the body, `generate` is unchanged.
     """

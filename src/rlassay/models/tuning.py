@@ -40,7 +40,7 @@ PARTS = {
 
 
 def part_of(name: str) -> str:
-    """The part of the model that a module or parameter belongs to, by its dotted name."""
+    """The part of the model that a module or parameter belongs to, by name."""
     return next(part for part, pattern in PARTS.items() if re.fullmatch(pattern, name))
 
 

@@ -66,7 +66,7 @@ def video_options(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def vllm_media(media: Sequence[Any]) -> dict[str, list[Any]]:
-    """The images and clips of a prompt in vLLM's form, with all frames of each clip."""
+    """A prompt's images and clips in vLLM's form, with all frames of each clip."""
     images, clips = images_and_clips(media)
     options = video_options(clips)
     names = ("total_num_frames", "fps", "duration", "frames_indices")

@@ -45,7 +45,10 @@ def is_installed() -> bool:
 
 
 def vllm_module(name: str = "") -> Any:
-    """vLLM, or a module of it, without types: it is not installed where types are checked."""
+    """vLLM, or a module of it, without types.
+
+    It is not installed where types are checked.
+    """
     return import_module(f"vllm.{name}" if name else "vllm")
 
 

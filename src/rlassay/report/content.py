@@ -281,7 +281,7 @@ class Comparison(Record):
     answer: str = ""
     """The verdict in plain words, to follow the arm's label in a sentence."""
     takes: str = ""
-    """The seeds or prompts that would find an effect of the declared size, in a sentence; empty if not needed."""
+    """The seeds or prompts that would find an effect of declared size, in a sentence; empty if not needed."""
     warnings: tuple[str, ...] = ()
     """Other modes of the metric that contradict the verdict, each in a sentence."""
     equivalence: Equivalence | None = None

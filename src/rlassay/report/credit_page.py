@@ -21,7 +21,7 @@ from rlassay.report.content import (
 from rlassay.report.typeset import counted, number, thumbnail
 
 SHADES = 5
-"""Shades for weights above 1, as many below 1, and as many for the other signals."""
+"""Shades for weights above 1, as many below 1, and for the other signals."""
 UNSHADED = 0.025
 """A weight that differs less than this from 1 is not shaded."""
 TINTS = 8

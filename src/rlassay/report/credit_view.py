@@ -222,7 +222,9 @@ def most_frames(results: Results) -> dict[str, int | None]:
 def build_scene(
     choice: SceneChoice, groups: dict[str, Group], prompt: PromptRow, most: Mapping[str, int | None]
 ) -> Scene:
-    """One prompt at one step, with the completion of largest absolute advantage from each arm's group.
+    """One prompt at one step, with a completion of each arm's group.
+
+    It is the completion of largest absolute advantage.
 
     Args:
         choice: prompt and step.

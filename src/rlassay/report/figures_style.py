@@ -1,6 +1,6 @@
 # pyright: basic
 # matplotlib types its methods only in part, so strict mode would report every call that draws.
-"""Style of all figures: palette, fonts, and SVG that is legible on light and dark paper.
+"""Style of all figures: palette, fonts, and SVG legible on light and dark paper.
 
 Every colour is a plain SVG attribute with its value for light paper, and a short style sheet replaces the known values
 on dark paper. So the same drawing works as a separate file and inside the page, without inline styles.

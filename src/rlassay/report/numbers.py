@@ -74,7 +74,7 @@ class Column(Record):
     unit: Unit
     """Unit of every cell."""
     limits: tuple[float, float] | None = None
-    """Smallest and largest value of the metric, where they are known and not 0 and 1."""
+    """Smallest and largest value of the metric, if known and not 0 and 1."""
     better: Literal["higher", "lower", "neither"]
     """The direction of improvement."""
     primary: bool
@@ -199,7 +199,7 @@ class RewardPart(Record):
     failed: dict[str, int]
     """Kind of failure -> completions; `not_judged` includes them."""
     same_in_group: float | None
-    """Share of groups in which all completions have the same value, mean over steps and seeds; null = not logged."""
+    """Share of groups whose completions all have the same value, mean over steps and seeds; null = not logged."""
     silent: bool
     """True for a zero-variance reward: the same within most groups. Trained on, it teaches next to nothing."""
     correlations: dict[str, float | None]

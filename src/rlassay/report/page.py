@@ -197,7 +197,10 @@ def _escape_value(value: Any) -> Any:
 
 
 def escape(text: str) -> Markup:
-    """Escape text so that Markdown shows it unchanged on one line, also in a table cell."""
+    """Escape text so that Markdown shows it unchanged on one line.
+
+    That holds in a table cell too.
+    """
     flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
     marked = re.sub(r"([\\`*_\[\]#|~$!>]|^[-+=](?=\s|$))", r"\\\1", flat)
     return Markup(re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", marked))

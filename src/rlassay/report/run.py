@@ -90,7 +90,10 @@ def run_report(study: Study, layout: Layout, settings: Settings, partial: bool =
 
 
 def build_content(results: Results, settings: ReportSettings) -> Content:
-    """The content of the report, which follows from the results but for `cost`, `resumes`, `provenance`, `mlflow`."""
+    """The content of the report, from the results and the settings.
+
+    Only `cost`, `resumes`, `provenance` and `mlflow` do not follow from the results.
+    """
     confidence = settings.confidence
     verdicts, gains = compare_with_baseline(results, confidence), compare_with_start(results, confidence)
     labels = {key: row.label for key, row in results.rows.items()}

@@ -201,7 +201,7 @@ def cut_at_0(
 
 
 def _of_shares(unit: Unit, cells: Sequence[SeedScores]) -> bool:
-    """Whether the scores are shares or all in [0, 1], so that their mean is too."""
+    """Whether the scores are shares or all in [0, 1], and so their mean."""
     return unit == "share" or (unit == "value" and all(are_shares(cell) for cell in cells))
 
 
@@ -265,7 +265,7 @@ def columns_of_primary(results: Results, name: str) -> list[Column]:
 
 
 def _main_columns(results: Results) -> list[Column]:
-    """Per set: the primary metric sampled and greedy, pass@k, the lenient accuracy, then every other reward."""
+    """Per set: sampled and greedy primary metric, pass@k, lenient accuracy, then the other rewards."""
     primary = results.study.primary
     columns: list[Column] = []
     for name in results.study.evaluation.sets:

@@ -50,7 +50,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\uff
 
 
 def scaled(value: float, unit: Unit) -> float:
-    """The value on the scale of the page: a share in per cent, everything else unchanged."""
+    """The value as the page shows it: shares in per cent, everything else unchanged."""
     return 100 * value if unit == "share" else value
 
 
@@ -247,7 +247,10 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 
 def template_environment(extra_filters: Mapping[str, Callable[..., str]] | None = None, **options: Any) -> Environment:
-    """The environment of the report's templates: values are escaped, and an undefined variable is an error."""
+    """The environment of the report's templates.
+
+    Values are escaped, and an undefined variable is an error.
+    """
     environment = Environment(
         loader=PackageLoader("rlassay.report", "templates"),
         autoescape=True,

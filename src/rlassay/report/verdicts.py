@@ -154,7 +154,7 @@ def _needed(
 def _equivalences(
     results: Results, pairs: list[tuple[PolicyRow, PolicyRow]], family: set[str]
 ) -> dict[str, Equivalence]:
-    """Arm -> its test against the declared smallest effect, corrected over the family like the differences."""
+    """Arm -> its test against the declared smallest effect, corrected like the differences."""
     margin, column = results.study.primary.smallest_effect, primary_column(results)
     if margin is None:
         return {}

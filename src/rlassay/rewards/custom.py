@@ -238,7 +238,7 @@ def _function(source: Path, name: str) -> Callable[..., object]:
 
 
 _MODULES: dict[Path, dict[str, ModuleType]] = {}
-"""Folder of a user's file -> its modules, by the name under which they are imported."""
+"""Folder of a user's file -> its modules, by the name that imports them."""
 _CONTENTS: dict[Path, bytes] = {}
 """File of a user -> its content when it was loaded."""
 

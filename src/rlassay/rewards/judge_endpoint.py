@@ -14,7 +14,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 KEY = "JUDGE_API_KEY"
-"""Environment variable with the server's key, which is sent to no other server and never logged."""
+"""Environment variable with the server's key. It is sent to no other server and never logged."""
 ATTEMPTS = 4
 PAUSE = wait_exponential(multiplier=1, max=10)  # 1, 2 and 4 s between attempts
 _CONCURRENT_REQUESTS = 8
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class EndpointError(RuntimeError):
-    """An endpoint is down, or refuses every request because of a wrong key, address or model."""
+    """An endpoint is down, or refuses every request for a wrong key, address or model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from rlassay.rewards.rouge import count_words
 
 
 def soft_overlong(completions: Sequence[Completion], *, max_completion_length: int, cache: int) -> list[float | None]:
-    """A penalty that grows from 0 to -1 over the last `cache` tokens before the limit.
+    """A penalty growing from 0 to -1 over the last `cache` tokens before the limit.
 
     With length |y|, limit L = max_completion_length and C = cache:
     0 if |y| <= L - C;  ((L - C) - |y|) / C if |y| <= L;  -1 beyond. C = 0 gives 0 up to L and -1 beyond.

@@ -52,7 +52,7 @@ def math_accuracy(completions: Sequence[Completion], *, timeout: int | float = 5
 
 
 def _accuracy(completion: Completion, worker_timeout: float | None) -> float | None:
-    """The value, with formulas compared in the worker, or in this process where `worker_timeout` is None."""
+    """The value, with formulas compared in the worker, or here if `worker_timeout` is None."""
     gold, answer = (extract_answer(text)[-_LONGEST:] for text in (completion.row.answer, completion.text))
     if not gold:
         return None

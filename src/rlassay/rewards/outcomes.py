@@ -60,7 +60,7 @@ def outcomes_of(
     per_sample: bool,
     caught: type[BaseException] = Exception,
 ) -> Iterator[list[RewardOutcome]]:
-    """Score completions and turn exceptions into failures: one list per completion, or one for the group.
+    """Score completions and turn exceptions into failures: a list per completion, or per group.
 
     Args:
         reward: `f(completions, **options) -> list of float, Scored or None`.

@@ -10,7 +10,7 @@ from rlassay.names import nearest, one_of, unknown
 from rlassay.records import Completion
 
 Reward = Callable[..., list[float | None]]
-"""`reward(completions, **options)`: one value for each completion of one prompt, None where it cannot score it."""
+"""`reward(completions, **options)`: a value for each completion of one prompt. None where it cannot score it."""
 Options = ParamSpec("Options")
 OptionsT = TypeVar("OptionsT")
 _SEPARABLE: set[Reward] = set()

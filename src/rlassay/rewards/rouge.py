@@ -24,7 +24,9 @@ _AVERAGED = ("rouge1", "rouge2", "rougeLsum")
 
 @per_completion
 def rouge_average(completion: Completion) -> float | None:
-    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-Lsum (sentence by sentence) against the row's answer, without stemming.
+    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-Lsum against the row's answer, without stemming.
+
+    ROUGE-Lsum goes sentence by sentence.
 
     `<n>` is a line end. The first 512 words of either text are compared. 0 for a completion without words; None for an
     answer without words. An answer of one word has no bigram, so that ROUGE-2 is left out.
@@ -41,7 +43,7 @@ def rouge_scored(completions: Sequence[Completion]) -> list[Scored | None]:
 
 
 def _rouge(completion: Completion, kinds: tuple[str, ...]) -> Scored | None:
-    """The mean of the averaged kinds, and the F1 of every kind that the answer admits."""
+    """The mean of the averaged kinds, and the F1 of every admitted kind."""
     shortcut = _shortcut(completion)
     if shortcut is not None and shortcut.value is None:
         return None

@@ -43,7 +43,9 @@ def attention_mass(
     *,
     num_segments: int | None = None,
 ) -> Float[Tensor, "layers batch time segments"]:
-    """Attention mass per completion token, layer and key segment, mean over heads, from one teacher-forced pass.
+    """Attention mass per completion token, layer and key segment, mean over heads.
+
+    It is from one teacher-forced pass.
 
     Row t belongs to the query that *predicted* completion token t, at position P - 1 + t of a prompt of P positions.
     Exact under every attention implementation of transformers that takes a mask (eager, sdpa, flash): the model's own
@@ -97,7 +99,7 @@ def _cross_attention_mass(
 
 
 class Recording:
-    """The attention mass of one pass: settings of the recording, and the rows recorded so far."""
+    """The attention mass of one pass: settings of the recording, and rows recorded so far."""
 
     def __init__(
         self,

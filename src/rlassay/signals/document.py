@@ -19,8 +19,8 @@ class DocumentAttention:
     """Cross-attention of B completions to the text tokens of their documents, at most K."""
 
     mass_BK: Float[Tensor, "batch keys"]
-    """Attention mass on each token, mean over the completion's tokens, the late layers and their heads; 0 after the
-    document's last token. Control tokens, such as the end token, have the rest of 1."""
+    """Attention mass on each token, mean over completion tokens, late layers and heads; 0 after the document's last
+    token. Control tokens, such as the end token, have the rest of 1."""
     token_ids: list[list[int]]
     """(B), the text tokens of each document in order, without control tokens."""
     per_completion: dict[str, Float[Tensor, "batch"]]

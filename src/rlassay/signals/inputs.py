@@ -25,7 +25,7 @@ _MARKER = "qxzSAIDzxq"
 
 @dataclass(frozen=True, kw_only=True)
 class SampledPrompts:
-    """Prompts as the engine read them, which may differ from a new rendering of the conversations."""
+    """Prompts as the engine read them, which may differ from rendering the conversations again."""
 
     token_ids: Sequence[Sequence[int]]
     """Token ids of each completion's prompt."""
@@ -174,7 +174,7 @@ def with_images(
     images: Sequence[Sequence[Any] | None],
     prompts: Sequence[int] | None = None,
 ) -> ModelInputs:
-    """The same inputs with other pixels, from images of the same sizes as the original ones.
+    """The same inputs with other pixels, from images of the original sizes.
 
     Args:
         processor: the model's processor.

@@ -34,10 +34,10 @@ class Masking:
     block: int | None = 14
     """Side of a block, pixels; None masks whole images, and whole frames of clips."""
     mode: Mode = "black"
-    """Content of a masked block: black, the image with Gaussian noise, the blurred image, or grey."""
+    """Content of a masked block: black, noisy image (Gaussian), blurred image, or grey."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a probability outside of [0, 1], an empty block or an unknown mode."""
+        """Raise ValueError for a probability outside [0, 1], an empty block or an unknown mode."""
         empty = self.block is not None and self.block < 1
         if not (0 <= self.probability <= 1 and self.mode in get_args(Mode)) or empty:
             raise ValueError(
@@ -95,7 +95,7 @@ def masked_inputs(
 def _masked_media(
     processor: Any, tensors: dict[str, Tensor], media: Media, generator: np.random.Generator, masking: Masking
 ) -> Media:
-    """Images and clips of one prompt, masked at the size at which the model sees them."""
+    """Images and clips of one prompt, masked at the size that the model sees."""
     pictures, clips = images_and_clips(media)
     resized = _resized(processor.image_processor, tensors.get("image_grid_thw"), pictures)
     masked: list[Image.Image | Clip] = [*masked_images(resized, masking, generator)]
@@ -130,7 +130,7 @@ def _mask_content(image: Image.Image, pixels: Pixels, mode: Mode, generator: np.
 
 
 def _resized(processor: Any, grid: Tensor | None, images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Images at the size to which their image or video processor resized them, where it did."""
+    """Images at the size given by their image or video processor, where it resized them."""
     if grid is None:
         return list(images)
     side = processor.patch_size

@@ -53,7 +53,7 @@ class SignalPlan:
     layers: Literal["thirds", "paper"] = "thirds"
     """How layers are divided into early, middle and late, see `layer_segments`."""
     dominance: Literal["early", "middle", "late", "all"] | int = "late"
-    """Layers whose attention gives a token's dominance: a layer segment, or a number of last layers."""
+    """Layers whose attention gives a token's dominance: a segment, or a number of last layers."""
     masking: Masking = field(default_factory=Masking)
     """How images are masked for perception."""
     mask_per: Literal["completion", "prompt"] = "completion"

@@ -28,7 +28,7 @@ class SharedPrompts:
     inputs: dict[str, Tensor]
     """Model inputs of these prompts alone: `input_ids` and `attention_mask` are (D, P)."""
     first_rows: list[int]
-    """For each of the D prompts, the first row of the batch that begins with it."""
+    """For each of the D prompts, the batch's first row that begins with it."""
     of_rows: list[int]
     """For each of the B rows, the index of its prompt."""
 

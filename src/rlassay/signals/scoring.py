@@ -66,7 +66,9 @@ def teacher_forced(
     segment_ids: Int[Tensor, "batch keys"] | None = None,
     masked_inputs: ModelInputs | None = None,
 ) -> TokenScores:
-    """Score completions in evaluation mode without gradients: one pass, plus a second one with masked images.
+    """Score completions in evaluation mode without gradients.
+
+    It takes one pass, plus a second one with masked images.
 
     A prompt that several completions of a batch share is processed once and its keys and values are reused, if the
     model's layers keep all of them (see `can_share`).

@@ -13,7 +13,8 @@ from rlassay.models.policy import tokenizer_of
 from rlassay.signals.inputs import ModelInputs
 
 SEGMENTS = ("text", "vision", "system", "special", "generated")
-"""Segments of keys by id: instruction text, image and video tokens, system block, control tokens, completion."""
+"""Segments of keys by id. They are instruction text, image and video tokens, system block, control tokens,
+completion."""
 
 LAYER_SEGMENTS = ("early", "middle", "late", "all")
 """Segments of layers."""

@@ -51,7 +51,7 @@ MIN_TAIL = 1e-100
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over seeds and items, its confidence interval, and the test that it is 0."""
+    """A mean over seeds and items, its confidence interval, and the test against 0."""
 
     mean: float
     """Mean over the scores used, in their unit; NaN when no item is complete."""
@@ -166,7 +166,7 @@ class VarianceComponent:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanVariance:
-    """The estimated variance of a mean over seeds and items, in squared units of the mean."""
+    """Estimated variance of a mean over seeds and items, in its unit squared."""
 
     items: VarianceComponent
     """V_b."""

@@ -1,4 +1,4 @@
-"""Power of a planned comparison: minimum detectable effect, and seeds or items that an effect needs.
+"""Power of a planned comparison: minimum detectable effect, and seeds or items needed.
 
 Model of `rlassay.stats.intervals`: the difference of seed s on item i is `effect + a_s + b_i + e_si`, here with normal
 effects of standard deviations `seed_sd`, `item_sd` and `pair_sd`, S seeds and I items. Then, independently,
@@ -207,7 +207,7 @@ def _detection(num_seeds: int, num_items: int, deviations: Deviations, test: Pla
 def _half_widths(
     num_seeds: int, num_items: int, variances: tuple[float, float, float], test: PlannedTest
 ) -> tuple[Grid, Grid]:
-    """Half-widths of the interval on a grid of V_a and V_b, and the probability of each; flat arrays.
+    """Half-widths of the interval on a grid of V_a and V_b, and their probabilities; flat arrays.
 
     `variances` are those that seeds, items and pairs add to the mean.
     """

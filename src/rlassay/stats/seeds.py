@@ -1,4 +1,4 @@
-"""Bands over seeds for statistics without shared items, such as the points of a learning curve."""
+"""Bands over seeds for statistics without shared items, such as points of learning curves."""
 
 import warnings
 from dataclasses import dataclass

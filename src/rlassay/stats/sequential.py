@@ -1,4 +1,4 @@
-"""Group sequential tests: several looks at growing data, with one overall chance of a false verdict.
+"""Group sequential tests: several looks at growing data, one overall chance of false verdicts.
 
 Testing at level alpha after every added seed is wrong more often than alpha. An alpha-spending function a(t; alpha)
 with a(1) = alpha says how much of it may be used up by the time that a fraction t of the planned information is there.
@@ -83,13 +83,13 @@ def local_levels(
 
 
 def _start(time: float, bound: float) -> tuple[Grid, Grid]:
-    """Scores below the first bound, and their density times the weight of each in the quadrature."""
+    """Scores below the first bound, and their density times the quadrature weights."""
     points, weights = _nodes(-REACH * time**0.5, bound)
     return points, weights * np.exp(-(points**2) / (2 * time)) / (2 * np.pi * time) ** 0.5
 
 
 def _carried(points: Grid, density: Grid, spread: float, ends: tuple[float, float]) -> tuple[Grid, Grid]:
-    """Scores and weighted density at the next look, on the paths that stay below its bound."""
+    """Scores and weighted density at the next look, on paths that stay below its bound."""
     after, weights = _nodes(*ends)
     step = (after[:, None] - points[None, :]) / spread
     return after, weights * (np.exp(-(step**2) / 2) @ density) / ((2 * np.pi) ** 0.5 * spread)

@@ -136,7 +136,7 @@ def runs_view(held_out: str | None = None) -> str:
 
 
 def _charts(section: str, charts: Sequence[Mapping[str, Any]], columns: int) -> dict[str, Any]:
-    """The part of a view with a section of charts before those that MLflow makes itself."""
+    """The part of a view with a section of charts before MLflow's own sections."""
     written = {"isGenerated": False, "deleted": False}  # MLflow drops or adds generated charts as it likes
     uuid = f"rlassay-{section}"
     shared = {"metricSectionId": uuid, "runsCountToCompare": 100, **written}
@@ -193,7 +193,7 @@ def note(content: Mapping[str, Any], file: Path, page: str) -> str:
 
 
 def row_note(about: str, page: str) -> str:
-    """Note of a parent run: its verdict or a description, and the report's address in MLflow."""
+    """Note of a parent run: verdict or description, and the report's address in MLflow."""
     return f"{about} [Report]({page})"
 
 

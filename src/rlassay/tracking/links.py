@@ -83,7 +83,10 @@ def read_links(folder: Path) -> Links:
 
 
 def keep_links(folder: Path, new: Links) -> None:
-    """Add addresses to those that `read_links` finds, which are dropped if they are of another store."""
+    """Add addresses to those that `read_links` finds.
+
+    Those of another store are dropped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / "links.lock"):
         old = read_links(folder)

@@ -29,7 +29,7 @@ DIGEST = "rlassay.digest."
 
 
 def legal_name(name: str) -> str:
-    """`name` in the form that MLflow accepts for a metric or a param: `pass@1` becomes `pass_at_1`.
+    """`name` as MLflow accepts it for a metric or a param: `pass@1` becomes `pass_at_1`.
 
     Letters, digits, `_ - . : /` and blanks stay, everything else becomes `_`. As in a path, no part may be empty or
     consist of dots.

@@ -102,7 +102,7 @@ class RolloutTable:
         return [] if prompt is None else [item.shown for item in prompt.media]
 
     def _picture(self, row: Mapping[str, Any], place: int, found: dict[str, Path]) -> dict[str, str] | None:
-        """The cell that shows an image of the row's prompt, whose file is added to `found`."""
+        """The cell that shows an image of the row's prompt. Its file is added to `found`."""
         media = self._media(row)
         if place >= len(media) or not (self.layout.data / media[place]).is_file():
             return None

@@ -48,7 +48,7 @@ class BatchRewards:
     failed: dict[str, list[FailureKind | None]]
     """For each of our rewards, the kind of failure on each of the N completions; None where it did not fail."""
     metrics: dict[str, list[dict[str, float]]]
-    """For each of our rewards, its further metrics of each of the N completions, by name."""
+    """For each of our rewards, its further metrics of the N completions, by name."""
     num_generations: int
     """Completions per prompt; those of a prompt are neighbours."""
 

@@ -121,7 +121,7 @@ def _advantage(each: TokenRecord) -> str:
 
 
 def _quoted(text: str, max_chars: int) -> str:
-    """The text cut to `max_chars` and indented as code, so that none of it is markup."""
+    """The text cut to `max_chars` and indented as code, so that nothing is markup."""
     shown = text if len(text) <= max_chars else f"{text[:max_chars]} ... ({len(text) - max_chars} more characters)"
     return "".join(f"    {line}\n" for line in shown.splitlines() or [""])
 

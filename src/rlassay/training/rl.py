@@ -228,7 +228,7 @@ def listeners(run: Run, rows: Mapping[str, PromptRow], diagnostics: Diagnostics)
 
 
 def starting_policy(layout: Layout, policy: Policy, diagnostics: Diagnostics, folder: Path) -> tuple[Model, Processor]:
-    """The policy from which RL starts: the arm's warm start, or the model before any training.
+    """The policy from which RL starts: the arm's warm start, or the untrained model.
 
     A model without a warm start is first saved to `folder` where TRL needs its path: to load the reference model of the
     KL, to read the sizes of a built-in model for vLLM, and as the base that saved adapters name. Adapters on a hub

@@ -49,7 +49,7 @@ class TokenRecord:
     vision_attention: list[float] | None
     """Attention mass on each image token, mean over the completion's tokens and the late layers."""
     vision_grid: list[int] | None
-    """Rows and columns of the image tokens, after the frames of a clip or several images; None without one grid."""
+    """Rows and columns of the image tokens, after the number of frames or images; None without one grid."""
     document_tokens: list[str] | None = None
     """Text of each document token of an encoder-decoder, without control tokens."""
     document_attention: list[float] | None = None
@@ -218,7 +218,7 @@ class TokenValues:
     dominance_BT: Float[Tensor, "batch time"] | None = None
     """(N, T), modality dominance, a ratio."""
     vision: Sequence[ImageAttention | None] | None = None
-    """Attention on each image token and their grid, for each completion that gets a token record."""
+    """Attention on each image token and its grid, per completion that gets a token record."""
     document: DocumentAttention | None = None
     """Attention on each document token, of at least the first completions."""
 

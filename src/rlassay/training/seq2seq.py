@@ -86,7 +86,10 @@ class Seq2SeqGRPOTrainer(CreditGRPOTrainer):
         super()._xp_check()
 
     def _xp_check_beams(self) -> None:
-        """Raise ValueError unless each process has whole groups, since a beam search gives a whole group."""
+        """Raise ValueError unless each process has whole groups.
+
+        A beam search gives a whole group.
+        """
         sequences = self.generation_config.num_return_sequences or 1
         beams = self.generation_config.num_beams or 1
         if beams == sequences == 1:

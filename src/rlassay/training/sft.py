@@ -199,7 +199,7 @@ def _logits(model: Any, probe: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _untie(adapted: Any) -> None:
-    """Untie output embeddings from input embeddings if they share weights and one of them is adapted."""
+    """Untie output from input embeddings if they share weights and one is adapted."""
     model = adapted.get_base_model()
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     if not any(isinstance(layer, BaseTunerLayer) for layer in layers):

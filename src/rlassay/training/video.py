@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""Train on prompts with clips, which TRL itself passes to sampling but not to the loss.
+"""Train on prompts with clips, which TRL passes to sampling but not to the loss.
 
 A prompt with clips has them, and its images, in its messages: `{"type": "video", "video": Clip}`. TRL's own columns are
 left out, or it would process the prompts a second time. The processor runs once per distinct prompt. Its tensors pass

@@ -83,7 +83,10 @@ def rollout_completions(rl: RLConfig, processes: int) -> int:
 
 
 def parameters(model: ModelConfig) -> int | None:
-    """Parameters of a model: computed for a built-in one, read off a name such as `Qwen2.5-0.5B`; None if unknown."""
+    """Parameters of a model: computed for a built-in one, else read off its name.
+
+    A name is, for example, `Qwen2.5-0.5B`; None if unknown.
+    """
     if isinstance(model, HubModel):
         size = re.search(r"(\d+(?:\.\d+)?)([bm])\b", model.name.rsplit("/")[-1].lower())
         return round(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]) if size else None

@@ -1,4 +1,4 @@
-"""Forecasts of a planned study: time, smallest detectable effect, seeds needed, best split of the budget."""
+"""Forecasts of a planned study: time, smallest detectable effect, seeds needed, best budget split."""
 
 from dataclasses import dataclass
 

@@ -39,7 +39,7 @@ def _advantage(_: Study, recipe: Recipe) -> Iterator[str]:
 
 
 def _max_rl(_: Study, recipe: Recipe) -> Iterator[str]:
-    """MaxRL divides by the mean of the total rewards, so that none may be below 0."""
+    """MaxRL divides by the mean total reward, so that none may be below 0."""
     rl = recipe.rl
     if not isinstance(rl.advantage, MaxRLAdvantage):
         return

@@ -1,4 +1,4 @@
-"""Checks that a machine has the libraries, the GPU and the compiler that a study needs."""
+"""Check that a machine has the libraries, GPU and compiler that a study needs."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from rlassay.config.training import Recipe, RLConfig, SFTConfig
 
 
 def _quantised(study: Study, recipe: Recipe) -> Iterator[str]:
-    """Weights in four bits have a GPU to run on, and the library that packs them."""
+    """Weights in four bits have a GPU to run on, and the library for packing."""
     if not isinstance(recipe.model, HubModel) or not recipe.model.in_4bit:
         return
     yield from _lacking(study, "model.lora.load_in_4bit: true", "bitsandbytes", "false")

@@ -52,7 +52,7 @@ class PromptCompletions:
     step: int | None = None
     """Optimiser step that sampled them; None = the evaluation."""
     policies: list[tuple[str, int | None, list[OneCompletion]]] = field(default_factory=list)
-    """Table row, seed (None = a policy that all seeds share) and completions of each policy."""
+    """Table row, seed (None = all seeds share the policy) and completions of each policy."""
 
 
 @dataclass(frozen=True, kw_only=True)

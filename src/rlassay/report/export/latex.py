@@ -25,7 +25,7 @@ ARROWS = {"higher": " $\\uparrow$", "lower": " $\\downarrow$", "neither": ""}
 
 
 def latex_tables(content: Content) -> dict[str, str]:
-    """Table name -> a `table` environment with caption and label, as text of a `.tex` file."""
+    """Table name -> a `table` environment with caption and label, as `.tex` text."""
     found = {name: _levels(content, table) for name, table in content.tables.items()}
     if content.verdicts:
         labels = {arm.name: arm.label for arm in content.arms}

@@ -43,7 +43,7 @@ def answer(
     column: Column,
     words: Mapping[str, str],
 ) -> str:
-    """The effect of an arm, as the rest of a sentence that begins with its label.
+    """The effect of an arm, to follow its label in a sentence.
 
     Args:
         outcome: its outcome.

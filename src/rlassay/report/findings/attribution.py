@@ -1,4 +1,4 @@
-"""Attribution: the effect of each ingredient of a design on the primary metric, with its interval.
+"""Attribution: each ingredient's effect on the primary metric in a design, with its interval.
 
 Every number is a weighted sum of the scores of arms, v(S) for the arm that has exactly the ingredients S of all N:
 

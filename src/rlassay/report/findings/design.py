@@ -95,7 +95,7 @@ def _design_sentence(study: Study, rows: tuple[DesignRow, ...]) -> str:
 
 
 def _values(study: Study, path: str) -> dict[str, str]:
-    """Arm -> value at the path as JSON text, for the arms that have this setting."""
+    """Arm -> value at the path as JSON text, for arms with this setting."""
     recipes = {name: arm.recipe.model_dump(mode="json") for name, arm in study.arms.items()}
     found = {name: list(_values_at(recipe, path.split("."))) for name, recipe in recipes.items()}
     return {

@@ -110,7 +110,7 @@ def repeats_a_tag(text: str) -> float:
 
 
 def answers_first(text: str) -> float:
-    """1 where an answer is opened before the first thought has ended, or without any thought."""
+    """1 where an answer opens before the first thought has ended, or without a thought."""
     answer, thought = text.find("<answer>"), text.find("</think>")
     return float(answer >= 0 and (thought < 0 or answer < thought))
 
@@ -362,7 +362,7 @@ def _worst(spans: Spans, values: Values) -> tuple[SuspectCompletion, ...]:
 
 
 def _most_alike(spans: Spans) -> tuple[SuspectCompletion, ...]:
-    """Completions of the group with the fewest different texts in the last tenth of the steps."""
+    """Completions of the last tenth's group with the fewest different texts."""
     groups: dict[tuple[int, int, str], Completions] = {}
     for seed, (_, last) in spans.items():
         for one in last:

@@ -58,7 +58,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def commit(folder: Path) -> str:
-    """Short hash of the commit checked out in a folder, and whether files differ from it; empty without git."""
+    """Short hash of a folder's commit, and whether files differ from it; empty without git."""
     try:
         found = _git(folder, "rev-parse", "--short=10", "HEAD").strip()
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no").strip()

@@ -296,7 +296,7 @@ class ProfileSeries(Record):
     arm: str
     """The arm."""
     mean: tuple[float | None, ...]
-    """At each threshold, the share of prompts that score at least as much, mean over seeds."""
+    """At each threshold, the share of prompts scoring at least as much, mean over seeds."""
     low: tuple[float | None, ...]
     """Lower ends of the intervals over seeds; null with one seed."""
     high: tuple[float | None, ...]

@@ -112,7 +112,7 @@ def primary_note(content: Content) -> str:
 
 
 def modes_note(content: Content) -> str:
-    """Explanations of the modes that contradict each other, for readers who do not know their names."""
+    """Explain the modes that contradict each other, for readers who do not know them."""
     text, samples = " ".join(content.modes_apart), content.study.num_samples
     known = {
         f"avg@{samples}": f"the mean over {samples} sampled completions of each prompt",

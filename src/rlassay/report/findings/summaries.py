@@ -1,4 +1,4 @@
-"""Summaries of each arm: IQM, variance between seeds, area under the learning curve, tokens per point."""
+"""Summaries of each arm: IQM, seed variance, area under the learning curve, tokens per point."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
 # pyright: basic
 # pandas and pyarrow ship no types; results of public functions are typed.
-"""Read the scores of a policy, and of a run in the middle of its training."""
+"""Read a policy's scores, and those of a run in the middle of training."""
 
 import json
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ def _of_metric(frame: pd.DataFrame, metric: str) -> Float[np.ndarray, "items mod
 
 
 def _columns(frame: pd.DataFrame) -> dict[Any, Float[np.ndarray, " rows"]]:
-    """Column -> its values, since pandas is slow to look up the same columns many times."""
+    """Column -> its values. Pandas is slow to look up the same columns many times."""
     return {name: frame[name].to_numpy(dtype=float) for name in frame}
 
 

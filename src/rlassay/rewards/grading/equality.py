@@ -1,4 +1,4 @@
-"""Decide whether an answer equals the gold answer: as numbers, quantities, lists, intervals, words or formulas.
+"""Decide whether an answer equals the gold answer: numbers, quantities, lists, intervals, words or formulas.
 
 Each rule that can accept an answer can also reject it.
 """
@@ -159,7 +159,7 @@ def _undelimited(text: str) -> str:
 
 
 def _is_words(text: str) -> bool:
-    """Whether a text has words and no mathematics, so that it is compared as text alone."""
+    """Whether a text has words and no mathematics, so that only text is compared."""
     if quantity(text) is not None or re.search(r"[\d=+^_<>$]", text):
         return False
     return any(_is_word(word) for word in _WORD.findall(_COMMAND.sub(" ", text)))

@@ -231,7 +231,7 @@ def _cached_child(_pid: int, module: str, arguments: tuple[str, ...], start_seco
 
 
 def serve(load: Callable[[], Callable[[Any], Any]]) -> None:
-    """In the child: load once, then answer every question until the input or the parent ends.
+    """In the child: load once, then answer questions until the input or parent ends.
 
     A reply is `{"reply": ...}`, or `{"error": ...}` if the answer raises. An answer that is an iterator gives several
     replies. Libraries cannot disturb the exchange: their prints go to stderr, and their stdin is empty.

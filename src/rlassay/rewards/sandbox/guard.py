@@ -21,7 +21,7 @@ class TooManyFailuresError(RewardError):
 
 
 class GuardedReward:
-    """A reward that returns None for a completion on which it fails, and counts its failures."""
+    """A reward that returns None where it fails on a completion, and counts its failures."""
 
     def __init__(
         self,

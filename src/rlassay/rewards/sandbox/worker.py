@@ -11,7 +11,7 @@ from rlassay.rewards.sandbox.child_process import serve
 
 
 def load() -> Callable[[dict[str, Any]], Iterator[Any]]:
-    """Return the function that answers `isolation`: "ready", then the outcomes of one part after the other."""
+    """Return the function that answers `isolation`: "ready", then outcomes part by part."""
     return _answer
 
 

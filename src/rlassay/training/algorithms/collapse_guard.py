@@ -24,7 +24,7 @@ class Collapse:
 
 
 class CollapseGuard(TrainerCallback):
-    """Stops training once a metric has broken its rule for `patience` logged steps in a row.
+    """Stops training once a metric breaks its rule for `patience` logged steps in a row.
 
         guard = CollapseGuard({"min_entropy": 0.05, "max_kl": 10.0}, patience=5)
         trainer = CreditGRPOTrainer(..., callbacks=[guard])

@@ -127,7 +127,9 @@ class Critic:
         returns_BT: Float[Tensor, "batch time"],
         counted_BT: Bool[Tensor, "batch time"],
     ) -> dict[str, float]:
-        """Fit the values to the returns, as a mean over the counted tokens of all processes; returns the metrics.
+        """Fit the values to the returns, and return the metrics.
+
+        The loss is a mean over the counted tokens of all processes.
 
         Args:
             output: result of TRL's `_generate_and_score_completions`.

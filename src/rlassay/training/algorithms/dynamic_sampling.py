@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicSampling:
-    """Options: which groups are kept, and how often other prompts are sampled to replace the rest.
+    """Options: which groups are kept, and how often other prompts are sampled as replacements.
 
     A group is kept if its total rewards vary, and, with `filter_reward`, if the mean of that reward over the group
     lies strictly between `filter_low` and `filter_high`. After `max_resample` rounds the free places are filled with
@@ -132,7 +132,7 @@ class PromptStream:
         return bool(np.random.default_rng((self.seed, 1, self.draws)).random() < chance)
 
     def take(self, count: int, taken: set[str]) -> list[dict[str, Any]]:
-        """The next `count` rows of prompts that are not in `taken`, to which they are added.
+        """The next `count` rows of prompts not in `taken`, to which they are added.
 
         If a whole pass has no such prompt, `taken` and `revisit` are ignored.
         """

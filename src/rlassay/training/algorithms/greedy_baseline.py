@@ -36,7 +36,7 @@ def check_greedy(trainer: Any) -> None:
 
 
 def greedy_completions(trainer: Any, batch: GenerationBatch) -> GreedyCompletions:
-    """Sample one greedy completion per prompt of the batch, and score it by the same rewards.
+    """Sample a greedy completion per prompt of the batch, and score it the same way.
 
     The reward functions see it as a group of one. A reward that cannot score it counts as the mean of the group's
     completions, as for any other completion; TRL's random state and metrics are left unchanged, except `num_tokens`.

@@ -31,7 +31,7 @@ reference."""
 KL_WEIGHTS = "xp_kl_weights"
 """Key of a batch: (B, T), weight of the KL penalty of each token; absent where all are 1."""
 LOAD_REFERENCE = 1.0
-"""A `beta` other than 0, so that TRL loads the reference model and computes its log-probabilities."""
+"""A `beta` other than 0. TRL then loads the reference model and computes its log-probabilities."""
 
 
 class KLControl:

@@ -1,4 +1,4 @@
-"""The replay buffer: stores groups whose rewards vary, to replace later groups whose rewards do not."""
+"""The replay buffer: stores groups whose rewards vary, to replace groups whose rewards do not."""
 
 from dataclasses import dataclass, replace
 from typing import Any

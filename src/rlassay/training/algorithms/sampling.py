@@ -1,6 +1,6 @@
 # pyright: basic
 # (accelerate has no types)
-"""Sample groups through the trainer, and convert groups to the forms of TRL and the trainer."""
+"""Sample groups through the trainer, and convert them to forms of TRL and trainer."""
 
 from collections.abc import Sequence
 from math import nan

@@ -54,7 +54,9 @@ def packed(lengths: Sequence[Lengths], budget: int) -> list[list[int]]:
 
 
 def divided(parts: Sequence[list[int]], count: int, lengths: Sequence[Lengths]) -> list[list[int]]:
-    """`count` micro-batches, by halving those with most tokens, since processes of a step need equally many.
+    """`count` micro-batches, by halving those with most tokens.
+
+    The processes of a step need equally many.
 
     Errors: ValueError for more micro-batches than completions.
     """
@@ -73,10 +75,7 @@ class Pool:
     """Completions of one generation batch that a process trains on together."""
 
     def __init__(self, slices: Sequence[Mapping[str, Any]]) -> None:
-        """
-        Args:
-            slices: inputs of TRL's loss, of one generation batch, so padded to the same widths.
-        """
+        """Args: slices: inputs of TRL's loss, of one generation batch, padded to equal widths."""
         split: list[dict[str, Any]] = [split_pixel_values_by_grid(dict(each)) for each in slices]
         self.inputs: dict[str, Any] = {name: _joined([each[name] for each in split]) for name in split[0]}
         self.prompt_width = self.inputs["prompt_ids"].shape[1]
@@ -129,7 +128,7 @@ def _lengths(mask: Tensor) -> list[int]:
 
 
 class TokenBudget:
-    """Trains on the completions of each optimiser step in micro-batches of at most so many tokens."""
+    """Trains on each optimiser step's completions in micro-batches of at most so many tokens."""
 
     def __init__(self, budget: int) -> None:
         """
