@@ -42,7 +42,7 @@ VISION: dict[str, Any] = {
     **{"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "window_size": 112},
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
-TOY_TEXT = (64, 96, 3, 2, 1, 400, True)
+TOY_TEXT = (64, 96, 3, 2, 1, 400)
 TOY_VISION: dict[str, Any] = {
     **{"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "window_size": 56},
     "fullatt_block_indexes": [1],
@@ -210,7 +210,8 @@ def built(shape: str, *, toy: bool) -> tuple[Any, Any]:
 
 def text_config(shape: str, tokenizer: Any, *, toy: bool) -> dict[str, Any]:
     """The language model's part of the config."""
-    width, inner, layers, heads, shared, vocabulary, tied = TOY_TEXT if toy else TEXT[shape]
+    *sizes, tied = TEXT[shape]
+    width, inner, layers, heads, shared, vocabulary = TOY_TEXT if toy else sizes
     rope = {**ROPE, "mrope_section": [4, 6, 6]} if toy else dict(ROPE)
     if not shape.startswith("vl"):
         rope.pop("mrope_section")

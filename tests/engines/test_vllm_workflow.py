@@ -7,20 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from rlassay.config import Study, load_study
+from rlassay.config import load_study
 from rlassay.config.policies import policies
-from rlassay.config.settings import Settings
-from rlassay.data.prepare import run_prepare_data
-from rlassay.evaluation.generate import run_generate
-from rlassay.evaluation.score import run_score
 from rlassay.files import read_json
 from rlassay.layout import Layout
 from rlassay.models.vllm_engine import SAMPLER_GAP
 from rlassay.records import CompletionRow, read_rows
-from rlassay.report.run import run_report
-from rlassay.training.rl import run_rl
-from rlassay.training.sft import run_sft
 from tests.engines.vllm_process import needs_vllm
+from tests.launcher import Launcher
+from tests.schemas import differences
 from tests.training.short_run import timeless_metrics
 from tests.workflow.project import SMALLEST, Project, new_project
 
@@ -35,6 +30,10 @@ STUDY: dict[str, Any] = WRITTEN | {
 }
 RUNS = ("runs/plain/seed1", "runs/sharp/seed1")
 BETWEEN_ENGINES = 0.01
+OF_VLLM = (".versions.vllm", ".engine ", "sampling_logp_difference", "importance_sampling_ratio")
+"""What vLLM adds: its version, its section of the study, and its gap to the trainer with the correction of it."""
+OF_THIS_TEST = ("logs/", "benchmarks/", ".lock", "report/figures/profiles.")
+"""What Snakemake writes, which ran one study alone, and a figure that needs prompts of three different scores."""
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +57,11 @@ def by_vllm(project: Project) -> tuple[Layout, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def by_transformers(project: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Layout, dict[str, Any]]:
-    """The same study with the other engine, stage by stage in this process."""
-    study = load_study(project.folder / "config/studies/smallest.yaml")
-    layout = Layout(root=tmp_path_factory.mktemp("results") / study.id)
-    run_prepare_data(study, layout)
-    for policy in policies(study).values():
-        if policy.stage != "model":
-            {"sft": run_sft, "rl": run_rl}[policy.stage](study, layout, policy)
-        run_generate(study, layout, policy, "test")
-        run_score(study, layout, policy, "test")
-    return study, layout, run_report(study, layout, Settings(study="smallest")).model_dump(mode="json")
+def by_transformers(project: Project, launcher: Launcher) -> tuple[Layout, dict[str, Any]]:
+    """The same study with the other engine."""
+    project.run_planned(launcher)
+    layout = Layout(root=project.results)
+    return layout, read_json(layout.report / "report.json") or {}
 
 
 def cells(numbers: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -95,28 +88,39 @@ def test_the_page_names_the_engine_and_its_gap(by_vllm: tuple[Layout, dict[str, 
 
 
 def test_both_engines_agree_in_every_column_within_their_intervals(
-    by_vllm: tuple[Layout, dict[str, Any]], by_transformers: tuple[Study, Layout, dict[str, Any]]
+    by_vllm: tuple[Layout, dict[str, Any]], by_transformers: tuple[Layout, dict[str, Any]]
 ):
-    ours, theirs = (cells(numbers) for numbers in (by_vllm[1], by_transformers[2]))
+    ours, theirs = (cells(numbers) for numbers in (by_vllm[1], by_transformers[1]))
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not overlap(ours[key], theirs[key])] == []
 
-    verdict, other = (numbers["verdicts"][0]["difference"] for numbers in (by_vllm[1], by_transformers[2]))
+    verdict, other = (numbers["verdicts"][0]["difference"] for numbers in (by_vllm[1], by_transformers[1]))
     assert overlap(verdict, other)
     # Narrow enough to mean something: of 24 prompts, and a share lies between 0 and 1.
     assert verdict["high"] - verdict["low"] < 0.6
 
 
 def test_before_rl_both_engines_decode_the_same_greedy_completions(
-    by_vllm: tuple[Layout, dict[str, Any]], by_transformers: tuple[Study, Layout, dict[str, Any]]
+    project: Project, by_vllm: tuple[Layout, dict[str, Any]], by_transformers: tuple[Layout, dict[str, Any]]
 ):
-    study, layout, _ = by_transformers
+    layouts = (by_vllm[0], by_transformers[0])
+    study = load_study(project.folder / "config/studies/smallest.yaml")
     before = [policy.folder for policy in policies(study).values() if policy.stage != "rl"]
     assert len(before) == 2
     for folder in before:
         texts = [
             [row.text for row in read_rows(each.completions(folder, "test"), CompletionRow) if row.mode == "greedy"]
-            for each in (by_vllm[0], layout)
+            for each in layouts
         ]
         assert texts[0] == texts[1]
         assert len(texts[0]) == 24
+
+
+def test_both_engines_write_the_same_files_in_the_same_schema(
+    by_vllm: tuple[Layout, dict[str, Any]], by_transformers: tuple[Layout, dict[str, Any]]
+):
+    found = differences(by_vllm[0].root, by_transformers[0].root)
+    of_vllm = [line for line in found if any(part in line for part in OF_VLLM)]
+
+    assert [line for line in found if line not in of_vllm and not line.startswith(OF_THIS_TEST)] == []
+    assert {line.split(":")[0] for line in of_vllm} >= {f"{run}/state/metrics.jsonl" for run in RUNS}
