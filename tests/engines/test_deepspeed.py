@@ -33,7 +33,7 @@ def trained_and_resumed(launcher: Launcher, tmp_path: Path, edits: dict[str, Any
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
     undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
-    check_resumed(*undisturbed, tmp_path / "killed", edits)
+    check_resumed(launcher, *undisturbed, tmp_path / "killed", edits)
     return undisturbed
 
 

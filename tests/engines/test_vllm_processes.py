@@ -13,6 +13,7 @@ from tests.engines.vllm_process import needs_vllm
 from tests.launcher import Launcher
 from tests.training.short_run import RUN, SHORT, fresh_layout, load_short, rollouts, timeless_metrics
 from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, warm_start, weights_of
+from tests.training.test_strategies import check_resumed, trained
 
 pytestmark = [needs_vllm, pytest.mark.filterwarnings("ignore")]
 STEPS = 3
@@ -78,6 +79,17 @@ def test_vllm_gets_the_whole_weights_of_a_divided_policy(
     for name, values in weights[1].items():
         if not name.endswith("k_proj.bias"):  # its gradient is rounding error, of which AdamW makes whole steps
             torch.testing.assert_close(weights[0][name], values, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_a_killed_rank_ends_the_job_which_resumes_exactly(launcher: Launcher, tmp_path: Path):
+    edits = VLLM | {"rl__max_steps": 6, "strategy": "ddp"}
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = trained(launcher, tmp_path / "undisturbed", edits)
+    check_resumed(launcher, *undisturbed, tmp_path / "killed", edits)
+    gaps = [line[SAMPLER_GAP] for line in timeless_metrics(layout_of(tmp_path / "killed"))]
+    assert len(gaps) == 6
+    assert max(gaps) < BETWEEN_ENGINES
 
 
 def test_two_processes_share_one_copy_and_train_on_completions_of_their_own_prompts(launcher: Launcher, tmp_path: Path):

@@ -92,8 +92,10 @@ def test_the_warm_start_is_that_of_ddp(undisturbed: tuple[Path, Study], launcher
         torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_a_killed_rank_ends_the_job_which_resumes_exactly(undisturbed: tuple[Path, Study], tmp_path: Path):
-    check_resumed(*undisturbed, tmp_path, ADAPTED)
+def test_a_killed_rank_ends_the_job_which_resumes_exactly(
+    undisturbed: tuple[Path, Study], launcher: Launcher, tmp_path: Path
+):
+    check_resumed(launcher, *undisturbed, tmp_path, ADAPTED)
 
 
 def test_a_model_in_bfloat16_trains(launcher: Launcher, tmp_path: Path):

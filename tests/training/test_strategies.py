@@ -29,7 +29,7 @@ from tests.training.short_run import (
     rollouts,
     timeless_metrics,
 )
-from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, ranks_below, run, start, warm_start
+from tests.training.test_shared_jobs import HALF, fork_ranks, layout_of, ranks_below, start, warm_start
 from tests.training.tiny_lm import make_trainer
 
 CREDIT = [{"kind": "attention_weights"}, {"kind": "entropy_filter"}, {"kind": "perception_filter"}]
@@ -66,7 +66,7 @@ def check_whole(folder: Path, study: Study) -> None:
     assert all("combined_token_fraction" in line and "kl" in line for line in timeless_metrics(layout))
 
 
-def check_resumed(folder: Path, study: Study, other: Path, edits: dict[str, Any]) -> None:
+def check_resumed(launcher: Launcher, folder: Path, study: Study, other: Path, edits: dict[str, Any]) -> None:
     """In the folder `other` a rank of the same run is killed; the job ends, and resumes to the same results."""
     load_short(other, **edits)
     layout, policy = fresh_layout(other / "results"), warm_start(study)
@@ -79,7 +79,7 @@ def check_resumed(folder: Path, study: Study, other: Path, edits: dict[str, Any]
     assert job.returncode == 1, output
     in_parts = {path.name for path in layout.state(RUN).glob("checkpoints/*/optimizer_0/*.distcp")}
     assert in_parts == ({"__0_0.distcp", "__1_0.distcp"} if edits["strategy"] == "fsdp2" else set())
-    run(other, "rl_train", "--policy", RUN)
+    fork_ranks(launcher, other, "rl_train", RUN)
     assert proof(layout)["resumes"][0]["step"] >= 2
     assert proof(layout)["sha256"] == proof(layout_of(folder))["sha256"]
     assert timeless_metrics(layout) == timeless_metrics(layout_of(folder))
@@ -115,8 +115,10 @@ def test_a_plain_study_trains_in_bfloat16_and_keeps_weights_in_their_own_type(la
     check_in_bfloat16(launcher, tmp_path, "fsdp2", torch.float32)
 
 
-def test_a_killed_rank_ends_the_job_which_resumes_exactly(undisturbed: tuple[Path, Study], tmp_path: Path):
-    check_resumed(*undisturbed, tmp_path, DIVIDED)
+def test_a_killed_rank_ends_the_job_which_resumes_exactly(
+    undisturbed: tuple[Path, Study], launcher: Launcher, tmp_path: Path
+):
+    check_resumed(launcher, *undisturbed, tmp_path, DIVIDED)
 
 
 def test_offload_is_added_to_the_settings_of_each_strategy():
