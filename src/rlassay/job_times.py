@@ -4,7 +4,10 @@ from pathlib import Path
 
 
 def note_wait(benchmark: Path, seconds: float) -> None:
-    """Record how long a job waited for its GPUs, which Snakemake counts as its time; no file for less than a second."""
+    """Record how long a job waited for its GPUs, which Snakemake counts as its time.
+
+    A wait of less than a second leaves no file, and removes that of an earlier attempt.
+    """
     file = _wait(benchmark)
     if seconds < 1:
         file.unlink(missing_ok=True)
@@ -14,7 +17,7 @@ def note_wait(benchmark: Path, seconds: float) -> None:
 
 
 def job_seconds(path: Path) -> float | None:
-    """The seconds that a job took, its wait for GPUs left out; None without a benchmark file that states them."""
+    """The seconds that a job worked, without its wait for GPUs; None without a benchmark file."""
     try:
         seconds = float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
         waited = float(file.read_text(encoding="utf-8")) if (file := _wait(path)).exists() else 0.0

@@ -78,7 +78,7 @@ def read_progress(layout: Layout, policy: str) -> Progress | None:
 
 
 def work_began(attempt: dict[str, Any]) -> float:
-    """When an attempt of `run.json` had waited for its vLLM server and began to work, unix seconds."""
+    """When an attempt of `run.json` began to work, after waiting for its vLLM server; unix seconds."""
     return attempt["started"] + attempt.get("waited", 0.0)
 
 

@@ -111,3 +111,13 @@ def test_no_heading_and_no_head_of_a_table_is_alone(browser, pages, name):
         assert _alone(marks, found) == [], height
         assert _heads_without_rows(marks, found) == [], height
     assert max(counts) > min(counts) > 3
+
+
+def test_the_line_below_a_head_goes_over_all_columns(browser, pages):
+    """Chromium prints none below a sticky cell."""
+    browser.open(pages["fake"])
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    sticky = "[...document.querySelectorAll('th')].filter(one => getComputedStyle(one).position === 'sticky').length"
+    assert browser.value(sticky) == 0
+    browser.call("Emulation.setEmulatedMedia", media="screen")
+    assert browser.value(sticky) > 0

@@ -8,6 +8,7 @@ from PIL import Image
 from rlassay.report.content import Content, DocumentWord, Heat, ReadDocument
 from rlassay.report.credit_page import (
     Shading,
+    by_frame,
     heat_paths,
     heat_top,
     numbers_of,
@@ -133,6 +134,17 @@ def test_the_words_of_a_document_are_shaded_by_the_attention_on_them(tmp_path: P
     )
     frame = build_frames(content)["credit_documents"]
     assert frame[["arm", "text", "attention"]].iloc[0].tolist() == ["base", "Sort", 0.05]
+
+
+def test_the_shares_of_frames_break_after_commas_alone():
+    credit = fake_content().credit
+    assert credit is not None
+    scene = credit.scenes[0].model_copy(update={"times": (0.0, 2.5)})
+    heat = next(one.heat for one in scene.completions if one.heat is not None)
+    assert (
+        by_frame(scene, heat.model_copy(update={"frames": (0.012, None)}))
+        == "0\u00a0s\u00a01.2\u00a0%, 2.5\u00a0s\u00a0–"
+    )
 
 
 def test_a_missing_image_is_reported(tmp_path: Path):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from rlassay.report.figures import assign_marks, draw_figures, write_figures
+from rlassay.report.figures import ROWS_WIDTH, assign_marks, draw_figures, write_figures
 from rlassay.report.figures_style import MARKERS, SOFT, SVG, standalone
 from tests.report.fake_content import fake_content, fake_partial
 from tests.report.hostile_content import hostile_content
@@ -67,6 +67,28 @@ def test_forest_bars_span_the_intervals_on_one_scale():
     expected = [(3.2, 13.0), (-18.0, -6.0), (-3.0, 3.8)]
     for bar, ends in zip(bars, expected, strict=True):
         assert bar == pytest.approx([zero + scale * end for end in ends], abs=0.05)
+
+
+def test_no_number_of_an_axis_is_cut_at_the_edge_of_a_figure():
+    """Among many ranges some have a tick close to an edge; 6 pixels a character is a wide font."""
+    content = fake_content()
+    shown = 0
+    for place in range(40):
+        verdicts = tuple(_moved(one, 0.013 * place) for one in content.verdicts)
+        forest = drawn(content.model_copy(update={"verdicts": verdicts}))[0]["forest_baseline"]
+        for element in ElementTree.fromstring(forest.svg).iter(f"{{{SVG}}}text"):
+            if element.get("text-anchor") == "middle" and re.fullmatch("[−0-9.]+", element.text or ""):
+                half = 3 * len(element.text or "")
+                assert half <= float(element.attrib["x"]) <= ROWS_WIDTH - half
+                shown += 1
+    assert shown > 3 * 40
+
+
+def _moved(one, by):
+    """A verdict with its interval moved down."""
+    low, high = one.difference.low - by, one.difference.high - by
+    difference = one.difference.model_copy(update={"low": low, "high": high, "effect": (low + high) / 2})
+    return one.model_copy(update={"difference": difference, "by_seed": ()})
 
 
 def test_forest_shows_the_numbers_and_the_better_side():

@@ -135,9 +135,10 @@ def document_class(attention: float, top: float) -> Markup:
 
 
 def by_frame(scene: Scene, heat: Heat) -> str:
-    """Each frame's time and attention share, such as `0 s 1.2 %, 2.5 s –`."""
-    pairs = zip(scene.times, heat.frames, strict=True)
-    return ", ".join(f"{time:g} s {'–' if share is None else number(share, 'share') + ' %'}" for time, share in pairs)
+    """Each frame's time and attention share, such as `0 s 1.2 %, 2.5 s –`; lines break after commas."""
+    shares = ("–" if share is None else f"{number(share, 'share')} %" for share in heat.frames)
+    pairs = zip(scene.times, shares, strict=True)
+    return ", ".join(f"{time:g} s {share}".replace(" ", "\N{NO-BREAK SPACE}") for time, share in pairs)
 
 
 def opacity(level: int) -> float:

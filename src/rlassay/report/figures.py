@@ -50,6 +50,8 @@ ROWS_WIDTH, ROW_HEIGHT, NAME_HEIGHT = 360, 42, 14
 """Pixels of a figure with one interval per row; a row whose name has a line of its own is `NAME_HEIGHT` higher."""
 ROW_CHARACTERS = 56
 """Characters of text that fit beside each other in a row."""
+HALF_NUMBER = 17
+"""Pixels of half the number at a tick."""
 ROWS_MARGINS = (1, 8, 28, 40)
 """Left, right, top, bottom, pixels; as in `canvas`."""
 
@@ -244,7 +246,16 @@ def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool =
         if zero:  # a short stroke beside each interval, so that it crosses no text
             axes.plot([0, 0], [place + 0.08, place + 0.32], color=SOFT, linewidth=1.5)
         _draw_row(axes, place, row, unit, stacked)
+    _hide_cut_numbers(axes)
     return figure, axes
+
+
+def _hide_cut_numbers(axes: Axes) -> None:
+    """Leave out the numbers of ticks so close to an edge that they would be cut."""
+    low, high = axes.get_xlim()
+    air = HALF_NUMBER / ROWS_WIDTH * (high - low)
+    for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+        label.set_visible(low + air <= place <= high - air)
 
 
 def _draw_row(axes: Axes, place: int, row: IntervalRow, unit: Unit, stacked: bool) -> None:
