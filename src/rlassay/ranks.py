@@ -1,4 +1,4 @@
-"""Ranks of a job in several processes: this process's rank, and its signs of life for the launcher.
+"""Ranks of a job in several processes, and their signs of life for the launcher.
 
 A launcher (`rlassay.cli.launch`) starts a job as several processes, ranks 0 to N - 1. Rank 0 alone writes the files of
 the job. Every rank keeps changing a file in the launcher's folder, which shows that the rank runs and states for how
@@ -31,7 +31,7 @@ FOLDER = "RLASSAY_RANKS"
 BEAT = 1.0
 """Seconds between two signs of life."""
 BUSY = 0.02
-"""Seconds of CPU time per second that a process needs at least to count as working."""
+"""Least seconds of CPU time per second for a process to count as working."""
 BUSY_CHILDREN = 0.3
 """The same for its child processes; MLflow's process, which mostly sleeps, uses less."""
 STACKS = signal.SIGUSR2
@@ -50,7 +50,10 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """Number of this process among those of its job on this machine, from 0: the GPU that it uses."""
+    """Number of this process among its job's processes on this machine, from 0.
+
+    It uses the GPU of that number.
+    """
     return int(os.environ["LOCAL_RANK"]) if is_launched() else 0
 
 
@@ -70,17 +73,23 @@ def is_main() -> bool:
 
 
 def alive(folder: Path, number: int) -> Path:
-    """The file that a rank keeps changing: `{"pid", "host", "beats", "ended"}` and the seconds of `Progress`."""
+    """The file that a rank keeps changing.
+
+    It has `{"pid", "host", "beats", "ended"}` and the seconds of `Progress`.
+    """
     return folder / f"rank{number}.alive.json"
 
 
 def refused(folder: Path) -> Path:
-    """The file with the reason why the job was refused, for a mistake of the user's."""
+    """The file with the reason why the job was refused, for a user's mistake."""
     return folder / "refused"
 
 
 def note_refusal(reason: str) -> None:
-    """Pass the reason of a refusal to the launcher, which prints the first one and exits with its code."""
+    """Pass the reason of a refusal to the launcher.
+
+    The launcher prints the first one, and exits with the code of a refusal.
+    """
     with suppress(FileExistsError), refused(Path(os.environ[FOLDER])).open("x", encoding="utf-8") as file:
         file.write(reason)
 
@@ -117,9 +126,9 @@ class Progress:
 
     def __init__(self) -> None:
         self.idle = 0.0
-        """Seconds in which the main thread stayed in one place and no CPU worked for it."""
+        """Seconds in which the main thread stayed in place and no CPU worked for it."""
         self.still = 0.0
-        """Seconds in which the main thread stayed in one place, even with a busy CPU, as when it waits for a GPU."""
+        """Seconds in which the main thread stayed in place. The CPU may be busy, as when it waits for a GPU."""
         self.stalled = 0.0
         """Seconds since the last finished step, batch of answers or phase."""
         self._finished = self._seen = 0
@@ -142,7 +151,10 @@ class Progress:
 
     @contextmanager
     def patient(self) -> Generator[None, None, None]:
-        """In the body this rank may wait for something with a time limit of its own, but not for another rank."""
+        """Let this rank wait in the body for something with its own time limit.
+
+        It must not wait for another rank.
+        """
         self._patient += 1
         try:
             yield
@@ -150,7 +162,10 @@ class Progress:
             self._patient -= 1
 
     def finish_step(self) -> None:
-        """Note that a step, a batch of answers or a phase, such as loading the model, is done."""
+        """Note that a step, a batch of answers or a phase is done.
+
+        One phase is the loading of the model.
+        """
         self._finished += 1
 
     def look(self) -> None:

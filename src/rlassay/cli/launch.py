@@ -1,4 +1,4 @@
-"""Start a stage as several processes by `accelerate launch`, watch them, and end all of them when one fails.
+"""Start a stage as several processes by `accelerate launch`, and end all if one fails.
 
 `torch.distributed` ends all ranks when one ends. This module also detects a rank that is stopped or hangs outside of
 Python, by its missing signs of life (`rlassay.ranks`), a job whose ranks all wait, and a job that finishes no step for
@@ -32,9 +32,9 @@ from rlassay.training.process import signals_as_exceptions
 SILENCE = 30.0
 """Seconds without a sign of life after which a rank counts as hanging."""
 IDLE = 30.0
-"""Seconds without progress or work on a CPU, on all ranks, after which a job counts as hanging."""
+"""Seconds without progress or CPU work on all ranks before a job counts as hanging."""
 STILL = 600.0
-"""Seconds without progress on all ranks, even with busy CPUs, as where a rank waits for its GPU."""
+"""Seconds without progress on all ranks, even with busy CPUs, as in waiting for GPUs."""
 POLL = 0.5
 """Seconds between two looks at the ranks."""
 PATIENCE = 20.0
@@ -191,7 +191,7 @@ def _signal(process: int, number: int) -> None:
 
 
 def _has_ended(sign: dict[str, Any]) -> bool:
-    """Whether a rank has ended: it has recorded so, or its process is gone from this machine."""
+    """Whether a rank has recorded its end, or its process is gone from this machine."""
     return sign["ended"] or (_is_here(sign) and not psutil.pid_exists(sign["pid"]))
 
 

@@ -1,4 +1,4 @@
-"""Video clips: choose the frames to show, decode these alone, and store them as a film strip."""
+"""Video clips: choose the frames to show, decode only these, store a film strip."""
 
 import io
 from bisect import bisect_right
@@ -31,9 +31,9 @@ FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,ogg,flv,asf
 MOST_PIXELS = 80_000_000
 """Most pixels of a clip's frames together; Pillow takes larger images for decompression bombs."""
 TRUNCATED = 0.05
-"""A clip whose frames end earlier than its header states, by more than this share, is truncated."""
+"""Share of its stated length that a clip may lack. One whose frames end earlier is truncated."""
 ClipKey = tuple[str, FrameSampling | None]
-"""SHA-256 of a clip's file, and the record's own choice of frames: in a study, equal keys have equal film strips."""
+"""SHA-256 of a clip's file, and the record's own choice of frames. In a study, equal keys have equal film strips."""
 _TURNS = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -115,7 +115,7 @@ def encode_clip(
     meta: FrameSampling | None = None,
     known: Callable[[ClipKey], tuple[Media, bytes] | None] = lambda key: None,
 ) -> EncodedClip:
-    """The frames of a clip that the policy and the record's `meta` ask for, as a film strip.
+    """The frames that the policy and the record's `meta` ask for, as a film strip.
 
     Args:
         video: path below `root`, or the content of a file.
@@ -155,7 +155,7 @@ def _decoded(clip: Path | bytes, policy: ClipPolicy, meta: FrameSampling | None)
 def sample_frames(
     clip: Path | bytes, policy: ClipPolicy, meta: FrameSampling | None = None, *, threads: int = 1
 ) -> SampledFrames:
-    """Decode the frames of a clip that are shown, and only the packets that they need.
+    """Decode the shown frames of a clip, and only the packets that they need.
 
     The packets are listed without decoding; then each frame is decoded from the last key frame before it. Memory holds
     the frames that are shown and one more.
@@ -259,7 +259,10 @@ def _decoded_listing(container: InputContainer, stream: VideoStream) -> _Listing
 
 
 def _check_whole(container: InputContainer, stream: VideoStream, times: Sequence[int], last: int) -> None:
-    """RowRejectedError for a clip without frames, and for one that ends much earlier than its header states."""
+    """Raise RowRejectedError for a clip without frames, or one that ends too early.
+
+    Too early is much earlier than its header states.
+    """
     if not times:
         raise RowRejectedError("video: it has no frames")
     unit = float(stream.time_base or 1)
@@ -272,7 +275,10 @@ def _check_whole(container: InputContainer, stream: VideoStream, times: Sequence
 
 
 def _duration(times: Sequence[int], stream: VideoStream) -> float:
-    """Seconds from the first frame to the end of the last one, which is shown as long as the others on average."""
+    """Seconds from the first frame to the end of the last one.
+
+    The last one is shown as long as the others on average.
+    """
     unit, count = float(stream.time_base or 1), len(times)
     if count > 1:
         return round((times[-1] - times[0]) * unit * count / (count - 1), 2)
@@ -305,7 +311,7 @@ def _seek_frames(
 
 
 def _packets_from(container: InputContainer, stream: VideoStream, key: tuple[int, int]) -> Iterator[Any]:
-    """The packets from a key frame on, or from an earlier one if seeking is less exact.
+    """The packets from a key frame on, or an earlier one if seeking is inexact.
 
     Some containers seek by the time of presentation, others by that of decoding: with the wrong one, mp4 with B-frames
     seeks to one key frame too early, and others seek too late.

@@ -1,1 +1,1 @@
-"""Jobs on a cluster: the resources that they request, and jobs that an earlier Snakemake left in the queue."""
+"""Jobs on a cluster: their resources, and those that an earlier Snakemake left queued."""

@@ -1,4 +1,4 @@
-"""Resume a study on Slurm after its Snakemake was killed: await its jobs in the queue.
+"""Resume a study on Slurm after its Snakemake was killed: await its queued jobs.
 
 `<study's results>/.slurm.json` lists every Snakemake that has sent jobs, under the name of its jobs in Slurm, with the
 outputs that it planned: `{"<job name>": {"<output>": "<digest of its params>"}}`. The next Snakemake waits for jobs
@@ -66,7 +66,7 @@ def wait_for_earlier_jobs(root: Path) -> bool:
 
 
 def queued(names: list[str]) -> list[str]:
-    """Ids and states of the jobs in Slurm's queue that have one of these names, such as `17 (RUNNING)`."""
+    """Ids and states of queued Slurm jobs with one of these names, as `17 (RUNNING)`."""
     if shutil.which("squeue") is None:
         raise RefusedError(
             "this study has sent jobs to Slurm, but `squeue`, which lists those in its queue, is not on this machine. "
@@ -88,7 +88,7 @@ def queued(names: list[str]) -> list[str]:
 
 
 def check_executor(study: Study, settings: Settings, *, local: bool) -> None:
-    """Refuse a study that cannot run on the machine or cluster that Snakemake is about to use.
+    """Refuse a study that cannot run on the machine or cluster that Snakemake will use.
 
     Errors: StudyError for an engine that is not installed; RefusedError for jobs of several nodes without a cluster,
     or a tracking database that jobs on several machines would damage.

@@ -1,4 +1,4 @@
-"""Start the ranks of a job on several machines of Slurm: one launcher on each, by `srun`."""
+"""Start a job's ranks on several Slurm machines: one launcher on each, by `srun`."""
 
 import os
 import shutil

@@ -12,15 +12,17 @@ from rlassay.models.vllm_engine import kv_cache_mib
 from rlassay.rewards import IN_THEIR_OWN_PROCESS
 
 BASE = 2500
-"""MiB of a process besides weights: Python, torch, rows, and the processes of Snakemake and of MLflow around it."""
+"""MiB of a process besides weights. They hold Python, torch, rows, and Snakemake's and MLflow's processes."""
 UNKNOWN = 48_000
 """MiB of a process whose model has no size in its name."""
 COPIES = {"sft_train": 4, "rl_train": 5, "generate": 2, "held_out_curve": 2}
-"""Copies of the weights, float32, that a process on CPU holds: weights, gradients, AdamW's moments, a reference."""
+"""Copies of the weights, float32, that a process on CPU holds. They are weights, gradients, AdamW's moments, a
+reference."""
 COPIES_ON_GPU = 2
 """Copies of the weights that pass through host memory while they are loaded or saved."""
 OFFLOADED = 4
-"""Copies that the processes of a training job with `cpu_offload` hold together: weights, gradients, AdamW's moments."""
+"""Copies that a training job's processes with `cpu_offload` hold together. They are weights, gradients, AdamW's
+moments."""
 BYTES = 4
 """Bytes of a weight, estimated as float32; files in bfloat16 have half as many."""
 MIB = 2**20
@@ -50,7 +52,10 @@ def requests(study: Study, settings: Settings, stage: Stage) -> dict[str, Any]:
 
 
 def memory_mb(study: Study, settings: Settings, stage: Stage) -> int:
-    """MiB that a job needs on each of its nodes: the setting, or an estimate from the size of the models."""
+    """MiB that a job needs on each node: the setting, else an estimate.
+
+    The estimate follows from the size of the models.
+    """
     given = settings.resources.memory_mb.get(stage)
     if given is not None:
         return given
@@ -75,7 +80,7 @@ def _judging_mb(study: Study, settings: Settings) -> int:
 
 
 def _samples_on_cpu(study: Study, stage: Stage) -> bool:
-    """Whether vLLM samples in the stage's jobs and keeps its keys and values in host memory."""
+    """Whether vLLM samples in the stage's jobs with its keys and values in host memory."""
     if study.gpus:
         return False
     if stage in ANSWERING:
@@ -84,7 +89,10 @@ def _samples_on_cpu(study: Study, stage: Stage) -> bool:
 
 
 def _scorers(study: Study) -> int:
-    """GPUs of a job that scores: one if its rewards load models, which run in another process."""
+    """GPUs of a job that scores: one if its rewards load models.
+
+    The models run in another process.
+    """
     return min(1, study.gpus) if IN_THEIR_OWN_PROCESS & set(study.rewards) else 0
 
 

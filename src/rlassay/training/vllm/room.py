@@ -34,7 +34,9 @@ class Room:
 def require_room_for_all(
     study: Study, layout: Layout, policy: Policy, model: Any, processor: Any, trainer: Any = None
 ) -> None:
-    """Refuse a job whose run, or the runs after its warm start, would be cut by vLLM in RL or in the evaluation.
+    """Refuse a job whose runs vLLM would cut, in RL or in the evaluation.
+
+    The runs of a warm start are those that follow it.
 
     Args:
         study: the study.

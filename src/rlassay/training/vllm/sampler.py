@@ -1,6 +1,6 @@
 # pyright: basic
 # (TRL leaves most attributes of a trainer open)
-"""vLLM under TRL's trainer: its options, its seeds, its images and its gap to the trainer."""
+"""vLLM under TRL's trainer: options, seeds, images, and its gap to the trainer."""
 
 import os
 from collections.abc import Callable, Generator, Iterable

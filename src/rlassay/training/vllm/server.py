@@ -1,8 +1,8 @@
-"""A vLLM server under the trainer: one run at a time, with its own weights and no images of earlier ones.
+"""A vLLM server under the trainer, which samples for one run at a time.
 
-A server has the weights that were pushed last. Two runs on one server would sample with each other's weights, so each
-holds locks for its address: one on this machine, for all users and folders, and one beside the study's results, for all
-machines that share them.
+A run finds its own weights, and no images of earlier runs. A server has the weights that were pushed last. Two runs on
+one server would sample with each other's weights, so each holds locks for its address: one on this machine, for all
+users and folders, and one beside the study's results, for all machines that share them.
 """
 
 import ipaddress
@@ -69,7 +69,9 @@ def sampling_server(engine: RLEngine, run: Run, results: Path) -> Generator[None
 
 
 def check_server(address: str, patience: float = PATIENCE) -> None:
-    """Refuse a server that TRL cannot push weights to, or whose log-probs are not those that it samples from.
+    """Refuse a server that TRL cannot send weights to, or with the wrong log-probs.
+
+    The right ones are those of the distribution that it samples from.
 
     Args:
         address: URL of the server.
@@ -194,7 +196,7 @@ def _is_here(host: str) -> bool:
 
 
 def send_images_to_server(generation: Any) -> None:
-    """Require that a vLLM server takes images, and have it forget their features whenever new weights arrive.
+    """Require that a vLLM server takes images, and forgets their features with new weights.
 
     Args:
         generation: TRL's `VLLMGeneration` in `server` mode, on the process that talks to the server.
