@@ -251,7 +251,7 @@ def _draw_rows(title: str, rows: Sequence[IntervalRow], unit: Unit, zero: bool =
 
 
 def _hide_cut_numbers(axes: Axes) -> None:
-    """Leave out the numbers of ticks so close to an edge that they would be cut."""
+    """Leave out tick numbers so close to an edge that they would be cut."""
     low, high = axes.get_xlim()
     air = HALF_NUMBER / ROWS_WIDTH * (high - low)
     for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
