@@ -94,6 +94,8 @@ CONTAINERS = {
     "mkv": {"codec": "libx264", "options": B_FRAMES},
     "webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
     "avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    # FFmpeg numbers its packets in place of times, and without cuts there are B-frames.
+    "h264.avi": {"codec": "libx264", "options": B_FRAMES | {"sc_threshold": "0"}},
     "ts": {"codec": "libx264", "options": B_FRAMES},
     "gif": {"codec": "gif", "pix_fmt": "rgb8"},
     "ogv": {"codec": "libx264", "fmt": "matroska"},  # a wrong name, as files of users have

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +179,11 @@ def sample_frames(
     targets = [listing.times[index] for index in chosen]
     with _opened(clip, threads) as (container, stream):
         unit = float(stream.time_base or 1)
-        found = _seek_frames(container, stream, targets, listing.keys, policy)
-    if len(found) < len(targets):
+        if listing.in_coding_order:
+            found = _nth_frames(container, stream, dict(zip(chosen, targets, strict=True)), policy)
+        else:
+            found = _seek_frames(container, stream, targets, listing.keys, policy)
+    if len(found) < len(targets) and not listing.in_coding_order:
         with _opened(clip, threads) as (container, stream):
             found |= _read_frames(container, stream, [time for time in targets if time not in found], policy)
     if len(found) < len(targets):
@@ -204,6 +207,8 @@ class _Listing:
     """Of each key frame, when it is shown and when it is decoded, ascending."""
     duration: float
     """Seconds, computed from the times alone, not from the container."""
+    in_coding_order: bool = False
+    """Whether the file has its frames' order of coding alone, so that a frame is known by its place, not its time."""
 
 
 @contextmanager
@@ -246,9 +251,11 @@ def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
         last = packet.duration or 0
         if packet.is_keyframe:
             keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+    # AVI states no times. FFmpeg derives them from the order of some codecs' frames, and for H.264 numbers the packets.
+    coded = container.format.name == "avi" and stream.codec_context.has_b_frames and times == sorted(times)
     times = sorted(set(times))
     _check_whole(container, stream, times, last)
-    return _Listing(times=times, keys=sorted(keys), duration=_duration(times, stream))
+    return _Listing(times=times, keys=sorted(keys), duration=_duration(times, stream), in_coding_order=coded)
 
 
 def _decoded_listing(container: InputContainer, stream: VideoStream) -> _Listing:
@@ -354,6 +361,15 @@ def _read_frames(
         if len(found) == len(wanted) or (frame.pts or 0) > last:
             break
     return found
+
+
+def _nth_frames(
+    container: InputContainer, stream: VideoStream, targets: dict[int, int], policy: ClipPolicy
+) -> dict[int, Image.Image]:
+    """The frames at the target times, each known by its place in the order in which frames are shown."""
+    shown = islice(container.decode(stream), max(targets) + 1)
+    wanted = ((targets[place], frame) for place, frame in enumerate(shown) if place in targets)
+    return {time: _image(frame, policy) for time, frame in wanted if not frame.is_corrupt}
 
 
 def _image(frame: av.VideoFrame, policy: ClipPolicy) -> Image.Image:
