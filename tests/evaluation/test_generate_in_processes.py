@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,16 @@ def test_a_killed_rank_ends_the_job_which_keeps_finished_batches_of_both_and_end
     assert 0 < len(done[1]) < NUM_BATCHES // 2
 
     # What both had finished is marked, so that it would show if it were sampled again.
-    marked = [mark(part) for part in parts]
-    fork_ranks(launcher, tmp_path, "generate", policy, "--set", "test")
     expected = list(read_rows(alone, CompletionRow))
-    for number in marked:
+    for number in [mark(part) for part in parts]:
         expected[2 * number] = expected[2 * number].model_copy(update={"text": KEPT})
-    assert list(read_rows(layout.completions(policy, "test"), CompletionRow)) == expected
-    assert files_beside(layout, policy) == {"test.completions.jsonl", "test.sampler.json"}
+    one = Layout(root=tmp_path / "resumed by one")
+    shutil.copytree(layout.root, one.root)
+    fork_ranks(launcher, tmp_path, "generate", policy, "--set", "test")
+    run_generate(study, one, only(study, "model"), "test")
+    for resumed in (layout, one):
+        assert list(read_rows(resumed.completions(policy, "test"), CompletionRow)) == expected
+        assert files_beside(resumed, policy) == {"test.completions.jsonl", "test.sampler.json"}
 
 
 def files_beside(layout: Layout, policy: str) -> set[str]:
