@@ -1,7 +1,9 @@
 """The maximum is budgeted, not the median; ruff holds branches (12) and arguments (6)."""
 
 import ast
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ FILES = [
 LINES_OF_A_FILE = 400
 LINES_OF_A_FUNCTION = 40
 LINES_OF_RULES = 55
+WORDS_OF_A_FIRST_SENTENCE = 15
 MODULES_OF_A_PACKAGE = 17
 LINES_OF_A_MODULE = 60
 PACKAGES = sorted({file.parent for file in (ROOT / "src/rlassay").rglob("*.py")})
@@ -81,6 +84,20 @@ def test_a_python_file_keeps_its_budgets(file: Path):
     lines = len(text.splitlines())
     assert lines <= LINES_OF_A_FILE
     assert {name: lines for name, lines in long.items() if lines > LINES_OF_A_FUNCTION} == {}
+
+
+@pytest.mark.parametrize("file", sorted(MODULES.values()), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_docstring_begins_with_a_short_sentence(file: Path):
+    sentences = [re.split(r"(?<=[.;])\s", text.strip(), maxsplit=1)[0] for text in docstrings(file)]
+    assert [each for each in sentences if len(each.split()) > WORDS_OF_A_FIRST_SENTENCE] == []
+
+
+def docstrings(file: Path) -> Iterator[str]:
+    """Docstrings of a file's module, classes, functions and attributes; first paragraphs alone."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            texts = [each.value for each in node.body if isinstance(each, ast.Expr)]
+            yield from (str(text.value).split("\n\n")[0] for text in texts if isinstance(text, ast.Constant))
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class _Listing:
     duration: float
     """Seconds, computed from the times alone, not from the container."""
     in_coding_order: bool = False
-    """Whether the file has its frames' order of coding alone, so that a frame is known by its place, not its time."""
+    """Whether the file states only the coding order. A frame is then known by its place, not its time."""
 
 
 @contextmanager
@@ -366,7 +366,7 @@ def _read_frames(
 def _nth_frames(
     container: InputContainer, stream: VideoStream, targets: dict[int, int], policy: ClipPolicy
 ) -> dict[int, Image.Image]:
-    """The frames at the target times, each known by its place in the order in which frames are shown."""
+    """The frames at the target times, each known by its place among the shown ones."""
     shown = islice(container.decode(stream), max(targets) + 1)
     wanted = ((targets[place], frame) for place, frame in enumerate(shown) if place in targets)
     return {time: _image(frame, policy) for time, frame in wanted if not frame.is_corrupt}
