@@ -121,3 +121,14 @@ def test_the_line_below_a_head_goes_over_all_columns(browser, pages):
     assert browser.value(sticky) == 0
     browser.call("Emulation.setEmulatedMedia", media="screen")
     assert browser.value(sticky) > 0
+
+
+def test_choices_are_printed_as_what_is_chosen(browser, pages):
+    browser.open(pages["fake"])
+    shown = "[...document.querySelectorAll('.viewer label, .viewer input')].filter(one => one.checkVisibility())"
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    chosen = browser.value(f"{shown}.map(one => one.textContent.trim())")
+    browser.call("Emulation.setEmulatedMedia", media="screen")
+    assert len(chosen) == browser.value("document.querySelectorAll('.viewer fieldset').length") > 0
+    assert "all" in chosen
+    assert browser.value("document.querySelectorAll('.viewer label').length") > len(chosen)
