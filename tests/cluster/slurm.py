@@ -1,12 +1,14 @@
 """A real Slurm of two nodes on this machine, from Debian's packages, started and stopped by the tests.
 
-Two `slurmd` on one host are two nodes, as Debian builds it. Accounting needs a database and is left out.
+Two `slurmd` on one machine are two nodes, as Debian builds it, each with a host name and a GPU of its own. The GPU is a
+character device, which Slurm hands out like any other. Accounting needs a database and is left out.
 """
 
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -18,6 +20,7 @@ import psutil
 
 CONFIG = Path("/etc/slurm/slurm.conf")
 """Where Slurm's programs look; `srun` inside a job sees no SLURM_CONF."""
+GPUS = CONFIG.with_name("gres.conf")
 HOSTS = Path("/etc/hosts")
 NAMES = "127.0.0.1 n1 n2  # nodes of the tests of rlassay\n"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
@@ -27,7 +30,7 @@ ClusterName=rlassay
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=30
+AuthInfo=cred_expire=15
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -43,7 +46,9 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 KillWait=5
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] Sockets=1 CoresPerSocket=1 RealMemory={mb}
+MinJobAge=3600
+GresTypes=gpu
+NodeName=n[1-2] NodeAddr=127.0.0.1 Port=[{first}-{last}] Sockets=1 CoresPerSocket=1 RealMemory={mb} Gres=gpu:1
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -55,6 +60,8 @@ def missing() -> str | None:
         return f"needs Debian's slurm-wlm and munge: {', '.join(absent)} not found"
     if os.geteuid() != 0:
         return "starts Slurm's daemons, which needs root"
+    if subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode:
+        return "gives each node a host name of its own (unshare --uts), which this container forbids"
     if CONFIG.exists():
         return f"{CONFIG} exists: this machine belongs to a cluster"
     return None
@@ -73,16 +80,17 @@ def cluster() -> Generator[Path, None, None]:
         CONFIG.write_text(
             TEMPLATE.format(host=socket.gethostname(), folder=folder, mb=mb, port=17100, first=17101, last=17102)
         )
+        os.mknod(folder / "gpu0", stat.S_IFCHR, os.stat("/dev/null").st_rdev)
+        GPUS.write_text(f"NodeName=n[1-2] Name=gpu File={folder}/gpu0\n")
         HOSTS.write_text(hosts.rstrip("\n") + f"\n{NAMES}")
         daemons: list[subprocess.Popen[bytes]] = []
         try:
             start_munge()
-            for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]):
+            for command in (["slurmctld", "-D"], _node("n1"), _node("n2")):
                 daemons.append(_daemon(command))
             wait_until(lambda: ask("sinfo", "--noheader", "--format=%t %D").strip() == "idle 2", folder)
             yield folder
         finally:
-            ask("scancel", "--user=root", check=False)
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)
             for daemon in daemons:
@@ -90,7 +98,9 @@ def cluster() -> Generator[Path, None, None]:
                     daemon.wait(20)
                 except subprocess.TimeoutExpired:
                     daemon.kill()
+                    daemon.wait()
             CONFIG.unlink()
+            GPUS.unlink()
             HOSTS.write_text(hosts)
 
 
@@ -102,6 +112,11 @@ def start_munge() -> None:
         Path(place).mkdir(exist_ok=True)
         shutil.chown(place, "munge", "munge")
     subprocess.run(["su", "-s", "/bin/sh", "munge", "-c", "munged"], check=True)
+
+
+def _node(name: str) -> list[str]:
+    """The command of a node's daemon, which has the node's name as its host name, and so have the jobs there."""
+    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec slurmd -D -N "$0"', name]
 
 
 def _daemon(command: list[str]) -> "subprocess.Popen[bytes]":
@@ -132,7 +147,17 @@ def wait_until(condition: Callable[[], bool], folder: Path) -> None:
         time.sleep(0.2)
 
 
-def jobs(comment: str, *states: str) -> list[str]:
-    """Ids of the jobs, those that have ended too, whose comment (rule and wildcards) contains `comment`."""
-    rows = (line.split("|") for line in ask("squeue", "--noheader", "--states=all", "--format=%i|%T|%k").splitlines())
-    return [job for job, state, about in rows if comment in about and (not states or state in states)]
+def end_jobs(folder: Path) -> None:
+    """Cancel all jobs, and return once the nodes are done with them: a daemon that stops earlier waits for a minute."""
+    ask("scancel", "--user=root")
+    wait_until(lambda: not ask("squeue", "--noheader"), folder)
+
+
+def jobs(folder: Path, comment: str, *states: str) -> list[str]:
+    """Ids of jobs, ended ones too, that a project's Snakemake sent; their rule and wildcards contain `comment`."""
+    rows = (row.split("|") for row in ask("squeue", "--noheader", "--states=all", "--format=%i|%T|%Z|%k").splitlines())
+    return [
+        job
+        for job, state, where, about in rows
+        if where == str(folder) and comment in about and (not states or state in states)
+    ]
