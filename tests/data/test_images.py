@@ -152,6 +152,9 @@ def test_a_rejected_image_is_named_with_its_file(content, policy, reason, tmp_pa
         with pytest.raises(RowRejectedError, match=reason) as caught:
             encode_image(form, tmp_path, policy, jpeg=False)
         assert caught.value.detail == str(tmp_path / "cut.png")
+    with pytest.raises(RowRejectedError, match="image: neither a path nor bytes") as caught:
+        encode_image("", tmp_path, policy, jpeg=False)
+    assert caught.value.detail == ""
 
 
 def test_a_perceptual_hash_survives_compression_and_size_but_not_another_picture():

@@ -23,7 +23,7 @@ from tests.models.hubs import text_model, vision_model
 
 def ingestor_of(tmp_path, examples, **options):
     source = Source(examples={"train": lambda: iter(examples)}, **options)
-    return Ingestor(source=source, images=ImageStore(tmp_path), too_long=lambda row, images: None)
+    return Ingestor(source=source, images=ImageStore(tmp_path), too_long=lambda row, images, where: None)
 
 
 def numbered(count, read):
@@ -213,5 +213,5 @@ def test_a_processor_that_cannot_count_is_an_error(folder, model, tmp_path):
     with pytest.raises(StudyError, match=r"data.max_prompt_length.model: there is no model folder"):
         ingest_all(section(model="./nowhere"), tmp_path)
     reader = str(text_model(tmp_path / "reader"))
-    with pytest.raises(StudyError, match=r"data.max_prompt_length: a row shows images, but the model reads text only"):
+    with pytest.raises(StudyError, match=r"data.max_prompt_length: .*/train.jsonl:4: the row shows images, but the"):
         ingest_all(section(model=reader), tmp_path)

@@ -56,7 +56,7 @@ def encode_image(value: Any, root: Path | None, policy: ImagePolicy | None, *, j
         original, content = read_image(value, root)
         return _encoded(original, content, policy, jpeg=jpeg)
     except RowRejectedError as rejected:
-        if isinstance(value, str) and root is not None and not rejected.detail:
+        if isinstance(value, str) and value and root is not None and not rejected.detail:
             _at(root / value, rejected)
         raise
 

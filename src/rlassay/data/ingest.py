@@ -27,8 +27,8 @@ MAX_PROBLEMS = 20
 """Problems of a strict source that an error lists; the others are only counted."""
 LONGEST_SHOWN = 300
 """Characters kept of a refused duplicate's or leak's texts."""
-LengthCheck = Callable[[PromptRow, Sequence[Image]], str | None]
-"""The reason why a row with these images is too long, or None."""
+LengthCheck = Callable[[PromptRow, Sequence[Image], str], str | None]
+"""The reason why a row is too long, or None. It takes the row, its images, and its place in the source."""
 
 
 def reading_order(splits: Iterable[str]) -> list[str]:
@@ -118,7 +118,7 @@ class Ingestor:
             row = row.model_copy(update={"media": _content_named(encoded, clips)})
             # 3. Its length.
             frames = [frame for clip in clips for frame in clip.frames]
-            if reason := self.too_long(row, [one.image for one in encoded] + frames):
+            if reason := self.too_long(row, [one.image for one in encoded] + frames, example.where):
                 raise UnsuitableRowError(reason)
             # 4. Duplicates and leaks, by its signature.
             signature = PromptSignature(
@@ -230,7 +230,7 @@ def length_check(limit: PromptLimit | None) -> LengthCheck:
     Errors: StudyError if the processor cannot be loaded, or cannot process a prompt, such as one with images or clips.
     """
     if limit is None:
-        return lambda row, images: None
+        return lambda row, images, where: None
     from rlassay.models.hub import load_processor  # seconds to import
     from rlassay.models.prompt_length import count_tokens
 
@@ -239,11 +239,12 @@ def length_check(limit: PromptLimit | None) -> LengthCheck:
     except ValueError as error:
         raise StudyError([f"data.max_prompt_length.model: {error}"]) from error
 
-    def too_long(row: PromptRow, images: Sequence[Image]) -> str | None:
+    def too_long(row: PromptRow, images: Sequence[Image], where: str) -> str | None:
         try:
             tokens = count_tokens(row, images, processor)
         except ValueError as error:
-            raise StudyError([f"data.max_prompt_length: {error}"]) from error
+            place = f"{where}: " if where else ""  # built-in sources have no files
+            raise StudyError([f"data.max_prompt_length: {place}{error}"]) from error
         return f"prompt: more than {limit.tokens} tokens" if tokens > limit.tokens else None
 
     return too_long

@@ -36,7 +36,7 @@ def count_tokens(row: PromptRow, images: Sequence[Image], processor: Processor) 
     if not prepare.chat_template:
         raise ValueError("the processor has no chat template; choose an instruction-tuned model")
     if images and not reads_images:
-        raise ValueError("a row shows images, but the model reads text only; choose an image-text-to-text model")
+        raise ValueError("the row shows images, but the model reads text only; choose an image-text-to-text model")
     prompt = ChatFormat(processor=processor, with_format_instruction=not reads_documents(processor)).prompt(row)
     text = prepare.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     # The template has already written the begin-of-sequence token where there is one.
