@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-Schema = dict[str, set[str]]
-"""Place in a file -> kinds of the values there: `resumes[].step` -> `{"number"}`."""
+Schema = dict[tuple[str, ...], set[str]]
+"""Place in a file -> kinds of the values there: `("resumes", "[]", "step")` -> `{"number"}`."""
 
 
 def differences(results: Path, others: Path) -> list[str]:
@@ -32,13 +32,13 @@ def _lacking(schemas: dict[str, Schema], others: dict[str, Schema]) -> Iterator[
             continue
         other = others[file]
         for place, kinds in schema.items():
-            parent, _, name = place.rpartition(".")
+            name = "".join(f".{key}" for key in place)
             if place in other:
                 found, expected = other[place] - {"null"}, kinds - {"null"}
                 if found and expected and found != expected:
-                    yield f"{file}: {place} is {' or '.join(sorted(found | expected))}"
-            elif name != "[]" and "object" in other.get(parent, ()):
-                yield f"{file}: {place} in one only"
+                    yield f"{file}: {name} is {' or '.join(sorted(found | expected))}"
+            elif place[-1] != "[]" and "object" in other.get(place[:-1], ()):
+                yield f"{file}: {name} in one only"
 
 
 def _schemas(folder: Path) -> dict[str, Schema]:
@@ -55,26 +55,26 @@ def _of_values(*values: Any) -> Schema:
     """The places of JSON values that share a schema, such as the lines of a file."""
     schema: Schema = {}
 
-    def visit(value: Any, place: str) -> None:
+    def visit(value: Any, place: tuple[str, ...]) -> None:
         kinds = schema.setdefault(place, set())
         if isinstance(value, dict):
             kinds.add("object")
             for key, each in value.items():
-                visit(each, f"{place}.{_anonymous(key)}")
+                visit(each, (*place, _anonymous(key)))
         elif isinstance(value, list):
             kinds.add("list")
             for each in value:
-                visit(each, f"{place}.[]")
+                visit(each, (*place, "[]"))
         else:
             kinds.add(KINDS[type(value)])
 
     for value in values:
-        visit(value, "")
+        visit(value, ())
     return schema
 
 
 def _of_columns(columns: dict[str, str]) -> Schema:
-    return {"": {"object"}} | {f".{name}": {kind} for name, kind in columns.items()}
+    return {(): {"object"}} | {(name,): {kind} for name, kind in columns.items()}
 
 
 def _parquet(file: Path) -> Schema:

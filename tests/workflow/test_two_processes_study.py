@@ -52,7 +52,7 @@ def test_what_is_lost_or_of_another_kind_is_found(results: dict[str, Layout], tm
     shutil.copytree(original, run)
     (run / "eval/test.sampler.json").unlink()
     record = json.loads((run / "train.json").read_text())
-    del record["seconds"]
+    del record["seconds"], record["sha256"]["model.safetensors"]
     (run / "train.json").write_text(json.dumps(record | {"steps": "4"}))
     file = run / "state/rollouts/step000002.parquet"
     pq.write_table(pq.read_table(file).drop_columns("completion"), file)
@@ -60,6 +60,7 @@ def test_what_is_lost_or_of_another_kind_is_found(results: dict[str, Layout], tm
         "eval/test.sampler.json: in one only",
         "state/rollouts/step000002.parquet: .completion in one only",
         "train.json: .seconds in one only",
+        "train.json: .sha256.model.safetensors in one only",
         "train.json: .steps is number or text",
     ]
 
