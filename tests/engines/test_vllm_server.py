@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from datasets import Dataset
 from trl.generation.vllm_client import VLLMClient
 
 from rlassay.config.engine import VLLMSampler
@@ -101,14 +102,14 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def trainer_on(address: str, model: Path, folder: Path, *, seed: int = 11) -> Any:
+def trainer_on(address: str, model: Path, folder: Path, *, seed: int = 11, dataset: Dataset | None = None) -> Any:
     policy, processor = build_policy(hub(model), [row(image="image.png")])
     arguments = two_steps(folder, seed=seed, vllm_mode="server", vllm_server_base_url=address)
     return CreditGRPOTrainer(
         model=policy,
         reward_funcs=variety,
         args=arguments,
-        train_dataset=prompts(),
+        train_dataset=dataset or prompts(),
         processing_class=processor,
         vllm=VLLMPlan(max_logp_difference=BETWEEN_ENGINES),
     )
@@ -160,7 +161,7 @@ def test_a_server_samples_no_image_tokens_and_its_own_limit_counts(address: str,
     assert room._limit(generation) == LIMIT
 
 
-def test_a_server_that_takes_no_images_or_cannot_forget_their_features_is_refused(
+def test_a_server_that_cannot_forget_the_features_of_images_is_refused(
     address: str, model: Path, tmp_path: Path, pushed: list[int]
 ):
     generation = trainer_on(address, model, tmp_path).vllm_generation
@@ -170,8 +171,16 @@ def test_a_server_that_takes_no_images_or_cannot_forget_their_features_is_refuse
     generation.vllm_client.base_url = f"{address}/v1"  # where no server has it
     with pytest.raises(RefusedError, match="answers 404 to /reset_encoder_cache, without which it would see images"):
         generation.sync_weights()
-    with pytest.raises(RefusedError, match=r"answers 404 to /v1/chat/completions/render, .* with --enable-scale-out"):
-        server.send_images_to_server(generation)
+
+
+def test_a_server_that_takes_no_images_is_refused_where_prompts_have_some(
+    address: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server, "_IMAGES", "/v1/nowhere")  # as without --enable-scale-out
+    with pytest.raises(RefusedError, match=r"answers 404 to /v1/nowhere, .* Start it with --enable-scale-out"):
+        trainer_on(address, model, tmp_path)
+    texts = Dataset.from_dict({"prompt": [[{"role": "user", "content": "larger?"}]] * 4, "prompt_id": ["p"] * 4})
+    first_step(trainer_on(address, model, tmp_path, dataset=texts))
 
 
 def test_a_server_that_is_not_there_or_does_not_fit_is_refused(address: str, monkeypatch: pytest.MonkeyPatch):

@@ -29,7 +29,7 @@ from rlassay.ranks import PROGRESS
 from rlassay.signals.segments import vision_token_ids
 from rlassay.training.algorithms.sampling_seeds import SamplingSeeds
 from rlassay.training.process import RefusedError
-from rlassay.training.vllm.server import send_images_to_server
+from rlassay.training.vllm.server import prepare_images_on_server
 
 FSDP2 = 2
 """The version of FSDP whose weights `rlassay.training.scale.strategy.whole_weights` gathers."""
@@ -113,8 +113,8 @@ class VLLMSampling:
             _rename(generation)
         if trainer._is_vlm and trainer.vllm_mode == "colocate":
             patch_vllm_images(generation, trainer.processing_class.image_token_id, lambda: self.clip_prompts)
-        elif trainer._is_vlm and trainer.accelerator.is_main_process:
-            send_images_to_server(generation)
+        elif trainer._is_vlm and trainer.accelerator.is_main_process and _shows_images(trainer):
+            prepare_images_on_server(generation)
         if trainer.vllm_mode == "colocate":  # a server refuses such requests itself
             _leave_room(generation)
 
@@ -164,6 +164,11 @@ class VLLMSampling:
                 "other images, or another template than the trainer; or it computes in another precision: then raise "
                 "the limit"
             )
+
+
+def _shows_images(trainer: Any) -> bool:
+    """Whether prompts have images, by the columns that TRL reads."""
+    return not {"image", "images"}.isdisjoint(next(iter(trainer.train_dataset)))
 
 
 def _leave_room(generation: Any) -> None:

@@ -195,7 +195,7 @@ def _is_here(host: str) -> bool:
     return any(each in own or ipaddress.ip_address(each).is_loopback for each in found)
 
 
-def send_images_to_server(generation: Any) -> None:
+def prepare_images_on_server(generation: Any) -> None:
     """Require that a vLLM server takes images, and forgets their features with new weights.
 
     Args:
