@@ -11,7 +11,7 @@ from rlassay.advantages.rewards import in_groups, mean_of_others, zero_if_unscor
 
 
 def shrinkage(rewards: Float[Tensor, "batch"], num_generations: int) -> Float[Tensor, "batch"]:
-    """Reward minus its prompt's mean, shrunk towards the mean of the other prompts.
+    """Reward minus the mean of its prompt's others, shrunk towards the other prompts' means.
 
     The baseline is `(1 - lambda) * mean of the prompt's others + lambda * mean of the other prompts' means`. For each
     of P prompts, `lambda = (P - 1) / P * v / (v + s)`, both over the other prompts: v is the mean sampling variance of

@@ -282,7 +282,10 @@ def _effects(attribution: Attribution) -> list[dict[str, Any]]:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    """Fields of a record; one that may be null has the columns of its record where it is, whatever the numbers are."""
+    """Fields of a record, by column.
+
+    A null in place of another record has the fields of that record, so that columns do not depend on the numbers.
+    """
     fields = _flat(record.model_dump(exclude=NOT_IN_CSV))
     for name, field in type(record).model_fields.items():
         if name in fields and fields[name] is None:
