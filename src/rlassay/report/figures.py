@@ -208,7 +208,7 @@ def _several(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
 
 
 def draw_reward(reward: str, parts: Sequence[RewardPart], marks: dict[str, Mark]) -> Drawing:
-    """Draw a reward's raw value in every arm, before and after RL.
+    """Draw a reward's raw value in every arm, early and late in RL.
 
     A ring is the first tenth of the steps, the mark the last tenth.
     """

@@ -85,7 +85,7 @@ def rollout_completions(rl: RLConfig, processes: int) -> int:
 def parameters(model: ModelConfig) -> int | None:
     """Parameters of a model: computed for a built-in one, else read off its name.
 
-    A name is, for example, `Qwen2.5-0.5B`; None if unknown.
+    Such a name is `Qwen2.5-0.5B`. None if unknown.
     """
     if isinstance(model, HubModel):
         size = re.search(r"(\d+(?:\.\d+)?)([bm])\b", model.name.rsplit("/")[-1].lower())

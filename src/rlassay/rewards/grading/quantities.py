@@ -1,6 +1,6 @@
 """Parse plain numbers and quantities with units.
 
-Such are `1,234.5`, `2 1/2`, `$5`, `7 元` and `2 hours 30 minutes`.
+Examples are `1,234.5`, `2 1/2`, `$5`, `7 元` and `2 hours 30 minutes`.
 """
 
 import re
