@@ -120,9 +120,9 @@ def test_a_study_on_slurm_ends_with_the_numbers_of_a_local_run(project: Project,
 def check_results(project: Project, local: Project) -> None:
     """Check that Slurm left the numbers and the files of a local run, and besides them its own numbers of jobs."""
     assert comparable(project) == comparable(local)
+    # How many runs are in MLflow when the report is written depends on time.
     found = differences(project.results, local.results)
-    # A study's first report is written before MLflow has the untrained model.
-    own = [line for line in found if line != "report/report.json: .mlflow.rows.untrained in one only"]
+    own = [line for line in found if not line.startswith("report/report.json: .mlflow.")]
     assert own == [".slurm.json: in one only", f"{SEED}/state/run.json: .slurm_job in one only"]
 
 
