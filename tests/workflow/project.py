@@ -122,7 +122,9 @@ class Project:
         `test_real_study.py` tests, and that a job starts its ranks, `tests/training/test_shared_jobs.py`.
         """
         chosen = ["--config", f"study={study}", f"scale={scale}"]
-        plan = self.start("snakemake", "--cores", "2", "-np", "ablation_report", *chosen).end()
+        # `.venv-vllm` has Snakemake without its command.
+        command = (sys.executable, "-m", "snakemake", "--cores", "2", "-np", "ablation_report")
+        plan = self.start(*command, *chosen).end()
         jobs = re.findall(r'python -m rlassay.cli.stages (\w+) "\$@"(.*?) 2?>>', plan)
         given = ["--study", study, "--scale", scale, "--engine", "null", "--results", "results"]
         log, folder = self.folder / "log", str(self.folder)
