@@ -176,22 +176,14 @@ def sample_frames(
         with _opened(clip, threads) as (container, stream):
             listing = _decoded_listing(container, stream)
     chosen = frame_indices(len(listing.times), frame_count(listing.duration, policy, meta))
-    targets = [listing.times[index] for index in chosen]
-    with _opened(clip, threads) as (container, stream):
-        unit = float(stream.time_base or 1)
-        if listing.in_coding_order:
-            found = _nth_frames(container, stream, dict(zip(chosen, targets, strict=True)), policy)
-        else:
-            found = _seek_frames(container, stream, targets, listing.keys, policy)
-    if len(found) < len(targets) and not listing.in_coding_order:
-        with _opened(clip, threads) as (container, stream):
-            found |= _read_frames(container, stream, [time for time in targets if time not in found], policy)
+    targets = {index: listing.times[index] for index in chosen}
+    found = _found_frames(clip, policy, listing, targets, threads)
     if len(found) < len(targets):
         raise RowRejectedError("video: a frame cannot be decoded")
-    images = [found[target] for target in targets]
+    images = [found[target] for target in targets.values()]
     return SampledFrames(
         images=tuple(image if image.size == images[0].size else image.resize(images[0].size) for image in images),
-        times=tuple(round((target - listing.times[0]) * unit, 3) for target in targets),
+        times=tuple(round((target - listing.times[0]) * listing.unit, 3) for target in targets.values()),
         duration=listing.duration,
         fps=round(len(listing.times) / listing.duration, 3) if listing.duration else 0.0,
     )
@@ -205,6 +197,8 @@ class _Listing:
     """When each frame is shown, in units of the stream, ascending."""
     keys: list[tuple[int, int]]
     """Of each key frame, when it is shown and when it is decoded, ascending."""
+    unit: float
+    """Seconds of a unit of time of the stream."""
     duration: float
     """Seconds, computed from the times alone, not from the container."""
     in_coding_order: bool = False
@@ -255,14 +249,15 @@ def _listing(container: InputContainer, stream: VideoStream) -> _Listing | None:
     coded = container.format.name == "avi" and stream.codec_context.has_b_frames and times == sorted(times)
     times = sorted(set(times))
     _check_whole(container, stream, times, last)
-    return _Listing(times=times, keys=sorted(keys), duration=_duration(times, stream), in_coding_order=coded)
+    unit, duration = _unit(stream), _duration(times, stream)
+    return _Listing(times=times, keys=sorted(keys), unit=unit, duration=duration, in_coding_order=coded)
 
 
 def _decoded_listing(container: InputContainer, stream: VideoStream) -> _Listing:
     """The listing of a clip from its frames, which are decoded and dropped."""
     times = sorted({frame.pts for frame in container.decode(stream) if frame.pts is not None})
     _check_whole(container, stream, times, 0)
-    return _Listing(times=times, keys=[], duration=_duration(times, stream))
+    return _Listing(times=times, keys=[], unit=_unit(stream), duration=_duration(times, stream))
 
 
 def _check_whole(container: InputContainer, stream: VideoStream, times: Sequence[int], last: int) -> None:
@@ -272,7 +267,7 @@ def _check_whole(container: InputContainer, stream: VideoStream, times: Sequence
     """
     if not times:
         raise RowRejectedError("video: it has no frames")
-    unit = float(stream.time_base or 1)
+    unit = _unit(stream)
     stated = (stream.duration or 0) * unit
     if not stated and len(container.streams) == 1:
         stated = (container.duration or 0) / av.time_base
@@ -281,15 +276,35 @@ def _check_whole(container: InputContainer, stream: VideoStream, times: Sequence
         raise RowRejectedError("video: it is truncated")
 
 
+def _unit(stream: VideoStream) -> float:
+    """Seconds of a unit of time of the stream."""
+    return float(stream.time_base or 1)
+
+
 def _duration(times: Sequence[int], stream: VideoStream) -> float:
     """Seconds from the first frame to the end of the last one.
 
     The last one is shown as long as the others on average.
     """
-    unit, count = float(stream.time_base or 1), len(times)
+    unit, count = _unit(stream), len(times)
     if count > 1:
         return round((times[-1] - times[0]) * unit * count / (count - 1), 2)
     return round(float(1 / stream.average_rate), 2) if stream.average_rate else 0.0
+
+
+def _found_frames(
+    clip: Path | bytes, policy: ClipPolicy, listing: _Listing, targets: dict[int, int], threads: int
+) -> dict[int, Image.Image]:
+    """The frames that can be decoded, by their times; `targets` are place -> time."""
+    with _opened(clip, threads) as (container, stream):
+        if listing.in_coding_order:
+            return _nth_frames(container, stream, targets, policy)
+        found = _seek_frames(container, stream, list(targets.values()), listing.keys, policy)
+    missing = [time for time in targets.values() if time not in found]
+    if missing:
+        with _opened(clip, threads) as (container, stream):
+            found |= _read_frames(container, stream, missing, policy)
+    return found
 
 
 def _seek_frames(
